@@ -1,0 +1,136 @@
+"""Frozen dataclasses to plain JSON values and back, strictly: an unknown, missing or mistyped field is named by its path.
+
+A union of dataclasses is written as an object with one key, the class name in lower case: `{"lora": {"rank": 8}}`, which is
+how a protobuf `oneof` inside a message reads too. Tuples become lists, enums their values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar, cast
+
+from finemesh.core.errors import FieldViolation, InvalidError
+
+type_hints = typing.get_type_hints
+T = TypeVar("T")
+Scalar = str | int | float | bool
+
+
+def encode(value: Any, annotation: Any = None) -> Any:
+    """The JSON value of a dataclass, following its annotations, so that 3 and 3.0 in a float field write the same."""
+    annotation = annotation or type(value)
+    if isinstance(annotation, types.UnionType):
+        return {type(value).__name__.lower(): encode(value)}
+    if dataclasses.is_dataclass(value):
+        hints = type_hints(type(value))
+        return {f.name: encode(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [encode(item) for item in cast("tuple[Any, ...]", value)]
+    return float(value) if annotation is float else value
+
+
+def decode(cls: type[T], value: object, path: str) -> T:
+    """Build `cls` from JSON values. Fields that are absent take their defaults.
+
+    Raises:
+        InvalidError: reason MALFORMED_SPEC, with one violation per wrong field.
+    """
+    violations: list[FieldViolation] = []
+    result = _decode(cls, value, path, violations)
+    if violations:
+        listed = "; ".join(f"{v.field}: {v.description}" for v in violations)
+        raise InvalidError(listed, violations=violations, reason="MALFORMED_SPEC")
+    return cast("T", result)
+
+
+def flatten(value: object, prefix: str = "") -> dict[str, Scalar]:
+    """Dotted paths to scalars of what `encode` wrote. A list is joined by commas; the chosen arm of a union names itself."""
+    flat: dict[str, Scalar] = {}
+    for key, item in cast("dict[str, object]", value).items():
+        path = f"{prefix}{key}"
+        if isinstance(item, dict):
+            flat |= flatten(cast("dict[str, object]", item), f"{path}.")
+        elif isinstance(item, list):
+            flat[path] = ",".join(str(part) for part in cast("list[object]", item))
+        else:
+            flat[path] = cast("Scalar", item)
+    return flat
+
+
+def digest(value: object) -> str:
+    """SHA-256 in hex of the canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _decode(annotation: Any, value: object, path: str, violations: list[FieldViolation]) -> object:
+    if isinstance(annotation, types.UnionType):
+        return _decode_union(annotation, value, path, violations)
+    if dataclasses.is_dataclass(annotation):
+        return _decode_dataclass(cast("type[Any]", annotation), value, path, violations)
+    if typing.get_origin(annotation) is tuple:
+        if not isinstance(value, list | tuple):
+            return _wrong(violations, path, "write a list")
+        item_type = typing.get_args(annotation)[0]
+        items = cast("list[object]", value)
+        return tuple(_decode(item_type, item, f"{path}[{i}]", violations) for i, item in enumerate(items))
+    if issubclass(annotation, Enum):
+        try:
+            return annotation(value)
+        except ValueError:
+            return _wrong(
+                violations, path, f"{value!r} is not one of {', '.join(m.value for m in annotation)}"
+            )
+    # bool is an int in Python, and JSON has one number type: 3 is a good float, True is not.
+    allowed = (int, float) if annotation is float else (annotation,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and annotation is not bool):
+        return _wrong(violations, path, f"{value!r} is not a {annotation.__name__}")
+    return annotation(value)
+
+
+def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list[FieldViolation]) -> object:
+    if not isinstance(value, Mapping):
+        return _wrong(violations, path, "write an object")
+    given = cast("Mapping[str, object]", value)
+    hints, fields = type_hints(cls), dataclasses.fields(cls)
+    for name in sorted(given.keys() - {f.name for f in fields}):
+        _wrong(
+            violations,
+            f"{path}.{name}",
+            f"unknown field; {cls.__name__} has {', '.join(f.name for f in fields)}",
+        )
+    arguments: dict[str, object] = {}
+    for field in fields:
+        has_default = (
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        )
+        if field.name in given:
+            arguments[field.name] = _decode(
+                hints[field.name], given[field.name], f"{path}.{field.name}", violations
+            )
+        elif not has_default:
+            _wrong(violations, f"{path}.{field.name}", "is required")
+    return None if violations else cls(**arguments)
+
+
+def _decode_union(
+    annotation: types.UnionType, value: object, path: str, violations: list[FieldViolation]
+) -> object:
+    arms = {cast("type[Any]", arm).__name__.lower(): arm for arm in typing.get_args(annotation)}
+    given = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
+    if len(given) != 1 or not given.keys() <= arms.keys():
+        return _wrong(violations, path, f"set exactly one of {', '.join(arms)}")
+    [(name, inner)] = given.items()
+    return _decode(arms[name], inner, f"{path}.{name}", violations)
+
+
+def _wrong(violations: list[FieldViolation], path: str, description: str) -> None:
+    violations.append(FieldViolation(path, description))

@@ -1,0 +1,301 @@
+"""`FineTuneSpec`: everything that a fine-tune is, as immutable values. The proto `finemesh.v1.FineTuneSpec` mirrors it.
+
+The spec is stored verbatim with the run. `validate()` refuses contradictions with every field path at once;
+`fingerprint()` names the spec by its content; `flatten()` gives scalars by dotted path for comparing configurations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from finemesh.core.errors import FieldViolation, InvalidError
+from finemesh.core.names import parse_name
+from finemesh.core.spec import codec
+
+
+class Task(StrEnum):
+    VISION_LANGUAGE = "VISION_LANGUAGE"
+    LANGUAGE = "LANGUAGE"
+
+
+class Tower(StrEnum):
+    """A part of a model that is trained or frozen as one."""
+
+    LANGUAGE = "LANGUAGE"
+    VISION = "VISION"
+    CONNECTOR = "CONNECTOR"
+
+
+class Schedule(StrEnum):
+    """What the learning rate does after its linear warm-up."""
+
+    CONSTANT = "CONSTANT"
+    LINEAR = "LINEAR"
+    COSINE = "COSINE"
+
+
+class OverLength(StrEnum):
+    """What to do with a row longer than `sequence.max_tokens`."""
+
+    RAISE = "RAISE"
+    TRUNCATE = "TRUNCATE"
+    DROP = "DROP"
+
+
+class Precision(StrEnum):
+    FP32 = "FP32"
+    BF16 = "BF16"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters (https://arxiv.org/abs/2106.09685) on the linear layers of `towers`.
+
+    Attributes:
+        target_modules: names of linear layers within the towers; empty means the family's defaults.
+        train_connector: also train the connector between vision and language in full, saved with the adapter.
+        use_rslora: scale by alpha/sqrt(rank) (https://arxiv.org/abs/2312.03732).
+        use_dora: decompose into magnitude and direction (https://arxiv.org/abs/2402.09353).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    towers: tuple[Tower, ...] = (Tower.LANGUAGE,)
+    target_modules: tuple[str, ...] = ()
+    train_connector: bool = False
+    use_rslora: bool = False
+    use_dora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Every weight of `towers` is trained; the others are frozen."""
+
+    towers: tuple[Tower, ...] = (Tower.LANGUAGE,)
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """AdamW and what surrounds it.
+
+    Attributes:
+        epochs: passes over the training rows; fractions are allowed.
+        max_steps: optimiser steps; 0 means by `epochs`.
+        warmup_ratio: fraction of all steps over which the learning rate rises from 0.
+        max_grad_norm: gradients are clipped to this global L2 norm; 0 means never.
+        micro_batch_size: rows per forward pass; one optimiser step takes `gradient_accumulation_steps` of them.
+    """
+
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.0
+    epochs: float = 1.0
+    max_steps: int = 0
+    warmup_ratio: float = 0.03
+    schedule: Schedule = Schedule.COSINE
+    max_grad_norm: float = 1.0
+    micro_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """How rows become token sequences.
+
+    Attributes:
+        max_tokens: longest row, image tokens included.
+        packing: join the rows of a micro-batch into one row without padding; samples never see each other.
+    """
+
+    max_tokens: int = 1024
+    packing: bool = True
+    over_length: OverLength = OverLength.RAISE
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Attributes:
+    every_steps: evaluate on the validation split this often; 0 means only at the end.
+    max_items: rows of the validation split during training; 0 means all. The test split is always whole.
+    baselines: at the end also score the untrained model, the majority class and blanked images on the test split.
+    """
+
+    every_steps: int = 0
+    max_items: int = 0
+    baselines: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """Attributes:
+    every_steps: 0 means only at the end.
+    keep_last: how many recent checkpoints stay.
+    keep_best: also keep the one with the lowest validation loss; the result names it.
+    """
+
+    every_steps: int = 0
+    keep_last: int = 2
+    keep_best: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one attempt of the job leases. `memory_bytes` 0 means no claim."""
+
+    cpus: float = 1.0
+    gpus: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneSpec:
+    """One fine-tune.
+
+    Attributes:
+        base_model: hub id, local folder or `s3://bucket/prefix`; the caller resolves it to a local folder.
+        dataset: resource name `projects/{project}/datasets/{dataset}`.
+        validation_split: may be empty: then nothing is validated during training.
+        test_split: may be empty: then nothing is tested at the end.
+        max_quarantined_fraction: loss budget; the job refuses to start when more of the rows was lost on the way.
+    """
+
+    task: Task
+    base_model: str
+    dataset: str
+    base_model_revision: str = ""
+    train_split: str = "train"
+    validation_split: str = "val"
+    test_split: str = "test"
+    method: Lora | Full = field(default_factory=Lora)
+    optimization: Optimization = field(default_factory=Optimization)
+    sequence: Sequence = field(default_factory=Sequence)
+    precision: Precision = Precision.FP32
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    resources: Resources = field(default_factory=Resources)
+    max_quarantined_fraction: float = 0.0
+
+    def validate(self) -> None:
+        """Raises InvalidError (reason INVALID_SPEC) with every violation, field paths starting at `spec`."""
+        violations = [FieldViolation(f"spec.{path}", description) for path, description in _violations(self)]
+        if violations:
+            listed = "; ".join(f"{v.field}: {v.description}" for v in violations)
+            raise InvalidError(listed, violations=violations, reason="INVALID_SPEC")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; the method as `{"lora": {...}}` or `{"full": {...}}`."""
+        return codec.encode(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> FineTuneSpec:
+        """The inverse of `to_dict`. Raises InvalidError (reason MALFORMED_SPEC) naming unknown and mistyped fields."""
+        return codec.decode(cls, value, "spec")
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex of the spec's canonical JSON."""
+        return codec.digest(self.to_dict())
+
+    def flatten(self) -> dict[str, codec.Scalar]:
+        """`{"method": "lora", "method.lora.rank": 16, "optimization.learning_rate": 2e-4, ...}`."""
+        return {**codec.flatten(self.to_dict()), "method": type(self.method).__name__.lower()}
+
+
+Violation = tuple[str, str]
+
+
+def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
+    yield from _source_violations(spec)
+    yield from _method_violations(spec)
+    yield from _optimization_violations(spec.optimization)
+    if spec.sequence.max_tokens < 2:
+        yield "sequence.max_tokens", "must be at least 2: one token predicts the next"
+    for path, steps in (
+        ("evaluation.every_steps", spec.evaluation.every_steps),
+        ("evaluation.max_items", spec.evaluation.max_items),
+        ("checkpoint.every_steps", spec.checkpoint.every_steps),
+    ):
+        if steps < 0:
+            yield path, "must not be negative"
+    if spec.checkpoint.keep_last < 1:
+        yield "checkpoint.keep_last", "must be at least 1: the last checkpoint is what a restart needs"
+    if spec.evaluation.baselines and not spec.test_split:
+        yield "evaluation.baselines", "baselines are scored on the test split: name one in spec.test_split"
+    if not (math.isfinite(spec.resources.cpus) and spec.resources.cpus > 0):
+        yield "resources.cpus", "must be positive"
+    if spec.resources.gpus < 0:
+        yield "resources.gpus", "must not be negative"
+    if spec.resources.memory_bytes < 0:
+        yield "resources.memory_bytes", "must not be negative"
+    if not 0 <= spec.max_quarantined_fraction <= 1:
+        yield "max_quarantined_fraction", "must lie in [0, 1]"
+
+
+def _source_violations(spec: FineTuneSpec) -> Iterator[Violation]:
+    if not spec.base_model:
+        yield "base_model", "name a hub id, a local folder or s3://bucket/prefix"
+    elif spec.base_model.startswith("s3://") and not all(spec.base_model[5:].partition("/")):
+        yield "base_model", f"{spec.base_model!r} lacks a bucket or a prefix: write s3://bucket/prefix"
+    try:
+        parse_name(spec.dataset, "datasets", "dataset")
+    except InvalidError as error:
+        yield "dataset", error.violations[0].description
+    if not spec.train_split:
+        yield "train_split", "name the split to train on"
+    held_out = {"validation_split": spec.validation_split, "test_split": spec.test_split}
+    for path, split in held_out.items():
+        if split and split == spec.train_split:
+            yield path, f"{split!r} is the training split: held-out rows must not be trained on"
+    if spec.test_split and spec.test_split == spec.validation_split:
+        yield "test_split", "is the validation split, which chooses the best checkpoint: hold out another"
+
+
+def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
+    method = spec.method
+    path = f"method.{type(method).__name__.lower()}"
+    if not method.towers:
+        yield f"{path}.towers", "name at least one tower"
+    if len(set(method.towers)) != len(method.towers):
+        yield f"{path}.towers", "names a tower twice"
+    if spec.task is Task.LANGUAGE and set(method.towers) - {Tower.LANGUAGE}:
+        yield f"{path}.towers", "a language model has only the tower LANGUAGE"
+    if isinstance(method, Full):
+        return
+    if method.rank < 1:
+        yield f"{path}.rank", "must be at least 1"
+    if not (math.isfinite(method.alpha) and method.alpha > 0):
+        yield f"{path}.alpha", "must be positive"
+    if not 0 <= method.dropout < 1:
+        yield f"{path}.dropout", "must lie in [0, 1)"
+    if not all(method.target_modules):
+        yield f"{path}.target_modules", "contains an empty name"
+    if method.train_connector and spec.task is Task.LANGUAGE:
+        yield f"{path}.train_connector", "a language model has no connector"
+    if method.train_connector and Tower.CONNECTOR in method.towers:
+        yield f"{path}.train_connector", "the connector is trained in full or by LoRA, not both: drop one"
+
+
+def _optimization_violations(optimization: Optimization) -> Iterator[Violation]:
+    path = "optimization"
+    for name in ("learning_rate", "weight_decay", "epochs", "max_grad_norm"):
+        value: float = getattr(optimization, name)
+        if not math.isfinite(value) or value < 0:
+            yield f"{path}.{name}", "must be finite and not negative"
+    if optimization.learning_rate == 0:
+        yield f"{path}.learning_rate", "must be positive, or nothing is learnt"
+    if optimization.max_steps < 0:
+        yield f"{path}.max_steps", "must not be negative"
+    if optimization.max_steps == 0 and optimization.epochs == 0:
+        yield f"{path}.epochs", "must be positive when max_steps is 0"
+    if not 0 <= optimization.warmup_ratio < 1:
+        yield f"{path}.warmup_ratio", "must lie in [0, 1)"
+    if optimization.micro_batch_size < 1:
+        yield f"{path}.micro_batch_size", "must be at least 1"
+    if optimization.gradient_accumulation_steps < 1:
+        yield f"{path}.gradient_accumulation_steps", "must be at least 1"
+    if not 0 <= optimization.seed < 2**63:
+        yield f"{path}.seed", "must lie in [0, 2^63)"
