@@ -1,7 +1,8 @@
-"""Frozen dataclasses to plain JSON values and back, strictly: an unknown, missing or mistyped field is named by its path.
+"""Frozen dataclasses to plain JSON values and back, strictly: a wrong field is named by its path.
 
-A union of dataclasses is written as an object with one key, the class name in lower case: `{"lora": {"rank": 8}}`, which is
-how a protobuf `oneof` inside a message reads too. Tuples become lists, enums their values.
+A union of dataclasses is written as an object with one key, the class name in lower case:
+`{"lora": {"rank": 8}}`, which is how a protobuf `oneof` inside a message reads too. Tuples become lists, enums
+their values.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, TypeVar, cast
 
@@ -23,7 +24,7 @@ Scalar = str | int | float | bool
 
 
 def encode(value: Any, annotation: Any = None) -> Any:
-    """The JSON value of a dataclass, following its annotations, so that 3 and 3.0 in a float field write the same."""
+    """The JSON value of a dataclass, following its annotations, so that 3 and 3.0 write the same."""
     annotation = annotation or type(value)
     if isinstance(annotation, types.UnionType):
         return {type(value).__name__.lower(): encode(value)}
@@ -52,7 +53,7 @@ def decode(cls: type[T], value: object, path: str) -> T:
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, Scalar]:
-    """Dotted paths to scalars of what `encode` wrote. A list is joined by commas; the chosen arm of a union names itself."""
+    """What `encode` wrote, as scalars by dotted path. A list is joined by commas."""
     flat: dict[str, Scalar] = {}
     for key, item in cast("dict[str, object]", value).items():
         path = f"{prefix}{key}"
@@ -86,14 +87,12 @@ def _decode(annotation: Any, value: object, path: str, violations: list[FieldVio
         try:
             return annotation(value)
         except ValueError:
-            return _wrong(
-                violations, path, f"{value!r} is not one of {', '.join(m.value for m in annotation)}"
-            )
+            return _wrong(violations, path, f"{value!r} is not one of {_listed(m.value for m in annotation)}")
     # bool is an int in Python, and JSON has one number type: 3 is a good float, True is not.
     allowed = (int, float) if annotation is float else (annotation,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and annotation is not bool):
         return _wrong(violations, path, f"{value!r} is not a {annotation.__name__}")
-    return annotation(value)
+    return cast("Callable[[object], object]", annotation)(value)
 
 
 def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list[FieldViolation]) -> object:
@@ -105,7 +104,7 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
         _wrong(
             violations,
             f"{path}.{name}",
-            f"unknown field; {cls.__name__} has {', '.join(f.name for f in fields)}",
+            f"unknown; {cls.__name__} has {_listed(f.name for f in fields)}",
         )
     arguments: dict[str, object] = {}
     for field in fields:
@@ -130,6 +129,10 @@ def _decode_union(
         return _wrong(violations, path, f"set exactly one of {', '.join(arms)}")
     [(name, inner)] = given.items()
     return _decode(arms[name], inner, f"{path}.{name}", violations)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _wrong(violations: list[FieldViolation], path: str, description: str) -> None:

@@ -1,4 +1,4 @@
-"""`ExportSpec`: which checkpoint of a training job becomes which packages, and how far a package may differ."""
+"""`ExportSpec`: which checkpoint of a training job becomes which packages, and how far they may differ."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from finemesh.core.spec import codec
 
 
 class ExportFormat(StrEnum):
-    """ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: one self-contained transformers model."""
+    """ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: a whole transformers model."""
 
     ADAPTER = "ADAPTER"
     MERGED = "MERGED"
 
 
 class CheckpointSelection(StrEnum):
-    """Which checkpoint of the job: BEST by validation loss (the last one when nothing was validated), LAST, or STEP."""
+    """BEST by validation loss (the last checkpoint when nothing was validated), LAST, or the one at STEP."""
 
     BEST = "BEST"
     LAST = "LAST"
@@ -69,7 +69,7 @@ class ExportSpec:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> ExportSpec:
-        """The inverse of `to_dict`. Raises InvalidError (reason MALFORMED_SPEC) naming unknown and mistyped fields."""
+        """The inverse of `to_dict`. Raises InvalidError (reason MALFORMED_SPEC) naming every wrong field."""
         return codec.decode(cls, value, "spec")
 
     def fingerprint(self) -> str:

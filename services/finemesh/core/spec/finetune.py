@@ -1,7 +1,8 @@
-"""`FineTuneSpec`: everything that a fine-tune is, as immutable values. The proto `finemesh.v1.FineTuneSpec` mirrors it.
+"""`FineTuneSpec`: everything that a fine-tune is, as immutable values.
 
-The spec is stored verbatim with the run. `validate()` refuses contradictions with every field path at once;
-`fingerprint()` names the spec by its content; `flatten()` gives scalars by dotted path for comparing configurations.
+The proto `finemesh.v1.FineTuneSpec` mirrors it, and it is stored verbatim with the run. `validate()` refuses
+contradictions with every field path at once; `fingerprint()` names the spec by its content; `flatten()` gives
+scalars by dotted path for comparing configurations.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Optimization:
         max_steps: optimiser steps; 0 means by `epochs`.
         warmup_ratio: fraction of all steps over which the learning rate rises from 0.
         max_grad_norm: gradients are clipped to this global L2 norm; 0 means never.
-        micro_batch_size: rows per forward pass; one optimiser step takes `gradient_accumulation_steps` of them.
+        micro_batch_size: rows per forward pass; an optimiser step takes `gradient_accumulation_steps` of them.
     """
 
     learning_rate: float = 2e-4
@@ -119,10 +120,13 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Attributes:
-    every_steps: evaluate on the validation split this often; 0 means only at the end.
-    max_items: rows of the validation split during training; 0 means all. The test split is always whole.
-    baselines: at the end also score the untrained model, the majority class and blanked images on the test split.
+    """When to score, and against what.
+
+    Attributes:
+        every_steps: evaluate on the validation split this often; 0 means only at the end.
+        max_items: rows of the validation split during training; 0 means all. The test split is always whole.
+        baselines: at the end also score the untrained model, the majority class and blanked images (vision
+            tasks) on the test split.
     """
 
     every_steps: int = 0
@@ -132,10 +136,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Checkpointing:
-    """Attributes:
-    every_steps: 0 means only at the end.
-    keep_last: how many recent checkpoints stay.
-    keep_best: also keep the one with the lowest validation loss; the result names it.
+    """When to save, and what stays.
+
+    Attributes:
+        every_steps: save this often; 0 means only at the end.
+        keep_last: how many recent checkpoints stay.
+        keep_best: also keep the one with the lowest validation loss; the result names it.
     """
 
     every_steps: int = 0
@@ -161,7 +167,7 @@ class FineTuneSpec:
         dataset: resource name `projects/{project}/datasets/{dataset}`.
         validation_split: may be empty: then nothing is validated during training.
         test_split: may be empty: then nothing is tested at the end.
-        max_quarantined_fraction: loss budget; the job refuses to start when more of the rows was lost on the way.
+        max_quarantined_fraction: loss budget; the job refuses to start when more of the rows was lost.
     """
 
     task: Task
@@ -193,7 +199,7 @@ class FineTuneSpec:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> FineTuneSpec:
-        """The inverse of `to_dict`. Raises InvalidError (reason MALFORMED_SPEC) naming unknown and mistyped fields."""
+        """The inverse of `to_dict`. Raises InvalidError (reason MALFORMED_SPEC) naming every wrong field."""
         return codec.decode(cls, value, "spec")
 
     def fingerprint(self) -> str:
