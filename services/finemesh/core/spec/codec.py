@@ -1,7 +1,7 @@
 """Frozen dataclasses to plain JSON values and back, strictly: a wrong field is named by its path.
 
 A union of dataclasses is written as an object with one key, the class name in lower case:
-`{"lora": {"rank": 8}}`, which is how a protobuf `oneof` inside a message reads too. Tuples become lists, enums
+`{"lora": {"rank": 8}}`, as a protobuf `oneof` inside a message reads too. Tuples become lists, enums
 their values.
 """
 

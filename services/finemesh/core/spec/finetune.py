@@ -89,7 +89,7 @@ class Optimization:
         max_steps: optimiser steps; 0 means by `epochs`.
         warmup_ratio: fraction of all steps over which the learning rate rises from 0.
         max_grad_norm: gradients are clipped to this global L2 norm; 0 means never.
-        micro_batch_size: rows per forward pass; an optimiser step takes `gradient_accumulation_steps` of them.
+        micro_batch_size: rows per forward pass; a step takes `gradient_accumulation_steps` of them.
     """
 
     learning_rate: float = 2e-4
