@@ -1,0 +1,71 @@
+import datetime
+
+from finemesh.events.v1 import dataset_events_pb2 as _dataset_events_pb2
+from finemesh.events.v1 import export_events_pb2 as _export_events_pb2
+from finemesh.events.v1 import run_events_pb2 as _run_events_pb2
+from finemesh.events.v1 import training_job_events_pb2 as _training_job_events_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Event(_message.Message):
+    __slots__ = ("id", "type", "source", "subject", "time", "traceparent", "dataset_imported", "dataset_converted", "dataset_split", "dataset_validated", "dataset_failed", "dataset_cancelled", "training_job_queued", "training_job_started", "training_job_checkpointed", "training_job_resumed", "training_job_succeeded", "training_job_failed", "training_job_cancelled", "run_best_logged", "run_compared", "export_started", "export_verified", "export_succeeded", "export_rejected", "export_failed", "export_cancelled")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_IMPORTED_FIELD_NUMBER: _ClassVar[int]
+    DATASET_CONVERTED_FIELD_NUMBER: _ClassVar[int]
+    DATASET_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_VALIDATED_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FAILED_FIELD_NUMBER: _ClassVar[int]
+    DATASET_CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_STARTED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_CHECKPOINTED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_FAILED_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_JOB_CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    RUN_BEST_LOGGED_FIELD_NUMBER: _ClassVar[int]
+    RUN_COMPARED_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_STARTED_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_SUCCEEDED_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_FAILED_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: _timestamp_pb2.Timestamp
+    traceparent: str
+    dataset_imported: _dataset_events_pb2.DatasetImported
+    dataset_converted: _dataset_events_pb2.DatasetConverted
+    dataset_split: _dataset_events_pb2.DatasetSplit
+    dataset_validated: _dataset_events_pb2.DatasetValidated
+    dataset_failed: _dataset_events_pb2.DatasetFailed
+    dataset_cancelled: _dataset_events_pb2.DatasetCancelled
+    training_job_queued: _training_job_events_pb2.TrainingJobQueued
+    training_job_started: _training_job_events_pb2.TrainingJobStarted
+    training_job_checkpointed: _training_job_events_pb2.TrainingJobCheckpointed
+    training_job_resumed: _training_job_events_pb2.TrainingJobResumed
+    training_job_succeeded: _training_job_events_pb2.TrainingJobSucceeded
+    training_job_failed: _training_job_events_pb2.TrainingJobFailed
+    training_job_cancelled: _training_job_events_pb2.TrainingJobCancelled
+    run_best_logged: _run_events_pb2.RunBestLogged
+    run_compared: _run_events_pb2.RunCompared
+    export_started: _export_events_pb2.ExportStarted
+    export_verified: _export_events_pb2.ExportVerified
+    export_succeeded: _export_events_pb2.ExportSucceeded
+    export_rejected: _export_events_pb2.ExportRejected
+    export_failed: _export_events_pb2.ExportFailed
+    export_cancelled: _export_events_pb2.ExportCancelled
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., source: _Optional[str] = ..., subject: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., dataset_imported: _Optional[_Union[_dataset_events_pb2.DatasetImported, _Mapping]] = ..., dataset_converted: _Optional[_Union[_dataset_events_pb2.DatasetConverted, _Mapping]] = ..., dataset_split: _Optional[_Union[_dataset_events_pb2.DatasetSplit, _Mapping]] = ..., dataset_validated: _Optional[_Union[_dataset_events_pb2.DatasetValidated, _Mapping]] = ..., dataset_failed: _Optional[_Union[_dataset_events_pb2.DatasetFailed, _Mapping]] = ..., dataset_cancelled: _Optional[_Union[_dataset_events_pb2.DatasetCancelled, _Mapping]] = ..., training_job_queued: _Optional[_Union[_training_job_events_pb2.TrainingJobQueued, _Mapping]] = ..., training_job_started: _Optional[_Union[_training_job_events_pb2.TrainingJobStarted, _Mapping]] = ..., training_job_checkpointed: _Optional[_Union[_training_job_events_pb2.TrainingJobCheckpointed, _Mapping]] = ..., training_job_resumed: _Optional[_Union[_training_job_events_pb2.TrainingJobResumed, _Mapping]] = ..., training_job_succeeded: _Optional[_Union[_training_job_events_pb2.TrainingJobSucceeded, _Mapping]] = ..., training_job_failed: _Optional[_Union[_training_job_events_pb2.TrainingJobFailed, _Mapping]] = ..., training_job_cancelled: _Optional[_Union[_training_job_events_pb2.TrainingJobCancelled, _Mapping]] = ..., run_best_logged: _Optional[_Union[_run_events_pb2.RunBestLogged, _Mapping]] = ..., run_compared: _Optional[_Union[_run_events_pb2.RunCompared, _Mapping]] = ..., export_started: _Optional[_Union[_export_events_pb2.ExportStarted, _Mapping]] = ..., export_verified: _Optional[_Union[_export_events_pb2.ExportVerified, _Mapping]] = ..., export_succeeded: _Optional[_Union[_export_events_pb2.ExportSucceeded, _Mapping]] = ..., export_rejected: _Optional[_Union[_export_events_pb2.ExportRejected, _Mapping]] = ..., export_failed: _Optional[_Union[_export_events_pb2.ExportFailed, _Mapping]] = ..., export_cancelled: _Optional[_Union[_export_events_pb2.ExportCancelled, _Mapping]] = ...) -> None: ...

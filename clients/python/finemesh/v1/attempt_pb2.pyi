@@ -1,0 +1,193 @@
+import datetime
+
+from finemesh.v1 import dataset_pb2 as _dataset_pb2
+from finemesh.v1 import export_pb2 as _export_pb2
+from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
+from finemesh.v1 import training_job_pb2 as _training_job_pb2
+from finemesh.v1 import validation_report_pb2 as _validation_report_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Command(_message.Message):
+    __slots__ = ("resource", "attempt", "fence", "cluster", "token", "start_deadline", "traceparent", "resources", "import_work", "split_work", "convert_work", "validate_work", "train_work", "export_work")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    START_DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    IMPORT_WORK_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_WORK_FIELD_NUMBER: _ClassVar[int]
+    CONVERT_WORK_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_WORK_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_WORK_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_WORK_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    attempt: int
+    fence: int
+    cluster: str
+    token: str
+    start_deadline: _timestamp_pb2.Timestamp
+    traceparent: str
+    resources: _fine_tune_spec_pb2.ResourceSpec
+    import_work: ImportWork
+    split_work: SplitWork
+    convert_work: ConvertWork
+    validate_work: ValidateWork
+    train_work: TrainWork
+    export_work: ExportWork
+    def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., cluster: _Optional[str] = ..., token: _Optional[str] = ..., start_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., resources: _Optional[_Union[_fine_tune_spec_pb2.ResourceSpec, _Mapping]] = ..., import_work: _Optional[_Union[ImportWork, _Mapping]] = ..., split_work: _Optional[_Union[SplitWork, _Mapping]] = ..., convert_work: _Optional[_Union[ConvertWork, _Mapping]] = ..., validate_work: _Optional[_Union[ValidateWork, _Mapping]] = ..., train_work: _Optional[_Union[TrainWork, _Mapping]] = ..., export_work: _Optional[_Union[ExportWork, _Mapping]] = ...) -> None: ...
+
+class ImportWork(_message.Message):
+    __slots__ = ("upload", "source_uri", "origin", "output_uri")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    upload: _dataset_pb2.Upload
+    source_uri: str
+    origin: _dataset_pb2.ImportOrigin
+    output_uri: str
+    def __init__(self, upload: _Optional[_Union[_dataset_pb2.Upload, _Mapping]] = ..., source_uri: _Optional[str] = ..., origin: _Optional[_Union[_dataset_pb2.ImportOrigin, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
+
+class SplitWork(_message.Message):
+    __slots__ = ("source_uri", "origin", "output_uri")
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    source_uri: str
+    origin: _dataset_pb2.SplitOrigin
+    output_uri: str
+    def __init__(self, source_uri: _Optional[str] = ..., origin: _Optional[_Union[_dataset_pb2.SplitOrigin, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
+
+class ConvertWork(_message.Message):
+    __slots__ = ("source_uri", "origin", "output_uri")
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    source_uri: str
+    origin: _dataset_pb2.ConvertOrigin
+    output_uri: str
+    def __init__(self, source_uri: _Optional[str] = ..., origin: _Optional[_Union[_dataset_pb2.ConvertOrigin, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
+
+class ValidateWork(_message.Message):
+    __slots__ = ("source_uri", "level", "output_uri")
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    source_uri: str
+    level: _validation_report_pb2.ValidationLevel
+    output_uri: str
+    def __init__(self, source_uri: _Optional[str] = ..., level: _Optional[_Union[_validation_report_pb2.ValidationLevel, str]] = ..., output_uri: _Optional[str] = ...) -> None: ...
+
+class TrainWork(_message.Message):
+    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    DATASET_URI_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    dataset_uri: str
+    run: str
+    output_uri: str
+    resume_from: _training_job_pb2.Checkpoint
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ...) -> None: ...
+
+class ExportWork(_message.Message):
+    __slots__ = ("spec", "checkpoint", "dataset_uri", "format", "output_uri", "lineage")
+    class LineageEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_URI_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    checkpoint: _training_job_pb2.Checkpoint
+    dataset_uri: str
+    format: _export_pb2.ExportFormat
+    output_uri: str
+    lineage: _containers.ScalarMap[str, str]
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., format: _Optional[_Union[_export_pb2.ExportFormat, str]] = ..., output_uri: _Optional[str] = ..., lineage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class AttemptResult(_message.Message):
+    __slots__ = ("dataset", "validation", "training", "export")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    EXPORT_FIELD_NUMBER: _ClassVar[int]
+    dataset: _dataset_pb2.DatasetSummary
+    validation: ValidationResult
+    training: TrainingResult
+    export: ExportResult
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSummary, _Mapping]] = ..., validation: _Optional[_Union[ValidationResult, _Mapping]] = ..., training: _Optional[_Union[TrainingResult, _Mapping]] = ..., export: _Optional[_Union[ExportResult, _Mapping]] = ...) -> None: ...
+
+class ValidationResult(_message.Message):
+    __slots__ = ("verdict", "row_count", "finding_counts", "findings")
+    class FindingCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FINDING_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    verdict: _validation_report_pb2.ValidationReport.Verdict
+    row_count: int
+    finding_counts: _containers.ScalarMap[str, int]
+    findings: _containers.RepeatedCompositeFieldContainer[_validation_report_pb2.Finding]
+    def __init__(self, verdict: _Optional[_Union[_validation_report_pb2.ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_validation_report_pb2.Finding, _Mapping]]] = ...) -> None: ...
+
+class TrainingResult(_message.Message):
+    __slots__ = ("step", "metrics", "row_usage", "peak_memory_bytes")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class RowUsageEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    ROW_USAGE_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    metrics: _containers.ScalarMap[str, float]
+    row_usage: _containers.ScalarMap[str, int]
+    peak_memory_bytes: int
+    def __init__(self, step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ExportResult(_message.Message):
+    __slots__ = ("parity", "size_bytes", "manifest_sha256")
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    parity: _export_pb2.ParityReport
+    size_bytes: int
+    manifest_sha256: str
+    def __init__(self, parity: _Optional[_Union[_export_pb2.ParityReport, _Mapping]] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,133 @@
+import datetime
+
+from finemesh.v1 import attempt_pb2 as _attempt_pb2
+from finemesh.v1 import progress_pb2 as _progress_pb2
+from finemesh.v1 import training_job_pb2 as _training_job_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AttemptRef(_message.Message):
+    __slots__ = ("resource", "attempt", "fence")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    attempt: int
+    fence: int
+    def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ...) -> None: ...
+
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("attempt", "phase", "progress", "worker", "step", "total_steps", "resume_certificate", "peak_memory_bytes")
+    class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PHASE_UNSPECIFIED: _ClassVar[RenewLeaseRequest.Phase]
+        PHASE_STARTING: _ClassVar[RenewLeaseRequest.Phase]
+        PHASE_RUNNING: _ClassVar[RenewLeaseRequest.Phase]
+        PHASE_VERIFYING: _ClassVar[RenewLeaseRequest.Phase]
+    PHASE_UNSPECIFIED: RenewLeaseRequest.Phase
+    PHASE_STARTING: RenewLeaseRequest.Phase
+    PHASE_RUNNING: RenewLeaseRequest.Phase
+    PHASE_VERIFYING: RenewLeaseRequest.Phase
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    attempt: AttemptRef
+    phase: RenewLeaseRequest.Phase
+    progress: _progress_pb2.Progress
+    worker: _training_job_pb2.WorkerStatus
+    step: int
+    total_steps: int
+    resume_certificate: _training_job_pb2.ResumeCertificate
+    peak_memory_bytes: int
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., phase: _Optional[_Union[RenewLeaseRequest.Phase, str]] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., worker: _Optional[_Union[_training_job_pb2.WorkerStatus, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., resume_certificate: _Optional[_Union[_training_job_pb2.ResumeCertificate, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+
+class RenewLeaseResponse(_message.Message):
+    __slots__ = ("token", "lease_expire_time", "lease_seconds", "directive")
+    class Directive(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DIRECTIVE_UNSPECIFIED: _ClassVar[RenewLeaseResponse.Directive]
+        DIRECTIVE_CONTINUE: _ClassVar[RenewLeaseResponse.Directive]
+        DIRECTIVE_CANCEL: _ClassVar[RenewLeaseResponse.Directive]
+    DIRECTIVE_UNSPECIFIED: RenewLeaseResponse.Directive
+    DIRECTIVE_CONTINUE: RenewLeaseResponse.Directive
+    DIRECTIVE_CANCEL: RenewLeaseResponse.Directive
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LEASE_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DIRECTIVE_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    lease_expire_time: _timestamp_pb2.Timestamp
+    lease_seconds: float
+    directive: RenewLeaseResponse.Directive
+    def __init__(self, token: _Optional[str] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_seconds: _Optional[float] = ..., directive: _Optional[_Union[RenewLeaseResponse.Directive, str]] = ...) -> None: ...
+
+class CompleteAttemptRequest(_message.Message):
+    __slots__ = ("attempt", "result", "error", "cancelled")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    attempt: AttemptRef
+    result: _attempt_pb2.AttemptResult
+    error: _status_pb2.Status
+    cancelled: CancelledOutcome
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., result: _Optional[_Union[_attempt_pb2.AttemptResult, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., cancelled: _Optional[_Union[CancelledOutcome, _Mapping]] = ...) -> None: ...
+
+class CancelledOutcome(_message.Message):
+    __slots__ = ("step",)
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    def __init__(self, step: _Optional[int] = ...) -> None: ...
+
+class CompleteAttemptResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClusterCapacity(_message.Message):
+    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes")
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FREE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FREE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    cpus: float
+    cpus_free: float
+    gpus: float
+    gpus_free: float
+    memory_bytes: int
+    memory_free_bytes: int
+    nodes: int
+    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ...) -> None: ...
+
+class SyncClusterRequest(_message.Message):
+    __slots__ = ("cluster", "capacity", "attempts")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    capacity: ClusterCapacity
+    attempts: _containers.RepeatedCompositeFieldContainer[AttemptRef]
+    def __init__(self, cluster: _Optional[str] = ..., capacity: _Optional[_Union[ClusterCapacity, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
+
+class SyncClusterResponse(_message.Message):
+    __slots__ = ("commands", "stale")
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    commands: _containers.RepeatedCompositeFieldContainer[_attempt_pb2.Command]
+    stale: _containers.RepeatedCompositeFieldContainer[AttemptRef]
+    def __init__(self, commands: _Optional[_Iterable[_Union[_attempt_pb2.Command, _Mapping]]] = ..., stale: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,233 @@
+import datetime
+
+from finemesh.v1 import ledger_pb2 as _ledger_pb2
+from finemesh.v1 import progress_pb2 as _progress_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.api import resource_pb2 as _resource_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DATASET_FORMAT_UNSPECIFIED: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_CANONICAL: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_HUGGING_FACE: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_LLAVA: _ClassVar[DatasetFormat]
+
+class AnnotationFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ANNOTATION_FORMAT_UNSPECIFIED: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_SAM2: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_SAV: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_COCO: _ClassVar[AnnotationFormat]
+
+class InstructionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INSTRUCTION_TASK_UNSPECIFIED: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_CLASSIFY_REGION: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_LOCATE_OBJECT: _ClassVar[InstructionTask]
+
+class SplitStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SPLIT_STRATEGY_UNSPECIFIED: _ClassVar[SplitStrategy]
+    SPLIT_STRATEGY_BY_VIDEO: _ClassVar[SplitStrategy]
+    SPLIT_STRATEGY_TEMPORAL: _ClassVar[SplitStrategy]
+DATASET_FORMAT_UNSPECIFIED: DatasetFormat
+DATASET_FORMAT_CANONICAL: DatasetFormat
+DATASET_FORMAT_HUGGING_FACE: DatasetFormat
+DATASET_FORMAT_LLAVA: DatasetFormat
+ANNOTATION_FORMAT_UNSPECIFIED: AnnotationFormat
+ANNOTATION_FORMAT_SAM2: AnnotationFormat
+ANNOTATION_FORMAT_SAV: AnnotationFormat
+ANNOTATION_FORMAT_COCO: AnnotationFormat
+INSTRUCTION_TASK_UNSPECIFIED: InstructionTask
+INSTRUCTION_TASK_CLASSIFY_REGION: InstructionTask
+INSTRUCTION_TASK_LOCATE_OBJECT: InstructionTask
+SPLIT_STRATEGY_UNSPECIFIED: SplitStrategy
+SPLIT_STRATEGY_BY_VIDEO: SplitStrategy
+SPLIT_STRATEGY_TEMPORAL: SplitStrategy
+
+class ImportOrigin(_message.Message):
+    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    upload: str
+    format: AnnotationFormat
+    max_quarantined_fraction: float
+    seed: int
+    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class SplitOrigin(_message.Message):
+    __slots__ = ("dataset", "strategy", "train_ratio", "validation_ratio", "test_ratio", "gap_frames", "seed")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_RATIO_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_RATIO_FIELD_NUMBER: _ClassVar[int]
+    TEST_RATIO_FIELD_NUMBER: _ClassVar[int]
+    GAP_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    strategy: SplitStrategy
+    train_ratio: float
+    validation_ratio: float
+    test_ratio: float
+    gap_frames: int
+    seed: int
+    def __init__(self, dataset: _Optional[str] = ..., strategy: _Optional[_Union[SplitStrategy, str]] = ..., train_ratio: _Optional[float] = ..., validation_ratio: _Optional[float] = ..., test_ratio: _Optional[float] = ..., gap_frames: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class ConvertOrigin(_message.Message):
+    __slots__ = ("dataset", "format", "instruction", "image_size_pixels", "seed")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SIZE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    format: DatasetFormat
+    instruction: InstructionTask
+    image_size_pixels: int
+    seed: int
+    def __init__(self, dataset: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., instruction: _Optional[_Union[InstructionTask, str]] = ..., image_size_pixels: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class SplitCount(_message.Message):
+    __slots__ = ("split", "rows")
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    split: str
+    rows: int
+    def __init__(self, split: _Optional[str] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class ClassCount(_message.Message):
+    __slots__ = ("class_name", "objects")
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    class_name: str
+    objects: int
+    def __init__(self, class_name: _Optional[str] = ..., objects: _Optional[int] = ...) -> None: ...
+
+class DatasetSummary(_message.Message):
+    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SPLITS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    HAS_CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_FIELD_NUMBER: _ClassVar[int]
+    LEAKAGE_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    PARENT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    row_count: int
+    size_bytes: int
+    video_count: int
+    splits: _containers.RepeatedCompositeFieldContainer[SplitCount]
+    classes: _containers.RepeatedCompositeFieldContainer[ClassCount]
+    has_class_names: bool
+    media: _containers.RepeatedScalarFieldContainer[str]
+    ledger: _ledger_pb2.LedgerSummary
+    leakage: float
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    parent_digests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Dataset(_message.Message):
+    __slots__ = ("name", "display_name", "labels", "imported_from", "split_from", "converted_from", "format", "state", "progress", "error", "summary", "attempt", "create_time", "start_time", "end_time", "update_time")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Dataset.State]
+        STATE_QUEUED: _ClassVar[Dataset.State]
+        STATE_RUNNING: _ClassVar[Dataset.State]
+        STATE_SUCCEEDED: _ClassVar[Dataset.State]
+        STATE_FAILED: _ClassVar[Dataset.State]
+        STATE_CANCELLING: _ClassVar[Dataset.State]
+        STATE_CANCELLED: _ClassVar[Dataset.State]
+    STATE_UNSPECIFIED: Dataset.State
+    STATE_QUEUED: Dataset.State
+    STATE_RUNNING: Dataset.State
+    STATE_SUCCEEDED: Dataset.State
+    STATE_FAILED: Dataset.State
+    STATE_CANCELLING: Dataset.State
+    STATE_CANCELLED: Dataset.State
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    IMPORTED_FROM_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FROM_FIELD_NUMBER: _ClassVar[int]
+    CONVERTED_FROM_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    display_name: str
+    labels: _containers.ScalarMap[str, str]
+    imported_from: ImportOrigin
+    split_from: SplitOrigin
+    converted_from: ConvertOrigin
+    format: DatasetFormat
+    state: Dataset.State
+    progress: _progress_pb2.Progress
+    error: _status_pb2.Status
+    summary: DatasetSummary
+    attempt: int
+    create_time: _timestamp_pb2.Timestamp
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    update_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., imported_from: _Optional[_Union[ImportOrigin, _Mapping]] = ..., split_from: _Optional[_Union[SplitOrigin, _Mapping]] = ..., converted_from: _Optional[_Union[ConvertOrigin, _Mapping]] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., state: _Optional[_Union[Dataset.State, str]] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., summary: _Optional[_Union[DatasetSummary, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Upload(_message.Message):
+    __slots__ = ("name", "filename", "size_bytes", "sha256", "url", "expire_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FILENAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    filename: str
+    size_bytes: int
+    sha256: str
+    url: str
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., filename: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class File(_message.Message):
+    __slots__ = ("path", "size_bytes", "sha256", "url", "expire_time")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    size_bytes: int
+    sha256: str
+    url: str
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

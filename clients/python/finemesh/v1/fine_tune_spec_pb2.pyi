@@ -1,0 +1,182 @@
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Tower(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TOWER_UNSPECIFIED: _ClassVar[Tower]
+    TOWER_LANGUAGE: _ClassVar[Tower]
+    TOWER_VISION: _ClassVar[Tower]
+    TOWER_CONNECTOR: _ClassVar[Tower]
+TOWER_UNSPECIFIED: Tower
+TOWER_LANGUAGE: Tower
+TOWER_VISION: Tower
+TOWER_CONNECTOR: Tower
+
+class FineTuneSpec(_message.Message):
+    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction")
+    class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TASK_UNSPECIFIED: _ClassVar[FineTuneSpec.Task]
+        TASK_VISION_LANGUAGE: _ClassVar[FineTuneSpec.Task]
+        TASK_LANGUAGE: _ClassVar[FineTuneSpec.Task]
+    TASK_UNSPECIFIED: FineTuneSpec.Task
+    TASK_VISION_LANGUAGE: FineTuneSpec.Task
+    TASK_LANGUAGE: FineTuneSpec.Task
+    class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PRECISION_UNSPECIFIED: _ClassVar[FineTuneSpec.Precision]
+        PRECISION_FP32: _ClassVar[FineTuneSpec.Precision]
+        PRECISION_BF16: _ClassVar[FineTuneSpec.Precision]
+    PRECISION_UNSPECIFIED: FineTuneSpec.Precision
+    PRECISION_FP32: FineTuneSpec.Precision
+    PRECISION_BF16: FineTuneSpec.Precision
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_REVISION_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    TEST_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    LORA_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZATION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    task: FineTuneSpec.Task
+    base_model: str
+    base_model_revision: str
+    dataset: str
+    train_split: str
+    validation_split: str
+    test_split: str
+    lora: LoraMethod
+    full: FullMethod
+    optimization: OptimizationSpec
+    sequence: SequenceSpec
+    precision: FineTuneSpec.Precision
+    evaluation: EvaluationSpec
+    checkpoint: CheckpointSpec
+    resources: ResourceSpec
+    max_quarantined_fraction: float
+    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ...) -> None: ...
+
+class LoraMethod(_message.Message):
+    __slots__ = ("rank", "alpha", "dropout", "towers", "target_modules", "train_connector", "use_rslora", "use_dora")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    DROPOUT_FIELD_NUMBER: _ClassVar[int]
+    TOWERS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_MODULES_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_CONNECTOR_FIELD_NUMBER: _ClassVar[int]
+    USE_RSLORA_FIELD_NUMBER: _ClassVar[int]
+    USE_DORA_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    alpha: float
+    dropout: float
+    towers: _containers.RepeatedScalarFieldContainer[Tower]
+    target_modules: _containers.RepeatedScalarFieldContainer[str]
+    train_connector: bool
+    use_rslora: bool
+    use_dora: bool
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., towers: _Optional[_Iterable[_Union[Tower, str]]] = ..., target_modules: _Optional[_Iterable[str]] = ..., train_connector: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., use_dora: _Optional[bool] = ...) -> None: ...
+
+class FullMethod(_message.Message):
+    __slots__ = ("towers",)
+    TOWERS_FIELD_NUMBER: _ClassVar[int]
+    towers: _containers.RepeatedScalarFieldContainer[Tower]
+    def __init__(self, towers: _Optional[_Iterable[_Union[Tower, str]]] = ...) -> None: ...
+
+class OptimizationSpec(_message.Message):
+    __slots__ = ("learning_rate", "weight_decay", "epochs", "max_steps", "warmup_ratio", "schedule", "max_grad_norm", "micro_batch_size", "gradient_accumulation_steps", "seed")
+    class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SCHEDULE_UNSPECIFIED: _ClassVar[OptimizationSpec.Schedule]
+        SCHEDULE_CONSTANT: _ClassVar[OptimizationSpec.Schedule]
+        SCHEDULE_LINEAR: _ClassVar[OptimizationSpec.Schedule]
+        SCHEDULE_COSINE: _ClassVar[OptimizationSpec.Schedule]
+    SCHEDULE_UNSPECIFIED: OptimizationSpec.Schedule
+    SCHEDULE_CONSTANT: OptimizationSpec.Schedule
+    SCHEDULE_LINEAR: OptimizationSpec.Schedule
+    SCHEDULE_COSINE: OptimizationSpec.Schedule
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_RATIO_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    MAX_GRAD_NORM_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    learning_rate: float
+    weight_decay: float
+    epochs: float
+    max_steps: int
+    warmup_ratio: float
+    schedule: OptimizationSpec.Schedule
+    max_grad_norm: float
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    seed: int
+    def __init__(self, learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[OptimizationSpec.Schedule, str]] = ..., max_grad_norm: _Optional[float] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class SequenceSpec(_message.Message):
+    __slots__ = ("max_tokens", "packing", "over_length")
+    class OverLength(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OVER_LENGTH_UNSPECIFIED: _ClassVar[SequenceSpec.OverLength]
+        OVER_LENGTH_RAISE: _ClassVar[SequenceSpec.OverLength]
+        OVER_LENGTH_TRUNCATE: _ClassVar[SequenceSpec.OverLength]
+        OVER_LENGTH_DROP: _ClassVar[SequenceSpec.OverLength]
+    OVER_LENGTH_UNSPECIFIED: SequenceSpec.OverLength
+    OVER_LENGTH_RAISE: SequenceSpec.OverLength
+    OVER_LENGTH_TRUNCATE: SequenceSpec.OverLength
+    OVER_LENGTH_DROP: SequenceSpec.OverLength
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PACKING_FIELD_NUMBER: _ClassVar[int]
+    OVER_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    max_tokens: int
+    packing: bool
+    over_length: SequenceSpec.OverLength
+    def __init__(self, max_tokens: _Optional[int] = ..., packing: _Optional[bool] = ..., over_length: _Optional[_Union[SequenceSpec.OverLength, str]] = ...) -> None: ...
+
+class EvaluationSpec(_message.Message):
+    __slots__ = ("every_steps", "max_items", "baselines")
+    EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    BASELINES_FIELD_NUMBER: _ClassVar[int]
+    every_steps: int
+    max_items: int
+    baselines: bool
+    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ...) -> None: ...
+
+class CheckpointSpec(_message.Message):
+    __slots__ = ("every_steps", "keep_last", "keep_best")
+    EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_LAST_FIELD_NUMBER: _ClassVar[int]
+    KEEP_BEST_FIELD_NUMBER: _ClassVar[int]
+    every_steps: int
+    keep_last: int
+    keep_best: bool
+    def __init__(self, every_steps: _Optional[int] = ..., keep_last: _Optional[int] = ..., keep_best: _Optional[bool] = ...) -> None: ...
+
+class ResourceSpec(_message.Message):
+    __slots__ = ("cpus", "gpus", "memory_bytes")
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    def __init__(self, cpus: _Optional[float] = ..., gpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,185 @@
+from finemesh.v1 import metric_pb2 as _metric_pb2
+from finemesh.v1 import run_pb2 as _run_pb2
+from google.api import annotations_pb2 as _annotations_pb2
+from google.api import client_pb2 as _client_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import empty_pb2 as _empty_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class CreateRunRequest(_message.Message):
+    __slots__ = ("parent", "run", "run_id", "request_id")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    run: _run_pb2.Run
+    run_id: str
+    request_id: str
+    def __init__(self, parent: _Optional[str] = ..., run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., run_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class GetRunRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token", "filter", "order_by")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    filter: str
+    order_by: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., order_by: _Optional[str] = ...) -> None: ...
+
+class ListRunsResponse(_message.Message):
+    __slots__ = ("runs", "next_page_token")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
+    next_page_token: str
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class WatchRunRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class FinishRunRequest(_message.Message):
+    __slots__ = ("name", "state")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: _run_pb2.Run.State
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[_run_pb2.Run.State, str]] = ...) -> None: ...
+
+class DeleteRunRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class LogMetricsRequest(_message.Message):
+    __slots__ = ("batch",)
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    batch: _metric_pb2.MetricBatch
+    def __init__(self, batch: _Optional[_Union[_metric_pb2.MetricBatch, _Mapping]] = ...) -> None: ...
+
+class LogMetricsResponse(_message.Message):
+    __slots__ = ("run", "attempt", "durable_sequence")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    attempt: int
+    durable_sequence: int
+    def __init__(self, run: _Optional[str] = ..., attempt: _Optional[int] = ..., durable_sequence: _Optional[int] = ...) -> None: ...
+
+class LogMetricBatchRequest(_message.Message):
+    __slots__ = ("batch",)
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    batch: _metric_pb2.MetricBatch
+    def __init__(self, batch: _Optional[_Union[_metric_pb2.MetricBatch, _Mapping]] = ...) -> None: ...
+
+class LogMetricBatchResponse(_message.Message):
+    __slots__ = ("durable_sequence",)
+    DURABLE_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    durable_sequence: int
+    def __init__(self, durable_sequence: _Optional[int] = ...) -> None: ...
+
+class QueryMetricsRequest(_message.Message):
+    __slots__ = ("parent", "runs", "keys", "max_points", "min_step", "max_step")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
+    MIN_STEP_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEP_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    runs: _containers.RepeatedScalarFieldContainer[str]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    max_points: int
+    min_step: int
+    max_step: int
+    def __init__(self, parent: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[str]] = ..., max_points: _Optional[int] = ..., min_step: _Optional[int] = ..., max_step: _Optional[int] = ...) -> None: ...
+
+class QueryMetricsResponse(_message.Message):
+    __slots__ = ("series",)
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    series: _containers.RepeatedCompositeFieldContainer[_metric_pb2.MetricSeries]
+    def __init__(self, series: _Optional[_Iterable[_Union[_metric_pb2.MetricSeries, _Mapping]]] = ...) -> None: ...
+
+class WatchMetricsRequest(_message.Message):
+    __slots__ = ("run", "keys")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchMetricsResponse(_message.Message):
+    __slots__ = ("series",)
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    series: _containers.RepeatedCompositeFieldContainer[_metric_pb2.MetricSeries]
+    def __init__(self, series: _Optional[_Iterable[_Union[_metric_pb2.MetricSeries, _Mapping]]] = ...) -> None: ...
+
+class CompareRunsRequest(_message.Message):
+    __slots__ = ("parent", "runs", "metric", "goal")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    GOAL_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    runs: _containers.RepeatedScalarFieldContainer[str]
+    metric: str
+    goal: _run_pb2.Goal
+    def __init__(self, parent: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ...) -> None: ...
+
+class ConfigDifference(_message.Message):
+    __slots__ = ("field", "values")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, field: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MetricComparison(_message.Message):
+    __slots__ = ("key", "goal", "summaries", "better_run")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    GOAL_FIELD_NUMBER: _ClassVar[int]
+    SUMMARIES_FIELD_NUMBER: _ClassVar[int]
+    BETTER_RUN_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    goal: _run_pb2.Goal
+    summaries: _containers.RepeatedCompositeFieldContainer[_run_pb2.MetricSummary]
+    better_run: str
+    def __init__(self, key: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ..., summaries: _Optional[_Iterable[_Union[_run_pb2.MetricSummary, _Mapping]]] = ..., better_run: _Optional[str] = ...) -> None: ...
+
+class CompareRunsResponse(_message.Message):
+    __slots__ = ("config_differences", "metrics", "metric", "better_run", "conclusive", "verdict")
+    CONFIG_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    BETTER_RUN_FIELD_NUMBER: _ClassVar[int]
+    CONCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    config_differences: _containers.RepeatedCompositeFieldContainer[ConfigDifference]
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricComparison]
+    metric: str
+    better_run: str
+    conclusive: bool
+    verdict: str
+    def __init__(self, config_differences: _Optional[_Iterable[_Union[ConfigDifference, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., better_run: _Optional[str] = ..., conclusive: _Optional[bool] = ..., verdict: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,117 @@
+import datetime
+
+from finemesh.v1 import progress_pb2 as _progress_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.api import resource_pb2 as _resource_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ValidationLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VALIDATION_LEVEL_UNSPECIFIED: _ClassVar[ValidationLevel]
+    VALIDATION_LEVEL_BASIC: _ClassVar[ValidationLevel]
+    VALIDATION_LEVEL_STRICT: _ClassVar[ValidationLevel]
+VALIDATION_LEVEL_UNSPECIFIED: ValidationLevel
+VALIDATION_LEVEL_BASIC: ValidationLevel
+VALIDATION_LEVEL_STRICT: ValidationLevel
+
+class Finding(_message.Message):
+    __slots__ = ("id", "severity", "row_id", "field", "evidence", "remedy")
+    class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SEVERITY_UNSPECIFIED: _ClassVar[Finding.Severity]
+        SEVERITY_INFO: _ClassVar[Finding.Severity]
+        SEVERITY_WARNING: _ClassVar[Finding.Severity]
+        SEVERITY_ERROR: _ClassVar[Finding.Severity]
+    SEVERITY_UNSPECIFIED: Finding.Severity
+    SEVERITY_INFO: Finding.Severity
+    SEVERITY_WARNING: Finding.Severity
+    SEVERITY_ERROR: Finding.Severity
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    ROW_ID_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    REMEDY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    severity: Finding.Severity
+    row_id: str
+    field: str
+    evidence: str
+    remedy: str
+    def __init__(self, id: _Optional[str] = ..., severity: _Optional[_Union[Finding.Severity, str]] = ..., row_id: _Optional[str] = ..., field: _Optional[str] = ..., evidence: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
+
+class ValidationReport(_message.Message):
+    __slots__ = ("name", "level", "state", "verdict", "row_count", "finding_counts", "findings", "html_url", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[ValidationReport.State]
+        STATE_QUEUED: _ClassVar[ValidationReport.State]
+        STATE_RUNNING: _ClassVar[ValidationReport.State]
+        STATE_SUCCEEDED: _ClassVar[ValidationReport.State]
+        STATE_FAILED: _ClassVar[ValidationReport.State]
+        STATE_CANCELLING: _ClassVar[ValidationReport.State]
+        STATE_CANCELLED: _ClassVar[ValidationReport.State]
+    STATE_UNSPECIFIED: ValidationReport.State
+    STATE_QUEUED: ValidationReport.State
+    STATE_RUNNING: ValidationReport.State
+    STATE_SUCCEEDED: ValidationReport.State
+    STATE_FAILED: ValidationReport.State
+    STATE_CANCELLING: ValidationReport.State
+    STATE_CANCELLED: ValidationReport.State
+    class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        VERDICT_UNSPECIFIED: _ClassVar[ValidationReport.Verdict]
+        VERDICT_PASSED: _ClassVar[ValidationReport.Verdict]
+        VERDICT_PASSED_WITH_WARNINGS: _ClassVar[ValidationReport.Verdict]
+        VERDICT_FAILED: _ClassVar[ValidationReport.Verdict]
+    VERDICT_UNSPECIFIED: ValidationReport.Verdict
+    VERDICT_PASSED: ValidationReport.Verdict
+    VERDICT_PASSED_WITH_WARNINGS: ValidationReport.Verdict
+    VERDICT_FAILED: ValidationReport.Verdict
+    class FindingCountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FINDING_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    HTML_URL_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    level: ValidationLevel
+    state: ValidationReport.State
+    verdict: ValidationReport.Verdict
+    row_count: int
+    finding_counts: _containers.ScalarMap[str, int]
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    html_url: str
+    progress: _progress_pb2.Progress
+    error: _status_pb2.Status
+    attempt: int
+    create_time: _timestamp_pb2.Timestamp
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    update_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[ValidationLevel, str]] = ..., state: _Optional[_Union[ValidationReport.State, str]] = ..., verdict: _Optional[_Union[ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., html_url: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The pure kernel: errors, names, ids, states, specs. Standard library only."""
