@@ -1,0 +1,18 @@
+"""The one door: generates the configuration of Envoy from the descriptor set that the stubs come from.
+
+We write Envoy's configuration, not a proxy. `GatewayConfig` says what stands where, `render` turns it into the bootstrap of Envoy.
+May import: finemesh.core, protobuf, PyYAML. Imports no service and no stub.
+"""
+
+from finemesh.gateway.bootstrap import envoy_bootstrap, write_configuration
+from finemesh.gateway.config import GatewayConfig, ObjectStore, Tls, Upstream, packaged_descriptor_set
+
+__all__ = [
+    "GatewayConfig",
+    "ObjectStore",
+    "Tls",
+    "Upstream",
+    "envoy_bootstrap",
+    "packaged_descriptor_set",
+    "write_configuration",
+]
