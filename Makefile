@@ -1,0 +1,68 @@
+# Everything a person types. `make help` lists it. Needs Python 3.11 or newer, git and make; the rest is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test unit lint types imports proto proto-check bench soak dist clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
+
+# torch first and exact: a looser range may bring several GB of CUDA libraries along.
+$(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable clients/python --editable '.[cluster,embedded,dev]'
+	@touch $@
+
+setup: $(STAMP) ## create .venv and install everything, pinned
+
+demo: setup ## run the main job end to end on this machine
+	$(BIN)/finemesh demo
+
+up: setup ## start the mesh in this folder and keep it running
+	$(BIN)/finemesh up
+
+test: setup lint types imports proto-check ## lint, types, import rules, protos, and every test that needs no GPU
+	$(PYTEST) tests --ignore=tests/bench
+
+unit: setup ## the tests that start no server
+	$(PYTEST) tests/unit tests/property tests/architecture
+
+lint: setup ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## basedpyright, strict, tests included
+	$(BIN)/basedpyright
+
+imports: setup ## who may import whom
+	$(BIN)/lint-imports
+
+proto: setup ## regenerate what follows from the protos; needs no network
+	$(BIN)/python protos/generate.py
+	$(BIN)/buf lint
+
+proto-check: setup ## buf lint, breaking changes, and stubs up to date
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/buf lint
+	$(BIN)/buf format protos --diff --exit-code
+	$(BIN)/buf breaking protos --against protos/baseline.binpb --exclude-imports
+
+bench: setup ## speed, a JSON line per bar
+	$(BIN)/python -m tests.bench
+
+soak: setup ## long rounds of faults
+	$(PYTEST) tests/chaos --rounds=20
+
+dist: setup ## both wheels, into dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist clients/python
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean: ## remove .venv and everything generated outside git
+	rm -rf $(VENV) dist .finemesh .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
