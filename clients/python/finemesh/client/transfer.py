@@ -1,0 +1,149 @@
+"""Bytes in and out, by presigned URLs through the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.parse
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final
+
+from finemesh.client.connection import Connection
+from finemesh.v1.dataprep_service_pb2 import CreateUploadRequest
+from finemesh.v1.dataset_pb2 import File, Upload
+
+_CHUNK_BYTES: Final = 1 << 20
+_TIMEOUT_SECONDS: Final = 60.0
+
+OnBytes = Callable[[int], None]
+
+
+class TransferError(Exception):
+    """A transfer that broke; the message says which file and why."""
+
+
+def upload_source(connection: Connection, source: Path, on_bytes: OnBytes | None = None) -> str:
+    """Uploads a file, or a folder as a ZIP, and returns the upload's name for CreateDataset.
+
+    Raises:
+        TransferError: the source cannot be read, or the object store refused it.
+        RpcError: the service refused it.
+    """
+    if not source.exists():
+        raise TransferError(f"{source}: no such file or folder")
+    with _as_file(source) as path:
+        size_bytes = path.stat().st_size
+        name = source.name if source.is_file() else f"{source.resolve().name}.zip"
+        upload = connection.dataprep.CreateUpload(
+            CreateUploadRequest(
+                parent=connection.parent,
+                upload=Upload(filename=name, size_bytes=size_bytes, sha256=_sha256(path)),
+            )
+        )
+        with path.open("rb") as stream:
+            _put(upload.url, stream, size_bytes, on_bytes)
+    return upload.name
+
+
+def download_files(files: Iterable[File], folder: Path, on_bytes: OnBytes | None = None) -> list[Path]:
+    """Fetches every file into `folder` and checks its SHA-256. A file that is there and whole is left alone.
+
+    Raises TransferError; a file that broke off is not left under its name.
+    """
+    return [_download(file, _inside(folder, file.path), on_bytes) for file in files]
+
+
+@contextmanager
+def _as_file(source: Path) -> Generator[Path]:
+    if source.is_file():
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = Path(scratch) / "source.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
+            for path in sorted(source.rglob("*")):
+                # Links are left out: what they point to may lie outside the folder.
+                if path.is_file() and not path.is_symlink():
+                    target.write(path, path.relative_to(source).as_posix())
+        yield archive
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _open(url: str) -> tuple[http.client.HTTPConnection, str]:
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.netloc, timeout=_TIMEOUT_SECONDS), f"{parts.path}?{parts.query}"
+
+
+def _put(url: str, stream: BinaryIO, size_bytes: int, on_bytes: OnBytes | None) -> None:
+    connection, target = _open(url)
+
+    def chunks() -> Iterator[bytes]:
+        while chunk := stream.read(_CHUNK_BYTES):
+            if on_bytes:
+                on_bytes(len(chunk))
+            yield chunk
+
+    try:
+        connection.request("PUT", target, body=chunks(), headers={"Content-Length": str(size_bytes)})
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise TransferError(f"the upload broke off: {error}; try again") from error
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise TransferError(
+            f"the upload was refused: HTTP {response.status} {body[:300].decode(errors='replace')}"
+        )
+
+
+def _inside(folder: Path, path: str) -> Path:
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise TransferError(f"{path}: a file name that leaves the folder is not accepted")
+    return folder / relative
+
+
+def _download(file: File, target: Path, on_bytes: OnBytes | None) -> Path:
+    if target.is_file() and target.stat().st_size == file.size_bytes and _sha256(target) == file.sha256:
+        if on_bytes:
+            on_bytes(file.size_bytes)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    connection, path = _open(file.url)
+    descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    digest = hashlib.sha256()
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            if response.status != http.HTTPStatus.OK:
+                raise TransferError(
+                    f"{file.path}: HTTP {response.status} {response.read(300).decode(errors='replace')}"
+                )
+            while chunk := response.read(_CHUNK_BYTES):
+                stream.write(chunk)
+                digest.update(chunk)
+                if on_bytes:
+                    on_bytes(len(chunk))
+        if digest.hexdigest() != file.sha256:
+            raise TransferError(
+                f"{file.path}: what arrived is not what was sent (SHA-256 differs); try again"
+            )
+        Path(partial).replace(target)
+    except (OSError, http.client.HTTPException) as error:
+        raise TransferError(f"{file.path}: the download broke off: {error}; try again") from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+        connection.close()
+    return target
