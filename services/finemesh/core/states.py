@@ -153,12 +153,10 @@ def _table(
     ends = frozenset(terminal)
     failed, cancelling, cancelled = states("FAILED"), states("CANCELLING"), states("CANCELLED")
     live = [state for state in states if state not in ends]
-    # A noun that borrows another's subjects must not fail or cancel in its name.
-    own_subjects = not event_noun
     derived = [
-        *(Transition(state, failed, (Fact("failed"),) if own_subjects else ()) for state in live),
+        *(Transition(state, failed, (Fact("failed"),)) for state in live),
         *(Transition(state, cancelling) for state in live if state != cancelling),
-        Transition(cancelling, cancelled, (Fact("cancelled"),) if own_subjects else ()),
+        Transition(cancelling, cancelled, (Fact("cancelled"),)),
     ]
     return StateTable(
         noun=noun,
@@ -230,7 +228,7 @@ EXPORT = _table(
         Transition(_E.RUNNING, _E.VERIFYING),
         Transition(_E.VERIFYING, _E.QUEUED),
         Transition(_E.VERIFYING, _E.SUCCEEDED, (Fact("verified"), Fact("succeeded"))),
-        Transition(_E.VERIFYING, _E.REJECTED, (Fact("rejected"),)),
+        Transition(_E.VERIFYING, _E.REJECTED, (Fact("verified"), Fact("rejected"))),
     ),
 )
 

@@ -1,0 +1,396 @@
+"""The queue of heavy work: attempts in SQL, each with a lease and a fence, carried out by clusters.
+
+A service binds itself as the owner of its attempts. Whatever happens to an attempt, the row here, the owner's
+own rows, and the events and commands in the outbox change in one transaction. At any time a resource has at
+most one live attempt, and the database refuses a second one.
+
+Every method takes the resource's lock first (`Tx.lock`); so must the use cases of the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+from sqlalchemy import RowMapping, Select, func, insert, select, update
+
+from finemesh.chassis.events import command_message
+from finemesh.chassis.outbox import Outbox
+from finemesh.chassis.sql import Database, Tx
+from finemesh.core.attempts import (
+    Attempt,
+    AttemptRef,
+    AttemptState,
+    Cluster,
+    ClusterCapacity,
+    Completion,
+    Directive,
+    Lease,
+    Outcome,
+    SyncAnswer,
+    WorkReport,
+)
+from finemesh.core.errors import ErrorRecord, FencedError, FinemeshError, PreconditionError
+
+COMMAND_SCHEMA: Final = "finemesh.v1.Command"
+EXPIRY_BATCH: Final = 100
+
+log: Final = structlog.get_logger(__name__)
+
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+
+class AttemptOwner(Protocol[R_contra]):
+    """What a service does about its attempts, in the transaction of the attempt's own change."""
+
+    async def command(self, tx: Tx, attempt: Attempt) -> bytes:
+        """The serialised `finemesh.v1.Command` for an attempt that is being dispatched now.
+
+        Its `start_deadline` is `attempt.lease_expire_time`; its first token has to last as long.
+        """
+        ...
+
+    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
+        """The attempt has renewed its lease; for the first time when `start_time` is the update's time."""
+        ...
+
+    async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[R_contra]) -> None:
+        """The attempt has ended and says how. May dispatch the next one."""
+        ...
+
+    async def on_lost(self, tx: Tx, attempt: Attempt) -> None:
+        """The lease ran out. `attempt.never_started` tells whether anybody ever took it up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSettings:
+    """Times of the queue, in seconds.
+
+    Attributes:
+        lease_seconds: how long an attempt may go without a renewal before it counts as lost.
+        start_timeout_seconds: the same before its first renewal.
+        cancel_grace_seconds: how long a cancelled attempt may go on renewing before it is cut off.
+        resend_after_seconds: age from which a command that the cluster does not know is sent again by `sync`.
+        tick_seconds: how often lost and due attempts are looked for.
+    """
+
+    lease_seconds: float = 20.0
+    start_timeout_seconds: float = 120.0
+    cancel_grace_seconds: float = 60.0
+    resend_after_seconds: float = 5.0
+    tick_seconds: float = 0.5
+
+
+class AttemptQueue(Generic[R]):
+    """The attempts at the resources of one service. `R` is what a finished attempt brings back."""
+
+    def __init__(self, db: Database, outbox: Outbox, settings: AttemptSettings | None = None) -> None:
+        self.settings = settings or AttemptSettings()
+        self._db = db
+        self._outbox = outbox
+        self._clock = outbox.clock
+        self._table = outbox.tables.attempts
+        self._clusters = outbox.tables.clusters
+        self._owner: AttemptOwner[R] | None = None
+
+    def bind(self, owner: AttemptOwner[R]) -> None:
+        """Name the service that owns the attempts; once, before anything else."""
+        self._owner = owner
+
+    @property
+    def owner(self) -> AttemptOwner[R]:
+        assert self._owner is not None, "bind() the service to its queue first"
+        return self._owner
+
+    # Within a transaction of the owner
+
+    async def dispatch(self, tx: Tx, resource: str, cluster: str, *, delay_seconds: float = 0.0) -> Attempt:
+        """Start the next attempt at `resource`: at once, or when `delay_seconds` have passed.
+
+        Raises PreconditionError, reason ATTEMPT_LIVE, while another attempt has not ended.
+        """
+        await tx.lock(resource)
+        latest = await self.latest(tx, resource)
+        if latest is not None and latest.state is not AttemptState.ENDED:
+            raise PreconditionError(
+                f"attempt {latest.number} at {resource} has not ended: wait for it or cancel it",
+                reason="ATTEMPT_LIVE",
+                metadata={"resource": resource},
+            )
+        now = self._clock.now()
+        last = latest.ref if latest else AttemptRef(resource, 0, 0)
+        attempt = Attempt(
+            ref=AttemptRef(resource, last.attempt + 1, last.fence + 1),
+            cluster=cluster,
+            state=AttemptState.WAITING,
+            directive=Directive.CONTINUE,
+            command=b"",
+            create_time=now,
+            lease_expire_time=now + timedelta(seconds=delay_seconds),
+        )
+        await tx.execute(insert(self._table).values(_row_of(attempt), directive_time=now))
+        return attempt if delay_seconds > 0 else await self._send(tx, attempt)
+
+    async def request_cancel(self, tx: Tx, resource: str) -> Attempt | None:
+        """Ask the live attempt to stop.
+
+        Returns:
+            The attempt, which will complete or be lost; or None when nobody works on the resource, so that
+            the caller finishes the cancellation now. An attempt that never started is ended here.
+        """
+        await tx.lock(resource)
+        latest = await self.latest(tx, resource)
+        if latest is None or latest.state is AttemptState.ENDED:
+            return None
+        if latest.never_started:
+            await self._end(tx, latest, Outcome.CANCELLED)
+            return None
+        if latest.directive is Directive.CANCEL:
+            return latest
+        now = self._clock.now()
+        return await self._change(tx, latest, {"directive_time": now}, directive=Directive.CANCEL)
+
+    async def held(self, tx: Tx, ref: AttemptRef) -> Attempt:
+        """The attempt, if it is live under this fence and its lease has not run out.
+
+        For every write that an attempt makes beside `renew` and `complete`, e.g. committing a checkpoint.
+        Raises FencedError.
+        """
+        await tx.lock(ref.resource)
+        attempt = await self._find(tx, ref)
+        if attempt is None:
+            raise _fenced(ref, "is not known here")
+        if attempt.state is AttemptState.ENDED:
+            raise _fenced(ref, f"has ended: {attempt.outcome}")
+        if attempt.state is AttemptState.WAITING or attempt.lease_expire_time <= self._clock.now():
+            raise _fenced(ref, "has no lease")
+        return attempt
+
+    async def latest(self, tx: Tx, resource: str) -> Attempt | None:
+        """The newest attempt at a resource, live or ended."""
+        table = self._table
+        row = await tx.row(
+            select(table).where(table.c.resource == resource).order_by(table.c.attempt.desc()).limit(1)
+        )
+        return None if row is None else _attempt_of(row)
+
+    async def started_count(self, tx: Tx, resource: str) -> int:
+        """How many attempts at a resource were ever taken up: what a restart budget counts."""
+        table = self._table
+        counted = select(func.count()).where(table.c.resource == resource, table.c.start_time.is_not(None))
+        return int(await tx.scalar(counted))
+
+    async def clusters(self, tx: Tx) -> list[Cluster]:
+        """Every cluster that ever reported itself, the latest report first."""
+        rows = await tx.rows(select(self._clusters).order_by(self._clusters.c.last_seen_time.desc()))
+        return [Cluster(r["id"], ClusterCapacity(**r["capacity"]), r["last_seen_time"]) for r in rows]
+
+    # From clusters
+
+    async def renew(self, ref: AttemptRef, report: WorkReport) -> Lease:
+        """Extend the lease and take the report. Raises FencedError: the attempt has to stop."""
+        async with self._db.begin() as tx:
+            attempt = await self.held(tx, ref)
+            now = self._clock.now()
+            if attempt.directive is Directive.CANCEL and now >= await self._cancel_deadline(tx, ref):
+                raise _fenced(ref, "was cancelled and did not stop in time")
+            renewed = await self._change(
+                tx,
+                attempt,
+                state=AttemptState.RUNNING,
+                start_time=attempt.start_time or now,
+                lease_expire_time=now + timedelta(seconds=self.settings.lease_seconds),
+            )
+            await self.owner.on_report(tx, renewed, report)
+        return Lease(renewed.lease_expire_time, self.settings.lease_seconds, renewed.directive)
+
+    async def complete(self, ref: AttemptRef, completion: Completion[R]) -> None:
+        """Take the attempt's own word for its end. Repeating it changes nothing.
+
+        Raises:
+            FencedError: the attempt has ended otherwise, or its lease ran out.
+            PreconditionError: ATTEMPT_NOT_STARTED, success without a single renewal.
+        """
+        async with self._db.begin() as tx:
+            await tx.lock(ref.resource)
+            known = await self._find(tx, ref)
+            if known is not None and known.outcome is completion.outcome:
+                return
+            attempt = await self.held(tx, ref)
+            if attempt.never_started and completion.outcome is Outcome.SUCCEEDED:
+                raise PreconditionError(
+                    f"attempt {ref.attempt} at {ref.resource} never renewed its lease: renew, then complete",
+                    reason="ATTEMPT_NOT_STARTED",
+                )
+            ended = await self._end(tx, attempt, completion.outcome, completion.error)
+            await self.owner.on_completed(tx, ended, completion)
+
+    async def sync(
+        self, cluster: str, capacity: ClusterCapacity, attempts: Collection[AttemptRef]
+    ) -> SyncAnswer:
+        """Compare what a cluster does with what it should do, and note that it was seen."""
+        now = self._clock.now()
+        seen = {"capacity": asdict(capacity), "last_seen_time": now}
+        live = select(self._table).where(
+            self._table.c.cluster == cluster,
+            self._table.c.state.in_([AttemptState.DISPATCHED, AttemptState.RUNNING]),
+        )
+        async with self._db.begin() as tx:
+            if not await tx.insert_new(self._clusters, id=cluster, **seen):
+                await tx.execute(update(self._clusters).where(self._clusters.c.id == cluster).values(seen))
+            should = {attempt.ref: attempt for attempt in await self._attempts(tx, live)}
+        has = set(attempts)
+        # A younger command is still on its way over the bus.
+        sent_before = now - timedelta(seconds=self.settings.resend_after_seconds)
+        start_timeout = timedelta(seconds=self.settings.start_timeout_seconds)
+        missing = [
+            attempt.command
+            for ref, attempt in should.items()
+            if ref not in has
+            and attempt.state is AttemptState.DISPATCHED
+            and attempt.lease_expire_time - start_timeout <= sent_before
+        ]
+        return SyncAnswer(tuple(missing), tuple(sorted(has - should.keys())))
+
+    # On a timer
+
+    async def run(self) -> None:
+        """Look after lost and due attempts until cancelled."""
+        while True:
+            try:
+                await self.expire_overdue()
+            except FinemeshError as error:
+                log.warning("attempts.tick_failed", reason=error.reason, error=error.message)
+            await asyncio.sleep(self.settings.tick_seconds)
+
+    async def expire_overdue(self) -> int:
+        """Send the commands that are due and give up the attempts whose lease ran out. Returns how many."""
+        table = self._table
+        overdue = select(table).where(
+            table.c.state != AttemptState.ENDED, table.c.lease_expire_time <= self._clock.now()
+        )
+        async with self._db.read() as tx:
+            found = await self._attempts(tx, overdue.order_by(table.c.lease_expire_time).limit(EXPIRY_BATCH))
+        for attempt in found:
+            try:
+                await self._settle(attempt.ref)
+            except Exception:  # one resource in trouble must not keep the others waiting
+                log.exception("attempts.settle_failed", resource=attempt.resource, attempt=attempt.number)
+        return len(found)
+
+    async def _settle(self, ref: AttemptRef) -> None:
+        async with self._db.begin() as tx:
+            await tx.lock(ref.resource)
+            attempt = await self._find(tx, ref)
+            if attempt is None or attempt.state is AttemptState.ENDED:
+                return
+            if attempt.lease_expire_time > self._clock.now():
+                return  # renewed since it was found
+            if attempt.state is AttemptState.WAITING:
+                await self._send(tx, attempt)
+                return
+            lost = await self._end(tx, attempt, Outcome.LOST, _lost_error(attempt))
+            log.warning("attempts.lost", resource=ref.resource, attempt=ref.attempt, cluster=attempt.cluster)
+            await self.owner.on_lost(tx, lost)
+
+    # Rows
+
+    async def _send(self, tx: Tx, attempt: Attempt) -> Attempt:
+        deadline = self._clock.now() + timedelta(seconds=self.settings.start_timeout_seconds)
+        ready = replace(attempt, state=AttemptState.DISPATCHED, lease_expire_time=deadline)
+        command = await self.owner.command(tx, ready)
+        sent = await self._change(tx, attempt, state=ready.state, lease_expire_time=deadline, command=command)
+        await self._outbox.append(
+            tx, command_message(attempt.cluster, attempt.resource, command, COMMAND_SCHEMA)
+        )
+        return sent
+
+    async def _end(
+        self, tx: Tx, attempt: Attempt, outcome: Outcome, error: ErrorRecord | None = None
+    ) -> Attempt:
+        now = self._clock.now()
+        return await self._change(
+            tx, attempt, state=AttemptState.ENDED, outcome=outcome, error=error, end_time=now
+        )
+
+    async def _change(
+        self, tx: Tx, attempt: Attempt, columns: dict[str, Any] | None = None, **fields: Any
+    ) -> Attempt:
+        """Change the attempt and its row alike; `columns` holds what only the row has."""
+        changed = replace(attempt, **fields)
+        row = _row_of(changed)
+        values = {name: row[name] for name in fields} | (columns or {})
+        await tx.execute(update(self._table).where(*self._is(attempt.ref)).values(values))
+        return changed
+
+    async def _find(self, tx: Tx, ref: AttemptRef) -> Attempt | None:
+        row = await tx.row(select(self._table).where(*self._is(ref)))
+        return None if row is None else _attempt_of(row)
+
+    async def _cancel_deadline(self, tx: Tx, ref: AttemptRef) -> datetime:
+        asked: datetime = await tx.scalar(select(self._table.c.directive_time).where(*self._is(ref)))
+        return asked + timedelta(seconds=self.settings.cancel_grace_seconds)
+
+    async def _attempts(self, tx: Tx, query: Select[Any]) -> list[Attempt]:
+        return [_attempt_of(row) for row in await tx.rows(query)]
+
+    def _is(self, ref: AttemptRef) -> tuple[Any, ...]:
+        table = self._table
+        return table.c.resource == ref.resource, table.c.attempt == ref.attempt, table.c.fence == ref.fence
+
+
+def _fenced(ref: AttemptRef, why: str) -> FencedError:
+    return FencedError(
+        f"attempt {ref.attempt} (fence {ref.fence}) at {ref.resource} {why}: stop and write nothing more",
+        metadata={"resource": ref.resource, "attempt": str(ref.attempt), "fence": str(ref.fence)},
+    )
+
+
+def _lost_error(attempt: Attempt) -> ErrorRecord:
+    what = "was not taken up" if attempt.never_started else "stopped renewing its lease"
+    return ErrorRecord(
+        code="UNAVAILABLE",
+        reason="ATTEMPT_LOST",
+        message=f"attempt {attempt.number} on cluster {attempt.cluster} {what} in time",
+        metadata={"resource": attempt.resource, "cluster": attempt.cluster},
+    )
+
+
+def _row_of(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "resource": attempt.ref.resource,
+        "attempt": attempt.ref.attempt,
+        "fence": attempt.ref.fence,
+        "cluster": attempt.cluster,
+        "state": attempt.state,
+        "directive": attempt.directive,
+        "command": attempt.command,
+        "lease_expire_time": attempt.lease_expire_time,
+        "create_time": attempt.create_time,
+        "start_time": attempt.start_time,
+        "end_time": attempt.end_time,
+        "outcome": attempt.outcome,
+        "error": asdict(attempt.error) if attempt.error else None,
+    }
+
+
+def _attempt_of(row: RowMapping) -> Attempt:
+    return Attempt(
+        ref=AttemptRef(row["resource"], row["attempt"], row["fence"]),
+        cluster=row["cluster"],
+        state=AttemptState(row["state"]),
+        directive=Directive(row["directive"]),
+        command=row["command"],
+        lease_expire_time=row["lease_expire_time"],
+        create_time=row["create_time"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        error=ErrorRecord(**row["error"]) if row["error"] else None,
+    )

@@ -1,0 +1,203 @@
+"""Heavy work as attempts: the words that services and the chassis share about it.
+
+A resource that needs a cluster (a dataset, a validation report, a training job, an export) is worked on by
+one attempt after the other. An attempt holds a lease that it renews; its fence is larger than that of every
+earlier attempt at the resource, so that whoever is asked can tell an old attempt from the current one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from finemesh.core.errors import ErrorRecord
+
+
+class AttemptState(StrEnum):
+    WAITING = "WAITING"  # recorded; its command is sent when its back-off is over
+    DISPATCHED = "DISPATCHED"  # the command is on its way; nobody has renewed the lease yet
+    RUNNING = "RUNNING"  # the lease has been renewed at least once
+    ENDED = "ENDED"
+
+
+class Outcome(StrEnum):
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    LOST = "LOST"  # the lease ran out
+
+
+class Directive(StrEnum):
+    """What a renewal tells the attempt to do next."""
+
+    CONTINUE = "CONTINUE"
+    CANCEL = "CANCEL"
+
+
+class Phase(StrEnum):
+    """What an attempt says it is doing."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    VERIFYING = "VERIFYING"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AttemptRef:
+    """One attempt: the resource's name, the attempt's number from 1, and its fencing token."""
+
+    resource: str
+    attempt: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt as the service's database has it. Times are UTC."""
+
+    ref: AttemptRef
+    cluster: str
+    state: AttemptState
+    directive: Directive
+    command: bytes
+    create_time: datetime
+    lease_expire_time: datetime
+    outcome: Outcome | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    error: ErrorRecord | None = None
+
+    @property
+    def resource(self) -> str:
+        return self.ref.resource
+
+    @property
+    def number(self) -> int:
+        return self.ref.attempt
+
+    @property
+    def never_started(self) -> bool:
+        """Whether no renewal ever arrived: the cluster was away or full, not the work at fault."""
+        return self.start_time is None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who works on an attempt."""
+
+    cluster: str = ""
+    node_id: str = ""
+    pids: tuple[int, ...] = ()
+    gpu_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeCertificate:
+    """How a training attempt continued an earlier one; hashes are hexadecimal."""
+
+    attempt: int
+    step: int
+    expected_sample_hash: str
+    actual_sample_hash: str
+    matches: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReport:
+    """What an attempt says of itself with every renewal.
+
+    Attributes:
+        fraction: share of the work that is done, 0 to 1.
+        message: what is being done, a few words for people.
+        step: optimiser steps taken, of `total_steps` to take; training only.
+        peak_memory_bytes: highest memory in use by the working process so far.
+    """
+
+    phase: Phase
+    fraction: float = 0.0
+    message: str = ""
+    worker: Worker = field(default_factory=Worker)
+    step: int = 0
+    total_steps: int = 0
+    resume_certificate: ResumeCertificate | None = None
+    peak_memory_bytes: int = 0
+
+
+R_co = TypeVar("R_co", covariant=True)
+
+# Errors that blame the request: another attempt would fail the same way.
+FINAL_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"})
+
+
+@dataclass(frozen=True, slots=True)
+class Completion(Generic[R_co]):
+    """How an attempt says it ended: with `result`, with `error`, or cancelled as it was told to.
+
+    `step` is the number of optimiser steps taken by a cancelled training attempt.
+    """
+
+    outcome: Outcome
+    result: R_co | None = None
+    error: ErrorRecord | None = None
+    step: int = 0
+
+    @property
+    def final(self) -> bool:
+        """Whether another attempt is pointless."""
+        return self.error is None or self.error.code in FINAL_CODES
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The answer to a renewal."""
+
+    expire_time: datetime
+    seconds: float
+    directive: Directive
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCapacity:
+    """What a cluster has, and what of it Ray has not given away. `nodes` is 0 while Ray's head is away."""
+
+    cpus: float = 0.0
+    cpus_free: float = 0.0
+    gpus: float = 0.0
+    gpus_free: float = 0.0
+    memory_bytes: int = 0
+    memory_free_bytes: int = 0
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that has reported itself at least once."""
+
+    id: str
+    capacity: ClusterCapacity
+    last_seen_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAnswer:
+    """What a cluster should have and does not (`commands`), and what it has and should kill (`stale`)."""
+
+    commands: tuple[bytes, ...]
+    stale: tuple[AttemptRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How often, and how soon, work is started again after a loss: exponential back-off up to a limit."""
+
+    max_restarts: int = 3
+    first_delay_seconds: float = 1.0
+    max_delay_seconds: float = 60.0
+
+    def delay_seconds(self, restarts_so_far: int) -> float | None:
+        """How long to wait before the next restart, or None when the budget is spent."""
+        if restarts_so_far >= self.max_restarts:
+            return None
+        return min(self.max_delay_seconds, self.first_delay_seconds * 2.0**restarts_so_far)
