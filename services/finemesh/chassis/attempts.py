@@ -134,7 +134,7 @@ class AttemptQueue(Generic[R]):
             create_time=now,
             lease_expire_time=now + timedelta(seconds=delay_seconds),
         )
-        await tx.execute(insert(self._table).values(_row_of(attempt), directive_time=now))
+        await tx.execute(insert(self._table).values(**_row_of(attempt), directive_time=now))
         return attempt if delay_seconds > 0 else await self._send(tx, attempt)
 
     async def request_cancel(self, tx: Tx, resource: str) -> Attempt | None:
