@@ -1,0 +1,82 @@
+"""Importing a source: annotations of any known format become a canonical dataset; faulty rows are put aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from finemesh.core.errors import InvalidError
+from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, ImportOptions
+from finemesh.data.faults import RowFault
+from finemesh.data.readers import READERS, detect_format
+from finemesh.data.readers.context import ReadContext
+from finemesh.data.rows import Candidate, Progress
+from finemesh.data.sources import open_source
+from finemesh.data.storage import options_json
+from finemesh.data.writing import DatasetWriter
+
+NO_CLASS_NAMES: Final = "no class names, so class accuracy cannot be computed"
+
+
+def import_source(source: Path, out: Path, options: ImportOptions, progress: Progress) -> DatasetManifest:
+    """Import the ZIP, folder or JSON file `source` into `out`, an empty or absent folder.
+
+    A faulty row is quarantined with its reason and the import goes on. A faulty container ends it, and `out` is left as it was.
+
+    Raises:
+        NotFoundError: SOURCE_NOT_FOUND.
+        InvalidError: the source is refused (see open_source), its format unknown or malformed (UNKNOWN_FORMAT, AMBIGUOUS_FORMAT,
+            MALFORMED_JSON, MALFORMED_ANNOTATIONS), or too many rows are faulty (TOO_MANY_QUARANTINED).
+        AlreadyExistsError: OUTPUT_NOT_EMPTY.
+        PreconditionError: EMPTY_DATASET.
+    """
+    progress(0.0, "looking at the source")
+    with open_source(source, options) as opened:
+        chosen = options.format or detect_format(opened)
+        context = ReadContext(opened, options)
+        with DatasetWriter(out, DatasetFormat.CANONICAL) as writer:
+            _judge_all(READERS[chosen].read(context), context, writer, progress)
+            summary = writer.summary
+            if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
+                raise _too_many(writer, options)
+            if not writer.statistics.has_class_names:
+                context.warn(NO_CLASS_NAMES)
+            if summary.quarantined:
+                reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
+                context.warn(f"{summary.quarantined} of {summary.inputs} rows quarantined: {reasons}")
+            stated = options_json(options) | {"format": chosen.value}
+            manifest = writer.commit(DatasetOrigin.IMPORT, options=stated, warnings=context.warnings)
+    progress(1.0, f"{manifest.rows} rows imported")
+    return manifest
+
+
+def _judge_all(
+    candidates: Iterator[Candidate], context: ReadContext, writer: DatasetWriter, progress: Progress
+) -> None:
+    """Every candidate becomes a row or a fault."""
+    seen: set[str] = set()
+    for number, candidate in enumerate(candidates, start=1):
+        writer.take()
+        input_id = candidate.row_id
+        try:
+            if input_id in seen:
+                input_id = f"{input_id}~{number}"
+                raise RowFault("DUPLICATE_ROW_ID", f"{candidate.row_id} occurs twice in the source", "row_id")
+            seen.add(input_id)
+            writer.keep(input_id, [candidate.build()])
+        except RowFault as fault:
+            writer.quarantine(input_id, fault)
+        if number % 16 == 0:
+            progress(number / max(context.total, number), f"{number} of {context.total} rows")
+
+
+def _too_many(writer: DatasetWriter, options: ImportOptions) -> InvalidError:
+    summary = writer.summary
+    reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
+    return InvalidError(
+        f"{summary.quarantined} of {summary.inputs} rows are faulty ({reasons}), more than the share of"
+        f" {options.max_quarantined_fraction:g} allowed: mend the source, or raise max_quarantined_fraction",
+        reason="TOO_MANY_QUARANTINED",
+        metadata={reason: str(count) for reason, count in summary.by_reason.items()},
+    )

@@ -1,0 +1,73 @@
+"""What readers share: the source, the options, what they find out on the way, and looks into JSON files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from finemesh.core.errors import InvalidError
+from finemesh.core.spec.data import ImportOptions
+from finemesh.data.faults import RowFault
+from finemesh.data.jsonio import malformed_annotations, parse_json
+from finemesh.data.sources import Source
+
+
+@dataclass(slots=True)
+class ReadContext:
+    """One reading of a source. Readers add to `total` (rows to expect) and `warnings` (sentences for people)."""
+
+    source: Source
+    options: ImportOptions
+    total: int = 0
+    warnings: list[str] = field(default_factory=list[str])
+
+    def warn(self, sentence: str) -> None:
+        """Say it once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def json_files(source: Source) -> list[str]:
+    return [name for name in source.names if name.lower().endswith(".json")]
+
+
+def load_json(source: Source, name: str) -> Any:
+    """The value of a JSON file that the import cannot do without. Raises InvalidError (MALFORMED_JSON, FILE_UNREADABLE)."""
+    return parse_json(read_needed(source, name), name)
+
+
+def read_needed(source: Source, name: str) -> bytes:
+    try:
+        return source.read(name)
+    except RowFault as fault:
+        raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+
+
+def load_object(source: Source, name: str) -> dict[str, Any]:
+    """As load_json, for a file that must hold an object. Raises InvalidError (MALFORMED_ANNOTATIONS) if it does not."""
+    value = load_json(source, name)
+    if not isinstance(value, dict):
+        raise malformed_annotations(name, "the top", f"is {type(value).__name__}, not an object")
+    return value
+
+
+def top_level_key(source: Source, name: str, keys: frozenset[str]) -> str | None:
+    """The first of `keys` at the top of a JSON object, without reading further than to it."""
+    import ijson
+
+    raw = read_needed(source, name)
+    try:
+        for prefix, event, value in ijson.parse(raw):
+            if prefix == "" and event == "map_key" and value in keys:
+                return str(value)
+            if prefix == "" and event not in {"start_map", "map_key", "end_map"}:
+                return None
+    except (ijson.JSONError, UnicodeDecodeError, ValueError):
+        parse_json(raw, name)  # says where it goes wrong
+    return None
+
+
+def stem(name: str) -> str:
+    """`videos/dog.json` -> `dog`."""
+    return PurePosixPath(name).stem

@@ -1,0 +1,100 @@
+"""Videos with masks per frame, whatever file they came from: from raw RLE to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from finemesh.data.faults import RowFault
+from finemesh.data.frames import Frames, RenderedFrames
+from finemesh.data.readers.context import ReadContext, stem
+from finemesh.data.rle import Mask, parse
+from finemesh.data.rows import Candidate, check_mask_size, class_name_of, make_row, masked_object
+from finemesh.data.schema import ObjectRow, Row
+
+
+@dataclass(frozen=True, slots=True)
+class RawMask:
+    """An unparsed RLE and where it stands, e.g. `masklet[3][0]`."""
+
+    object_id: str
+    value: Any
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedFrame:
+    """One annotated frame: `masks` gives its unparsed masks, or raises RowFault. `key` says where it stands in its file."""
+
+    index: int
+    key: str
+    masks: Callable[[], list[RawMask]]
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """The masklets of one video.
+
+    Attributes:
+        file: the file they stand in.
+        frames: in order of their index.
+        stride: annotated frame k is frame k x stride of the video.
+        classes: class name per object id, as found; None if the source knows no classes.
+        known_classes: what a class name must be one of; empty allows any.
+    """
+
+    file: str
+    video_id: str
+    width: int
+    height: int
+    frames: Sequence[AnnotatedFrame]
+    stride: int
+    classes: Mapping[str, Any] | None = None
+    known_classes: frozenset[str] = frozenset()
+
+    def class_name(self, object_id: str) -> str | None:
+        """The object's class, None without one. Raises RowFault (EMPTY_CLASS_NAME, UNKNOWN_CLASS)."""
+        if self.classes is None or object_id not in self.classes:
+            return None
+        field = f"objects.{object_id}"
+        name = class_name_of(self.classes[object_id], field)
+        if self.known_classes and name not in self.known_classes:
+            raise RowFault("UNKNOWN_CLASS", f"{name!r} is not among the classes of the manifest", field)
+        return name
+
+
+def rendered_frames(context: ReadContext, video: Video) -> Frames:
+    """Frames made from the masks, with a warning."""
+    context.warn("video missing: frames rendered from masks")
+    return RenderedFrames(context.options.seed, video.video_id, video.width, video.height)
+
+
+def video_rows(video: Video, frames: Frames) -> Iterator[Candidate]:
+    """One candidate per annotated frame, in order."""
+    for frame in video.frames:
+        row_id = f"{stem(video.file)}/{frame.index:06d}"
+        yield Candidate(row_id, partial(_row, row_id, video, frames, frame))
+
+
+def _row(row_id: str, video: Video, frames: Frames, frame: AnnotatedFrame) -> Row:
+    masks: list[tuple[RawMask, Mask]] = []
+    objects: list[ObjectRow] = []
+    for raw in frame.masks():
+        mask = parse(raw.value, raw.field)
+        counts = raw.value["counts"] if isinstance(raw.value["counts"], str) else None
+        masks.append((raw, mask))
+        objects.append(masked_object(raw.object_id, video.class_name(raw.object_id), mask, counts=counts))
+    picture = frames.get(frame.index, [(raw.object_id, mask) for raw, mask in masks])
+    for raw, mask in masks:
+        check_mask_size(mask, picture, raw.field)
+    return make_row(
+        row_id,
+        source={"file": video.file, "key": frame.key},
+        picture=picture,
+        objects=objects,
+        parents=[f"{video.file}#{raw.field}" for raw, _ in masks],
+        video_id=video.video_id,
+        frame_index=frame.index,
+    )

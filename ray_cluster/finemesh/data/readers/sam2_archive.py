@@ -1,0 +1,159 @@
+"""The SAM 2 export archive, a layout of this project: docs/reference/sam2-archive.md.
+
+`manifest.json` names videos, classes and each object's class; masklets are SA-V JSON or SAM 2 demo mask streams; frames are
+folders of pictures or a video file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from finemesh.core.errors import InvalidError
+from finemesh.data.faults import RowFault
+from finemesh.data.frames import FolderFrames, Frames, VideoFrames, numbered_pictures
+from finemesh.data.jsonio import malformed_annotations, parse_json
+from finemesh.data.readers.context import ReadContext, load_json, load_object, read_needed
+from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, rendered_frames, video_rows
+from finemesh.data.readers.sav import load_video
+from finemesh.data.rows import Candidate
+from finemesh.data.sources import Source
+
+FORMAT: Final = "finemesh.sam2-export"
+VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+
+
+def find_manifest(source: Source) -> str | None:
+    """The name of the archive's manifest: at the top, or in the one folder that wraps everything."""
+    if MANIFEST in source.names:
+        candidates = [MANIFEST]
+    else:
+        candidates = [name for name in source.names if name.count("/") == 1 and name.endswith("/" + MANIFEST)]
+    for name in candidates:
+        value = load_json(source, name)
+        if isinstance(value, dict) and value.get("format") == FORMAT:
+            return name
+    return None
+
+
+def read(context: ReadContext) -> Iterator[Candidate]:
+    """Candidates of every video of the archive. Raises InvalidError for a manifest or masklets that are malformed."""
+    name = find_manifest(context.source)
+    if name is None:
+        message = (
+            f'the source has no manifest.json with "format": "{FORMAT}": see docs/reference/sam2-archive.md'
+        )
+        raise InvalidError(message, reason="MANIFEST_MISSING")
+    manifest = load_object(context.source, name)
+    if manifest.get("version") != VERSION:
+        raise malformed_annotations(name, "version", f"is {manifest.get('version')!r}; {VERSION} is known")
+    root = name.removesuffix(MANIFEST)
+    known = _classes(manifest, name)
+    listed = manifest.get("videos")
+    if not isinstance(listed, list):
+        raise malformed_annotations(name, "videos", "is missing or not a list")
+    videos = [_video(context, root, name, known, index, item) for index, item in enumerate(listed)]
+    if len({video.video_id for video, _ in videos}) < len(videos):
+        raise malformed_annotations(name, "videos", "names a video twice")
+    context.total = sum(len(video.frames) for video, _ in videos)
+    for video, frames in videos:
+        yield from video_rows(video, frames)
+
+
+def _classes(manifest: Mapping[str, Any], name: str) -> frozenset[str]:
+    classes = manifest.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(item, str) for item in classes):
+        raise malformed_annotations(name, "classes", "is not a list of names")
+    return frozenset(item.strip() for item in classes)
+
+
+def _video(
+    context: ReadContext, root: str, name: str, known: frozenset[str], index: int, item: Any
+) -> tuple[Video, Frames]:
+    where = f"videos[{index}]"
+    if not isinstance(item, dict):
+        raise malformed_annotations(name, where, "is not an object")
+    video_id, masklets = item.get("video_id"), item.get("masklets")
+    if not isinstance(video_id, str) or not video_id:
+        raise malformed_annotations(name, f"{where}.video_id", "is missing or not a text")
+    if not isinstance(masklets, str) or root + masklets not in context.source.names:
+        raise malformed_annotations(
+            name, f"{where}.masklets", f"is {masklets!r}, which the archive does not hold"
+        )
+    objects = item.get("objects")
+    if objects is not None and not isinstance(objects, dict):
+        raise malformed_annotations(name, f"{where}.objects", "is not an object of class names by object id")
+    size = tuple(_positive(item.get(side), name, f"{where}.{side}") for side in ("width", "height"))
+    stride = _positive(item.get("frame_stride", 1), name, f"{where}.frame_stride")
+    video = dataclasses.replace(
+        _load_masklets(context, root + masklets, video_id, size),
+        stride=stride,
+        classes=objects,
+        known_classes=known,
+    )
+    return video, _find_frames(context, root, name, where, item, video)
+
+
+def _positive(value: object, name: str, field: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise malformed_annotations(name, field, f"is {value!r}, not a positive whole number")
+
+
+def _load_masklets(context: ReadContext, name: str, video_id: str, size: tuple[int, ...]) -> Video:
+    """SA-V JSON (an object with `masklet`), or a SAM 2 mask stream as a JSON list or as JSON Lines."""
+    if name.lower().endswith(".jsonl"):
+        lines = read_needed(context.source, name).splitlines()
+        frames = [
+            parse_json(line, f"{name} line {i}") for i, line in enumerate(lines, start=1) if line.strip()
+        ]
+    else:
+        frames = load_json(context.source, name)
+    if isinstance(frames, dict):
+        return dataclasses.replace(load_video(context, name), video_id=video_id)
+    if not isinstance(frames, list):
+        raise malformed_annotations(name, "the top", "is neither SA-V masklets nor a list of frames")
+    annotated: list[AnnotatedFrame] = []
+    for position, frame in enumerate(frames):
+        index = frame.get("frame_index") if isinstance(frame, dict) else None
+        if not isinstance(index, int) or index < 0:
+            raise malformed_annotations(name, f"[{position}].frame_index", "is missing or not a whole number")
+        key = f"[{position}]"
+        annotated.append(AnnotatedFrame(index, key, partial(_streamed_masks, key, frame.get("results"))))
+    annotated.sort(key=lambda frame: frame.index)
+    return Video(name, video_id, size[0], size[1], annotated, 1)
+
+
+def _streamed_masks(key: str, results: Any) -> list[RawMask]:
+    if not isinstance(results, list):
+        raise RowFault("MALFORMED_FRAME", "results is missing or not a list", f"{key}.results")
+    masks: list[RawMask] = []
+    for position, result in enumerate(results):
+        field = f"{key}.results[{position}]"
+        if not isinstance(result, dict) or not isinstance(result.get("object_id"), int | str):
+            raise RowFault("MALFORMED_FRAME", "a result is not an object with object_id", field)
+        masks.append(RawMask(str(result["object_id"]), result.get("mask"), f"{field}.mask"))
+    return masks
+
+
+def _find_frames(
+    context: ReadContext, root: str, name: str, where: str, item: Mapping[str, Any], video: Video
+) -> Frames:
+    limit = context.options.max_image_pixels
+    folder, file = item.get("frames"), item.get("video")
+    if isinstance(folder, str):
+        inside = [
+            entry for entry in context.source.names if str(PurePosixPath(entry).parent) == root + folder
+        ]
+        return FolderFrames(context.source, numbered_pictures(inside), video.stride, limit)
+    if isinstance(file, str):
+        if root + file not in context.source.names:
+            raise malformed_annotations(
+                name, f"{where}.video", f"is {file!r}, which the archive does not hold"
+            )
+        return VideoFrames(context.source, root + file, video.stride, limit)
+    return rendered_frames(context, video)

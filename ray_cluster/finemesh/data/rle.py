@@ -1,0 +1,152 @@
+"""Run-length masks in COCO's form, read and written without trusting them and without a raster where none is needed.
+
+A mask of `height` x `width` is read column by column (top to bottom, then left to right) as runs of 0 and 1 in turn,
+starting with 0. The compressed string holds each run in groups of 5 bits, least significant first, as ASCII from '0' (48);
+bit 5 says that more follow, the last group's bit 4 is the sign, and from the fourth run on the difference to the run two
+before is written. Source: cocoapi, common/maskApi.c (rleToString, rleFrString, rleToBbox).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from finemesh.data.faults import RowFault
+
+_MAX_GROUPS: Final = 7  # 7 x 5 bits hold any run of a mask below 2^34 pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """A mask as runs: int64[number of runs], which sum to height x width."""
+
+    height: int
+    width: int
+    runs: npt.NDArray[np.int64]
+
+    @property
+    def area(self) -> int:
+        """Number of set pixels."""
+        return int(self.runs[1::2].sum())
+
+    def box(self) -> tuple[float, float, float, float]:
+        """x, y, width, height in pixels of the tightest box; zeros for an empty mask."""
+        ends = np.cumsum(self.runs)
+        starts = ends[::2][: len(ends[1::2])]
+        stops = ends[1::2]
+        filled = stops > starts
+        if not filled.any():
+            return (0.0, 0.0, 0.0, 0.0)
+        first, last = starts[filled], stops[filled] - 1
+        left, right = first // self.height, last // self.height
+        top, bottom = int((first % self.height).min()), int((last % self.height).max())
+        if (
+            left != right
+        ).any():  # a run that goes on in the next column covers that column's top and this one's bottom
+            top, bottom = 0, self.height - 1
+        x, x_end = int(left.min()), int(right.max())
+        return (float(x), float(top), float(x_end - x + 1), float(bottom - top + 1))
+
+    def decode(self) -> npt.NDArray[np.bool_]:
+        """bool[height, width]."""
+        values = np.zeros(len(self.runs), dtype=np.bool_)
+        values[1::2] = True
+        return np.repeat(values, self.runs).reshape(self.width, self.height).T
+
+    def counts(self) -> str:
+        """The compressed string."""
+        return compress(self.runs)
+
+
+def from_array(pixels: npt.NDArray[np.bool_]) -> Mask:
+    """The mask of bool[height, width]."""
+    height, width = pixels.shape
+    flat = np.asarray(pixels, dtype=np.bool_).T.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate(([0], changes, [flat.size]))
+    runs = np.diff(edges)
+    if flat.size and flat[0]:
+        runs = np.concatenate(([0], runs))
+    return Mask(height, width, runs.astype(np.int64))
+
+
+def parse(value: object, field: str) -> Mask:
+    """The mask of a COCO RLE `{"size": [height, width], "counts": string or list}`. Raises RowFault naming `field`."""
+    if not isinstance(value, Mapping):
+        raise RowFault(
+            "RLE_INVALID", f"the mask is {type(value).__name__}, not an object with size and counts", field
+        )
+    mapping: Mapping[str, Any] = value
+    size, counts = mapping.get("size"), mapping.get("counts")
+    if not (
+        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    ):
+        raise RowFault("RLE_INVALID", f"the mask's size is {size!r}, not [height, width]", f"{field}.size")
+    height, width = size
+    if isinstance(counts, str | bytes):
+        runs = decompress(counts, f"{field}.counts")
+    elif isinstance(counts, list):
+        runs = _listed_runs(counts, f"{field}.counts")
+    else:
+        raise RowFault(
+            "RLE_INVALID", f"counts is {type(counts).__name__}, not a string or a list", f"{field}.counts"
+        )
+    if runs.size and (int(runs.min()) < 0 or int(runs.max()) > height * width):
+        raise RowFault("RLE_INVALID", "a run is negative or longer than the mask", f"{field}.counts")
+    total = int(runs.sum())
+    if total != height * width:
+        message = f"the runs sum to {total}, but the mask is {width} x {height} = {height * width} pixels"
+        raise RowFault("RLE_INVALID", message, f"{field}.counts")
+    return Mask(height, width, runs)
+
+
+def decompress(counts: str | bytes, field: str) -> npt.NDArray[np.int64]:
+    """The runs of a compressed string. Raises RowFault if it is not one."""
+    try:
+        raw = counts.encode("ascii") if isinstance(counts, str) else counts
+    except UnicodeEncodeError as error:
+        raise RowFault("RLE_INVALID", "counts holds characters beyond ASCII", field) from error
+    groups = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    if groups.size == 0:
+        return groups
+    if int(groups.min()) < 0 or int(groups.max()) > 63:
+        raise RowFault("RLE_INVALID", "counts holds characters outside '0' to 'o'", field)
+    last = (groups & 0x20) == 0
+    if not last[-1]:
+        raise RowFault("RLE_INVALID", "counts ends in the middle of a number", field)
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if int(lengths.max()) > _MAX_GROUPS:
+        raise RowFault("RLE_INVALID", "counts holds a number beyond any mask", field)
+    shift = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
+    values = np.add.reduceat((groups & 0x1F) << shift, starts)
+    values -= ((groups[ends] >> 4) & 1) << (5 * lengths)  # sign of the last group
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def compress(runs: npt.NDArray[np.int64]) -> str:
+    """The compressed string of runs."""
+    values = runs.astype(np.int64)
+    values[3:] -= runs[1:-2]
+    # A group is the last one when what is left is only its sign; 7 groups are enough for any run that `parse` lets in.
+    shifted = values[:, None] >> (5 * np.arange(_MAX_GROUPS))
+    groups, rest = shifted & 0x1F, shifted >> 5
+    done = rest == np.where(groups & 0x10, -1, 0)
+    first_done = done.argmax(axis=1)
+    position = np.arange(_MAX_GROUPS)
+    more = position < first_done[:, None]
+    used = position <= first_done[:, None]
+    return (groups + 0x20 * more + 48)[used].astype(np.uint8).tobytes().decode("ascii")
+
+
+def _listed_runs(counts: list[Any], field: str) -> npt.NDArray[np.int64]:
+    if not all(isinstance(run, int) and not isinstance(run, bool) and abs(run) < 1 << 62 for run in counts):
+        raise RowFault("RLE_INVALID", "counts holds something that is not a whole number", field)
+    return np.asarray(counts, dtype=np.int64)

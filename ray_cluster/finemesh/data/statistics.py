@@ -1,0 +1,73 @@
+"""What a manifest counts, gathered while rows go by: splits, classes, answers, media, videos."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from finemesh.core.spec.data import ClassCount
+
+COLUMNS: Final = ("video_id", "media", "objects", "messages", "split")
+MAX_ANSWERS: Final = 1000  # free text has no table of answers
+
+
+class Statistics:
+    """Counts over batches of canonical rows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.splits: Counter[str] = Counter()
+        self.media: Counter[str] = Counter()
+        self._videos: set[str] = set()
+        self._objects: Counter[str] = Counter()
+        self._visible: Counter[str] = Counter()
+        self._class_splits: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._unnamed = 0
+
+    def observe(self, batch: pa.RecordBatch) -> None:
+        for row in batch.select(list(COLUMNS)).to_pylist():
+            self._observe_row(row)
+
+    def _observe_row(self, row: Mapping[str, Any]) -> None:
+        split = row["split"]
+        self.rows += 1
+        self.splits[split] += 1
+        self.media[row["media"]] += 1
+        if row["video_id"] is not None:
+            self._videos.add(row["video_id"])
+        for item in row["objects"]:
+            name = item["class_name"]
+            if name is None:
+                self._unnamed += 1
+                continue
+            self._objects[name] += 1
+            self._visible[name] += item["visible"]
+            self._class_splits[name][split] += 1
+        messages = row["messages"]
+        if len(messages) == 2 and messages[1]["role"] == "assistant":
+            self._answers[split]["".join(part["text"] for part in messages[1]["content"])] += 1
+
+    @property
+    def videos(self) -> int:
+        return len(self._videos)
+
+    @property
+    def has_class_names(self) -> bool:
+        return self._unnamed == 0 and bool(self._objects)
+
+    @property
+    def classes(self) -> tuple[ClassCount, ...]:
+        return tuple(
+            ClassCount(name, count, self._visible[name], dict(sorted(self._class_splits[name].items())))
+            for name, count in sorted(self._objects.items())
+        )
+
+    @property
+    def answers(self) -> dict[str, dict[str, int]]:
+        if sum(len(table) for table in self._answers.values()) > MAX_ANSWERS:
+            return {}
+        return {split: dict(sorted(table.items())) for split, table in sorted(self._answers.items())}

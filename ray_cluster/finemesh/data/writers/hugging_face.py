@@ -1,0 +1,113 @@
+"""Hugging Face form: Parquet per split that `datasets.load_dataset(folder)` opens, pictures as its Image feature.
+
+Files are `data/<split>-00000.parquet` and on; README.md names them per split, as the Hub does. The features are also written
+into the Parquet schema under the key `huggingface`, where `datasets` looks for them.
+Source: datasets, arrow_writer.py and features/image.py (an Image is a struct of `bytes` and `path`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finemesh.core.spec.data import ShardInfo, Split
+from finemesh.data.faults import RowFault
+from finemesh.data.schema import ROW_SCHEMA
+from finemesh.data.storage import ParquetShards, describe_file
+
+_SPLIT_NAMES: Final = {Split.NONE: "all", Split.VAL: "validation"}
+_COLUMNS: Final = (
+    "row_id",
+    "image",
+    "width",
+    "height",
+    "objects",
+    "messages",
+    "video_id",
+    "frame_index",
+    "media",
+    "parents",
+)
+
+
+class HuggingFaceWriter:
+    folders: ClassVar = ("data", "README.md")
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._splits: dict[str, ParquetShards] = {}
+        self._schema = _schema()
+
+    def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
+        del row
+        return None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        splits = batch.column("split")
+        for value in pc.unique(splits).to_pylist():
+            rows = batch.filter(pc.equal(splits, value))
+            name = _SPLIT_NAMES.get(Split(value), value)
+            if name not in self._splits:
+                self._splits[name] = ParquetShards(self._root, f"data/{name}-", self._schema)
+            self._splits[name].write(_convert(rows, self._schema))
+
+    def close(self) -> list[ShardInfo]:
+        files = [shard for _, shards in sorted(self._splits.items()) for shard in shards.close()]
+        card = self._root / "README.md"
+        card.write_text(_card(sorted(self._splits)), encoding="utf-8")
+        return [*files, describe_file(self._root, card, 0)]
+
+
+def _schema() -> pa.Schema:
+    image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+    fields = [pa.field(name, image if name == "image" else ROW_SCHEMA.field(name).type) for name in _COLUMNS]
+    features = {
+        field.name: {"_type": "Image"} if field.name == "image" else _feature(field.type) for field in fields
+    }
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema(fields, metadata=metadata)
+
+
+def _feature(kind: pa.DataType) -> Any:
+    """The `datasets` feature of an Arrow type, in the JSON that its Features.to_dict gives."""
+    if pa.types.is_struct(kind):
+        return {kind.field(i).name: _feature(kind.field(i).type) for i in range(kind.num_fields)}
+    if pa.types.is_fixed_size_list(kind):
+        return {"feature": _feature(kind.value_type), "length": kind.list_size, "_type": "List"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {
+        pa.float64(): "float64",
+        pa.int64(): "int64",
+        pa.int32(): "int32",
+        pa.bool_(): "bool",
+        pa.string(): "string",
+    }
+    return {"dtype": names[kind], "_type": "Value"}
+
+
+def _convert(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    paths = pc.if_else(True, batch.column("row_id"), None)
+    image = pa.StructArray.from_arrays(
+        [batch.column("image"), paths], fields=list(schema.field("image").type)
+    )
+    columns = [image if name == "image" else batch.column(name) for name in _COLUMNS]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _card(splits: list[str]) -> str:
+    files = "".join(f"  - split: {name}\n    path: data/{name}-*.parquet\n" for name in splits)
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+{files}---
+
+Open with `datasets.load_dataset("path/of/this/folder")`. Columns: the picture (`image`), its `objects` (boxes in pixels as x, y,
+width, height; masks as COCO compressed run lengths of `height` x `width`), and the conversation about it (`messages`).
+"""

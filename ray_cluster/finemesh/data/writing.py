@@ -1,0 +1,218 @@
+"""Making a dataset version: rows and the fate of every input go in, the manifest comes last, and a failure leaves nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pyarrow as pa
+
+from finemesh.core.errors import AlreadyExistsError, PreconditionError
+from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, Leakage, content_digest
+from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
+from finemesh.data.faults import RowFault
+from finemesh.data.jsonio import write_json_atomically
+from finemesh.data.schema import LEDGER_SCHEMA, ROW_SCHEMA, Row
+from finemesh.data.statistics import Statistics
+from finemesh.data.storage import BATCH_BYTES, BATCH_ROWS, MANIFEST, ParquetShards
+from finemesh.data.writers import WRITERS
+
+_LEDGER: Final = "ledger"
+_LEDGER_BATCH: Final = 4096
+
+
+class DatasetWriter:
+    """Writes one dataset version into `out`, a folder that is empty or absent.
+
+    Use as a context manager: leaving it without `commit` removes everything again. Call `take` for every input as it comes
+    in, and then one of `keep`, `quarantine` or `drop`: `commit` checks that none was forgotten or told twice.
+    """
+
+    def __init__(self, out: Path, dataset_format: DatasetFormat) -> None:
+        self._out, self._format = out, dataset_format
+        self._committed = False
+        self._created = _prepare(out)
+        self._form = WRITERS[dataset_format](out)
+        self._ledger = ParquetShards(out, f"{_LEDGER}/part-", LEDGER_SCHEMA)
+        self._rows: list[Row] = []
+        self._row_bytes = 0
+        self._entries: list[dict[str, Any]] = []
+        self._told: set[str] = set()
+        self._inputs = self._children = 0
+        self._counts = dict.fromkeys(Disposition, 0)
+        self._by_reason: dict[str, int] = {}
+        self._statistics = Statistics()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._committed:
+            self._remove()
+
+    def take(self, count: int = 1) -> None:
+        """Inputs have come in."""
+        self._inputs += count
+
+    def keep(self, input_id: str, rows: Sequence[Row]) -> None:
+        """The input became `rows`; it is put aside instead if the form cannot hold one of them."""
+        for row in rows:
+            fault = self._form.refusal(row)
+            if fault is not None:
+                self.quarantine(input_id, fault)
+                return
+        for row in rows:
+            self._rows.append(row)
+            self._row_bytes += len(row["image"])
+        self.keep_as(input_id, [row["row_id"] for row in rows])
+        if len(self._rows) >= BATCH_ROWS or self._row_bytes >= BATCH_BYTES:
+            self._flush_rows()
+
+    def keep_as(self, input_id: str, children: Sequence[str]) -> None:
+        """The input became rows that are written by `write_batch`."""
+        self._children += len(children)
+        self._record(LedgerEntry(input_id, Disposition.KEPT, children=tuple(children)))
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write canonical rows that are in a batch already."""
+        self._flush_rows()
+        self._write(batch)
+
+    def quarantine(self, input_id: str, fault: RowFault) -> None:
+        self._record(LedgerEntry(input_id, Disposition.QUARANTINED, fault.reason, fault.message, fault.field))
+
+    def drop(self, input_id: str, reason: str, message: str, field: str = "") -> None:
+        self._record(LedgerEntry(input_id, Disposition.DROPPED, reason, message, field))
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts over all rows that were kept so far."""
+        self._flush_rows()
+        return self._statistics
+
+    @property
+    def summary(self) -> LedgerSummary:
+        return LedgerSummary(
+            inputs=self._inputs,
+            kept=self._counts[Disposition.KEPT],
+            quarantined=self._counts[Disposition.QUARANTINED],
+            dropped=self._counts[Disposition.DROPPED],
+            by_reason=dict(sorted(self._by_reason.items())),
+        )
+
+    def commit(
+        self,
+        origin: DatasetOrigin,
+        *,
+        options: Mapping[str, Any],
+        parents: Sequence[str] = (),
+        warnings: Sequence[str] = (),
+        leakage: Leakage | None = None,
+    ) -> DatasetManifest:
+        """Finish all files and write the manifest.
+
+        Raises:
+            PreconditionError: LEDGER_UNBALANCED if an input was lost or told twice; EMPTY_DATASET if no row is left.
+        """
+        self._flush_ledger()
+        ledger = self.summary.check()
+        counted = self.statistics
+        if counted.rows != self._children:
+            message = f"{counted.rows} rows were written, but the ledger names {self._children}: the stage is at fault"
+            raise PreconditionError(message, reason="LEDGER_UNBALANCED")
+        if counted.rows == 0:
+            raise _empty(ledger)
+        shards, ledger_shards = tuple(self._form.close()), tuple(self._ledger.close())
+        manifest = DatasetManifest(
+            digest=content_digest(self._format, options, (*shards, *ledger_shards), tuple(parents)),
+            format=self._format,
+            origin=origin,
+            rows=counted.rows,
+            splits=dict(sorted(counted.splits.items())),
+            classes=counted.classes,
+            answers=counted.answers,
+            media=dict(sorted(counted.media.items())),
+            has_class_names=counted.has_class_names,
+            videos=counted.videos,
+            shards=shards,
+            ledger_shards=ledger_shards,
+            ledger=ledger,
+            parents=tuple(parents),
+            options=dict(options),
+            leakage=leakage,
+            warnings=tuple(warnings),
+        )
+        write_json_atomically(self._out / MANIFEST, manifest.to_json())
+        self._committed = True
+        return manifest
+
+    def _record(self, entry: LedgerEntry) -> None:
+        if entry.row_id in self._told:
+            message = f"the input {entry.row_id} has two fates in the ledger: the stage is at fault"
+            raise PreconditionError(message, reason="LEDGER_UNBALANCED", metadata={"row_id": entry.row_id})
+        self._told.add(entry.row_id)
+        self._counts[entry.disposition] += 1
+        if entry.reason:
+            self._by_reason[entry.reason] = self._by_reason.get(entry.reason, 0) + 1
+        self._entries.append(
+            {
+                "row_id": entry.row_id,
+                "disposition": entry.disposition.value,
+                "reason": entry.reason,
+                "message": entry.message,
+                "field": entry.field,
+                "children": list(entry.children),
+            }
+        )
+        if len(self._entries) >= _LEDGER_BATCH:
+            self._flush_ledger()
+
+    def _flush_rows(self) -> None:
+        if self._rows:
+            self._write(pa.RecordBatch.from_pylist(self._rows, schema=ROW_SCHEMA))
+            self._rows, self._row_bytes = [], 0
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        self._statistics.observe(batch)
+        self._form.write(batch)
+
+    def _flush_ledger(self) -> None:
+        if self._entries:
+            self._ledger.write(pa.RecordBatch.from_pylist(self._entries, schema=LEDGER_SCHEMA))
+            self._entries = []
+
+    def _remove(self) -> None:
+        """Take back what was written; the folder too, if it was made here."""
+        if self._created:
+            shutil.rmtree(self._out, ignore_errors=True)
+            return
+        for pattern in (*self._form.folders, _LEDGER, MANIFEST + ".partial"):
+            for path in self._out.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _prepare(out: Path) -> bool:
+    """Make `out`; whether it was absent. Raises AlreadyExistsError if it holds anything."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        message = f"{out} is not an empty folder: a dataset is never written over, name another folder"
+        raise AlreadyExistsError(message, reason="OUTPUT_NOT_EMPTY")
+    created = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    return created
+
+
+def _empty(ledger: LedgerSummary) -> PreconditionError:
+    reasons = (
+        ", ".join(f"{count} x {reason}" for reason, count in ledger.by_reason.items())
+        or "there were no inputs"
+    )
+    message = f"no row is left of {ledger.inputs} inputs ({reasons}): nothing was written; mend the source or the options"
+    return PreconditionError(message, reason="EMPTY_DATASET", metadata=dict.fromkeys(ledger.by_reason, ""))
