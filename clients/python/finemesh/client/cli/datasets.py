@@ -1,0 +1,351 @@
+"""`finemesh dataset`: import, look at, validate, split, convert and fetch datasets."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from finemesh.client.cli.context import EXIT_FAILED, Commands, err, options, out
+from finemesh.client.cli.output import (
+    choice,
+    duration,
+    enum_name,
+    moment,
+    print_error_state,
+    print_facts,
+    print_json,
+    print_list,
+    progress_bar,
+    short,
+    size,
+    size_of,
+    styled,
+    table,
+    wait_with_progress,
+)
+from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.client.transfer import download_files, upload_source
+from finemesh.v1 import dataprep_service_pb2 as pb
+from finemesh.v1 import dataset_pb2, ledger_pb2, validation_report_pb2
+
+commands = Commands("dataset", "Import annotations; look at, validate, split, convert and fetch datasets.")
+
+Dataset = dataset_pb2.Dataset
+Report = validation_report_pb2.ValidationReport
+_ENDED = {Dataset.STATE_SUCCEEDED, Dataset.STATE_FAILED, Dataset.STATE_CANCELLED}
+_REPORT_ENDED = {Report.STATE_SUCCEEDED, Report.STATE_FAILED, Report.STATE_CANCELLED}
+
+DatasetId = Annotated[str, typer.Argument(help="Id or full name of the dataset.")]
+NewId = Annotated[str, typer.Option("--id", help="Id of the new dataset; made up if left out.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+
+_FORMATS = {
+    "auto": dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED,
+    "sam2": dataset_pb2.ANNOTATION_FORMAT_SAM2,
+    "sav": dataset_pb2.ANNOTATION_FORMAT_SAV,
+    "coco": dataset_pb2.ANNOTATION_FORMAT_COCO,
+}
+_TARGETS = {
+    "canonical": dataset_pb2.DATASET_FORMAT_CANONICAL,
+    "huggingface": dataset_pb2.DATASET_FORMAT_HUGGING_FACE,
+    "llava": dataset_pb2.DATASET_FORMAT_LLAVA,
+}
+_INSTRUCTIONS = {
+    "none": dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED,
+    "classify-region": dataset_pb2.INSTRUCTION_TASK_CLASSIFY_REGION,
+    "locate-object": dataset_pb2.INSTRUCTION_TASK_LOCATE_OBJECT,
+}
+_STRATEGIES = {
+    "auto": dataset_pb2.SPLIT_STRATEGY_UNSPECIFIED,
+    "by-video": dataset_pb2.SPLIT_STRATEGY_BY_VIDEO,
+    "temporal": dataset_pb2.SPLIT_STRATEGY_TEMPORAL,
+}
+
+
+@commands("import")
+def import_dataset(
+    source: Annotated[Path, typer.Argument(help="A ZIP, a folder, or a COCO or SA-V JSON.", exists=True)],
+    new_id: NewId = "",
+    source_format: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "auto",
+    max_quarantined: Annotated[
+        float, typer.Option(help="Fail if a larger share of the rows is faulty, 0 to 1.", min=0, max=1)
+    ] = 0.5,
+    seed: Seed = 0,
+    *,
+    wait: Wait = True,
+) -> None:
+    """Upload annotations and compile them into a dataset. Faulty rows are set aside, each with its reason."""
+    annotation_format = choice(source_format, _FORMATS, "--format")
+    sent = 0
+    with progress_bar(f"uploading {source.name}", transfer_bytes=size_of(source)) as update:
+
+        def on_bytes(count: int) -> None:
+            nonlocal sent
+            sent += count
+            update(sent, "")
+
+        upload = upload_source(options.connection(), source, on_bytes)
+    origin = dataset_pb2.ImportOrigin(
+        upload=upload, format=annotation_format, max_quarantined_fraction=max_quarantined, seed=seed
+    )
+    _create(Dataset(display_name=source.name, imported_from=origin), new_id, "importing", wait=wait)
+
+
+@commands("split")
+def split(
+    dataset: DatasetId,
+    new_id: NewId = "",
+    strategy: Annotated[str, typer.Option(help=" | ".join(_STRATEGIES))] = "auto",
+    ratios: Annotated[str, typer.Option(help="Shares of train, val and test.")] = "0.6,0.1,0.3",
+    gap_frames: Annotated[int, typer.Option(help="Frames left unused between temporal splits.", min=0)] = 5,
+    seed: Seed = 0,
+    *,
+    wait: Wait = True,
+) -> None:
+    """Divide a dataset into train, val and test so that no video is on two sides."""
+    try:
+        train, validation, test = (float(part) for part in ratios.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("write three numbers, e.g. 0.6,0.1,0.3", param_hint="--ratios") from error
+    origin = dataset_pb2.SplitOrigin(
+        dataset=options.connection().name("datasets", dataset),
+        strategy=choice(strategy, _STRATEGIES, "--strategy"),
+        train_ratio=train,
+        validation_ratio=validation,
+        test_ratio=test,
+        gap_frames=gap_frames,
+        seed=seed,
+    )
+    _create(
+        Dataset(display_name=f"{short(dataset)}, split", split_from=origin), new_id, "splitting", wait=wait
+    )
+
+
+@commands("convert")
+def convert(
+    dataset: DatasetId,
+    new_id: NewId = "",
+    target: Annotated[str, typer.Option("--to", help=" | ".join(_TARGETS))] = "canonical",
+    instruction: Annotated[str, typer.Option(help=" | ".join(_INSTRUCTIONS))] = "none",
+    image_size: Annotated[
+        int, typer.Option(help="Edge of generated images in pixels.", min=16, max=2048)
+    ] = 112,
+    seed: Seed = 0,
+    *,
+    wait: Wait = True,
+) -> None:
+    """Bring a dataset into another form; `--instruction` makes questions and answers from the annotations."""
+    origin = dataset_pb2.ConvertOrigin(
+        dataset=options.connection().name("datasets", dataset),
+        format=choice(target, _TARGETS, "--to"),
+        instruction=choice(instruction, _INSTRUCTIONS, "--instruction"),
+        image_size_pixels=image_size,
+        seed=seed,
+    )
+    _create(
+        Dataset(display_name=f"{short(dataset)} as {target}", converted_from=origin),
+        new_id,
+        "converting",
+        wait=wait,
+    )
+
+
+@commands("list")
+def list_datasets(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50) -> None:
+    """List the datasets of the project, newest first."""
+    connection = options.connection()
+    request = pb.ListDatasetsRequest(parent=connection.parent, filter=filter_by, order_by=order_by)
+    found = collect(connection.dataprep.ListDatasets, request, lambda page: iter(page.datasets), limit)
+    print_list(
+        found,
+        ("id", "name", "format", "state", "rows", "quarantined", "size", "created"),
+        lambda d: (
+            short(d.name),
+            escape(d.display_name),
+            enum_name(d, "format"),
+            styled(enum_name(d, "state")),
+            d.summary.row_count,
+            d.summary.ledger.quarantined,
+            size(d.summary.size_bytes),
+            moment(d.create_time),
+        ),
+        "no datasets; make one with `finemesh dataset import`",
+    )
+
+
+@commands("show")
+def show(dataset: DatasetId) -> None:
+    """Show one dataset: its rows, splits, classes, ledger and warnings."""
+    connection = options.connection()
+    _print_dataset(
+        connection.dataprep.GetDataset(pb.GetDatasetRequest(name=connection.name("datasets", dataset)))
+    )
+
+
+@commands("ledger")
+def ledger(
+    dataset: DatasetId,
+    filter_by: Filter = "",
+    limit: Limit = 50,
+) -> None:
+    """Show what became of each input row; e.g. --filter 'disposition = "QUARANTINED"'."""
+    connection = options.connection()
+    request = pb.ListLedgerEntriesRequest(parent=connection.name("datasets", dataset), filter=filter_by)
+    found = collect(
+        connection.dataprep.ListLedgerEntries, request, lambda page: iter(page.ledger_entries), limit
+    )
+
+    def row(entry: ledger_pb2.LedgerEntry) -> tuple[object, ...]:
+        outcome = enum_name(entry, "disposition")
+        return entry.row_id, outcome, entry.reason, entry.field, escape(entry.message), len(entry.children)
+
+    print_list(found, ("row", "disposition", "reason", "field", "message", "children"), row, "no such rows")
+
+
+@commands("validate")
+def validate(
+    dataset: DatasetId,
+    *,
+    strict: Annotated[bool, typer.Option(help="Decode every image and mask in full.")] = False,
+) -> None:
+    """Check a dataset and print what was found. Exit code 1 if it does not pass."""
+    connection = options.connection()
+    report = connection.dataprep.ValidateDataset(
+        pb.ValidateDatasetRequest(
+            name=connection.name("datasets", dataset),
+            level=validation_report_pb2.VALIDATION_LEVEL_STRICT
+            if strict
+            else validation_report_pb2.VALIDATION_LEVEL_BASIC,
+            request_id=str(uuid.uuid4()),
+        )
+    )
+    watch = pb.WatchValidationReportRequest(name=report.name)
+    report = wait_with_progress(
+        "validating",
+        lambda: connection.dataprep.WatchValidationReport(watch),
+        lambda version: version.state in _REPORT_ENDED,
+    )
+    if not options.json:
+        _print_report(report)
+    if report.state != Report.STATE_SUCCEEDED or report.verdict == Report.VERDICT_FAILED:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@commands("download")
+def download(
+    dataset: DatasetId,
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; made if it is not there.")],
+) -> None:
+    """Fetch all files of a dataset and check their digests."""
+    connection = options.connection()
+    request = pb.ListDatasetFilesRequest(parent=connection.name("datasets", dataset))
+    files = collect(connection.dataprep.ListDatasetFiles, request, lambda page: iter(page.files), 1_000_000)
+    done = 0
+    with progress_bar("downloading", transfer_bytes=sum(file.size_bytes for file in files)) as update:
+
+        def on_bytes(count: int) -> None:
+            nonlocal done
+            done += count
+            update(done, "")
+
+        paths = download_files(files, folder, on_bytes)
+    if options.json:
+        print_json({"folder": str(folder), "files": [str(path) for path in paths]})
+    else:
+        out.print(f"{len(paths)} files in {folder}", highlight=False)
+
+
+@commands("cancel")
+def cancel(dataset: DatasetId) -> None:
+    """Stop the making of a dataset."""
+    connection = options.connection()
+    request = pb.CancelDatasetRequest(name=connection.name("datasets", dataset))
+    _print_dataset(connection.dataprep.CancelDataset(request))
+
+
+@commands("delete")
+def delete(dataset: DatasetId) -> None:
+    """Delete a dataset with its files and reports."""
+    connection = options.connection()
+    connection.dataprep.DeleteDataset(pb.DeleteDatasetRequest(name=connection.name("datasets", dataset)))
+
+
+def _create(dataset: dataset_pb2.Dataset, new_id: str, doing: str, *, wait: bool) -> None:
+    connection = options.connection()
+    made = connection.dataprep.CreateDataset(
+        pb.CreateDatasetRequest(
+            parent=connection.parent, dataset=dataset, dataset_id=new_id, request_id=str(uuid.uuid4())
+        )
+    )
+    if wait:
+        made = wait_with_progress(
+            f"{doing} {short(made.name)}",
+            lambda: connection.dataprep.WatchDataset(pb.WatchDatasetRequest(name=made.name)),
+            lambda version: version.state in _ENDED,
+        )
+    if not (wait and options.json):
+        _print_dataset(made)
+    if made.state in _ENDED - {Dataset.STATE_SUCCEEDED}:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print_dataset(dataset: dataset_pb2.Dataset) -> None:
+    if options.json:
+        print_json(dataset)
+        return
+    summary, ledger_sum = dataset.summary, dataset.summary.ledger
+    done = dataset.state == Dataset.STATE_SUCCEEDED
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(ledger_sum.by_reason.items()))
+    print_facts(
+        [
+            ("dataset", dataset.name),
+            ("state", styled(enum_name(dataset, "state"))),
+            ("format", enum_name(dataset, "format")),
+            ("rows", summary.row_count if done else ""),
+            ("splits", ", ".join(f"{each.split or 'none'} {each.rows}" for each in summary.splits)),
+            ("classes", escape(", ".join(f"{each.class_name} {each.objects}" for each in summary.classes))),
+            ("videos", summary.video_count or ""),
+            ("media", ", ".join(summary.media)),
+            ("leakage", f"{summary.leakage:.4f}" if len(summary.splits) > 1 else ""),
+            (
+                "ledger",
+                f"{ledger_sum.inputs} in = {ledger_sum.kept} kept + {ledger_sum.quarantined} quarantined"
+                f" + {ledger_sum.dropped} dropped{f' ({reasons})' if reasons else ''}"
+                if done
+                else "",
+            ),
+            ("size", size(summary.size_bytes) if done else ""),
+            ("digest", summary.digest),
+            ("took", duration(dataset.start_time, dataset.end_time)),
+        ]
+    )
+    for warning in summary.warnings:
+        err.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    print_error_state(dataset.error)
+
+
+def _print_report(report: validation_report_pb2.ValidationReport) -> None:
+    print_facts(
+        [
+            ("report", report.name),
+            ("verdict", styled(enum_name(report, "verdict"))),
+            ("rows", report.row_count),
+            (
+                "findings",
+                ", ".join(f"{kind} {count}" for kind, count in sorted(report.finding_counts.items())),
+            ),
+            ("page", report.html_url),
+        ]
+    )
+    if report.findings:
+        rows = [
+            (enum_name(f, "severity"), f.id, f.row_id, f.field, escape(f.evidence), escape(f.remedy))
+            for f in report.findings[:20]
+        ]
+        out.print(table(("severity", "finding", "row", "field", "evidence", "remedy"), rows))
+    print_error_state(report.error)

@@ -1,0 +1,131 @@
+"""`finemesh runs`: what was measured, and which run is better."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from finemesh.client.cli.context import Commands, options, out
+from finemesh.client.cli.output import (
+    choice,
+    duration,
+    enum_name,
+    moment,
+    print_facts,
+    print_json,
+    print_list,
+    short,
+    styled,
+    table,
+)
+from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.v1 import run_pb2
+from finemesh.v1 import tracking_service_pb2 as pb
+
+commands = Commands("runs", "See what was measured, and which run is better.")
+
+_GOALS = {
+    "auto": run_pb2.GOAL_UNSPECIFIED,
+    "minimize": run_pb2.GOAL_MINIMIZE,
+    "maximize": run_pb2.GOAL_MAXIMIZE,
+}
+
+
+@commands("list")
+def list_runs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50) -> None:
+    """List the runs of the project, newest first."""
+    connection = options.connection()
+    request = pb.ListRunsRequest(parent=connection.parent, filter=filter_by, order_by=order_by)
+    found = collect(connection.tracking.ListRuns, request, lambda page: iter(page.runs), limit)
+    print_list(
+        found,
+        ("id", "name", "state", "metrics", "took", "created"),
+        lambda run: (
+            short(run.name),
+            escape(run.display_name),
+            styled(enum_name(run, "state")),
+            len(run.metrics),
+            duration(run.create_time, run.end_time),
+            moment(run.create_time),
+        ),
+        "no runs; they appear when a job is submitted",
+    )
+
+
+@commands("show")
+def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]) -> None:
+    """Show one run with the last and best of each metric."""
+    connection = options.connection()
+    found = connection.tracking.GetRun(pb.GetRunRequest(name=connection.name("runs", run)))
+    if options.json:
+        print_json(found)
+        return
+    print_facts(
+        [
+            ("run", found.name),
+            ("name", escape(found.display_name)),
+            ("state", styled(enum_name(found, "state"))),
+            ("job", found.training_job),
+            ("attempts", found.attempt or ""),
+            *((f"  {key}", escape(value)) for key, value in sorted(found.params.items())),
+        ]
+    )
+    rows = [
+        (m.key, f"{m.last_value:.6g}", m.last_step, f"{m.best_value:.6g}", m.best_step, m.point_count)
+        for m in found.metrics
+    ]
+    out.print(table(("metric", "last", "at step", "best", "at step", "points"), rows))
+
+
+@commands("compare")
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Ids or full names of two or more runs.")],
+    metric: Annotated[str, typer.Option(help="The metric that decides; chosen if left out.")] = "",
+    goal: Annotated[str, typer.Option(help=" | ".join(_GOALS))] = "auto",
+) -> None:
+    """Set runs side by side: what differs in them, their metrics, and which is better."""
+    connection = options.connection()
+    names = [connection.name("runs", run) for run in runs]
+    response = connection.tracking.CompareRuns(
+        pb.CompareRunsRequest(
+            parent=connection.parent, runs=names, metric=metric, goal=choice(goal, _GOALS, "--goal")
+        )
+    )
+    if options.json:
+        print_json(response)
+        return
+    print_comparison(response, names)
+
+
+def print_comparison(response: pb.CompareRunsResponse, names: list[str]) -> None:
+    """The answer of CompareRuns as two tables and a sentence."""
+    heads = [short(name) for name in names]
+    differences = [
+        (each.field, *(escape(value) for value in each.values)) for each in response.config_differences
+    ]
+    if differences:
+        out.print(table(("what differs", *heads), differences))
+    else:
+        out.print("[dim]the configurations do not differ[/]")
+    rows = [
+        (
+            f"[bold]{each.key}[/]" if each.key == response.metric else each.key,
+            "min" if each.goal == run_pb2.GOAL_MINIMIZE else "max",
+            *(
+                _cell(summary, best=name == each.better_run)
+                for name, summary in zip(names, each.summaries, strict=True)
+            ),
+        )
+        for each in response.metrics
+    ]
+    out.print(table(("metric, last (best)", "goal", *heads), rows))
+    out.print(escape(response.verdict), soft_wrap=True)
+
+
+def _cell(summary: run_pb2.MetricSummary, *, best: bool) -> str:
+    if not summary.key:
+        return "[dim]none[/]"
+    text = f"{summary.last_value:.5g} ({summary.best_value:.5g})"
+    return f"[green]{text}[/]" if best else text
