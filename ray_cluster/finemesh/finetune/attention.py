@@ -1,0 +1,94 @@
+"""Attention over packed rows: each sequence attends to itself alone, causally.
+
+transformers calls an attention function by the name in the model's config. Ours takes the lengths of the
+packed sequences as the keyword `sequence_lengths` of the model's forward, and refuses to run without: a
+packed row under an ordinary causal mask would let the samples read each other, silently. Sequences of equal
+length that follow each other are computed as one batch.
+
+Shape legend: B batch (1), A heads, T packed tokens, D head width, S sequences, L length of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any, Final, cast
+
+import torch
+from torch.nn import functional
+
+from finemesh.finetune.families.family import Family
+
+PACKED: Final = "finemesh_packed"
+PLAIN: Final = "sdpa"
+
+
+def register() -> None:
+    """Make PACKED known to transformers. Doing so twice changes nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(PACKED, packed_attention)
+    AttentionMaskInterface.register(PACKED, _no_mask)
+
+
+@contextmanager
+def attention(model: Any, family: Family, name: str) -> Generator[None]:
+    """Let the language model of `model` attend by `name` for a while; the vision tower is left as it is."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = getattr(base.config, family.text_config) if family.text_config else base.config
+    before = config._attn_implementation  # noqa: SLF001
+
+    def switch(to: str) -> None:
+        base.set_attn_implementation({family.text_config: to} if family.text_config else to)
+
+    if before == name:
+        yield
+        return
+    switch(name)
+    try:
+        yield
+    finally:
+        switch(before)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query_BATD: torch.Tensor,
+    key_BATD: torch.Tensor,
+    value_BATD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Scaled dot-product attention within each packed sequence. Returns (B, T, A, D), and no weights."""
+    lengths = cast("list[int] | None", kwargs.get("sequence_lengths"))
+    if lengths is None or attention_mask is not None or sum(lengths) != query_BATD.shape[2]:
+        raise ValueError("packed attention needs sequence_lengths that sum to the row's tokens, and no mask")
+    if query_BATD.shape[0] != 1 or not getattr(module, "is_causal", True):
+        raise ValueError("packed attention is causal, over one row")
+    grouped = key_BATD.shape[1] != query_BATD.shape[1]
+    outputs: list[torch.Tensor] = []
+    start = 0
+    for length, run in groupby(lengths):
+        sequences = len(list(run))
+        end = start + length * sequences
+        query, key, value = (
+            _sequences(tensor[:, :, start:end], sequences) for tensor in (query_BATD, key_BATD, value_BATD)
+        )
+        output_SALD = functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=grouped
+        )
+        outputs.append(output_SALD.transpose(1, 2).flatten(0, 1))
+        start = end
+    return torch.cat(outputs).unsqueeze(0), None
+
+
+def _sequences(packed_BATD: torch.Tensor, sequences: int) -> torch.Tensor:
+    """(1, A, S * L, D) to (S, A, L, D)."""
+    return packed_BATD[0].unflatten(1, (sequences, -1)).transpose(0, 1)
+
+
+def _no_mask(*_: object, **__: object) -> None:
+    return None

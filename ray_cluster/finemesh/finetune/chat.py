@@ -1,0 +1,88 @@
+"""Conversations to text by the model's own chat template, and where in it the assistant speaks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from finemesh.core.errors import InvalidError
+from finemesh.finetune.rows import Message
+
+_GENERATION_MARK: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+Span = tuple[int, int]
+"""First character and the one after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as text; `spans` is what the assistant says, with the token that ends its turn."""
+
+    text: str
+    spans: tuple[Span, ...]
+
+
+def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rendered:
+    """Render with the chat template of a processor or tokenizer.
+
+    A template with `{% generation %}` marks the assistant's words itself. With any other, an assistant turn
+    is what the text gains when that turn is added to the conversation before it, generation prompt included.
+
+    Args:
+        template_owner: has `apply_chat_template`.
+        messages: the conversation.
+        parts: whether the template takes content as parts (vision-language) or as one string.
+
+    Raises:
+        InvalidError: TEMPLATE_MISSING; TEMPLATE_NOT_INCREMENTAL, turns cannot be told apart in the text.
+    """
+    template = template_owner.chat_template
+    if not template:
+        raise InvalidError.of(
+            "spec.base_model",
+            "its tokenizer has no chat template, so nothing says where a turn begins: choose an instruct "
+            "model, "
+            "or put a chat_template.jinja into its folder",
+            reason="TEMPLATE_MISSING",
+        )
+    chat = [dict(message) if parts else _flat(message) for message in messages]
+    if isinstance(template, str) and _GENERATION_MARK.search(template):
+        return _render_marked(template_owner, template, chat)
+    return _render_by_turns(template_owner, chat)
+
+
+def _flat(message: Message) -> dict[str, Any]:
+    return {"role": message["role"], "content": "".join(part["text"] for part in message["content"])}
+
+
+def _render_marked(template_owner: Any, template: str, chat: list[dict[str, Any]]) -> Rendered:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    special_tokens = getattr(template_owner, "tokenizer", template_owner).special_tokens_map
+    texts, spans = render_jinja_template(
+        conversations=[chat], chat_template=template, return_assistant_tokens_mask=True, **special_tokens
+    )
+    return Rendered(texts[0], tuple((int(start), int(end)) for start, end in spans[0]))
+
+
+def _render_by_turns(template_owner: Any, chat: list[dict[str, Any]]) -> Rendered:
+    def text_of(turns: list[dict[str, Any]], *, prompt: bool) -> str:
+        return template_owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+
+    whole = text_of(chat, prompt=False)
+    spans: list[Span] = []
+    for index, message in enumerate(chat):
+        if message["role"] != "assistant":
+            continue
+        before, after = text_of(chat[:index], prompt=True), text_of(chat[: index + 1], prompt=False)
+        if not (after.startswith(before) and whole.startswith(after)):
+            raise InvalidError.of(
+                "spec.base_model",
+                f"its chat template rewrites earlier turns, so the words of turn {index} cannot be found: "
+                "mark them in "
+                "the template with {% generation %}",
+                reason="TEMPLATE_NOT_INCREMENTAL",
+            )
+        spans.append((len(before), len(after)))
+    return Rendered(whole, tuple(spans))

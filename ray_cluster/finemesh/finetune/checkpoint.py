@@ -1,0 +1,255 @@
+"""Checkpoints: folders that are whole or absent, checked by SHA-256, without pickles.
+
+    step-00000050/
+        adapter/adapter_model.safetensors    LoRA in peft's layout, with adapter_config.json; or
+        weights/trainable.safetensors        the trained parameters of full tuning, by name
+        optimizer.safetensors                AdamW's moments, `<moment>/<parameter>`
+        random.safetensors                   states of the random generators
+        state.json                           `TrainState`
+        manifest.json                        written last: size and SHA-256 of every file above
+
+A folder is filled under another name and renamed when its files are on disk, so no half checkpoint has a
+name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from finemesh.core.errors import NotFoundError, PreconditionError
+from finemesh.core.spec.finetune import Lora
+from finemesh.finetune.hooks import Certificate, CheckpointInfo
+from finemesh.finetune.models import ADAPTER_NAME, Model
+from finemesh.finetune.optimizer import optimizer_tensors, restore_optimizer
+from finemesh.finetune.order import EMPTY_HASH
+
+MANIFEST: Final = "manifest.json"
+_FORMAT_VERSION: Final = 1
+_HASH_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Where a run stands after `step` optimiser steps; what the next step needs beside weights and moments.
+
+    Attributes:
+        position: samples consumed, over all epochs.
+        sample_hash, loss_digest: see `Certificate`.
+        best_step, best_loss: the checkpoint with the lowest validation loss so far.
+        metrics: the last value of every metric.
+        recipe: digest of the parts of the spec that decide what is computed.
+        data: digest of the ids of the training rows.
+    """
+
+    step: int = 0
+    position: int = 0
+    sample_hash: str = EMPTY_HASH
+    loss_digest: str = EMPTY_HASH
+    best_step: int | None = None
+    best_loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    recipe: str = ""
+    data: str = ""
+
+    @property
+    def certificate(self) -> Certificate:
+        return Certificate(self.step, self.sample_hash, self.loss_digest)
+
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    return root / f"step-{step:08d}"
+
+
+def save_checkpoint(
+    root: Path, model: Model, optimizer: torch.optim.Optimizer, state: TrainState
+) -> CheckpointInfo:
+    """Write the checkpoint of `state.step` under `root`, replacing one of the same step."""
+    final = checkpoint_folder(root, state.step)
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _save_weights(model, partial)
+    _save_tensors(optimizer_tensors(optimizer, model.trainable), partial / "optimizer.safetensors")
+    _save_tensors(_random_states(model.device), partial / "random.safetensors")
+    (partial / "state.json").write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+    digest = write_manifest(partial, {"step": state.step, "certificate": asdict(state.certificate)})
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(root)
+    return CheckpointInfo(final, state.step, dict(state.metrics), digest, state.certificate)
+
+
+def read_state(checkpoint: Path) -> TrainState:
+    """The state of a checkpoint whose files are all intact.
+
+    Raises:
+        NotFoundError: CHECKPOINT_NOT_FOUND.
+        PreconditionError: CHECKPOINT_CORRUPT.
+    """
+    verify_manifest(checkpoint)
+    try:
+        return TrainState(**json.loads((checkpoint / "state.json").read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _corrupt(checkpoint, f"state.json does not read: {error}") from error
+
+
+def load_weights(checkpoint: Path, model: Model) -> None:
+    """Put the trained weights of a verified checkpoint into `model`. Raises PreconditionError
+    (CHECKPOINT_CORRUPT).
+    """
+    try:
+        if isinstance(model.spec.method, Lora):
+            from peft import set_peft_model_state_dict
+
+            tensors = load_file(checkpoint / "adapter" / "adapter_model.safetensors")
+            outcome = set_peft_model_state_dict(model.module, tensors, adapter_name=ADAPTER_NAME)
+            unknown = list(outcome.unexpected_keys)
+        else:
+            tensors = load_file(checkpoint / "weights" / "trainable.safetensors")
+            unknown = sorted(model.trainable.keys() ^ tensors.keys())
+            model.module.load_state_dict(tensors, strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise _corrupt(checkpoint, f"its weights do not load: {error}") from error
+    if unknown:
+        raise _corrupt(checkpoint, f"its weights are of another model: {', '.join(unknown[:3])}")
+
+
+def load_progress(checkpoint: Path, model: Model, optimizer: torch.optim.Optimizer) -> None:
+    """Put moments and random states of a verified checkpoint back. Raises PreconditionError
+    (CHECKPOINT_CORRUPT).
+    """
+    try:
+        restore_optimizer(optimizer, model.trainable, load_file(checkpoint / "optimizer.safetensors"))
+        random = load_file(checkpoint / "random.safetensors")
+        torch.set_rng_state(random["cpu"])
+        if model.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], model.device)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+        raise _corrupt(checkpoint, f"its training state does not load: {error}") from error
+
+
+def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
+    """Steps and folders under `root`, oldest first. Unfinished folders are not listed."""
+    found = [(int(path.name[5:]), path) for path in root.glob("step-*") if (path / MANIFEST).is_file()]
+    return sorted(found)
+
+
+def discard(root: Path, keep: Iterable[int]) -> None:
+    """Remove the checkpoints under `root` of any step not in `keep`, and unfinished ones."""
+    kept = set(keep)
+    for step, path in list_checkpoints(root):
+        if step not in kept:
+            shutil.rmtree(path)
+    for partial in root.glob(".step-*.partial"):
+        shutil.rmtree(partial)
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
+    """Write manifest.json over every other file of `folder`, synced to disk. Returns its SHA-256 in hex."""
+    files: list[dict[str, object]] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
+        _sync(path)
+        files.append(
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "bytes": path.stat().st_size,
+                "sha256": file_digest(path),
+            }
+        )
+    content = json.dumps({"version": _FORMAT_VERSION, **facts, "files": files}, indent=1).encode()
+    partial = folder / f".{MANIFEST}"
+    partial.write_bytes(content)
+    _sync(partial)
+    partial.replace(folder / MANIFEST)
+    return hashlib.sha256(content).hexdigest()
+
+
+def verify_manifest(folder: Path) -> dict[str, Any]:
+    """Check every file of `folder` against its manifest and return that.
+
+    Raises:
+        NotFoundError: CHECKPOINT_NOT_FOUND.
+        PreconditionError: CHECKPOINT_CORRUPT, with the file's name as metadata `file`.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = [(str(each["path"]), int(each["bytes"]), str(each["sha256"])) for each in manifest["files"]]
+    except OSError as error:
+        raise NotFoundError(
+            f"{folder} has no manifest.json: it is not a finished checkpoint", reason="CHECKPOINT_NOT_FOUND"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _corrupt(folder, f"manifest.json does not read: {error}", MANIFEST) from error
+    for name, size, sha256 in files:
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            raise _corrupt(folder, f"{name} is missing", name)
+        if path.stat().st_size != size or file_digest(path) != sha256:
+            raise _corrupt(folder, f"{name} has other bytes than its manifest says", name)
+    return manifest
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _save_weights(model: Model, folder: Path) -> None:
+    if isinstance(model.spec.method, Lora):
+        from peft import get_peft_model_state_dict
+
+        adapter = folder / "adapter"
+        adapter.mkdir()
+        tensors = get_peft_model_state_dict(
+            model.module, adapter_name=ADAPTER_NAME, save_embedding_layers=False
+        )
+        _save_tensors(tensors, adapter / "adapter_model.safetensors")
+        model.module.peft_config[ADAPTER_NAME].save_pretrained(adapter)
+        return
+    (folder / "weights").mkdir()
+    _save_tensors(dict(model.trainable), folder / "weights" / "trainable.safetensors")
+
+
+def _save_tensors(tensors: dict[str, Any], path: Path) -> None:
+    save_file(
+        {name: each.detach().cpu().contiguous() for name, each in tensors.items()}, path, {"format": "pt"}
+    )
+
+
+def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _sync(path: Path) -> None:
+    """Ask the operating system to put a file or folder on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _corrupt(folder: Path, what: str, file: str = "") -> PreconditionError:
+    return PreconditionError(
+        f"checkpoint {folder} is corrupt: {what}; resume from an earlier one",
+        reason="CHECKPOINT_CORRUPT",
+        metadata={"checkpoint": folder.name, "file": file},
+    )

@@ -1,0 +1,57 @@
+"""The registry of model families: each is one small file of data and hooks.
+
+To add a family, write its file and name it in `FAMILIES`. Order matters only for the last one, which takes
+every causal language model that transformers' auto classes know.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from finemesh.core.errors import InvalidError, NotFoundError
+from finemesh.core.spec.finetune import Task
+from finemesh.finetune.families.auto import AUTO_LANGUAGE
+from finemesh.finetune.families.family import Family
+from finemesh.finetune.families.llama import LLAMA
+from finemesh.finetune.families.llava import LLAVA
+
+FAMILIES: Final[tuple[Family, ...]] = (LLAVA, LLAMA, AUTO_LANGUAGE)
+
+
+def family_named(name: str) -> Family:
+    """Raises NotFoundError (reason FAMILY_NOT_FOUND)."""
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    known = ", ".join(family.name for family in FAMILIES)
+    raise NotFoundError(f"no model family {name!r}: there are {known}", reason="FAMILY_NOT_FOUND")
+
+
+def family_of(base_model: Path, task: Task) -> Family:
+    """The family of the model in a local folder, by `model_type` of its config.json.
+
+    Raises:
+        NotFoundError: BASE_MODEL_NOT_FOUND, the folder holds no readable config.json.
+        InvalidError: BASE_MODEL_UNSUITABLE, no family does `task` with this type of model.
+    """
+    config_path = base_model / "config.json"
+    try:
+        config = json.loads(config_path.read_bytes())
+        model_type = str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotFoundError(
+            f"{config_path} is not the config.json of a transformers model ({error}): give the folder of a "
+            "base model",
+            reason="BASE_MODEL_NOT_FOUND",
+        ) from error
+    for family in FAMILIES:
+        if family.task is task and family.takes(model_type):
+            return family
+    able = ", ".join(family.name for family in FAMILIES if family.task is task)
+    raise InvalidError.of(
+        "spec.base_model",
+        f"a {model_type!r} model cannot do {task.value}: the families that can are {able}",
+        reason="BASE_MODEL_UNSUITABLE",
+    )

@@ -1,0 +1,28 @@
+"""Every causal language model of transformers' auto classes. LoRA adapts all linear layers but the output
+head.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from finemesh.core.spec.finetune import Task, Tower
+from finemesh.finetune.families.family import Family
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a local folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+AUTO_LANGUAGE: Final = Family(
+    name="auto",
+    task=Task.LANGUAGE,
+    model_types=(),
+    auto_class="AutoModelForCausalLM",
+    towers={Tower.LANGUAGE: ("",)},
+    load_processor=load_tokenizer,
+)

@@ -1,0 +1,241 @@
+"""The model of a fine-tune: loaded from a local folder, adapted by the method, on its device, in its
+precision.
+
+Shape legend: B rows, T tokens, N tokens that carry loss, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
+from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Precision
+from finemesh.finetune.attention import PACKED, PLAIN, register
+from finemesh.finetune.batches import Batch
+from finemesh.finetune.families import family_of
+from finemesh.finetune.families.family import Family
+
+ADAPTER_NAME = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model ready to train or to evaluate.
+
+    Attributes:
+        module: the transformers model, wrapped by peft for LoRA.
+        processor: its processor (vision-language) or tokenizer.
+        trainable: the parameters the optimiser moves, by name, in a fixed order.
+    """
+
+    spec: FineTuneSpec
+    family: Family
+    module: Any
+    processor: Any
+    device: torch.device
+    trainable: dict[str, torch.nn.Parameter]
+
+    @property
+    def config(self) -> Any:
+        return self.module.config
+
+    @property
+    def tokenizer(self) -> Any:
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
+    def pad_id(self) -> int:
+        """Any id serves where no pad token is defined: padded positions are masked."""
+        pad_id = self.tokenizer.pad_token_id
+        return 0 if pad_id is None else int(pad_id)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Matrix products in bfloat16 for BF16: parameters that are trained stay fp32."""
+        if self.spec.precision is Precision.BF16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits (N, V) in fp32 at the positions that predict a token with loss; no others are computed."""
+        with self.autocast():
+            output = self.module(**batch.inputs, logits_to_keep=batch.predict_BT, use_cache=False)
+        logits_NV = output.logits.float()
+        if logits_NV.shape[0] != len(batch.targets_N) or logits_NV.ndim != 2:
+            raise PreconditionError(
+                f"{type(self.module).__name__} does not keep logits by mask: shape {tuple(logits_NV.shape)}",
+                reason="FAMILY_UNSUPPORTED",
+            )
+        return logits_NV
+
+    @contextlib.contextmanager
+    def untrained(self, base_model: Path) -> Generator[Model]:
+        """The base model as it was before training: adapters switched off, or loaded anew after full
+        tuning.
+        """
+        if isinstance(self.spec.method, Lora):
+            with self.module.disable_adapter():
+                yield self
+            return
+        module = _load_module(base_model, self.family, self.spec).to(self.device).eval()
+        yield Model(self.spec, self.family, module, self.processor, self.device, {})
+
+
+def load_model(spec: FineTuneSpec, base_model: Path) -> Model:
+    """Load the base model of `spec` from a local folder and adapt it by the method.
+
+    Raises:
+        NotFoundError, InvalidError: what `family_of` raises; BASE_MODEL_UNREADABLE; TARGETS_NOT_FOUND.
+        PreconditionError: NO_ACCELERATOR, the spec claims a GPU and none is visible.
+    """
+    device = _device(spec)
+    family = family_of(base_model, spec.task)
+    module = _load_module(base_model, family, spec)
+    processor = _load_processor(base_model, family)
+    torch.manual_seed(
+        spec.optimization.seed
+    )  # the adapters' first weights are drawn on the CPU, for any device
+    if isinstance(spec.method, Lora):
+        module = _add_adapter(module, family, spec, spec.method)
+    else:
+        _freeze(module, family, spec.method)
+    _set_precision(module, spec)
+    module.to(device)
+    trainable = {name: each for name, each in module.named_parameters() if each.requires_grad}
+    return Model(spec, family, module, processor, device, trainable)
+
+
+def _device(spec: FineTuneSpec) -> torch.device:
+    if spec.resources.gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise PreconditionError(
+            f"the spec claims {spec.resources.gpus} GPU and this machine shows none: set spec.resources.gpus "
+            "to 0, or run "
+            "where there is one",
+            reason="NO_ACCELERATOR",
+        )
+    return torch.device("cuda")
+
+
+def _load_module(base_model: Path, family: Family, spec: FineTuneSpec) -> Any:
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    register()
+    attention = PACKED if spec.sequence.packing else PLAIN
+    trains_in_half = spec.precision is Precision.BF16 and isinstance(spec.method, Lora)
+    try:
+        return getattr(transformers, family.auto_class).from_pretrained(
+            base_model,
+            dtype=torch.bfloat16 if trains_in_half else torch.float32,
+            attn_implementation={"": PLAIN, family.text_config: attention}
+            if family.text_config
+            else attention,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidError.of(
+            "spec.base_model", f"{base_model} does not load: {error}", reason="BASE_MODEL_UNREADABLE"
+        ) from error
+
+
+def _load_processor(base_model: Path, family: Family) -> Any:
+    if family.load_processor is None:
+        raise NotFoundError(f"family {family.name} has no processor", reason="PROCESSOR_NOT_FOUND")
+    try:
+        return family.load_processor(base_model)
+    except (OSError, ValueError) as error:
+        raise NotFoundError(
+            f"{base_model} has no processor or tokenizer that loads ({error}): copy it into the folder",
+            reason="PROCESSOR_NOT_FOUND",
+        ) from error
+
+
+def _add_adapter(module: Any, family: Family, spec: FineTuneSpec, method: Lora) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=method.rank,
+        lora_alpha=cast("int", method.alpha),  # peft says int and computes with any number
+        lora_dropout=method.dropout,
+        target_modules=lora_target_pattern(module, family, method),
+        modules_to_save=[family.connector] if method.train_connector else None,
+        use_rslora=method.use_rslora,
+        use_dora=method.use_dora,
+        bias="none",
+    )
+    with warnings.catch_warnings():  # peft asks transformers by a name that is being renamed
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        adapted = get_peft_model(module, config, adapter_name=ADAPTER_NAME)
+    # What is written with the adapter names the base as the user did, not a folder of this machine.
+    config.base_model_name_or_path = spec.base_model
+    config.revision = spec.base_model_revision or None
+    return adapted
+
+
+def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
+    """A regular expression that peft matches against whole module names: the linear layers that get an
+    adapter.
+
+    Raises:
+        InvalidError: TARGETS_NOT_FOUND, a named target exists in none of the towers.
+    """
+    head = module.get_output_embeddings()
+    linear = [
+        name
+        for name, each in module.named_modules()
+        if isinstance(each, torch.nn.Linear) and each is not head
+    ]
+    arms: list[str] = []
+    found: set[str] = set()
+    for tower in method.towers:
+        inside = [name for name in linear if _within(name, family.towers[tower])]
+        leaves = {name.rpartition(".")[2] for name in inside}
+        wanted = set(method.target_modules or family.lora_targets.get(tower, ()) or leaves) & leaves
+        found |= wanted
+        prefixes = "|".join(re.escape(prefix) + r"\." if prefix else "" for prefix in family.towers[tower])
+        if wanted:
+            arms.append(rf"(?:{prefixes})(?:.*\.)?(?:{'|'.join(sorted(map(re.escape, wanted)))})")
+    missing = sorted(set(method.target_modules) - found)
+    if missing or not arms:
+        leaves = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        raise InvalidError.of(
+            "spec.method.lora.target_modules",
+            f"no linear layer called {', '.join(missing) or 'anything'} in the chosen towers; the model has "
+            f"{leaves}",
+            reason="TARGETS_NOT_FOUND",
+        )
+    return "|".join(arms)
+
+
+def _freeze(module: Any, family: Family, method: Full) -> None:
+    prefixes = tuple(prefix for tower in method.towers for prefix in family.towers.get(tower, ()))
+    if not any(_within(name, prefixes) for name, _ in module.named_parameters()):
+        raise InvalidError.of(
+            "spec.method.full.towers", "the model has none of these towers", reason="TARGETS_NOT_FOUND"
+        )
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(_within(name, prefixes))
+
+
+def _within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(not prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _set_precision(module: Any, spec: FineTuneSpec) -> None:
+    """BF16: what is frozen is held in bfloat16, what is trained in fp32, lest small updates be rounded
+    away.
+    """
+    if spec.precision is not Precision.BF16:
+        return
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
