@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
-from sqlalchemy import RowMapping, Select, func, insert, select, update
 
+from finemesh.chassis.attempt_rows import AttemptRows
 from finemesh.chassis.events import command_message
 from finemesh.chassis.outbox import Outbox
 from finemesh.chassis.sql import Database, Tx
@@ -37,7 +37,6 @@ from finemesh.core.attempts import (
 from finemesh.core.errors import ErrorRecord, FencedError, FinemeshError, PreconditionError
 
 COMMAND_SCHEMA: Final = "finemesh.v1.Command"
-EXPIRY_BATCH: Final = 100
 
 log: Final = structlog.get_logger(__name__)
 
@@ -95,8 +94,7 @@ class AttemptQueue(Generic[R]):
         self._db = db
         self._outbox = outbox
         self._clock = outbox.clock
-        self._table = outbox.tables.attempts
-        self._clusters = outbox.tables.clusters
+        self._rows = AttemptRows(outbox.tables)
         self._owner: AttemptOwner[R] | None = None
 
     def bind(self, owner: AttemptOwner[R]) -> None:
@@ -116,7 +114,7 @@ class AttemptQueue(Generic[R]):
         Raises PreconditionError, reason ATTEMPT_LIVE, while another attempt has not ended.
         """
         await tx.lock(resource)
-        latest = await self.latest(tx, resource)
+        latest = await self._rows.latest(tx, resource)
         if latest is not None and latest.state is not AttemptState.ENDED:
             raise PreconditionError(
                 f"attempt {latest.number} at {resource} has not ended: wait for it or cancel it",
@@ -134,7 +132,7 @@ class AttemptQueue(Generic[R]):
             create_time=now,
             lease_expire_time=now + timedelta(seconds=delay_seconds),
         )
-        await tx.execute(insert(self._table).values(**_row_of(attempt), directive_time=now))
+        await self._rows.insert(tx, attempt)
         return attempt if delay_seconds > 0 else await self._send(tx, attempt)
 
     async def request_cancel(self, tx: Tx, resource: str) -> Attempt | None:
@@ -145,7 +143,7 @@ class AttemptQueue(Generic[R]):
             the caller finishes the cancellation now. An attempt that never started is ended here.
         """
         await tx.lock(resource)
-        latest = await self.latest(tx, resource)
+        latest = await self._rows.latest(tx, resource)
         if latest is None or latest.state is AttemptState.ENDED:
             return None
         if latest.never_started:
@@ -154,7 +152,7 @@ class AttemptQueue(Generic[R]):
         if latest.directive is Directive.CANCEL:
             return latest
         now = self._clock.now()
-        return await self._change(tx, latest, {"directive_time": now}, directive=Directive.CANCEL)
+        return await self._rows.change(tx, latest, directive=Directive.CANCEL, directive_time=now)
 
     async def held(self, tx: Tx, ref: AttemptRef) -> Attempt:
         """The attempt, if it is live under this fence and its lease has not run out.
@@ -163,7 +161,7 @@ class AttemptQueue(Generic[R]):
         Raises FencedError.
         """
         await tx.lock(ref.resource)
-        attempt = await self._find(tx, ref)
+        attempt = await self._rows.find(tx, ref)
         if attempt is None:
             raise _fenced(ref, "is not known here")
         if attempt.state is AttemptState.ENDED:
@@ -174,22 +172,15 @@ class AttemptQueue(Generic[R]):
 
     async def latest(self, tx: Tx, resource: str) -> Attempt | None:
         """The newest attempt at a resource, live or ended."""
-        table = self._table
-        row = await tx.row(
-            select(table).where(table.c.resource == resource).order_by(table.c.attempt.desc()).limit(1)
-        )
-        return None if row is None else _attempt_of(row)
+        return await self._rows.latest(tx, resource)
 
     async def started_count(self, tx: Tx, resource: str) -> int:
         """How many attempts at a resource were ever taken up: what a restart budget counts."""
-        table = self._table
-        counted = select(func.count()).where(table.c.resource == resource, table.c.start_time.is_not(None))
-        return int(await tx.scalar(counted))
+        return await self._rows.started_count(tx, resource)
 
     async def clusters(self, tx: Tx) -> list[Cluster]:
         """Every cluster that ever reported itself, the latest report first."""
-        rows = await tx.rows(select(self._clusters).order_by(self._clusters.c.last_seen_time.desc()))
-        return [Cluster(r["id"], ClusterCapacity(**r["capacity"]), r["last_seen_time"]) for r in rows]
+        return await self._rows.clusters(tx)
 
     # From clusters
 
@@ -198,9 +189,11 @@ class AttemptQueue(Generic[R]):
         async with self._db.begin() as tx:
             attempt = await self.held(tx, ref)
             now = self._clock.now()
-            if attempt.directive is Directive.CANCEL and now >= await self._cancel_deadline(tx, ref):
-                raise _fenced(ref, "was cancelled and did not stop in time")
-            renewed = await self._change(
+            if attempt.directive is Directive.CANCEL:
+                waited = now - await self._rows.directive_time(tx, ref)
+                if waited.total_seconds() >= self.settings.cancel_grace_seconds:
+                    raise _fenced(ref, "was cancelled and did not stop in time")
+            renewed = await self._rows.change(
                 tx,
                 attempt,
                 state=AttemptState.RUNNING,
@@ -219,7 +212,7 @@ class AttemptQueue(Generic[R]):
         """
         async with self._db.begin() as tx:
             await tx.lock(ref.resource)
-            known = await self._find(tx, ref)
+            known = await self._rows.find(tx, ref)
             if known is not None and known.outcome is completion.outcome:
                 return
             attempt = await self.held(tx, ref)
@@ -236,15 +229,9 @@ class AttemptQueue(Generic[R]):
     ) -> SyncAnswer:
         """Compare what a cluster does with what it should do, and note that it was seen."""
         now = self._clock.now()
-        seen = {"capacity": asdict(capacity), "last_seen_time": now}
-        live = select(self._table).where(
-            self._table.c.cluster == cluster,
-            self._table.c.state.in_([AttemptState.DISPATCHED, AttemptState.RUNNING]),
-        )
         async with self._db.begin() as tx:
-            if not await tx.insert_new(self._clusters, id=cluster, **seen):
-                await tx.execute(update(self._clusters).where(self._clusters.c.id == cluster).values(seen))
-            should = {attempt.ref: attempt for attempt in await self._attempts(tx, live)}
+            await self._rows.note_cluster(tx, Cluster(cluster, capacity, now))
+            should = {attempt.ref: attempt for attempt in await self._rows.sent_to(tx, cluster)}
         has = set(attempts)
         # A younger command is still on its way over the bus.
         sent_before = now - timedelta(seconds=self.settings.resend_after_seconds)
@@ -271,12 +258,8 @@ class AttemptQueue(Generic[R]):
 
     async def expire_overdue(self) -> int:
         """Send the commands that are due and give up the attempts whose lease ran out. Returns how many."""
-        table = self._table
-        overdue = select(table).where(
-            table.c.state != AttemptState.ENDED, table.c.lease_expire_time <= self._clock.now()
-        )
         async with self._db.read() as tx:
-            found = await self._attempts(tx, overdue.order_by(table.c.lease_expire_time).limit(EXPIRY_BATCH))
+            found = await self._rows.overdue(tx, self._clock.now())
         for attempt in found:
             try:
                 await self._settle(attempt.ref)
@@ -287,7 +270,7 @@ class AttemptQueue(Generic[R]):
     async def _settle(self, ref: AttemptRef) -> None:
         async with self._db.begin() as tx:
             await tx.lock(ref.resource)
-            attempt = await self._find(tx, ref)
+            attempt = await self._rows.find(tx, ref)
             if attempt is None or attempt.state is AttemptState.ENDED:
                 return
             if attempt.lease_expire_time > self._clock.now():
@@ -299,50 +282,21 @@ class AttemptQueue(Generic[R]):
             log.warning("attempts.lost", resource=ref.resource, attempt=ref.attempt, cluster=attempt.cluster)
             await self.owner.on_lost(tx, lost)
 
-    # Rows
-
     async def _send(self, tx: Tx, attempt: Attempt) -> Attempt:
         deadline = self._clock.now() + timedelta(seconds=self.settings.start_timeout_seconds)
-        ready = replace(attempt, state=AttemptState.DISPATCHED, lease_expire_time=deadline)
-        command = await self.owner.command(tx, ready)
-        sent = await self._change(tx, attempt, state=ready.state, lease_expire_time=deadline, command=command)
-        await self._outbox.append(
-            tx, command_message(attempt.cluster, attempt.resource, command, COMMAND_SCHEMA)
-        )
-        return sent
+        sent = await self._rows.change(tx, attempt, state=AttemptState.DISPATCHED, lease_expire_time=deadline)
+        command = await self.owner.command(tx, sent)
+        message = command_message(attempt.cluster, attempt.resource, command, COMMAND_SCHEMA)
+        await self._outbox.append(tx, message)
+        return await self._rows.change(tx, sent, command=command)
 
     async def _end(
         self, tx: Tx, attempt: Attempt, outcome: Outcome, error: ErrorRecord | None = None
     ) -> Attempt:
         now = self._clock.now()
-        return await self._change(
+        return await self._rows.change(
             tx, attempt, state=AttemptState.ENDED, outcome=outcome, error=error, end_time=now
         )
-
-    async def _change(
-        self, tx: Tx, attempt: Attempt, columns: dict[str, Any] | None = None, **fields: Any
-    ) -> Attempt:
-        """Change the attempt and its row alike; `columns` holds what only the row has."""
-        changed = replace(attempt, **fields)
-        row = _row_of(changed)
-        values = {name: row[name] for name in fields} | (columns or {})
-        await tx.execute(update(self._table).where(*self._is(attempt.ref)).values(values))
-        return changed
-
-    async def _find(self, tx: Tx, ref: AttemptRef) -> Attempt | None:
-        row = await tx.row(select(self._table).where(*self._is(ref)))
-        return None if row is None else _attempt_of(row)
-
-    async def _cancel_deadline(self, tx: Tx, ref: AttemptRef) -> datetime:
-        asked: datetime = await tx.scalar(select(self._table.c.directive_time).where(*self._is(ref)))
-        return asked + timedelta(seconds=self.settings.cancel_grace_seconds)
-
-    async def _attempts(self, tx: Tx, query: Select[Any]) -> list[Attempt]:
-        return [_attempt_of(row) for row in await tx.rows(query)]
-
-    def _is(self, ref: AttemptRef) -> tuple[Any, ...]:
-        table = self._table
-        return table.c.resource == ref.resource, table.c.attempt == ref.attempt, table.c.fence == ref.fence
 
 
 def _fenced(ref: AttemptRef, why: str) -> FencedError:
@@ -359,38 +313,4 @@ def _lost_error(attempt: Attempt) -> ErrorRecord:
         reason="ATTEMPT_LOST",
         message=f"attempt {attempt.number} on cluster {attempt.cluster} {what} in time",
         metadata={"resource": attempt.resource, "cluster": attempt.cluster},
-    )
-
-
-def _row_of(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "resource": attempt.ref.resource,
-        "attempt": attempt.ref.attempt,
-        "fence": attempt.ref.fence,
-        "cluster": attempt.cluster,
-        "state": attempt.state,
-        "directive": attempt.directive,
-        "command": attempt.command,
-        "lease_expire_time": attempt.lease_expire_time,
-        "create_time": attempt.create_time,
-        "start_time": attempt.start_time,
-        "end_time": attempt.end_time,
-        "outcome": attempt.outcome,
-        "error": asdict(attempt.error) if attempt.error else None,
-    }
-
-
-def _attempt_of(row: RowMapping) -> Attempt:
-    return Attempt(
-        ref=AttemptRef(row["resource"], row["attempt"], row["fence"]),
-        cluster=row["cluster"],
-        state=AttemptState(row["state"]),
-        directive=Directive(row["directive"]),
-        command=row["command"],
-        lease_expire_time=row["lease_expire_time"],
-        create_time=row["create_time"],
-        start_time=row["start_time"],
-        end_time=row["end_time"],
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-        error=ErrorRecord(**row["error"]) if row["error"] else None,
     )

@@ -143,6 +143,10 @@ class Completion(Generic[R_co]):
     error: ErrorRecord | None = None
     step: int = 0
 
+    def __post_init__(self) -> None:
+        if self.outcome is Outcome.LOST:
+            raise ValueError("an attempt cannot say of itself that it is lost")
+
     @property
     def final(self) -> bool:
         """Whether another attempt is pointless."""

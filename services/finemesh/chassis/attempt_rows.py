@@ -1,0 +1,131 @@
+"""Reading and writing the rows of attempts and clusters. No rules: those are in `attempts`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, insert, select, update
+
+from finemesh.chassis.sql import Tx
+from finemesh.chassis.tables import ChassisTables
+from finemesh.core.attempts import (
+    Attempt,
+    AttemptRef,
+    AttemptState,
+    Cluster,
+    ClusterCapacity,
+    Directive,
+    Outcome,
+)
+from finemesh.core.errors import ErrorRecord
+
+OVERDUE_BATCH: Final = 100
+
+
+class AttemptRows:
+    """The tables `attempts` and `clusters` of one service."""
+
+    def __init__(self, tables: ChassisTables) -> None:
+        self._table = tables.attempts
+        self._clusters = tables.clusters
+
+    async def insert(self, tx: Tx, attempt: Attempt) -> None:
+        row = _row_of(attempt)
+        await tx.execute(insert(self._table).values(**row, directive_time=attempt.create_time))
+
+    async def change(
+        self, tx: Tx, attempt: Attempt, *, directive_time: datetime | None = None, **fields: Any
+    ) -> Attempt:
+        """The attempt with other `fields`, written to its row as well."""
+        changed = replace(attempt, **fields)
+        row = _row_of(changed)
+        values = {name: row[name] for name in fields}
+        if directive_time is not None:
+            values["directive_time"] = directive_time
+        await tx.execute(update(self._table).where(self._is(attempt.ref)).values(values))
+        return changed
+
+    async def find(self, tx: Tx, ref: AttemptRef) -> Attempt | None:
+        """The attempt with this number and this fence."""
+        row = await tx.row(select(self._table).where(self._is(ref)))
+        return None if row is None else _attempt_of(row)
+
+    async def latest(self, tx: Tx, resource: str) -> Attempt | None:
+        """The newest attempt at a resource, live or ended."""
+        mine = select(self._table).where(self._table.c.resource == resource)
+        row = await tx.row(mine.order_by(self._table.c.attempt.desc()).limit(1))
+        return None if row is None else _attempt_of(row)
+
+    async def directive_time(self, tx: Tx, ref: AttemptRef) -> datetime:
+        """When the attempt's directive last changed."""
+        return await tx.scalar(select(self._table.c.directive_time).where(self._is(ref)))
+
+    async def started_count(self, tx: Tx, resource: str) -> int:
+        started = and_(self._table.c.resource == resource, self._table.c.start_time.is_not(None))
+        return int(await tx.scalar(select(func.count()).where(started)))
+
+    async def sent_to(self, tx: Tx, cluster: str) -> list[Attempt]:
+        """Live attempts whose command has been sent to a cluster."""
+        sent = self._table.c.state.in_([AttemptState.DISPATCHED, AttemptState.RUNNING])
+        return await self._all(tx, select(self._table).where(self._table.c.cluster == cluster, sent))
+
+    async def overdue(self, tx: Tx, now: datetime) -> list[Attempt]:
+        """Live attempts whose lease (while WAITING: whose delay) is over, the longest first."""
+        table = self._table
+        query = select(table).where(table.c.state != AttemptState.ENDED, table.c.lease_expire_time <= now)
+        return await self._all(tx, query.order_by(table.c.lease_expire_time).limit(OVERDUE_BATCH))
+
+    async def note_cluster(self, tx: Tx, cluster: Cluster) -> None:
+        seen = {"capacity": asdict(cluster.capacity), "last_seen_time": cluster.last_seen_time}
+        if not await tx.insert_new(self._clusters, id=cluster.id, **seen):
+            await tx.execute(update(self._clusters).where(self._clusters.c.id == cluster.id).values(seen))
+
+    async def clusters(self, tx: Tx) -> list[Cluster]:
+        """Every cluster that ever reported itself, the latest report first."""
+        rows = await tx.rows(select(self._clusters).order_by(self._clusters.c.last_seen_time.desc()))
+        return [Cluster(r["id"], ClusterCapacity(**r["capacity"]), r["last_seen_time"]) for r in rows]
+
+    async def _all(self, tx: Tx, query: Select[Any]) -> list[Attempt]:
+        return [_attempt_of(row) for row in await tx.rows(query)]
+
+    def _is(self, ref: AttemptRef) -> ColumnElement[bool]:
+        table = self._table
+        return and_(
+            table.c.resource == ref.resource, table.c.attempt == ref.attempt, table.c.fence == ref.fence
+        )
+
+
+def _row_of(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "resource": attempt.ref.resource,
+        "attempt": attempt.ref.attempt,
+        "fence": attempt.ref.fence,
+        "cluster": attempt.cluster,
+        "state": attempt.state,
+        "directive": attempt.directive,
+        "command": attempt.command,
+        "lease_expire_time": attempt.lease_expire_time,
+        "create_time": attempt.create_time,
+        "start_time": attempt.start_time,
+        "end_time": attempt.end_time,
+        "outcome": attempt.outcome,
+        "error": asdict(attempt.error) if attempt.error else None,
+    }
+
+
+def _attempt_of(row: RowMapping) -> Attempt:
+    return Attempt(
+        ref=AttemptRef(row["resource"], row["attempt"], row["fence"]),
+        cluster=row["cluster"],
+        state=AttemptState(row["state"]),
+        directive=Directive(row["directive"]),
+        command=row["command"],
+        lease_expire_time=row["lease_expire_time"],
+        create_time=row["create_time"],
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        error=ErrorRecord(**row["error"]) if row["error"] else None,
+    )
