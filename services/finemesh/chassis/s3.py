@@ -81,8 +81,11 @@ class S3ObjectStore:
         self._bucket = config.bucket
         url = urlsplit(config.endpoint)
         timeout = urllib3.Timeout(connect=config.connect_timeout_seconds, read=config.read_timeout_seconds)
-        # Few retries: a store that is away should be noticed within seconds, and callers try again anyway.
-        retries = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+        # A store that refuses connections is away, and callers should know soon. One that answers 5xx is
+        # starting: SeaweedFS does so for seconds after a restart, until its volumes have registered.
+        retries = urllib3.Retry(
+            total=None, connect=2, read=2, status=6, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]
+        )
         self._http = urllib3.PoolManager(maxsize=2 * _THREADS, timeout=timeout, retries=retries)
         self._client = Minio(
             endpoint=url.netloc,
