@@ -11,12 +11,13 @@ import sys
 from typing import Any, Final, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, WrappedLogger
 
 from finemesh.chassis.telemetry import current_trace
 
 # Libraries that say at INFO what only their authors want to know.
 _QUIET: Final = ("asyncio", "grpc", "nats", "urllib3", "sqlalchemy.engine", "aiosqlite", "alembic")
+_FIRST: Final = ("time", "level", "service", "logger", "event")
 
 
 def get_logger(name: str, **fields: Any) -> structlog.stdlib.BoundLogger:
@@ -34,21 +35,13 @@ def configure_logging(service: str, level: str = "INFO", stream: TextIO | None =
     """
 
     def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event.setdefault("service", service)
+        event["service"] = service
         return event
 
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-        add_service,
-        _add_trace,
-    ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            structlog.contextvars.merge_contextvars,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -56,11 +49,18 @@ def configure_logging(service: str, level: str = "INFO", stream: TextIO | None =
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    # All that shapes a line happens in the formatter, so lines of the standard library look like our own.
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
         processors=[
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            add_service,
+            _add_trace,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            _in_order,
             structlog.processors.JSONRenderer(default=str),
         ],
     )
@@ -77,6 +77,9 @@ def configure_logging(service: str, level: str = "INFO", stream: TextIO | None =
 def _add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     here = current_trace()
     if here is not None:
-        event.setdefault("trace_id", here.trace_id)
-        event.setdefault("span_id", here.span_id)
+        event["trace_id"], event["span_id"] = here.trace_id, here.span_id
     return event
+
+
+def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {**{key: event[key] for key in _FIRST if key in event}, **event}
