@@ -1,9 +1,10 @@
-"""The data compiler: annotation formats in, one canonical form, dataset forms out, and a ledger of every input.
+"""The data compiler: annotation formats in, one canonical form, dataset forms out, and a ledger of every
+input.
 
     import_source -> split_dataset -> convert_dataset -> validate_dataset
 
-Imports core, numpy, pyarrow, Pillow, PyAV, pycocotools and ijson; no Ray, no gRPC. Everything works on local folders: a
-stage reads one and writes another, whose manifest comes last.
+Imports core, numpy, pyarrow, Pillow, PyAV, pycocotools and ijson; no Ray, no gRPC. Everything works on local
+folders: a stage reads one and writes another, whose manifest comes last.
 """
 
 from finemesh.data.converting import convert_dataset
@@ -11,14 +12,18 @@ from finemesh.data.importing import import_source
 from finemesh.data.rows import Progress
 from finemesh.data.splitting import split_dataset
 from finemesh.data.storage import iter_ledger, iter_rows, load_manifest, verify_dataset
+from finemesh.data.validation import Finding, ValidationReport, validate_dataset
 
 __all__ = [
+    "Finding",
     "Progress",
+    "ValidationReport",
     "convert_dataset",
     "import_source",
     "iter_ledger",
     "iter_rows",
     "load_manifest",
     "split_dataset",
+    "validate_dataset",
     "verify_dataset",
 ]

@@ -1,7 +1,7 @@
 """ZIP archives, judged as a whole before a byte of them is unpacked.
 
-The directory of a ZIP says names, kinds and sizes; `zipfile` never yields more bytes of an entry than its directory declares
-and checks the CRC, so what is refused here is refused for good.
+The directory of a ZIP says names, kinds and sizes; `zipfile` never yields more bytes of an entry than its
+directory declares and checks the CRC, so what is refused here is refused for good.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ _LITTER: Final = ("__MACOSX/", ".DS_Store", "Thumbs.db")
 
 
 def open_archive(path: Path, options: ImportOptions) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """Open a ZIP after all its entries were found harmless; the second value maps normalised names of files to entries.
+    """Open a ZIP after all its entries were found harmless; the second value maps normalised names of files
+    to entries.
 
     Raises:
-        InvalidError: reason ARCHIVE_UNREADABLE, ARCHIVE_TRAVERSAL, ARCHIVE_NAME, ARCHIVE_LINK, ARCHIVE_DEVICE,
-            ARCHIVE_DUPLICATE, ARCHIVE_ENCRYPTED, ARCHIVE_UNSUPPORTED or ARCHIVE_BOMB, with the entry in the metadata.
+        InvalidError: reason ARCHIVE_UNREADABLE, ARCHIVE_TRAVERSAL, ARCHIVE_NAME, ARCHIVE_LINK,
+            ARCHIVE_DEVICE, ARCHIVE_DUPLICATE, ARCHIVE_ENCRYPTED, ARCHIVE_UNSUPPORTED or ARCHIVE_BOMB, with
+            the entry in the metadata.
     """
     try:
         archive = zipfile.ZipFile(path)

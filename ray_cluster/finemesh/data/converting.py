@@ -17,8 +17,8 @@ from finemesh.data.writing import DatasetWriter
 def convert_dataset(dataset: Path, out: Path, options: ConvertOptions, progress: Progress) -> DatasetManifest:
     """Convert the canonical dataset in `dataset` into `out`, an empty or absent folder. Splits are inherited.
 
-    With an instruction every object of the parent (and every row without objects) is an input of the ledger; without one,
-    every row is.
+    With an instruction every object of the parent (and every row without objects) is an input of the ledger;
+    without one, every row is.
 
     Raises:
         NotFoundError, PreconditionError: as `iter_batches`. AlreadyExistsError: OUTPUT_NOT_EMPTY.

@@ -1,4 +1,6 @@
-"""Where the frames of a video come from: a folder of pictures, the video itself, or, without either, its masks."""
+"""Where the frames of a video come from: a folder of pictures, the video itself, or, without either, its
+masks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _NUMBER: Final = re.compile(r"(\d+)\D*$")
 
 class Frames(Protocol):
     def get(self, index: int, masks: Sequence[tuple[str, Mask]]) -> Picture:
-        """The picture of annotated frame `index`, asked for in rising order; `masks` are its objects'. Raises RowFault."""
+        """The picture of annotated frame `index`, asked for in rising order; `masks` are its objects'. Raises
+        RowFault.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Importing a source: annotations of any known format become a canonical dataset; faulty rows are put aside."""
+"""Importing a source: annotations of a known format become a canonical dataset; faulty rows are put aside."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ NO_CLASS_NAMES: Final = "no class names, so class accuracy cannot be computed"
 def import_source(source: Path, out: Path, options: ImportOptions, progress: Progress) -> DatasetManifest:
     """Import the ZIP, folder or JSON file `source` into `out`, an empty or absent folder.
 
-    A faulty row is quarantined with its reason and the import goes on. A faulty container ends it, and `out` is left as it was.
+    A faulty row is quarantined with its reason and the import goes on. A faulty container ends it, and `out`
+    is left as it was.
 
     Raises:
         NotFoundError: SOURCE_NOT_FOUND.
-        InvalidError: the source is refused (see open_source), its format unknown or malformed (UNKNOWN_FORMAT, AMBIGUOUS_FORMAT,
-            MALFORMED_JSON, MALFORMED_ANNOTATIONS), or too many rows are faulty (TOO_MANY_QUARANTINED).
+        InvalidError: the source is refused (see open_source), its format unknown or malformed
+            (UNKNOWN_FORMAT, AMBIGUOUS_FORMAT, MALFORMED_JSON, MALFORMED_ANNOTATIONS), or too many rows are
+            faulty (TOO_MANY_QUARANTINED).
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
         PreconditionError: EMPTY_DATASET.
     """

@@ -100,7 +100,9 @@ def _judge(
 
 
 def _balance(fates: dict[str, Item | Refusal], options: ConvertOptions) -> None:
-    """Refuse items of answers that are too frequent in their split, then, evenly over answers, what exceeds max_items."""
+    """Refuse items of answers that are too frequent in their split, then, evenly over answers, what exceeds
+    max_items.
+    """
     groups: defaultdict[tuple[str, str], list[Item]] = defaultdict(list)
     for fate in fates.values():
         if isinstance(fate, Item):
@@ -126,7 +128,9 @@ def _balance(fates: dict[str, Item | Refusal], options: ConvertOptions) -> None:
 
 
 def _water_level(sizes: Sequence[int], budget: int) -> list[int]:
-    """How many to take of each group so that all take alike, the small ones whole, and the sum is at most `budget`."""
+    """How many to take of each group so that all take alike, the small ones whole, and the sum is at most
+    `budget`.
+    """
     taken = [0] * len(sizes)
     left = budget
     open_groups = [index for index, size in enumerate(sizes) if size]
@@ -141,7 +145,9 @@ def _water_level(sizes: Sequence[int], budget: int) -> list[int]:
 
 
 def make_items(row: Row, image: Image.Image, items: Mapping[str, Item], options: ConvertOptions) -> list[Row]:
-    """The conversations about those objects of a row that are among `items` (by id). `image` is the row's picture in RGB."""
+    """The conversations about those objects of a row that are among `items` (by id). `image` is the row's
+    picture in RGB.
+    """
     assert options.instruction is not None
     task = _TASKS[options.instruction]
     made: list[Row] = []
@@ -172,7 +178,7 @@ def _mask_of(row: Row, item: ObjectRow) -> Mask | None:
 
 
 def _resized_object(row: Row, item: ObjectRow, window: tuple[int, int, int, int], size_px: int) -> ObjectRow:
-    """The object as it lies in `window` (left, top, right, bottom) of the row's picture, resized to a square."""
+    """The object as it lies in `window` (left, top, right, bottom) of the picture, resized to a square."""
     left, top, right, bottom = window
     mask = _mask_of(row, item)
     if mask is not None:

@@ -12,7 +12,9 @@ from finemesh.core.errors import InvalidError
 
 
 def parse_json(raw: bytes, name: str) -> Any:
-    """The value of a JSON text. Raises InvalidError (MALFORMED_JSON) with the file and the byte where it goes wrong."""
+    """The value of a JSON text. Raises InvalidError (MALFORMED_JSON) with the file and the byte where it goes
+    wrong.
+    """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -31,14 +33,16 @@ def parse_json(raw: bytes, name: str) -> Any:
 
 def malformed_json(name: str, position: int, problem: str) -> InvalidError:
     return InvalidError(
-        f"{name} is not valid JSON at byte {position}: {problem}. Export the file again, or check that its copy is complete",
+        f"{name} is not valid JSON at byte {position}: {problem}. Export or copy it again",
         reason="MALFORMED_JSON",
         metadata={"file": name, "byte": str(position)},
     )
 
 
 def malformed_annotations(name: str, where: str, problem: str) -> InvalidError:
-    """JSON that is well formed, but not of the shape its format asks for: a fault of the container, not of a row."""
+    """JSON that is well formed, but not of the shape its format asks for: a fault of the container, not of a
+    row.
+    """
     return InvalidError(
         f"{name}: {where} {problem}",
         reason="MALFORMED_ANNOTATIONS",

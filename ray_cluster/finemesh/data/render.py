@@ -1,4 +1,6 @@
-"""Pictures for masks whose video is missing: a quiet textured ground, and one colour per object that it keeps in all frames."""
+"""Pictures for masks whose video is missing: a quiet textured ground, and one colour per object that it keeps
+in all frames.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Renderer:
         self._colours: dict[str, npt.NDArray[np.float32]] = {}
 
     def picture(self, masks: Sequence[tuple[str, Mask]]) -> Picture:
-        """The frame in which the objects of `masks` (id and mask of the frame's size) are seen; later ones lie on top."""
+        """The frame in which the objects of `masks` (id and mask of the frame's size) are seen; later ones
+        lie on top.
+        """
         pixels_HWC = self._ground.copy()
         height, width, _ = pixels_HWC.shape
         for object_id, mask in masks:
@@ -56,7 +60,9 @@ class Renderer:
 
 
 def _ground(random: np.random.Generator, width: int, height: int) -> npt.NDArray[np.float32]:
-    """float32[height, width, 3], 0 to 255: two greyish tones from top to bottom under soft clouds and fine grain."""
+    """float32[height, width, 3], 0 to 255: two greyish tones from top to bottom under soft clouds and fine
+    grain.
+    """
     top, bottom = random.uniform(95, 165, 3), random.uniform(70, 140, 3)
     slope = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     coarse = Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8))

@@ -1,9 +1,11 @@
-"""Run-length masks in COCO's form, read and written without trusting them and without a raster where none is needed.
+"""Run-length masks in COCO's form, read and written without trusting them and without a raster where none is
+needed.
 
-A mask of `height` x `width` is read column by column (top to bottom, then left to right) as runs of 0 and 1 in turn,
-starting with 0. The compressed string holds each run in groups of 5 bits, least significant first, as ASCII from '0' (48);
-bit 5 says that more follow, the last group's bit 4 is the sign, and from the fourth run on the difference to the run two
-before is written. Source: cocoapi, common/maskApi.c (rleToString, rleFrString, rleToBbox).
+A mask of `height` x `width` is read column by column (top to bottom, then left to right) as runs of 0 and 1
+in turn, starting with 0. The compressed string holds each run in groups of 5 bits, least significant first,
+as ASCII from '0' (48); bit 5 says that more follow, the last group's bit 4 is the sign, and from the fourth
+run on the difference to the run two before is written. Source: cocoapi, common/maskApi.c (rleToString,
+rleFrString, rleToBbox).
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ def from_array(pixels: npt.NDArray[np.bool_]) -> Mask:
 
 
 def parse(value: object, field: str) -> Mask:
-    """The mask of a COCO RLE `{"size": [height, width], "counts": string or list}`. Raises RowFault naming `field`."""
+    """The mask of a COCO RLE `{"size": [height, width], "counts": string or list}`. Raises RowFault naming
+    `field`.
+    """
     if not isinstance(value, Mapping):
         raise RowFault(
             "RLE_INVALID", f"the mask is {type(value).__name__}, not an object with size and counts", field
@@ -135,7 +139,7 @@ def compress(runs: npt.NDArray[np.int64]) -> str:
     """The compressed string of runs."""
     values = runs.astype(np.int64)
     values[3:] -= runs[1:-2]
-    # A group is the last one when what is left is only its sign; 7 groups are enough for any run that `parse` lets in.
+    # A group is the last one when what is left is only its sign.
     shifted = values[:, None] >> (5 * np.arange(_MAX_GROUPS))
     groups, rest = shifted & 0x1F, shifted >> 5
     done = rest == np.where(groups & 0x10, -1, 0)

@@ -27,7 +27,9 @@ class Candidate:
 def masked_object(
     object_id: str, class_name: str | None, mask: Mask, *, iscrowd: bool = False, counts: str | None = None
 ) -> ObjectRow:
-    """An object known by its mask. `counts` saves compressing the mask again where its source had it compressed."""
+    """An object known by its mask. `counts` saves compressing the mask again where its source had it
+    compressed.
+    """
     area = mask.area
     return {
         "object_id": object_id,
@@ -78,7 +80,9 @@ def make_row(
 
 
 def class_name_of(value: object, field: str) -> str:
-    """A class name without outer blanks. Raises RowFault (EMPTY_CLASS_NAME) if nothing is left, or it is no text."""
+    """A class name without outer blanks. Raises RowFault (EMPTY_CLASS_NAME) if nothing is left, or it is no
+    text.
+    """
     if not isinstance(value, str) or not value.strip():
         raise RowFault(
             "EMPTY_CLASS_NAME", f"the class name is {value!r}: give it a name, or leave it out", field

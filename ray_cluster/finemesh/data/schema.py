@@ -1,27 +1,29 @@
 """The canonical row, as Parquet and as Python.
 
-One row is one picture with its objects, or one conversation about a picture. Shards lie in `shards/part-00000.parquet` and on,
-the ledger in `ledger/part-00000.parquet` and on, and `manifest.json` names them all (finemesh.core.spec.data.DatasetManifest).
+One row is one picture with its objects, or one conversation about a picture. Shards lie in
+`shards/part-00000.parquet` and on, the ledger in `ledger/part-00000.parquet` and on, and `manifest.json`
+names them all (finemesh.core.spec.data.DatasetManifest).
 
-    row_id          unique in the dataset; `<file stem>/<frame or image>`, with `#<object>` for a conversation about one object
+    row_id          unique in the dataset; `<file stem>/<frame or image>`, with `#<object>` for a conversation
+                    about one object
     source          file: path in the source; key: where in that file
     video_id        null for pictures that belong to no video
     frame_index     of the annotated frame, counted from 0; null without a video
     image           the encoded picture, byte for byte as it came where it came as a picture
     image_format    `JPEG`, `PNG` or `WEBP`
     width, height   in pixels
-    image_sha256    hex digest of `image`, so that duplicates are found without reading pictures
-    media           `frame` (of a video), `image` (a still) or `rendered` (made from the masks, since there was no picture)
+    image_sha256    hex digest of `image`, so that duplicates show without reading pictures
+    media           `frame` (of a video), `image` (a still) or `rendered` (from the masks)
     objects         object_id: unique in the row
                     class_name: null where the source has none
                     bbox: [x, y, width, height] in pixels, from the top left
                     area: in pixels, of the mask if there is one
-                    rle_counts: COCO's compressed run lengths of a mask of `height` x `width` of the row; null without a mask
+                    rle_counts: COCO's compressed run lengths of a mask of the row's height and width, or null
                     visible: false for an object that is known but hidden in this frame (its mask is all zero)
                     iscrowd: the mask covers a group that was not told apart
-    messages        a conversation; role: `system`, `user` or `assistant`; content: parts of type `text` (with `text`) or
-                    `image` (the row's picture, with an empty `text`)
-    parents         ids of the annotations, or of the objects of the parent dataset, that the row was made from
+    messages        a conversation; role: `system`, `user` or `assistant`; content: parts of type `text` (with
+                    `text`) or `image` (the row's picture, with an empty `text`)
+    parents         ids of the annotations, or of the parent dataset's objects, that the row was made from
     split           "" (never split), `train`, `val`, `test` or `gap`
 """
 

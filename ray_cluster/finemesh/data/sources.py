@@ -1,4 +1,6 @@
-"""Where annotations and pictures come from: a ZIP, a folder, or a single JSON file. Read only, never followed outside."""
+"""Where annotations and pictures come from: a ZIP, a folder, or a single JSON file. Read only, never followed
+outside.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from finemesh.data.faults import RowFault
 
 
 class Source(Protocol):
-    """Files by name, with `/` between the parts. Close it (it is a context manager) to remove what was unpacked."""
+    """Files by name, with `/` between the parts. Close it (it is a context manager) to remove what was
+    unpacked.
+    """
 
     @property
     def names(self) -> list[str]:
@@ -30,7 +34,9 @@ class Source(Protocol):
         ...
 
     def local_path(self, name: str) -> Path:
-        """A path on this machine with the file's bytes, for libraries that seek. Raises RowFault (FILE_UNREADABLE)."""
+        """A path on this machine with the file's bytes, for libraries that seek. Raises RowFault
+        (FILE_UNREADABLE).
+        """
         ...
 
     def __enter__(self) -> Self: ...
@@ -103,8 +109,8 @@ def open_source(path: Path, options: ImportOptions) -> Source:
 
     Raises:
         NotFoundError: there is nothing.
-        InvalidError: what is there is refused (see `open_archive`; SOURCE_LINK, SOURCE_DEVICE, SOURCE_TOO_LARGE for
-            folders), or is of no kind that is known (UNSUPPORTED_SOURCE).
+        InvalidError: what is there is refused (see `open_archive`; SOURCE_LINK, SOURCE_DEVICE,
+            SOURCE_TOO_LARGE for folders), or is of no kind that is known (UNSUPPORTED_SOURCE).
     """
     if not path.exists():
         raise NotFoundError(
@@ -124,7 +130,9 @@ def open_source(path: Path, options: ImportOptions) -> Source:
 
 
 def _walk(root: Path, options: ImportOptions) -> list[str]:
-    """Names of all files under `root`. Raises InvalidError for a link that leads outside and for anything but files."""
+    """Names of all files under `root`. Raises InvalidError for a link that leads outside and for anything but
+    files.
+    """
     names: list[str] = []
     total = 0
     for folder, folders, files in os.walk(root, followlinks=False):
@@ -149,7 +157,9 @@ def _walk(root: Path, options: ImportOptions) -> list[str]:
 
 
 def _inside(root: Path, path: Path, name: str) -> Path:
-    """`path` with its links followed. Raises InvalidError (SOURCE_LINK) if it then lies outside `root` or nowhere."""
+    """`path` with its links followed. Raises InvalidError (SOURCE_LINK) if it then lies outside `root` or
+    nowhere.
+    """
     target = path.resolve()
     if not target.is_relative_to(root) or not target.exists():
         raise _link(name)
@@ -157,7 +167,7 @@ def _inside(root: Path, path: Path, name: str) -> Path:
 
 
 def _link(name: str) -> InvalidError:
-    message = f"{name} is a link to another folder, out of the source, or to nothing: replace it by what it stands for"
+    message = f"{name} is a link out of the source, to a folder, or to nothing: replace it by what it means"
     return InvalidError(message, reason="SOURCE_LINK", metadata={"file": name})
 
 

@@ -1,4 +1,5 @@
-"""Splitting a dataset into train, val and test so that nothing leaks: by video, or along the time of one video.
+"""Splitting a dataset into train, val and test so that nothing leaks: by video, or along the time of one
+video.
 
 The split of a row depends on the seed and on what rows there are, never on their order.
 """
@@ -42,7 +43,8 @@ class RowKey:
 
 
 def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Progress) -> DatasetManifest:
-    """Write the canonical dataset in `dataset` to `out`, an empty or absent folder, with a split for every row.
+    """Write the canonical dataset in `dataset` to `out`, an empty or absent folder, with a split for every
+    row.
 
     Raises:
         InvalidError: SPLIT_IMPOSSIBLE, there are too few videos or frames for the splits asked for.
@@ -94,7 +96,9 @@ def assign_splits(keys: Sequence[RowKey], options: SplitOptions) -> tuple[dict[s
 
 
 def _groups(keys: Sequence[RowKey]) -> list[list[str]]:
-    """Row ids that must stay together: of one video, or with one and the same picture, and so on through both."""
+    """Row ids that must stay together: of one video, or with one and the same picture, and so on through
+    both.
+    """
     parent: dict[str, str] = {}
 
     def find(node: str) -> str:
@@ -122,12 +126,14 @@ def _groups(keys: Sequence[RowKey]) -> list[list[str]]:
 
 
 def _grouped(groups: list[list[str]], options: SplitOptions) -> dict[str, Split]:
-    """Groups in an order drawn by the seed, each to the split that lacks most rows: no ratio is off by more than a group."""
+    """Groups in an order drawn by the seed, each to the split that lacks most rows: no ratio is off by more
+    than a group.
+    """
     ratios = options.ratios
     if len(groups) < len(ratios):
         message = (
-            f"{len(groups)} videos (or groups of identical pictures) cannot fill {len(ratios)} splits without leaking:"
-            " use fewer splits, more videos, or the temporal strategy"
+            f"{len(groups)} videos (or groups of identical pictures) cannot fill {len(ratios)} splits"
+            " without leaking: use fewer splits, more videos, or the temporal strategy"
         )
         raise InvalidError.of("options.strategy", message, reason="SPLIT_IMPOSSIBLE")
     drawn = sorted(groups, key=lambda group: _draw(options.seed, group[0]))
@@ -169,7 +175,10 @@ def _temporal(keys: Sequence[RowKey], options: SplitOptions) -> tuple[dict[str, 
         short += parts is None
         splits.update({key.row_id: parts[key.frame_index or 0] if parts else Split.TRAIN for key in frames})
     if short == len(videos):
-        message = f"no video has frames enough for {len(options.ratios)} splits with {options.gap_frames} frames between: lower gap_frames"
+        message = (
+            f"no video has frames enough for {len(options.ratios)} splits with {options.gap_frames} frames"
+            " between them: lower gap_frames, or use fewer splits"
+        )
         raise InvalidError.of("options.gap_frames", message, reason="SPLIT_IMPOSSIBLE")
     counted = "one video" if len(videos) == 1 else f"{len(videos)} videos"
     notes = [f"{counted}: temporal split with a gap of {options.gap_frames} frames"]

@@ -1,4 +1,4 @@
-"""A dataset on disk: written shard by shard with its manifest last, read row by row, verified byte by byte."""
+"""A dataset on disk: its Parquet shards and its manifest, read row by row and verified byte by byte."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ class ParquetShards:
         if self._writer is None:
             dense = [name for name in self._schema.names if name not in _PLAIN]
             self._writer = pq.ParquetWriter(
-                self._path, self._schema, compression="zstd", use_dictionary=dense, write_statistics=dense
+                self._path,
+                self._schema,
+                compression="zstd",
+                use_dictionary=cast("bool", dense),  # the stubs do not know of column lists
+                write_statistics=cast("bool", dense),
             )
         self._writer.write_batch(batch)
         self._bytes += batch.nbytes
@@ -52,7 +56,7 @@ class ParquetShards:
             self._finish_shard()
 
     def close(self) -> list[ShardInfo]:
-        """Finish the last shard; without any row there is still one, empty, so that the schema can be read."""
+        """Finish the last shard. Without any row there is still one, empty, that tells the schema."""
         if self._writer is None and not self._done:
             self.write(pa.RecordBatch.from_pylist([], schema=self._schema))
         self._finish_shard()
@@ -99,7 +103,9 @@ def load_manifest(dataset: Path) -> DatasetManifest:
 
 
 def verify_dataset(dataset: Path) -> DatasetManifest:
-    """Compare every file with the manifest. Raises PreconditionError (CHECKSUM_MISMATCH) naming the first that differs."""
+    """Compare every file with the manifest. Raises PreconditionError (CHECKSUM_MISMATCH) naming the first
+    that differs.
+    """
     manifest = load_manifest(dataset)
     for shard in (*manifest.shards, *manifest.ledger_shards):
         path = dataset / shard.path
@@ -117,10 +123,12 @@ def verify_dataset(dataset: Path) -> DatasetManifest:
 
 
 def iter_batches(dataset: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Batches of a canonical dataset, in order, with all columns or some. Raises PreconditionError (NOT_CANONICAL)."""
+    """Batches of a canonical dataset, in order, with all columns or some. Raises PreconditionError
+    (NOT_CANONICAL).
+    """
     manifest = load_manifest(dataset)
     if manifest.format is not DatasetFormat.CANONICAL:
-        message = f"the dataset is in {manifest.format} form: rows are read from the canonical form it was made from"
+        message = f"the dataset is in {manifest.format} form: read the canonical one it was made from"
         raise PreconditionError(message, reason="NOT_CANONICAL")
     for shard in manifest.shards:
         with pq.ParquetFile(dataset / shard.path) as file:
@@ -128,7 +136,9 @@ def iter_batches(dataset: Path, columns: Sequence[str] | None = None) -> Iterato
 
 
 def iter_rows(dataset: Path, split: str | None = None, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """Rows of a canonical dataset, in order; of one split if it is given; with some columns only if they are named."""
+    """Rows of a canonical dataset, in order; of one split if it is given; with some columns only if they are
+    named.
+    """
     wanted = columns if columns is None or split is None else [*dict.fromkeys([*columns, "split"])]
     for batch in iter_batches(dataset, wanted):
         for row in batch.to_pylist():

@@ -1,4 +1,6 @@
-"""Making a dataset version: rows and the fate of every input go in, the manifest comes last, and a failure leaves nothing."""
+"""Making a dataset version: rows and the fate of every input go in, the manifest comes last, and a failure
+leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,9 @@ _LEDGER_BATCH: Final = 4096
 class DatasetWriter:
     """Writes one dataset version into `out`, a folder that is empty or absent.
 
-    Use as a context manager: leaving it without `commit` removes everything again. Call `take` for every input as it comes
-    in, and then one of `keep`, `quarantine` or `drop`: `commit` checks that none was forgotten or told twice.
+    Use as a context manager: leaving it without `commit` removes everything again. Call `take` for every
+    input as it comes in, and then one of `keep`, `quarantine` or `drop`: `commit` checks that none was
+    forgotten or told twice.
     """
 
     def __init__(self, out: Path, dataset_format: DatasetFormat) -> None:
@@ -117,13 +120,16 @@ class DatasetWriter:
         """Finish all files and write the manifest.
 
         Raises:
-            PreconditionError: LEDGER_UNBALANCED if an input was lost or told twice; EMPTY_DATASET if no row is left.
+            PreconditionError: LEDGER_UNBALANCED if an input was lost or told twice; EMPTY_DATASET if no row
+                is left.
         """
         self._flush_ledger()
         ledger = self.summary.check()
         counted = self.statistics
         if counted.rows != self._children:
-            message = f"{counted.rows} rows were written, but the ledger names {self._children}: the stage is at fault"
+            message = (
+                f"{counted.rows} rows written, but {self._children} in the ledger: the stage is at fault"
+            )
             raise PreconditionError(message, reason="LEDGER_UNBALANCED")
         if counted.rows == 0:
             raise _empty(ledger)
@@ -214,5 +220,5 @@ def _empty(ledger: LedgerSummary) -> PreconditionError:
         ", ".join(f"{count} x {reason}" for reason, count in ledger.by_reason.items())
         or "there were no inputs"
     )
-    message = f"no row is left of {ledger.inputs} inputs ({reasons}): nothing was written; mend the source or the options"
+    message = f"no row is left of {ledger.inputs} inputs ({reasons}): mend the source or the options"
     return PreconditionError(message, reason="EMPTY_DATASET", metadata=dict.fromkeys(ledger.by_reason, ""))

@@ -1,7 +1,7 @@
 """Annotation formats in: one module per format, and this registry.
 
-A reader gets the whole source and yields candidates one by one; a fault of a row is the candidate's, a fault of the
-container ends the import.
+A reader gets the whole source and yields candidates one by one; a fault of a row is the candidate's, a fault
+of the container ends the import.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def detect_format(source: Source) -> AnnotationFormat:
     if not found:
         known = ", ".join(reader.title for reader in READERS.values())
         raise InvalidError(
-            f"no known annotations among {len(source.names)} files. Known: {known}. Name the format if it is one of these",
+            f"no known annotations among {len(source.names)} files. Known: {known}; name it if it is one",
             reason="UNKNOWN_FORMAT",
         )
     return next(iter(found))

@@ -1,6 +1,7 @@
 """COCO instances. Source: https://cocodataset.org/#format-data, and cocoapi for what its tools accept.
 
-A segmentation is a list of polygons, an RLE with counts as list or string, or empty (then the box is all there is).
+A segmentation is a list of polygons, an RLE with counts as list or string, or empty (then the box is all
+there is).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
@@ -87,7 +88,9 @@ def _orphan(annotation: Mapping[str, Any]) -> Row:
 
 
 class _Pictures:
-    """The pictures of a source by COCO's file_name: whole path, or its end. Rendered if the source has none at all."""
+    """The pictures of a source by COCO's file_name: whole path, or its end. Rendered if the source has none
+    at all.
+    """
 
     def __init__(self, context: ReadContext) -> None:
         self._context = context
@@ -137,9 +140,7 @@ def _row(row_id: str, file: _File, index: int, pictures: _Pictures) -> Row:
     image = file.images[index]
     if not isinstance(image, dict) or not _is_id(image.get("id")):
         raise RowFault("MALFORMED_IMAGE", "the image is not an object with an id", f"images[{index}]")
-    size = (image.get("width"), image.get("height"))
-    if not all(isinstance(side, int) and side > 0 for side in size):
-        raise RowFault("MALFORMED_IMAGE", f"width and height are {size}", f"images[{index}]")
+    size = (_side(image, "width", index), _side(image, "height", index))
     annotations = file.by_image.get(image["id"], [])
     objects: list[ObjectRow] = []
     masks: list[tuple[str, Mask, str]] = []
@@ -160,6 +161,14 @@ def _row(row_id: str, file: _File, index: int, pictures: _Pictures) -> Row:
     )
 
 
+def _side(image: Mapping[str, Any], name: str, index: int) -> int:
+    value = image.get(name)
+    if not _is_number(value) or value < 1 or value != int(value):
+        message = f"{name} is {value!r}, not a positive whole number"
+        raise RowFault("MALFORMED_IMAGE", message, f"images[{index}].{name}")
+    return int(value)
+
+
 def _object(
     file: _File, position: int, annotation: Mapping[str, Any], size: tuple[int, int]
 ) -> tuple[ObjectRow, Mask | None]:
@@ -168,7 +177,7 @@ def _object(
     if not _is_id(category) or category not in file.categories:
         raise RowFault("UNKNOWN_CATEGORY", f"category {category!r} is not listed", f"{where}.category_id")
     class_name = class_name_of(file.categories[category], f"{where}.category_id")
-    crowd = annotation.get("iscrowd", 0) in {1}
+    crowd = annotation.get("iscrowd", 0) == 1
     object_id = str(annotation["id"])
     segmentation = annotation.get("segmentation")
     if not segmentation:
@@ -199,7 +208,7 @@ def _boxed_object(
     }
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -208,7 +217,7 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _box(value: object, field: str) -> list[float]:
+def _box(value: Any, field: str) -> list[float]:
     sound = isinstance(value, list) and len(value) == 4 and all(_is_number(number) for number in value)
     if not sound or value[2] < 0 or value[3] < 0:
         raise RowFault("BBOX_INVALID", f"{value!r} is not [x, y, width, height]", field)
@@ -216,7 +225,9 @@ def _box(value: object, field: str) -> list[float]:
 
 
 def _polygons(polygons: list[Any], size: tuple[int, int], field: str) -> Mask:
-    """The union of polygons `[x0, y0, x1, y1, …]` as COCO's own tools rasterise it. Raises RowFault (POLYGON_INVALID)."""
+    """The union of polygons `[x0, y0, x1, y1, …]` as COCO's own tools rasterise it. Raises RowFault
+    (POLYGON_INVALID).
+    """
     from pycocotools import mask as coco_mask
 
     width, height = size
@@ -231,8 +242,7 @@ def _polygons(polygons: list[Any], size: tuple[int, int], field: str) -> Mask:
             raise RowFault(
                 "POLYGON_INVALID", "a coordinate is not a number, or far outside the picture", where
             )
-    points = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
-    # Four numbers would be read as a box, hence the check above; arrays of unequal length must go in one by one.
-    parts = [coco_mask.frPyObjects([point.tolist()], height, width)[0] for point in points]
+    # Four numbers would be read as a box, hence the check above.
+    parts = [coco_mask.frPyObjects([polygon], height, width)[0] for polygon in polygons]
     merged = coco_mask.merge(parts)
     return from_array(np.asarray(coco_mask.decode(merged), dtype=np.bool_))

@@ -15,7 +15,7 @@ from finemesh.data.sources import Source
 
 @dataclass(slots=True)
 class ReadContext:
-    """One reading of a source. Readers add to `total` (rows to expect) and `warnings` (sentences for people)."""
+    """One reading of a source. Readers set `total` (rows to expect) and add `warnings`, for people."""
 
     source: Source
     options: ImportOptions
@@ -33,7 +33,9 @@ def json_files(source: Source) -> list[str]:
 
 
 def load_json(source: Source, name: str) -> Any:
-    """The value of a JSON file that the import cannot do without. Raises InvalidError (MALFORMED_JSON, FILE_UNREADABLE)."""
+    """The value of a JSON file that the import cannot do without. Raises InvalidError (MALFORMED_JSON,
+    FILE_UNREADABLE).
+    """
     return parse_json(read_needed(source, name), name)
 
 
@@ -45,7 +47,9 @@ def read_needed(source: Source, name: str) -> bytes:
 
 
 def load_object(source: Source, name: str) -> dict[str, Any]:
-    """As load_json, for a file that must hold an object. Raises InvalidError (MALFORMED_ANNOTATIONS) if it does not."""
+    """As load_json, for a file that must hold an object. Raises InvalidError (MALFORMED_ANNOTATIONS) if it
+    does not.
+    """
     value = load_json(source, name)
     if not isinstance(value, dict):
         raise malformed_annotations(name, "the top", f"is {type(value).__name__}, not an object")

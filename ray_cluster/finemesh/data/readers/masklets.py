@@ -26,7 +26,9 @@ class RawMask:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedFrame:
-    """One annotated frame: `masks` gives its unparsed masks, or raises RowFault. `key` says where it stands in its file."""
+    """One annotated frame: `masks` gives its unparsed masks, or raises RowFault. `key` says where it stands
+    in its file.
+    """
 
     index: int
     key: str

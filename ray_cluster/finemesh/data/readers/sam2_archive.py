@@ -1,7 +1,7 @@
 """The SAM 2 export archive, a layout of this project: docs/reference/sam2-archive.md.
 
-`manifest.json` names videos, classes and each object's class; masklets are SA-V JSON or SAM 2 demo mask streams; frames are
-folders of pictures or a video file.
+`manifest.json` names videos, classes and each object's class; masklets are SA-V JSON or SAM 2 demo mask
+streams; frames are folders of pictures or a video file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def find_manifest(source: Source) -> str | None:
 
 
 def read(context: ReadContext) -> Iterator[Candidate]:
-    """Candidates of every video of the archive. Raises InvalidError for a manifest or masklets that are malformed."""
+    """Candidates of every video of the archive. Raises InvalidError for a manifest or masklets that are
+    malformed.
+    """
     name = find_manifest(context.source)
     if name is None:
         message = (

@@ -1,7 +1,8 @@
 """SA-V masklets: one JSON file per video. Source: facebookresearch/sam2, sav_dataset/README.md.
 
-`masklet[k][j]` is the RLE of object j in annotated frame k; `masklet_id[j]` is its id. Videos run at 24 frames per second and
-are annotated at 6, so annotated frame k is video frame 4k. An invisible object is an all-zero RLE. There are no classes.
+`masklet[k][j]` is the RLE of object j in annotated frame k; `masklet_id[j]` is its id. Videos run at 24
+frames per second and are annotated at 6, so annotated frame k is video frame 4k. An invisible object is an
+all-zero RLE. There are no classes.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _find_frames(context: ReadContext, video: Video) -> Frames:
         [name for name in names if PurePosixPath(name).parent.name == video.video_id]
     )
     if by_number:
-        # Extracted frames are numbered like the video's, or one by one where only the annotated ones were kept.
+        # Numbered like the video's frames, or one by one where only the annotated ones were kept.
         stride = video.stride if max(by_number) >= len(video.frames) else 1
         return FolderFrames(context.source, by_number, stride, limit)
     for name in names:

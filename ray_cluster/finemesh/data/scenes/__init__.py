@@ -1,4 +1,5 @@
-"""Generated still lifes: a seeded SAM 2 export archive with videos, occlusion, correct visible masks and class names.
+"""Generated still lifes: a seeded SAM 2 export archive with videos, occlusion, correct visible masks and
+class names.
 
 python -m finemesh.data.scenes --out demo.zip --videos 60 --frames 4 --seed 7
 """

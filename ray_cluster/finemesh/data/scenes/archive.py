@@ -1,4 +1,6 @@
-"""The films as a SAM 2 export archive (docs/reference/sam2-archive.md). Equal options give an equal archive, byte for byte."""
+"""The films as a SAM 2 export archive (docs/reference/sam2-archive.md). Equal options give an equal archive,
+byte for byte.
+"""
 
 from __future__ import annotations
 

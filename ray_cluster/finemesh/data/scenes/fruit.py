@@ -1,6 +1,7 @@
 """Painting one fruit: a lit ellipsoid with a soft edge, a skin, a stem or leaves, and a shadow.
 
-All coordinates are in pixels, x to the right and y down; colours are float RGB, 0 to 1. Arrays: H height, W width, C channels.
+All coordinates are in pixels, x to the right and y down; colours are float RGB, 0 to 1. Arrays: H height, W
+width, C channels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a class looks like. Hue in degrees; `aspect` is width to height; `relative_size` to the scene's scale."""
+    """What a class looks like. Hue in degrees; `aspect` is width to height; `relative_size` to the scene's
+    scale.
+    """
 
     hue_degrees: float
     saturation: float
@@ -54,7 +57,9 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """Light of a scene: where it comes from (unit vector; y down, z to the viewer) and what the ground throws back."""
+    """Light of a scene: where it comes from (unit vector; y down, z to the viewer) and what the ground throws
+    back.
+    """
 
     direction: Pixels
     bounce_rgb: Pixels
@@ -76,7 +81,7 @@ def draw_look(random: np.random.Generator, name: str) -> Look:
         rgb=np.array(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32),
         aspect=kind.aspect * random.uniform(0.94, 1.06),
         gloss=kind.gloss * random.uniform(0.7, 1.2),
-        skin=skin * 0.6 + coarse,
+        skin=(skin * 0.6 + coarse).astype(np.float32),
         crown=kind.crown,
         tilt_radians=float(random.uniform(-0.45, 0.45)),
     )
@@ -107,7 +112,9 @@ def paint_shadow(
 def paint_fruit(
     canvas_HWC: Pixels, look: Look, centre: tuple[float, float], radius: float, light: Light
 ) -> Pixels:
-    """Paint a fruit of `radius` (half its height) over the canvas, in place. Returns its coverage, float[H, W], 0 to 1."""
+    """Paint a fruit of `radius` (half its height) over the canvas, in place. Returns its coverage, float[H,
+    W], 0 to 1.
+    """
     height, width, _ = canvas_HWC.shape
     coverage = np.zeros((height, width), dtype=np.float32)
     reach = radius * max(look.aspect, 1) * 1.55 + 2

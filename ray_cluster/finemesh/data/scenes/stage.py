@@ -1,4 +1,6 @@
-"""The stage of a scene: a backdrop out of focus, and a ground in perspective. Arrays: H height, W width, C channels."""
+"""The stage of a scene: a backdrop out of focus, and a ground in perspective. Arrays: H height, W width, C
+channels.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from finemesh.data.storage import ParquetShards
 
 
 class CanonicalWriter:
-    folders: ClassVar = ("shards",)
+    folders: ClassVar[tuple[str, ...]] = ("shards",)
 
     def __init__(self, root: Path) -> None:
         self._shards = ParquetShards(root, "shards/part-", ROW_SCHEMA)

@@ -1,4 +1,6 @@
-"""What a form of a dataset must be able to do: take batches of canonical rows and say which files came of them."""
+"""What a form of a dataset must be able to do: take batches of canonical rows and say which files came of
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
-"""Hugging Face form: Parquet per split that `datasets.load_dataset(folder)` opens, pictures as its Image feature.
+"""Hugging Face form: Parquet per split that `datasets.load_dataset(folder)` opens, pictures as its Image
+feature.
 
-Files are `data/<split>-00000.parquet` and on; README.md names them per split, as the Hub does. The features are also written
-into the Parquet schema under the key `huggingface`, where `datasets` looks for them.
+Files are `data/<split>-00000.parquet` and on; README.md names them per split, as the Hub does. The features
+are also written into the Parquet schema under the key `huggingface`, where `datasets` looks for them.
 Source: datasets, arrow_writer.py and features/image.py (an Image is a struct of `bytes` and `path`).
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from finemesh.core.spec.data import ShardInfo, Split
 from finemesh.data.faults import RowFault
@@ -36,7 +37,7 @@ _COLUMNS: Final = (
 
 
 class HuggingFaceWriter:
-    folders: ClassVar = ("data", "README.md")
+    folders: ClassVar[tuple[str, ...]] = ("data", "README.md")
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -48,10 +49,11 @@ class HuggingFaceWriter:
         return None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        splits = batch.column("split")
-        for value in pc.unique(splits).to_pylist():
-            rows = batch.filter(pc.equal(splits, value))
-            name = _SPLIT_NAMES.get(Split(value), value)
+        rows_of: defaultdict[str, list[int]] = defaultdict(list)
+        for index, split in enumerate(batch.column("split").to_pylist()):
+            rows_of[_SPLIT_NAMES.get(Split(split), str(split))].append(index)
+        for name, indices in rows_of.items():
+            rows = batch.take(pa.array(indices))
             if name not in self._splits:
                 self._splits[name] = ParquetShards(self._root, f"data/{name}-", self._schema)
             self._splits[name].write(_convert(rows, self._schema))
@@ -92,7 +94,7 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 def _convert(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    paths = pc.if_else(True, batch.column("row_id"), None)
+    paths = batch.column("row_id")
     image = pa.StructArray.from_arrays(
         [batch.column("image"), paths], fields=list(schema.field("image").type)
     )
@@ -108,6 +110,7 @@ configs:
   data_files:
 {files}---
 
-Open with `datasets.load_dataset("path/of/this/folder")`. Columns: the picture (`image`), its `objects` (boxes in pixels as x, y,
-width, height; masks as COCO compressed run lengths of `height` x `width`), and the conversation about it (`messages`).
+Open with `datasets.load_dataset("path/of/this/folder")`. Columns: the picture (`image`), its `objects`
+(boxes in pixels as x, y, width, height; masks as COCO compressed run lengths of `height` x `width`), and the
+conversation about it (`messages`).
 """

@@ -1,4 +1,5 @@
-"""LLaVA form: `images/` and `llava_<split>.json`, a list of conversations in which `<image>` stands for the picture.
+"""LLaVA form: `images/` and `llava_<split>.json`, a list of conversations in which `<image>` stands for the
+picture.
 
 Source: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md.
 """
@@ -25,7 +26,7 @@ _SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 
 class LlavaWriter:
-    folders: ClassVar = ("images", "llava_*.json")
+    folders: ClassVar[tuple[str, ...]] = ("images", "llava_*.json")
 
     def __init__(self, root: Path) -> None:
         self._root = root

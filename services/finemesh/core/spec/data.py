@@ -1,6 +1,7 @@
 """What is asked of the data compiler (options) and what it says of its work (the manifest).
 
-Options are checked when they are made: a wrong one raises InvalidError that names every wrong field as `options.<field>`.
+Options are checked when they are made: a wrong one raises InvalidError that names every wrong field as
+`options.<field>`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SplitStrategy(StrEnum):
     AUTO = "auto"
     """TEMPORAL for a single video, GROUPED_BY_VIDEO otherwise."""
     GROUPED_BY_VIDEO = "grouped_by_video"
-    """A video, and whatever shares an identical image with it, lies in one split. Rows without a video are their own group."""
+    """A video, and whatever shares an identical image with it, lies in one split."""
     TEMPORAL = "temporal"
     """Each video is cut in time: train first, then val, then test, with gaps between."""
 
@@ -72,7 +73,7 @@ class InstructionTask(StrEnum):
     CLASSIFY_REGION = "classify_region"
     """A crop around each visible object; the question is what it is, the answer its class name."""
     LOCATE_OBJECT = "locate_object"
-    """The whole frame with one object outlined; the answer is one of nine cells, e.g. `top left`. Needs no class names."""
+    """The whole frame, one object outlined; the answer is one of nine cells, e.g. `top left`."""
 
 
 class ValidationLevel(StrEnum):
@@ -146,7 +147,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
-    """How rows are divided. `gap_frames` annotated frames between neighbouring splits of one video belong to none."""
+    """How rows are divided. Between the splits of one video lie `gap_frames` annotated frames of none."""
 
     strategy: SplitStrategy = SplitStrategy.AUTO
     train: float = 0.7
@@ -185,7 +186,7 @@ class ConvertOptions:
         image_size_px: side of the square pictures of an instruction.
         context_fraction: margin around an object, as a share of its longer side.
         min_object_px: objects with a smaller visible area (in pixels of the frame) are dropped.
-        max_answer_ratio: within a split no answer occurs more often than this many times the median answer; 0 is no limit.
+        max_answer_ratio: of the most frequent answer of a split to the median one; 0 is no limit.
         max_items: at most so many conversations, taken evenly over splits and answers; 0 is no limit.
         seed: of the choice among equals.
     """
@@ -263,7 +264,7 @@ class ValidateOptions:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One file of a dataset. `path` is relative to the dataset, with `/`; `rows` is 0 for files that hold no rows."""
+    """One file of a dataset. `path` is relative to the dataset, with `/`; `rows` is 0 for a picture."""
 
     path: str
     sha256: str
@@ -293,7 +294,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """Share of val and test rows that also have, in train: their video, their exact image, or either (`score`); 0 to 1."""
+    """Share of val and test rows whose video, exact image, or either (`score`) is also in train; 0 to 1."""
 
     score: float
     by_video: float
@@ -353,7 +354,7 @@ class DatasetManifest:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetManifest:
-        """The manifest out of its JSON. Raises InvalidError (MALFORMED_MANIFEST) if a field is missing or of another kind."""
+        """The manifest out of its JSON. Raises InvalidError (MALFORMED_MANIFEST) naming what is wrong."""
         try:
             return cls(
                 digest=str(value["digest"]),
@@ -377,7 +378,7 @@ class DatasetManifest:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidError(
-                f"manifest.json is not a dataset manifest ({type(error).__name__}: {error}): import or convert the data again",
+                f"manifest.json is not a dataset manifest ({type(error).__name__}: {error}): make it again",
                 reason="MALFORMED_MANIFEST",
             ) from error
 

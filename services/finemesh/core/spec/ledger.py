@@ -1,7 +1,7 @@
 """The ledger: at every stage of data, inputs = kept + quarantined + dropped, each input with one reason.
 
-An *input* is whatever a stage takes in: a frame or an image for an import, a row for a split, an object or a row for a
-conversion. Each gets exactly one disposition, and a kept input names the rows it became.
+An *input* is whatever a stage takes in: a frame or an image for an import, a row for a split, an object or a
+row for a conversion. Each gets exactly one disposition, and a kept input names the rows it became.
 """
 
 from __future__ import annotations
@@ -56,13 +56,16 @@ class LedgerSummary:
     by_reason: dict[str, int] = field(default_factory=dict[str, int])
 
     def check(self) -> LedgerSummary:
-        """Return self if the sums agree. Raises PreconditionError (LEDGER_UNBALANCED) if an input was lost or told twice."""
+        """Return self if the sums agree. Raises PreconditionError (LEDGER_UNBALANCED) if an input was lost or
+        told twice.
+        """
         accounted = self.kept + self.quarantined + self.dropped
         reasons = sum(self.by_reason.values())
         if self.inputs != accounted or reasons != self.quarantined + self.dropped:
             raise PreconditionError(
-                f"the ledger does not balance: {self.inputs} inputs, but {self.kept} kept + {self.quarantined} quarantined"
-                f" + {self.dropped} dropped = {accounted} and {reasons} reasons; the stage is at fault, its output must not be used",
+                f"the ledger does not balance: {self.inputs} inputs, but {self.kept} kept"
+                f" + {self.quarantined} quarantined + {self.dropped} dropped = {accounted}, with {reasons}"
+                " reasons; the stage is at fault, its output must not be used",
                 reason="LEDGER_UNBALANCED",
             )
         return self

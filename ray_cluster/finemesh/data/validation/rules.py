@@ -1,0 +1,76 @@
+"""What a validation can find: one rule per kind of finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from finemesh.core.spec.data import Severity
+
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A kind of finding. A dataset with an ERROR must not be trained on as it is."""
+
+    severity: Severity
+    title: str
+    remedy: str
+
+
+RULES: Final[dict[str, Rule]] = {
+    # the files
+    "CHECKSUM_MISMATCH": Rule(ERROR, "a file differs from the manifest", "fetch the dataset again"),
+    "ROW_COUNT_MISMATCH": Rule(ERROR, "there are more or fewer rows than stated", "fetch the dataset again"),
+    "LEDGER_UNBALANCED": Rule(ERROR, "the ledger does not account for every input", "make the dataset again"),
+    "DUPLICATE_ROW_ID": Rule(ERROR, "two rows share an id", "make the dataset again"),
+    # what was lost on the way
+    "TOO_MANY_QUARANTINED": Rule(
+        ERROR, "too large a share was quarantined", "read the ledger, mend the source"
+    ),
+    "ROWS_QUARANTINED": Rule(WARNING, "rows were quarantined", "read the ledger, mend the source"),
+    # pictures
+    "IMAGE_UNREADABLE": Rule(ERROR, "a picture cannot be decoded", "replace it in the source"),
+    "IMAGE_HASH_MISMATCH": Rule(ERROR, "a picture differs from its digest", "fetch the dataset again"),
+    "IMAGE_SIZE_MISMATCH": Rule(ERROR, "a picture is not of its stated size", "correct the source"),
+    "ASPECT_RATIO": Rule(
+        WARNING, "a picture is very long or very tall", "crop it, or raise max_aspect_ratio"
+    ),
+    "DUPLICATE_IMAGE": Rule(WARNING, "the same picture occurs twice", "remove one of the two"),
+    "MEDIA_RENDERED": Rule(
+        WARNING, "pictures were rendered from masks", "import with the video or its frames"
+    ),
+    # objects
+    "RLE_INVALID": Rule(ERROR, "a mask cannot be decoded", "correct the source"),
+    "BOX_INVALID": Rule(ERROR, "a box is not finite, or its sides are negative", "correct the source"),
+    "BOX_OUTSIDE": Rule(WARNING, "a box reaches out of its picture", "clip it in the source"),
+    "BOX_MASK_DISAGREE": Rule(WARNING, "a box does not fit its mask", "correct the one that is wrong"),
+    "DUPLICATE_OBJECT": Rule(WARNING, "an object is annotated twice", "remove one of the two"),
+    "OBJECT_INVISIBLE": Rule(INFO, "an object is hidden in a frame", "nothing: instructions leave it out"),
+    # classes
+    "NO_CLASS_NAMES": Rule(
+        WARNING, "objects have no class names", "give them names to measure class accuracy"
+    ),
+    "CLASS_RARE": Rule(WARNING, "a class has few examples", "add examples, or merge it with another"),
+    "CLASS_IMBALANCE": Rule(
+        WARNING, "the largest class dwarfs the smallest", "balance, or weigh the metrics"
+    ),
+    "CLASS_NOT_TRAINED": Rule(
+        WARNING, "a class is held out but not trained on", "split again, or add examples"
+    ),
+    # conversations
+    "ROLE_ORDER": Rule(ERROR, "turns are not user and assistant by turns", "correct the source"),
+    "EMPTY_TURN": Rule(ERROR, "a turn says nothing", "correct the source"),
+    "PLACEHOLDER_MISMATCH": Rule(
+        ERROR, "a conversation does not show its picture once", "correct the source"
+    ),
+    "SUSPICIOUS_ENCODING": Rule(
+        WARNING, "a text holds replacement characters", "read the source in its encoding"
+    ),
+    # splits
+    "IMAGE_LEAKAGE": Rule(ERROR, "pictures of val or test are also in train", "split by video"),
+    "VIDEO_LEAKAGE": Rule(
+        WARNING, "videos of val or test are also in train", "split by video if there are several"
+    ),
+}
