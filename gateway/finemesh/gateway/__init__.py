@@ -1,7 +1,7 @@
 """The one door: generates the configuration of Envoy from the descriptor set that the stubs come from.
 
-We write Envoy's configuration, not a proxy. `GatewayConfig` says what stands where, `render` turns it into the bootstrap of Envoy.
-May import: finemesh.core, protobuf, PyYAML. Imports no service and no stub.
+We write Envoy's configuration, not a proxy. `GatewayConfig` says what stands where, `write_configuration`
+makes the bootstrap of Envoy from it. May import: finemesh.core, protobuf. Imports no service and no stub.
 """
 
 from finemesh.gateway.bootstrap import envoy_bootstrap, write_configuration

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -41,11 +40,11 @@ def write_configuration(config: GatewayConfig, path: Path) -> None:
     """Write the bootstrap as JSON, which Envoy reads like YAML. Replaces `path` in one step."""
     temporary = path.with_suffix(".new.json")
     temporary.write_text(json.dumps(envoy_bootstrap(config), indent=1))
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def envoy_bootstrap(config: GatewayConfig) -> dict[str, Any]:
-    """The bootstrap as JSON-compatible data. Raises InvalidError if the descriptor set lacks an upstream's service."""
+    """The bootstrap as JSON data. Raises InvalidError if the descriptor set lacks an upstream's service."""
     clusters = [_cluster(upstream.name, upstream.address, http2=True) for upstream in config.upstreams]
     if config.object_store:
         clusters.append(_cluster(OBJECT_STORE_CLUSTER, config.object_store.address, http2=False))
@@ -137,7 +136,7 @@ def _filters(config: GatewayConfig) -> list[dict[str, Any]]:
 
 
 def _token_filter(config: GatewayConfig) -> dict[str, Any]:
-    """The token goes on to the services, which check it again. Not taken from the query, where logs would keep it."""
+    """The token goes on to the services, which check it again. In the query it does not count."""
     provider = {
         "issuer": config.issuer,
         "audiences": [config.audience],
@@ -175,7 +174,7 @@ def _transcoder(config: GatewayConfig) -> dict[str, Any]:
 
 
 def _local_replies() -> dict[str, Any]:
-    """Errors of Envoy itself as google.rpc.Status in JSON, unless the caller speaks gRPC and gets a status anyway."""
+    """Errors of Envoy itself as google.rpc.Status in JSON. Callers that speak gRPC get a status anyway."""
     grpc = {"string_match": {"prefix": "application/grpc"}, "invert_match": True, "name": "content-type"}
     plain = {"header_filter": {"header": grpc | {"treat_missing_header_as_empty": True}}}
 

@@ -15,12 +15,12 @@ PUBLIC_SERVICES: Final = {
     "tracking": "finemesh.v1.TrackingService",
     "export": "finemesh.v1.ExportService",
 }
-"""The gRPC service behind each upstream. What is not here, AttemptService for one, cannot be reached from outside."""
+"""The gRPC service of each upstream. What is not here, such as AttemptService, is closed to the outside."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A gRPC server behind the gateway. `service` is its public gRPC service, fully qualified; `address` is host:port."""
+    """A gRPC server behind the gateway: `service` is its full gRPC name, `address` host:port."""
 
     name: str
     service: str
@@ -73,7 +73,7 @@ class GatewayConfig:
 
 
 def packaged_descriptor_set() -> Path:
-    """The descriptor set that `make proto` put beside this module. Raises PreconditionError if it is not there."""
+    """The descriptor set that `make proto` puts beside this module. Raises PreconditionError without it."""
     path = Path(str(resources.files("finemesh.gateway"))) / "finemesh.binpb"
     if not path.exists():
         raise PreconditionError(

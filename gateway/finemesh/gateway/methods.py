@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from google.api import annotations_pb2
+from google.api import annotations_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 
 from finemesh.core.errors import InvalidError
@@ -25,7 +26,7 @@ class Methods:
 
 
 def read_methods(descriptor_set_path: Path, services: Sequence[str]) -> dict[str, Methods]:
-    """The methods of each of `services`, fully qualified names. Raises InvalidError for a service that is not described."""
+    """The methods of each of `services` (full names). Raises InvalidError for one that is not described."""
     descriptor_set = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set_path.read_bytes())
     described = {
         f"{file.package}.{service.name}": service for file in descriptor_set.file for service in file.service
@@ -46,5 +47,6 @@ def _sort(service: descriptor_pb2.ServiceDescriptorProto) -> Methods:
 
 
 def _only_reads(options: descriptor_pb2.MethodOptions) -> bool:
-    binding = options.Extensions[annotations_pb2.http]
+    # The stub types extensions by their message, which the runtime's FieldDescriptor does not know.
+    binding: http_pb2.HttpRule = options.Extensions[cast("Any", annotations_pb2.http)]
     return options.idempotency_level == _NO_SIDE_EFFECTS or binding.WhichOneof("pattern") == "get"

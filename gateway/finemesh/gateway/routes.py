@@ -45,7 +45,7 @@ def route_table(config: GatewayConfig, methods: dict[str, Methods]) -> dict[str,
 
 
 def token_rules(config: GatewayConfig, provider: str) -> list[dict[str, Any]]:
-    """Rules of jwt_authn. Everything needs a token but health checks and requests that S3 itself authenticates."""
+    """Rules of jwt_authn: everything needs a token but health checks and what S3 itself authenticates."""
     free: list[dict[str, Any]] = [{"match": {"path": LIVENESS_PATH}}, {"match": {"prefix": HEALTH_PREFIX}}]
     if config.object_store:
         free.append({"match": _presigned_match(config.object_store)})
@@ -77,7 +77,7 @@ def _presigned(store: ObjectStore, config: GatewayConfig) -> dict[str, Any]:
 
 
 def _health(config: GatewayConfig) -> list[dict[str, Any]]:
-    """Health checks by the service they name. The first upstream answers for names that nobody has: NOT_FOUND."""
+    """Health checks by the service they name. For a name that nobody has, the first upstream: NOT_FOUND."""
     routes: list[dict[str, Any]] = []
     for upstream in config.upstreams:
         named = {
@@ -92,7 +92,7 @@ def _health(config: GatewayConfig) -> list[dict[str, Any]]:
 
 
 def _service(upstream: Upstream, methods: Methods, config: GatewayConfig) -> list[dict[str, Any]]:
-    unary = {"cluster": upstream.name, "timeout": seconds(config.unary_timeout_seconds)}
+    unary: dict[str, Any] = {"cluster": upstream.name, "timeout": seconds(config.unary_timeout_seconds)}
     unary["max_stream_duration"] = {"grpc_timeout_header_max": seconds(config.unary_timeout_seconds)}
     streams = {name: _stream(upstream.name, config) for name in methods.streaming}
     reads = {name: unary | {"retry_policy": _retry(_READ)} for name in methods.reading}

@@ -1,7 +1,8 @@
-"""The mesh on one machine: starts and watches the processes, answers for the ports, and stops what it started.
+"""The mesh on one machine: starts and watches the processes, and stops what it started.
 
-`Mesh` is the whole of it for Python, `commands` for the command line. May import: finemesh.core, finemesh.chassis (keys and
-health checks), finemesh.gateway. Imports no service, no Ray and no torch: these run in processes of their own.
+`Mesh` is the whole of it for Python, `commands` for the command line. May import: finemesh.core,
+finemesh.chassis (keys, names of events), finemesh.gateway. Imports no service, no Ray and no torch: these run
+in processes of their own.
 """
 
 from finemesh.embedded.config import MeshConfig

@@ -73,8 +73,8 @@ def check_exposure(config: MeshConfig) -> None:
         missing.append("the name that clients will use (--public-host)")
     if missing:
         raise PreconditionError(
-            f"refusing to listen on {config.host}, where other machines can connect, without {' and '.join(missing)}; "
-            "or listen on 127.0.0.1",
+            f"refusing to listen on {config.host}, where other machines can connect, without "
+            f"{' and '.join(missing)}; or listen on 127.0.0.1",
             reason="INSECURE_BIND",
         )
 

@@ -61,7 +61,7 @@ class Credentials:
 
     def nats_public_key(self, user: str) -> str:
         pair = nkeys.from_seed(read_private_file(self.nats_seed(user)).encode())
-        return pair.public_key.decode()
+        return bytes(pair.public_key).decode()
 
 
 def make_credentials(folder: Path, jwt_key_file: Path | None) -> Credentials:
@@ -98,7 +98,7 @@ def s3_identities(credentials: Credentials) -> str:
 
 
 def s3_security(credentials: Credentials) -> str:
-    """SeaweedFS `security.toml`. Without its keys the filer and volume ports serve every object to anybody."""
+    """SeaweedFS `security.toml`: without its keys filer and volume ports serve every object to anybody."""
     secret = read_private_file(credentials.s3_secret_key)
     return "".join(f'[{section}]\nkey = "{section}:{secret}"\n' for section in _S3_SIGNING_SECTIONS)
 

@@ -12,7 +12,7 @@
 | FINEMESH_PUBLIC_ENDPOINT | URL of the gateway: presigned URLs are signed for its address |
 | FINEMESH_JWT_KEY_FILE | file with the key that signs and verifies bearer tokens |
 | FINEMESH_DATA_DIR | folder of this process alone: spool, DuckDB, the agent's inventory |
-| FINEMESH_DATAPREP_ADDRESS, FINEMESH_TRAINING_…, FINEMESH_TRACKING_…, FINEMESH_EXPORT_… | host:port of each service |
+| FINEMESH_DATAPREP_ADDRESS, …_TRAINING_…, …_TRACKING_…, …_EXPORT_… | host:port of each service |
 | FINEMESH_CLUSTER_ID | name of the Ray cluster that takes the work |
 | FINEMESH_RAY_ADDRESS | host:port of Ray's head; the agent alone |
 | FINEMESH_LEASE_SECONDS | how long an attempt of a job may go without a renewal |
@@ -28,7 +28,7 @@ from typing import Final
 
 from finemesh.embedded.processes import COMPONENT_VARIABLE, MESH_VARIABLE
 
-# Settings of other meshes, clusters and clouds must not leak into ours: `weed` for one takes AWS_* as credentials.
+# Settings of other meshes, clusters and clouds must not leak into ours: `weed` takes AWS_* as credentials.
 _FOREIGN: Final = ("FINEMESH_", "RAY_", "WEED_", "AWS_", "S3_", "NATS_", "ENVOY_")
 
 
@@ -43,8 +43,8 @@ def inherited(environ: Mapping[str, str], mesh_id: str, component: str) -> dict[
 def ray_environment(token: Path) -> dict[str, str]:
     """What Ray's own processes and its driver need to agree on.
 
-    Token authentication is off by default in Ray 2.60. The cluster switch is named after other systems, but everywhere
-    it decides whether Ray takes the machine's address or loopback: off, no port of Ray leaves loopback.
+    Token authentication is off by default in Ray 2.60. The cluster switch is named after other systems, but
+    decides everywhere whether Ray takes the machine's address or loopback: off, no port leaves loopback.
     """
     return {
         "RAY_AUTH_MODE": "token",

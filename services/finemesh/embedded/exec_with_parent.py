@@ -2,8 +2,8 @@
 
     python -I -S exec_with_parent.py <pid of the starter> <program> <arguments>
 
-Runs as a small program of its own in place of `preexec_fn`, which would fork the whole interpreter with its threads and
-gRPC channels. Where the kernel has no such service the program simply starts; the next `up` then reaps what is left.
+A small program in place of `preexec_fn`, which would fork the whole interpreter with its threads and gRPC
+channels. Where the kernel does not offer this, the program just starts, and the next `up` reaps what is left.
 """
 
 import ctypes

@@ -47,7 +47,7 @@ class Mesh:
         on_change: ChangeListener | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`on_change` hears of every change of a component's state, also while the mesh stops, then from a thread."""
+        """`on_change` hears of each change of a component's state; while the mesh stops, in other threads."""
         self.config = config
         self.reaped: list[int] = []
         """Pids that an earlier mesh of this folder had left, and that `start` ended."""
@@ -73,11 +73,11 @@ class Mesh:
     # ---- life
 
     async def start(self) -> None:
-        """Start everything and wait until all of it is ready. Whatever happens on the way, nothing is left behind.
+        """Start everything and wait until all of it is ready. If that fails, nothing is left behind.
 
         Raises:
             PreconditionError: MESH_RUNNING, PORT_TAKEN, INSECURE_BIND, NOT_INSTALLED.
-            UnavailableError: COMPONENT_FAILED or MESH_NOT_READY, naming the component, the reason and its log.
+            UnavailableError: COMPONENT_FAILED or MESH_NOT_READY, naming component, reason and log.
         """
         check_exposure(self.config)
         since = self._lock.acquire()
@@ -93,7 +93,7 @@ class Mesh:
         self._set_state(State.READY)
 
     async def stop(self) -> None:
-        """Stop everything that was started, in order, and let go of ports and folder. Cancelling does not cut it short."""
+        """Stop everything that was started, in order. To cancel it makes it kill, not leave."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -123,11 +123,14 @@ class Mesh:
             raise self._not_ready([supervisor], timeout_seconds) from None
 
     async def wait_failed(self) -> None:
-        """Wait for the end of the mesh by itself, which does not happen once it is ready; for `up` to wait on."""
-        await asyncio.gather(*self._tasks)
+        """Wait until a component has failed for good. Raises its error."""
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for supervisor in self._supervisors.values():
+            if supervisor.failure:
+                raise supervisor.failure
 
     def kill(self, name: str) -> int:
-        """SIGKILL the main process of a component, as a crash would; it will be started again. Returns its pid."""
+        """SIGKILL the main process of a component, as a crash would; it is started again. Returns the pid."""
         supervisor = self._supervisor(name)
         supervisor.ready.clear()
         return supervisor.kill()
@@ -185,12 +188,14 @@ class Mesh:
             pid=os.getpid(),
             start_time=own.start_time if own else 0.0,
             since=since,
-            address=self.address,
             url=self.url,
-            token_file=str(credentials.admin_token),
-            nats_url=f"nats://{self._site.address('nats')}",
-            nats_seed_file=str(credentials.nats_seed("client")),
-            certificate_file=str(self.config.tls.certificate_chain) if self.config.tls else "",
+            client={
+                "server": self.address,
+                "token_file": str(credentials.admin_token),
+                "ca_file": str(self.config.tls.certificate_chain) if self.config.tls else "",
+                "nats_url": f"nats://{self._site.address('nats')}",
+                "nats_nkey_file": str(credentials.nats_seed("client")),
+            },
             ports=ports,
             components={name: supervisor.record for name, supervisor in self._supervisors.items()},
         )
@@ -235,7 +240,7 @@ class Mesh:
         )
 
     def _stop_processes(self) -> None:
-        """Blocks. The gateway first, so that nobody is cut off from a half-stopped mesh without an answer."""
+        """Blocks. The gateway goes first: nobody should talk to half a mesh."""
         self._set_state(State.STOPPING)
         order = sorted(self._supervisors.values(), key=lambda s: -s.component.layer)
         for _, layer in groupby(order, key=lambda s: s.component.layer):
@@ -277,7 +282,7 @@ class Mesh:
 
 
 def _reap(mesh_id: str, previous: MeshRecord | None) -> list[int]:
-    """End what an earlier mesh of this folder has left. Blocks for as long as that takes, 3 s at most before SIGKILL."""
+    """End what an earlier mesh of this folder has left, with SIGKILL after 3 s. Blocks."""
     recorded = [(c.pid, c.start_time) for c in previous.components.values() if c.pid] if previous else []
 
     def left() -> list[psutil.Process]:
@@ -295,7 +300,7 @@ def _short_folder(folder: Path, mesh_id: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if len(os.fsencode(folder)) <= _LONGEST_RAY_FOLDER:
         return folder
-    # The mesh id is random and known to the owner alone, so nobody can have put a link of this name there before.
+    # The mesh id is random and known to the owner alone: nobody else can have put a link of this name there.
     link = Path(tempfile.gettempdir()) / f"finemesh-{mesh_id[:12]}"
     link.unlink(missing_ok=True)
     link.symlink_to(folder, target_is_directory=True)

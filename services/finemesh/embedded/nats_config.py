@@ -1,7 +1,8 @@
 """Configuration of nats-server: JetStream, and one identity per process with its own subjects.
 
-A command runs code on a cluster, so only the services that send commands may publish them; a subscriber from outside may read
-facts and publish none. Permissions: https://docs.nats.io/running-a-nats-service/configuration/securing_nats/authorization.
+A command runs code on a cluster, so only the services that send commands may publish them; a subscriber from
+outside may read facts and publish none.
+https://docs.nats.io/running-a-nats-service/configuration/securing_nats/authorization
 """
 
 from __future__ import annotations
@@ -55,10 +56,9 @@ def _permissions() -> dict[str, dict[str, Any]]:
 
 
 def _reading(stream: str) -> list[str]:
-    """What a consumer of one stream has to publish: requests to JetStream and acknowledgements, no messages."""
-    requests = [
-        f"CONSUMER.{verb}.{stream}.>" for verb in ("CREATE", "DURABLE.CREATE", "INFO", "MSG.NEXT", "DELETE")
-    ]
+    """What a consumer of one stream publishes: requests to JetStream and acknowledgements, no messages."""
+    verbs = ("CREATE", "DURABLE.CREATE", "INFO", "MSG.NEXT", "DELETE")
+    requests = [f"CONSUMER.{verb}.{stream}.>" for verb in verbs]
     more = ["INFO", "STREAM.NAMES", f"STREAM.INFO.{stream}", f"CONSUMER.CREATE.{stream}"]
     listing = [f"CONSUMER.NAMES.{stream}", f"CONSUMER.LIST.{stream}", f"STREAM.MSG.GET.{stream}"]
     api = [f"$JS.API.{request}" for request in (*requests, *more, *listing)]

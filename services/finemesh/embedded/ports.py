@@ -1,4 +1,4 @@
-"""Loopback ports that stay ours: chosen once, kept over restarts of a component and, where possible, of the mesh."""
+"""Ports that stay ours: chosen once, kept over restarts of a component and, where possible, of the mesh."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 
 from finemesh.core.errors import PreconditionError
 
-# Below the ports that the kernel gives to outgoing connections, or one of those could sit on the port of a server
-# that is just being restarted.
+# Below the ports that the kernel gives to outgoing connections, or one of those could sit on the port of a
+# server that is just being restarted.
 _LOWEST: Final = 15_000
 _EPHEMERAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _TRIES: Final = 200
@@ -21,12 +21,12 @@ _TRIES: Final = 200
 class PortReservations:
     """Holds a bound, not listening socket on each port.
 
-    A server that sets SO_REUSEADDR, as all of ours do, can listen beside it; another mesh that looks for a free
-    port cannot take it, nor can an outgoing connection.
+    A server that sets SO_REUSEADDR, as all of ours do, can listen beside it; another mesh that looks for a
+    free port cannot take it, nor can an outgoing connection.
     """
 
     def __init__(self, previous: Mapping[str, int]) -> None:
-        """`previous` are the ports of the last start by name: taken again where they are free."""
+        """`previous` are the ports of the last start, by name: taken again where they are free."""
         self._previous = dict(previous)
         self._sockets: dict[str, socket.socket] = {}
 
@@ -40,7 +40,7 @@ class PortReservations:
             taken = self._try(name, host, fixed)
             if not taken:
                 raise PreconditionError(
-                    f"port {fixed} of {host} is in use: choose another with --port, or leave it out to take any",
+                    f"port {fixed} of {host} is in use: choose another with --port, or leave it out for any",
                     reason="PORT_TAKEN",
                     metadata={"port": str(fixed)},
                 )

@@ -1,7 +1,7 @@
 """Processes that are ours: starting them so that they can be told from others, finding them, ending them.
 
-A process is ours if its environment carries the id of this mesh, or if it descends from one that does. A pid alone proves
-nothing: pids are given again. Whoever is ended is held as (pid, start time), which psutil checks before each signal.
+A process is ours if its environment carries the id of this mesh, or if it descends from one that does. A pid
+alone proves nothing, as pids are given again: psutil holds (pid, start time) and checks both before a signal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ProcessIdentity:
 def spawn(
     command: Sequence[str], environment: Mapping[str, str], working_directory: Path, log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, its output appended to `log`. It ends when the calling thread ends."""
+    """Start `command` in a session of its own, output appended to `log`. It ends with the calling thread."""
     launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -101,7 +101,7 @@ def signal_all(processes: Iterable[psutil.Process], action: Callable[[psutil.Pro
 
 
 def end_all(search: Callable[[], list[psutil.Process]], grace_seconds: float) -> list[int]:
-    """SIGTERM everything that `search` finds, SIGKILL what is left after the grace. Blocks. Returns the pids found.
+    """SIGTERM everything that `search` finds, SIGKILL what is left after the grace. Blocks. Returns the pids.
 
     Searches again until nothing is found, because a process may start another one while it is being ended.
     """
@@ -119,7 +119,7 @@ def end_all(search: Callable[[], list[psutil.Process]], grace_seconds: float) ->
 
 
 def memory_pss_bytes(processes: Iterable[psutil.Process]) -> int:
-    """Proportional set size of the processes together: a shared page counts once, split among those that share it."""
+    """Proportional set size of the processes together: a page that n processes share counts 1/n for each."""
     total = 0
     for process in processes:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -28,7 +28,7 @@ def nats_ready(port: int) -> ReadyCheck:
 
 
 def http_ready(host: str, port: int, path: str, status: int, *, tls: bool = False) -> ReadyCheck:
-    """An HTTP server that answers GET `path` with `status`. With `tls` the certificate is not checked: it is ours."""
+    """An HTTP server that answers GET `path` with `status`. Its certificate is not checked: it is ours."""
     request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
     context = ssl.create_default_context() if tls else None
     if context:
@@ -46,11 +46,7 @@ def file_ready(path: Path, content: str) -> ReadyCheck:
     """A program that writes `content` to `path` once it is ready."""
 
     async def check() -> str:
-        try:
-            written = path.read_text().strip()
-        except OSError:
-            written = ""
-        return "" if written == content else f"has not written {path} yet"
+        return "" if _read(path) == content else f"has not written {path} yet"
 
     return check
 
@@ -62,7 +58,8 @@ def grpc_ready(address: str, service: str = "") -> ReadyCheck:
         async with grpc.aio.insecure_channel(address) as channel:
             try:
                 request = health_pb2.HealthCheckRequest(service=service)
-                answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_SECONDS)
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                answer = await stub.Check(request, timeout=_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 return f"{error.code().name}: {error.details()}"
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
@@ -84,3 +81,10 @@ async def _exchange(host: str, port: int, request: bytes, tls: ssl.SSLContext | 
                 writer.close()
     except (OSError, TimeoutError):
         return b""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

