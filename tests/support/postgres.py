@@ -18,8 +18,7 @@ import asyncpg
 
 from tests.support.servers import free_ports
 
-# PostgreSQL refuses to run as root. The change of user comes first: it would clear the request to end with the
-# parent.
+# PostgreSQL refuses to run as root. Changing user clears the request to end with the parent, so it is first.
 _AS_USER: Final = (
     "import ctypes, os, signal, sys\n"
     "uid, gid = int(sys.argv[1]), int(sys.argv[2])\n"

@@ -72,6 +72,7 @@ class NatsEventBus:
         self._client = Client()
         self._jetstream = self._client.jetstream(timeout=PUBLISH_TIMEOUT_SECONDS)
         self._connecting: asyncio.Task[None] | None = None
+        self._has_begun = False
 
     async def start(self) -> None:
         """Begin to connect and return at once: a service starts without its broker."""
@@ -82,7 +83,8 @@ class NatsEventBus:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        await self._client.close()
+        if self._has_begun:
+            await self._client.close()
 
     async def check_ready(self) -> None:
         """Broker reachable and both streams there. Raises UnavailableError."""
@@ -142,6 +144,7 @@ class NatsEventBus:
                 await subscription.unsubscribe()
 
     async def _connect(self) -> None:
+        self._has_begun = True
         config = self._config
         tls = ssl.create_default_context(cafile=config.ca_path) if config.ca_path else None
 
