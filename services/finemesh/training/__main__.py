@@ -1,0 +1,86 @@
+"""`python -m finemesh.training`: builds the adapters from the environment and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
+from finemesh.chassis.attempts_servicer import AttemptServicer
+from finemesh.chassis.config import from_environ
+from finemesh.chassis.grpc_server import run_service
+from finemesh.chassis.service import Foundation, foundation, serve
+from finemesh.chassis.watch import Notifier
+from finemesh.core.attempts import RestartPolicy
+from finemesh.training.attempts import JobAttempts
+from finemesh.training.config import TrainingConfig
+from finemesh.training.convert import result_from_proto
+from finemesh.training.datasets import DataPrepDatasets
+from finemesh.training.domain import TrainingResult
+from finemesh.training.files import ObjectFiles
+from finemesh.training.scheduler import Scheduler, SchedulerSettings
+from finemesh.training.service import Layout, TrainingService
+from finemesh.training.servicer import TrainingServicer
+from finemesh.training.store import SqlStore
+from finemesh.training.tables import CHASSIS
+from finemesh.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from finemesh.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+
+
+async def run(stop: asyncio.Event, config: TrainingConfig) -> None:
+    """Serve until `stop` is set."""
+    async with foundation("training", config, CHASSIS) as base:
+        dataprep = base.channel(config.dataprep.address)
+        try:
+            await _serve(stop, config, base, DataPrepDatasets(dataprep))
+        finally:
+            await dataprep.close()
+
+
+async def _serve(
+    stop: asyncio.Event, config: TrainingConfig, base: Foundation, datasets: DataPrepDatasets
+) -> None:
+    clock, notifier, layout = base.outbox.clock, Notifier(), Layout(config.s3.bucket)
+    settings = AttemptSettings(
+        lease_seconds=config.lease_seconds,
+        start_timeout_seconds=config.start_timeout_seconds,
+        cancel_grace_seconds=config.cancel_grace_seconds,
+    )
+    queue: AttemptQueue[TrainingResult] = AttemptQueue(base.db, base.outbox, settings)
+    admission, placement = asyncio.Event(), asyncio.Event()
+
+    def wake() -> None:
+        admission.set()
+        placement.set()
+
+    store = SqlStore(base.db, base.outbox, queue, notifier, on_change=wake)
+    policy = RestartPolicy(first_delay_seconds=config.restart_delay_seconds)
+    files = ObjectFiles(base.objects, config.s3.bucket)
+    service = TrainingService(store, files, layout, policy, clock)
+    queue.bind(JobAttempts(store, service, base.key, clock))
+    times = SchedulerSettings(live_seconds=config.cluster_live_seconds)
+    scheduler = Scheduler(store, datasets, layout, times, clock)
+
+    server = base.server()
+    server.add(add_TrainingServiceServicer_to_server, TrainingServicer(service, scheduler, notifier))
+    server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
+    await serve(
+        server,
+        stop,
+        base.relay.run(),
+        queue.run(),
+        scheduler.run_admission(admission),
+        scheduler.run_placement(placement),
+    )
+
+
+def main() -> None:
+    run_service("training", _run_from_environment, os.environ.get("FINEMESH_LOG_LEVEL", "INFO"))
+
+
+async def _run_from_environment(stop: asyncio.Event) -> None:
+    await run(stop, from_environ(TrainingConfig, os.environ))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Whether a dataset may be trained on: ready, canonical, with conversations, within the loss budget."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from finemesh.core.errors import ErrorRecord, NotFoundError
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.training.ports import DatasetFacts, Datasets
+
+MAX_LINEAGE: Final = 64
+
+
+async def examine(datasets: Datasets, spec: FineTuneSpec) -> ErrorRecord | None:
+    """Why the job must not start, or None. Raises FinemeshError when DataPrep gives no answer."""
+    try:
+        dataset = await datasets.describe(spec.dataset)
+    except NotFoundError:
+        return _refusal(
+            "DATASET_NOT_FOUND",
+            f"spec.dataset: there is no {spec.dataset}: import it, or correct the name",
+            spec,
+            code="NOT_FOUND",
+        )
+    return _unfit(dataset, spec) or await _lineage_refusal(datasets, dataset, spec)
+
+
+def _unfit(dataset: DatasetFacts, spec: FineTuneSpec) -> ErrorRecord | None:
+    """What is wrong with the dataset itself."""
+    if dataset.state != "SUCCEEDED":
+        return _refusal(
+            "DATASET_NOT_READY",
+            f"spec.dataset: {dataset.name} is {dataset.state}: submit the job once it has SUCCEEDED",
+            spec,
+        )
+    if not dataset.canonical:
+        return _refusal(
+            "DATASET_NOT_CANONICAL",
+            f"spec.dataset: {dataset.name} is not in canonical form: train on the one it was converted from",
+            spec,
+        )
+    if not dataset.split_rows.get(spec.train_split):
+        has = ", ".join(f"{name or '(none)'}: {rows}" for name, rows in sorted(dataset.split_rows.items()))
+        return _refusal(
+            "SPLIT_EMPTY",
+            f"spec.train_split: {dataset.name} has no rows in split {spec.train_split!r} (it has {has}):"
+            " split the dataset first, or name another split",
+            spec,
+        )
+    return None
+
+
+async def _lineage_refusal(
+    datasets: Datasets, dataset: DatasetFacts, spec: FineTuneSpec
+) -> ErrorRecord | None:
+    """Follow the dataset to its import: every stage on the way may have lost rows."""
+    kept_fraction, conversations, stage = 1.0, False, dataset
+    for _ in range(MAX_LINEAGE):
+        if stage.inputs:
+            kept_fraction *= 1.0 - stage.quarantined / stage.inputs
+        conversations = conversations or stage.makes_conversations
+        if not stage.parent:
+            break
+        try:
+            stage = await datasets.describe(stage.parent)
+        except NotFoundError:
+            if spec.max_quarantined_fraction >= 1.0 and conversations:
+                return None
+            return _refusal(
+                "LINEAGE_INCOMPLETE",
+                f"spec.dataset: {stage.parent}, which {dataset.name} was made of, is gone: nobody knows how"
+                " many rows were lost: make the dataset anew, or waive the budget by"
+                " max_quarantined_fraction = 1",
+                spec,
+            )
+    if not conversations:
+        return _refusal(
+            "NO_CONVERSATIONS",
+            f"spec.dataset: {dataset.name} has no conversations: convert it with an instruction task first",
+            spec,
+        )
+    lost_fraction = 1.0 - kept_fraction
+    if lost_fraction <= spec.max_quarantined_fraction + 1e-12:
+        return None
+    return _refusal(
+        "LOSS_BUDGET_EXCEEDED",
+        f"spec.max_quarantined_fraction: {lost_fraction:.2%} of the rows were quarantined on the way to"
+        f" {dataset.name}, the budget is {spec.max_quarantined_fraction:.2%}: see why in its ledger,"
+        " mend the source, or raise the budget",
+        spec,
+        lost_fraction=f"{lost_fraction:.6f}",
+        max_quarantined_fraction=f"{spec.max_quarantined_fraction:g}",
+    )
+
+
+def _refusal(
+    reason: str, message: str, spec: FineTuneSpec, code: str = "FAILED_PRECONDITION", **metadata: str
+) -> ErrorRecord:
+    return ErrorRecord(code, reason, message, {"dataset": spec.dataset, **metadata})

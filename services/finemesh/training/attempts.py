@@ -1,0 +1,65 @@
+"""The jobs as owner of their attempts: the queue's calls brought to the use cases, and the commands."""
+
+from __future__ import annotations
+
+from finemesh.chassis.attempts_servicer import mint_attempt_token
+from finemesh.chassis.auth import SigningKey
+from finemesh.chassis.fine_tune_spec import resources_to_proto, spec_to_proto
+from finemesh.chassis.sql import Tx
+from finemesh.chassis.telemetry import trace_headers
+from finemesh.core.attempts import Attempt, Completion, WorkReport
+from finemesh.core.clock import Clock
+from finemesh.core.names import parse_name
+from finemesh.training.convert import checkpoint_to_proto
+from finemesh.training.domain import TrainingJob, TrainingResult
+from finemesh.training.service import TrainingService
+from finemesh.training.store import SqlStore, SqlUnit
+from finemesh.v1 import attempt_pb2
+
+
+class JobAttempts:
+    """Implements `chassis.attempts.AttemptOwner`."""
+
+    def __init__(self, store: SqlStore, service: TrainingService, key: SigningKey, clock: Clock) -> None:
+        self._store = store
+        self._service = service
+        self._key = key
+        self._clock = clock
+
+    async def command(self, tx: Tx, attempt: Attempt) -> bytes:
+        job = await SqlUnit(self._store, tx).job(parse_name(attempt.resource, "trainingJobs"))
+        seconds_to_start = (attempt.lease_expire_time - self._clock.now()).total_seconds()
+        token = mint_attempt_token(self._key, attempt.ref, seconds_to_start)
+        return command_of(job, attempt, token).SerializeToString()
+
+    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
+        await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
+
+    async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[TrainingResult]) -> None:
+        await self._service.take_completion(SqlUnit(self._store, tx), attempt, completion)
+
+    async def on_lost(self, tx: Tx, attempt: Attempt) -> None:
+        await self._service.take_loss(SqlUnit(self._store, tx), attempt)
+
+
+def command_of(job: TrainingJob, attempt: Attempt, token: str) -> attempt_pb2.Command:
+    """The order to carry out `attempt` at `job`, from its last committed checkpoint on."""
+    latest = job.latest_checkpoint
+    command = attempt_pb2.Command(
+        resource=attempt.resource,
+        attempt=attempt.number,
+        fence=attempt.ref.fence,
+        cluster=attempt.cluster,
+        token=token,
+        traceparent=trace_headers().get("traceparent", ""),
+        resources=resources_to_proto(job.spec.resources),
+        train_work=attempt_pb2.TrainWork(
+            spec=spec_to_proto(job.spec),
+            dataset_uri=job.dataset_uri,
+            run=job.run,
+            output_uri=job.output_uri,
+            resume_from=checkpoint_to_proto(latest) if latest else None,
+        ),
+    )
+    command.start_deadline.FromDatetime(attempt.lease_expire_time)
+    return command

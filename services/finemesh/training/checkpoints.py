@@ -1,0 +1,117 @@
+"""Checkpoints that count, and which of them stay."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError
+from finemesh.core.spec.finetune import Checkpointing
+
+# The metric that decides which checkpoint is best; lower is better.
+VALIDATION_METRIC: Final = "val/loss"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved training state that counts.
+
+    Attributes:
+        step: optimiser steps taken.
+        uri: prefix of its files, `s3://bucket/prefix`.
+        manifest_sha256: digest of its manifest, which names every file with its own; hexadecimal.
+        attempt: number of the attempt that wrote it.
+        sample_hash: rolling hash over the identifiers of all samples consumed so far, hexadecimal.
+        best: whether it has the best validation result so far.
+    """
+
+    step: int
+    uri: str
+    manifest_sha256: str
+    size_bytes: int
+    attempt: int
+    create_time: datetime
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    sample_hash: str = ""
+    best: bool = False
+
+    @property
+    def validation_loss(self) -> float:
+        """Infinite when nothing was validated at this step."""
+        loss = self.metrics.get(VALIDATION_METRIC, math.inf)
+        return loss if math.isfinite(loss) else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What stays after a commit, oldest first and with its `best` marks, and what no longer counts."""
+
+    kept: tuple[Checkpoint, ...]
+    expired: tuple[Checkpoint, ...]
+
+
+def check(checkpoint: Checkpoint, output_uri: str) -> None:
+    """Refuse what cannot be a checkpoint of the job with this output.
+
+    Raises InvalidError, reason INVALID_CHECKPOINT, naming every wrong field.
+    """
+    prefix = f"{output_uri}/checkpoints/"
+    inside = checkpoint.uri.removeprefix(prefix)
+    is_inside = checkpoint.uri.startswith(prefix) and bool(inside) and ".." not in inside
+    rules = (
+        ("step", checkpoint.step >= 1, "must be at least 1"),
+        ("uri", is_inside, f"must lie under {prefix}"),
+        (
+            "manifest_sha256",
+            bool(_SHA256.fullmatch(checkpoint.manifest_sha256)),
+            "must be 64 hexadecimal digits in lower case",
+        ),
+        ("size_bytes", checkpoint.size_bytes >= 1, "must be positive"),
+    )
+    violations = [FieldViolation(f"checkpoint.{field}", text) for field, holds, text in rules if not holds]
+    if violations:
+        listed = "; ".join(f"{v.field} {v.description}" for v in violations)
+        raise InvalidError(listed, violations=violations, reason="INVALID_CHECKPOINT")
+
+
+def find_repeat(committed: Iterable[Checkpoint], checkpoint: Checkpoint) -> Checkpoint | None:
+    """The commit that `checkpoint` repeats, if it does.
+
+    Raises PreconditionError: STEP_COMMITTED, the step counts already with other content; STALE_CHECKPOINT,
+    the job is further than this.
+    """
+    latest = max(committed, key=lambda each: each.step, default=None)
+    same = next((each for each in committed if each.step == checkpoint.step), None)
+    if same is not None and same.manifest_sha256 != checkpoint.manifest_sha256:
+        raise PreconditionError(
+            f"step {same.step} was committed as {same.uri} with another manifest: a step is committed once",
+            reason="STEP_COMMITTED",
+        )
+    if same is None and latest is not None and checkpoint.step < latest.step:
+        raise PreconditionError(
+            f"step {checkpoint.step} is behind the committed step {latest.step}: resume from there",
+            reason="STALE_CHECKPOINT",
+        )
+    return same
+
+
+def retain(committed: Sequence[Checkpoint], new: Checkpoint, policy: Checkpointing) -> Retention:
+    """Add `new` and let go of what the policy does not keep: the last N stay, and the best if asked for."""
+    ordered = sorted([*committed, new], key=lambda each: each.step)
+    lowest = min(each.validation_loss for each in ordered)
+    best = next((each.step for each in ordered if each.validation_loss == lowest < math.inf), None)
+    marked = [replace(each, best=each.step == best) for each in ordered]
+    latest = {each.step for each in marked[-policy.keep_last :]}
+
+    def stays(checkpoint: Checkpoint) -> bool:
+        return checkpoint.step in latest or (policy.keep_best and checkpoint.best)
+
+    return Retention(
+        tuple(each for each in marked if stays(each)),
+        tuple(each for each in marked if not stays(each)),
+    )

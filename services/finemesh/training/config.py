@@ -1,0 +1,32 @@
+"""What the Training service can be told by its environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from finemesh.chassis.service import ServiceConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataprep:
+    """`FINEMESH_DATAPREP_ADDRESS`: host:port."""
+
+    address: str = "127.0.0.1:50051"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig(ServiceConfig):
+    """The common settings, and Training's own.
+
+    Attributes:
+        start_timeout_seconds: how long a cluster may take to take an attempt up.
+        cancel_grace_seconds: how long a cancelled job may take to save its state.
+        restart_delay_seconds: back-off before the first restart; it doubles with each, up to a minute.
+        cluster_live_seconds: how long after its last report a cluster gets work.
+    """
+
+    dataprep: Dataprep = field(default_factory=Dataprep)
+    start_timeout_seconds: float = 120.0
+    cancel_grace_seconds: float = 60.0
+    restart_delay_seconds: float = 1.0
+    cluster_live_seconds: float = 15.0

@@ -1,0 +1,171 @@
+"""What the use cases need of the world outside: a store, the datasets, the files of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from finemesh.core.attempts import Attempt, AttemptRef, Cluster
+from finemesh.core.names import Name
+from finemesh.training.checkpoints import Checkpoint, Retention
+from finemesh.training.domain import Step, TrainingJob
+from finemesh.training.placement import Claim
+
+
+class RequestKey(Protocol):
+    """What makes a create request the same as an earlier one."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class PageQuery(Protocol):
+    """Which page of a list is asked for; the fields are those of the list requests."""
+
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_token(self) -> str: ...
+    @property
+    def filter(self) -> str: ...
+    @property
+    def order_by(self) -> str: ...
+
+
+class View(Protocol):
+    """One consistent look at what the service keeps. Every query is bound to the project of its name."""
+
+    async def job(self, name: Name) -> TrainingJob:
+        """Raises NotFoundError, reason TRAINING_JOB_NOT_FOUND."""
+        ...
+
+    async def jobs(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
+        """One page, and the token of the next. Raises InvalidError naming what is wrong with the query."""
+        ...
+
+    async def checkpoints(self, name: Name) -> list[Checkpoint]:
+        """Those that are kept, oldest first."""
+        ...
+
+    async def checkpoint_page(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
+        """Those that are kept, latest first."""
+        ...
+
+    async def expired_by(self, name: Name, step: int) -> list[str]:
+        """URIs of the checkpoints that the commit of `step` let go."""
+        ...
+
+    async def unvalidated(self, now: datetime, limit: int) -> list[TrainingJob]:
+        """Jobs whose checks are due."""
+        ...
+
+    async def waiting(self, now: datetime, limit: int) -> list[TrainingJob]:
+        """Jobs that wait for a cluster: highest priority first, then oldest first."""
+        ...
+
+    async def clusters(self) -> list[Cluster]: ...
+
+    async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
+        """What the attempts hold that are live, or ended after their cluster's time in `since`."""
+        ...
+
+
+class Unit(View, Protocol):
+    """One transaction: jobs, checkpoints, attempts, events and commands change together or not at all."""
+
+    async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
+        """Note that `key` creates `name`; the name that an earlier request with this key created, if one did.
+
+        Raises AlreadyExistsError, reason REQUEST_ID_REUSED.
+        """
+        ...
+
+    async def add(self, job: TrainingJob) -> None:
+        """Raises AlreadyExistsError, reason TRAINING_JOB_EXISTS."""
+        ...
+
+    async def locked(self, name: Name) -> TrainingJob:
+        """The job, which nobody else changes until this transaction ends. Raises NotFoundError."""
+        ...
+
+    async def save(self, step: Step) -> TrainingJob:
+        """Store the job and publish the facts. Returns it with its new revision."""
+        ...
+
+    async def remove(self, name: Name) -> None:
+        """Delete the job and its checkpoints' rows."""
+        ...
+
+    async def retain(self, name: Name, retention: Retention, commit: int) -> None:
+        """Store what a commit at step `commit` keeps and lets go."""
+        ...
+
+    async def dispatch(self, name: Name, cluster: str) -> Attempt:
+        """Start the next attempt. Raises PreconditionError, reason ATTEMPT_LIVE."""
+        ...
+
+    async def request_cancel(self, name: Name) -> Attempt | None:
+        """Tell the live attempt to stop; None when nobody works on the job."""
+        ...
+
+    async def held(self, ref: AttemptRef) -> Attempt:
+        """The attempt, if it holds its lease under this fence. Raises FencedError."""
+        ...
+
+
+class Store(Protocol):
+    """Where the service keeps its jobs."""
+
+    def read(self) -> AbstractAsyncContextManager[View]: ...
+
+    def begin(self) -> AbstractAsyncContextManager[Unit]:
+        """A transaction; commits at the end of the block, rolls back on an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What matters of a dataset before it is trained on.
+
+    Attributes:
+        state: as DataPrep has it, e.g. `SUCCEEDED`.
+        canonical: whether it is in the form that training reads.
+        split_rows: rows per split.
+        inputs, quarantined: rows that entered the stage that made it, and those of them that were set aside.
+        makes_conversations: whether that stage wrote conversations.
+        parent: the dataset it was made of; empty for an import.
+    """
+
+    name: str
+    state: str
+    canonical: bool
+    split_rows: Mapping[str, int]
+    inputs: int
+    quarantined: int
+    makes_conversations: bool
+    parent: str
+
+
+class Datasets(Protocol):
+    """DataPrep, as Training sees it."""
+
+    async def describe(self, name: str) -> DatasetFacts:
+        """Raises NotFoundError; UnavailableError when DataPrep is away."""
+        ...
+
+
+class Files(Protocol):
+    """The files of jobs on the object store."""
+
+    async def delete(self, uri: str) -> None:
+        """Delete everything under a prefix `s3://bucket/prefix`. Raises UnavailableError."""
+        ...

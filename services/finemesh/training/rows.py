@@ -1,0 +1,111 @@
+"""Jobs and checkpoints between values and rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import RowMapping
+
+from finemesh.core.attempts import ResumeCertificate, Worker
+from finemesh.core.errors import ErrorRecord
+from finemesh.core.names import Name
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.states import TrainingJobState
+from finemesh.training.checkpoints import Checkpoint
+from finemesh.training.domain import TrainingJob
+
+
+def job_values(job: TrainingJob) -> dict[str, Any]:
+    """The columns of a job's row; its latest checkpoint has a row of its own."""
+    return {
+        "project": job.name.project,
+        "id": job.name.id,
+        "name": str(job.name),
+        "display_name": job.display_name,
+        "labels": dict(job.labels),
+        "spec": job.spec.to_dict(),
+        "run": job.run,
+        "output_uri": job.output_uri,
+        "dataset_uri": job.dataset_uri,
+        "priority": job.priority,
+        "max_restarts": job.max_restarts,
+        "state": job.state,
+        "fraction": job.fraction,
+        "message": job.message,
+        "report_time": job.report_time,
+        "step": job.step,
+        "total_steps": job.total_steps,
+        "attempt": job.attempt,
+        "restarts": job.restarts,
+        "not_before": job.not_before,
+        "worker": asdict(job.worker) if job.worker else None,
+        "heartbeat_time": job.heartbeat_time,
+        "lease_expire_time": job.lease_expire_time,
+        "resume_certificates": [asdict(each) for each in job.resume_certificates],
+        "row_usage": dict(job.row_usage),
+        "peak_memory_bytes": job.peak_memory_bytes,
+        "error": asdict(job.error) if job.error else None,
+        "create_time": job.create_time,
+        "start_time": job.start_time,
+        "end_time": job.end_time,
+        "update_time": job.update_time,
+        "revision": job.revision,
+    }
+
+
+def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
+    """The job in a row of `training_jobs`, with its latest checkpoint."""
+    worker = row["worker"]
+    return TrainingJob(
+        name=Name(row["project"], "trainingJobs", row["id"]),
+        spec=FineTuneSpec.from_dict(row["spec"]),
+        state=TrainingJobState(row["state"]),
+        worker=Worker(worker["cluster"], worker["node_id"], tuple(worker["pids"]), tuple(worker["gpu_ids"]))
+        if worker
+        else None,
+        latest_checkpoint=latest,
+        resume_certificates=tuple(ResumeCertificate(**each) for each in row["resume_certificates"]),
+        error=ErrorRecord(**row["error"]) if row["error"] else None,
+        **{name: row[name] for name in _PLAIN},
+    )
+
+
+# Columns that are fields of the same name and type.
+_PLAIN: Final = (
+    *("display_name", "labels", "run", "output_uri", "dataset_uri", "priority", "max_restarts"),
+    *("fraction", "message", "report_time", "step", "total_steps", "attempt", "restarts", "not_before"),
+    *("heartbeat_time", "lease_expire_time", "row_usage", "peak_memory_bytes"),
+    *("create_time", "start_time", "end_time", "update_time", "revision"),
+)
+
+
+def checkpoint_values(name: Name, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The columns of a checkpoint's row."""
+    return {
+        **asdict(checkpoint),
+        "project": name.project,
+        "job_id": name.id,
+        # JSON has no infinity and no NaN, and PostgreSQL insists on JSON.
+        "metrics": {
+            key: value if math.isfinite(value) else str(value) for key, value in checkpoint.metrics.items()
+        },
+    }
+
+
+def checkpoint_of(row: RowMapping) -> Checkpoint:
+    """The checkpoint in a row of `checkpoints`."""
+    metrics: Mapping[str, float | str] = row["metrics"]
+    return Checkpoint(
+        step=row["step"],
+        uri=row["uri"],
+        manifest_sha256=row["manifest_sha256"],
+        size_bytes=row["size_bytes"],
+        attempt=row["attempt"],
+        create_time=row["create_time"],
+        metrics={key: float(value) for key, value in metrics.items()},
+        sample_hash=row["sample_hash"],
+        best=row["best"],
+    )

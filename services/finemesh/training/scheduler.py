@@ -1,0 +1,164 @@
+"""What the service does on its own: checking new jobs, and giving those that wait to clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from finemesh.core.clock import Clock
+from finemesh.core.errors import ErrorRecord, FinemeshError, PreconditionError
+from finemesh.core.names import Name, parse_name
+from finemesh.core.states import TrainingJobState as State
+from finemesh.training import domain
+from finemesh.training.admission import examine
+from finemesh.training.domain import Step, TrainingJob
+from finemesh.training.placement import Demand, Plan, plan
+from finemesh.training.ports import Datasets, Store
+from finemesh.training.service import Layout
+
+log: Final = structlog.get_logger(__name__)
+
+BATCH_SIZE: Final = 100
+_CHECKS_AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Times of the scheduler, in seconds.
+
+    Attributes:
+        interval_seconds: how often clusters and back-offs are looked at without being woken.
+        live_seconds: how long after its last report a cluster gets work.
+        retry_seconds: how long after DataPrep gave no answer a job is checked again.
+    """
+
+    interval_seconds: float = 0.5
+    live_seconds: float = 15.0
+    retry_seconds: float = 2.0
+
+
+class Scheduler:
+    """Two loops: admission asks DataPrep, placement decides from SQL alone. Neither waits for the other."""
+
+    def __init__(
+        self, store: Store, datasets: Datasets, layout: Layout, settings: SchedulerSettings, clock: Clock
+    ) -> None:
+        self._store = store
+        self._datasets = datasets
+        self._layout = layout
+        self._settings = settings
+        self._clock = clock
+
+    async def run_admission(self, woken: asyncio.Event) -> None:
+        """Check new jobs until cancelled."""
+        await self._repeat(self.admit, woken)
+
+    async def run_placement(self, woken: asyncio.Event) -> None:
+        """Give waiting jobs to clusters until cancelled."""
+        await self._repeat(self.place, woken)
+
+    async def _repeat(self, work: Callable[[], Awaitable[int]], woken: asyncio.Event) -> None:
+        while True:
+            woken.clear()  # before looking: what changes meanwhile is seen in the next round
+            try:
+                await work()
+            except FinemeshError as error:
+                log.warning("scheduler_failed", reason=error.reason, error=error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.interval_seconds):
+                    await woken.wait()
+
+    # Admission
+
+    async def require_admissible(self, job: TrainingJob) -> None:
+        """Raises PreconditionError for a job that would be refused, UnavailableError without DataPrep."""
+        refusal = await examine(self._datasets, job.spec)
+        if refusal is not None:
+            raise PreconditionError(refusal.message, reason=refusal.reason, metadata=refusal.metadata)
+
+    async def admit(self) -> int:
+        """Check the jobs whose checks are due. Returns how many there were."""
+        async with self._store.read() as view:
+            jobs = await view.unvalidated(self._clock.now(), BATCH_SIZE)
+        slots = asyncio.Semaphore(_CHECKS_AT_ONCE)
+
+        async def check(job: TrainingJob) -> None:
+            async with slots:
+                try:
+                    await self._check(job)
+                except Exception:  # one job in trouble must not keep the others waiting
+                    log.exception("admission_failed", job=str(job.name))
+
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(check(job))
+        return len(jobs)
+
+    async def _check(self, job: TrainingJob) -> None:
+        refusal: ErrorRecord | None = None
+        away: FinemeshError | None = None
+        try:
+            refusal = await examine(self._datasets, job.spec)
+        except FinemeshError as error:
+            away = error
+        async with self._store.begin() as unit:
+            current = await unit.locked(job.name)
+            if current.state is State.VALIDATING:  # not cancelled meanwhile
+                await unit.save(self._verdict(current, refusal, away))
+
+    def _verdict(self, job: TrainingJob, refusal: ErrorRecord | None, away: FinemeshError | None) -> Step:
+        now = self._clock.now()
+        if away is not None:
+            again = now + timedelta(seconds=self._settings.retry_seconds)
+            why = f"waiting for DataPrep, which could not describe {job.spec.dataset}: {away.message}"
+            return domain.postponed(job, why, again, now)
+        if refusal is not None:
+            log.info("job_refused", job=str(job.name), reason=refusal.reason)
+            return domain.refused(job, refusal, now)
+        return domain.validated(job, self._layout.uri(parse_name(job.spec.dataset, "datasets")), now)
+
+    # Placement
+
+    async def place(self) -> int:
+        """Start every waiting job that has its turn and its room. Returns how many started."""
+        now = self._clock.now()
+        async with self._store.read() as view:
+            waiting = await view.waiting(now, BATCH_SIZE)
+            if not waiting:
+                return 0
+            oldest = now - timedelta(seconds=self._settings.live_seconds)
+            live = [c for c in await view.clusters() if c.last_seen_time >= oldest and c.capacity.nodes > 0]
+            claims = await view.claims({cluster.id: cluster.last_seen_time for cluster in live})
+        demands = [Demand(str(job.name), job.spec.resources) for job in waiting]
+        decided = plan(demands, live, claims)
+        started = 0
+        for job in waiting:
+            try:
+                started += await self._carry_out(job.name, decided)
+            except Exception:
+                log.exception("placement_failed", job=str(job.name))
+        return started
+
+    async def _carry_out(self, name: Name, decided: Plan) -> bool:
+        cluster = decided.placed.get(str(name))
+        async with self._store.begin() as unit:
+            job = await unit.locked(name)
+            if job.state not in {State.QUEUED, State.STARTING} or (
+                job.not_before and job.not_before > self._clock.now()
+            ):
+                return False  # cancelled or started since it was read
+            if cluster is None:
+                why = decided.blocked[str(name)]
+                if job.message != why:
+                    await unit.save(Step(replace(job, message=why, update_time=self._clock.now())))
+                return False
+            attempt = await unit.dispatch(name, cluster)
+            await unit.save(domain.dispatched(job, attempt, self._clock.now()))
+        log.info("job_dispatched", job=str(name), attempt=attempt.number, cluster=cluster)
+        return True

@@ -1,0 +1,199 @@
+"""The use cases of the Training service: one method per RPC, one per thing that clusters report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from finemesh.core.attempts import Attempt, AttemptRef, Completion, Outcome, RestartPolicy, WorkReport
+from finemesh.core.clock import Clock
+from finemesh.core.errors import ErrorRecord, PreconditionError
+from finemesh.core.names import Name, parse_name
+from finemesh.core.states import TrainingJobState as State
+from finemesh.training import domain
+from finemesh.training.checkpoints import Checkpoint, check, find_repeat, retain
+from finemesh.training.domain import Step, TrainingJob, TrainingResult
+from finemesh.training.ports import Files, PageQuery, RequestKey, Store, Unit
+
+log: Final = structlog.get_logger(__name__)
+
+_STOPPED: Final = ErrorRecord("UNAVAILABLE", "ATTEMPT_STOPPED", "the attempt stopped without being told to")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are on the object store: `s3://{bucket}/projects/{project}/{collection}/{id}`."""
+
+    bucket: str
+
+    def uri(self, name: Name) -> str:
+        """Prefix of everything that belongs to a resource."""
+        return f"s3://{self.bucket}/{name}"
+
+
+class TrainingService:
+    """Jobs from their submission to their end. Who runs when and where is the scheduler's."""
+
+    def __init__(
+        self, store: Store, files: Files, layout: Layout, policy: RestartPolicy, clock: Clock
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._layout = layout
+        self._policy = policy
+        self._clock = clock
+
+    def draft(self, job: TrainingJob) -> TrainingJob:
+        """`job` as it would be accepted now, in its first state."""
+        now = self._clock.now()
+        run = Name(job.name.project, "runs", job.name.id)
+        return replace(
+            job, run=str(run), output_uri=self._layout.uri(job.name), create_time=now, update_time=now
+        )
+
+    async def create(self, job: TrainingJob, key: RequestKey | None) -> TrainingJob:
+        """Accept a job; or return the one that the same request made before.
+
+        Raises AlreadyExistsError: TRAINING_JOB_EXISTS or REQUEST_ID_REUSED.
+        """
+        job = self.draft(job)
+        async with self._store.begin() as unit:
+            earlier = await unit.claim(key, job.name)
+            if earlier is not None:
+                return await unit.job(earlier)
+            await unit.add(job)
+        log.info("job_accepted", job=str(job.name))
+        return job
+
+    async def get(self, name: Name) -> TrainingJob:
+        """Raises NotFoundError."""
+        async with self._store.read() as view:
+            return await view.job(name)
+
+    async def list(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
+        """One page of a project's jobs, and the token of the next."""
+        async with self._store.read() as view:
+            return await view.jobs(project, query)
+
+    async def cancel(self, name: Name) -> TrainingJob:
+        """Ask a job to stop; again changes nothing. Raises PreconditionError for a job that has ended."""
+        async with self._store.begin() as unit:
+            job = await unit.locked(name)
+            if job.state in {State.CANCELLING, State.CANCELLED}:
+                return job
+            if job.terminal:
+                raise PreconditionError(
+                    f"{name} has {job.state} already: there is nothing to cancel",
+                    reason="TRAINING_JOB_ENDED",
+                    metadata={"training_job": str(name), "state": job.state},
+                )
+            at_work = await unit.request_cancel(name) is not None
+            return await unit.save(domain.cancel_asked(job, self._clock.now(), at_work=at_work))
+
+    async def delete(self, name: Name) -> None:
+        """Delete a job that has ended, with its files. Raises PreconditionError, reason TRAINING_JOB_LIVE."""
+        job = await self.get(name)
+        if not job.terminal:
+            raise PreconditionError(
+                f"{name} is {job.state}: cancel it and wait for its end, then delete it",
+                reason="TRAINING_JOB_LIVE",
+                metadata={"training_job": str(name), "state": job.state},
+            )
+        # Files first: whatever fails in between, the job is still there to be deleted again.
+        await self._files.delete(job.output_uri)
+        async with self._store.begin() as unit:
+            await unit.remove(name)
+
+    async def list_checkpoints(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
+        """One page of the checkpoints that are kept, latest first, and the token of the next."""
+        async with self._store.read() as view:
+            await view.job(name)
+            return await view.checkpoint_page(name, query)
+
+    async def commit_checkpoint(self, ref: AttemptRef, checkpoint: Checkpoint) -> list[str]:
+        """Let an uploaded checkpoint count.
+
+        Returns:
+            URIs of the checkpoints that are no longer kept.
+
+        Raises:
+            FencedError: the attempt does not hold the job's lease.
+            InvalidError: it cannot be a checkpoint of this job.
+            PreconditionError: STEP_COMMITTED or STALE_CHECKPOINT.
+        """
+        name = parse_name(ref.resource, "trainingJobs")
+        async with self._store.begin() as unit:
+            job = await unit.locked(name)
+            await unit.held(ref)
+            check(checkpoint, job.output_uri)
+            committed = await unit.checkpoints(name)
+            repeated = find_repeat(committed, checkpoint)
+            if repeated is None:
+                now = self._clock.now()
+                new = replace(checkpoint, create_time=now)
+                retention = retain(committed, new, job.spec.checkpoint)
+                await unit.retain(name, retention, checkpoint.step)
+                marked = next(each for each in retention.kept if each.step == checkpoint.step)
+                await unit.save(domain.committed(job, marked, now))
+            return await unit.expired_by(name, checkpoint.step)
+
+    # What clusters report, each in the transaction of the attempt's own change.
+
+    async def take_report(self, unit: Unit, attempt: Attempt, report: WorkReport) -> None:
+        """An attempt renewed its lease."""
+        job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
+        await unit.save(domain.reported(job, attempt, report, self._clock.now()))
+
+    async def take_completion(
+        self, unit: Unit, attempt: Attempt, completion: Completion[TrainingResult]
+    ) -> None:
+        """An attempt ended and says how.
+
+        Raises PreconditionError, reason CHECKPOINT_NOT_COMMITTED: a success whose last step was not saved.
+        """
+        job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
+        now = self._clock.now()
+        if completion.result is not None:
+            _require_saved(job, completion.result)
+            step = domain.succeeded(job, completion.result, now)
+        elif job.state is State.CANCELLING:
+            step = domain.stopped(job, now, step=completion.step, error=completion.error)
+        else:
+            stopped_unasked = completion.outcome is Outcome.CANCELLED
+            step = domain.failed(
+                job,
+                completion.error or _STOPPED,
+                now,
+                final=completion.final and not stopped_unasked,
+                counts=True,
+                policy=self._policy,
+            )
+        await self._save_ended(unit, step)
+
+    async def take_loss(self, unit: Unit, attempt: Attempt) -> None:
+        """An attempt's lease ran out."""
+        job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
+        now, error = self._clock.now(), attempt.error or _STOPPED
+        if job.state is State.CANCELLING:
+            step = domain.stopped(job, now, error=error)
+        else:
+            counts = not attempt.never_started
+            step = domain.failed(job, error, now, final=False, counts=counts, policy=self._policy)
+        await self._save_ended(unit, step)
+
+    async def _save_ended(self, unit: Unit, step: Step) -> None:
+        job = await unit.save(step)
+        reason = job.error.reason if job.error else ""
+        log.info("attempt_ended", job=str(job.name), attempt=job.attempt, state=job.state, error=reason)
+
+
+def _require_saved(job: TrainingJob, result: TrainingResult) -> None:
+    saved = job.latest_checkpoint.step if job.latest_checkpoint else 0
+    if saved != result.step:
+        raise PreconditionError(
+            f"{job.name} ended at step {result.step}, but its last committed checkpoint is of step {saved}:"
+            " commit the last one first",
+            reason="CHECKPOINT_NOT_COMMITTED",
+        )

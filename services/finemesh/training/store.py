@@ -1,0 +1,260 @@
+"""The service's store on SQL: jobs and checkpoints; events, commands and attempts in the same transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import delete, exists, or_, select, tuple_, update
+
+from finemesh.chassis.attempts import AttemptQueue
+from finemesh.chassis.filtering import Field, Kind
+from finemesh.chassis.outbox import Outbox
+from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.requests import RequestKey as SqlRequestKey
+from finemesh.chassis.requests import Requests
+from finemesh.chassis.sql import Database, Tx
+from finemesh.chassis.telemetry import TraceContext, current_trace, span, trace_headers
+from finemesh.chassis.watch import Notifier
+from finemesh.core.attempts import Attempt, AttemptRef, AttemptState, Cluster
+from finemesh.core.errors import AlreadyExistsError, NotFoundError
+from finemesh.core.names import Name
+from finemesh.core.spec.finetune import Resources
+from finemesh.core.states import TRAINING_JOB
+from finemesh.core.states import TrainingJobState as State
+from finemesh.training.checkpoints import Checkpoint, Retention
+from finemesh.training.domain import Step, TrainingJob, TrainingResult
+from finemesh.training.events import event_of
+from finemesh.training.placement import Claim
+from finemesh.training.ports import PageQuery, RequestKey
+from finemesh.training.rows import checkpoint_of, checkpoint_values, job_of, job_values
+from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
+
+_LISTING: Final = Listing(
+    {
+        "name": Field(JOBS.c.name),
+        "state": Field(JOBS.c.state, Kind.ENUM, tuple(State)),
+        "priority": Field(JOBS.c.priority, Kind.NUMBER),
+        "display_name": Field(JOBS.c.display_name),
+        "create_time": Field(JOBS.c.create_time, Kind.TIME),
+        "update_time": Field(JOBS.c.update_time, Kind.TIME),
+    }
+)
+_CHECKPOINT_LISTING: Final = Listing(
+    {"step": Field(CHECKPOINTS.c.step, Kind.NUMBER)}, key="step", default_order="step desc"
+)
+_SCHEDULED: Final = TRAINING_JOB.terminal | {State.VALIDATING, State.QUEUED, State.STARTING}
+
+
+class SqlStore:
+    """Implements `ports.Store`. `on_change` is called after every commit that may let a job start."""
+
+    def __init__(
+        self,
+        db: Database,
+        outbox: Outbox,
+        queue: AttemptQueue[TrainingResult],
+        notifier: Notifier,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.db = db
+        self.outbox = outbox
+        self.queue = queue
+        self.notifier = notifier
+        self.on_change = on_change
+        self.requests = Requests(CHASSIS, outbox.clock)
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncGenerator[SqlUnit]:
+        async with self.db.read() as tx:
+            yield SqlUnit(self, tx)
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncGenerator[SqlUnit]:
+        async with self.db.begin() as tx:
+            yield SqlUnit(self, tx)
+
+
+class SqlUnit:
+    """Implements `ports.Unit` on an open transaction."""
+
+    def __init__(self, store: SqlStore, tx: Tx) -> None:
+        self._store = store
+        self._tx = tx
+
+    async def job(self, name: Name) -> TrainingJob:
+        row = await self._tx.row(select(JOBS).where(*_is(name)))
+        if row is None:
+            raise NotFoundError(
+                f"there is no {name}: list the jobs of its project to see which there are",
+                reason="TRAINING_JOB_NOT_FOUND",
+                metadata={"training_job": str(name)},
+            )
+        return job_of(row, (await self._latest([name])).get(name))
+
+    async def jobs(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
+        page = _LISTING.page(_page_request(query), scope=project)
+        rows = await self._tx.rows(page.apply(select(JOBS).where(JOBS.c.project == project)))
+        kept, token = page.split(rows)
+        return await self._jobs_of(kept), token
+
+    async def _jobs_of(self, rows: Any) -> list[TrainingJob]:
+        names = [Name(row["project"], "trainingJobs", row["id"]) for row in rows]
+        latest = await self._latest(names)
+        return [job_of(row, latest.get(name)) for row, name in zip(rows, names, strict=True)]
+
+    async def _latest(self, names: list[Name]) -> dict[Name, Checkpoint]:
+        """The latest checkpoint of each job that has one."""
+        table = CHECKPOINTS
+        keys = [(name.project, name.id) for name in names]
+        query = select(table).where(
+            tuple_(table.c.project, table.c.job_id).in_(keys), table.c.expired_by.is_(None)
+        )
+        rows = await self._tx.rows(query.order_by(table.c.step))
+        return {Name(row["project"], "trainingJobs", row["job_id"]): checkpoint_of(row) for row in rows}
+
+    async def checkpoints(self, name: Name) -> list[Checkpoint]:
+        rows = await self._tx.rows(_kept(name).order_by(CHECKPOINTS.c.step))
+        return [checkpoint_of(row) for row in rows]
+
+    async def checkpoint_page(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
+        page = _CHECKPOINT_LISTING.page(_page_request(query), scope=str(name))
+        rows, token = page.split(await self._tx.rows(page.apply(_kept(name))))
+        return [checkpoint_of(row) for row in rows], token
+
+    async def expired_by(self, name: Name, step: int) -> list[str]:
+        table = CHECKPOINTS
+        query = select(table.c.uri).where(
+            table.c.project == name.project, table.c.job_id == name.id, table.c.expired_by == step
+        )
+        return [row["uri"] for row in await self._tx.rows(query.order_by(table.c.step))]
+
+    async def unvalidated(self, now: datetime, limit: int) -> list[TrainingJob]:
+        due = select(JOBS).where(JOBS.c.state == State.VALIDATING, _due(now))
+        return await self._jobs_of(await self._tx.rows(due.order_by(JOBS.c.create_time).limit(limit)))
+
+    async def waiting(self, now: datetime, limit: int) -> list[TrainingJob]:
+        attempts = CHASSIS.attempts
+        at_work = exists().where(attempts.c.resource == JOBS.c.name, attempts.c.state != AttemptState.ENDED)
+        query = (
+            select(JOBS)
+            .where(JOBS.c.state.in_([State.QUEUED, State.STARTING]), _due(now), ~at_work)
+            .order_by(JOBS.c.priority.desc(), JOBS.c.create_time, JOBS.c.name)
+        )
+        return await self._jobs_of(await self._tx.rows(query.limit(limit)))
+
+    async def clusters(self) -> list[Cluster]:
+        return await self._store.queue.clusters(self._tx)
+
+    async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
+        attempts = CHASSIS.attempts
+        recent = [
+            (attempts.c.cluster == cluster) & (attempts.c.end_time > seen) for cluster, seen in since.items()
+        ]
+        held = or_(attempts.c.state != AttemptState.ENDED, *recent)
+        query = (
+            select(attempts.c.cluster, attempts.c.start_time, attempts.c.end_time, JOBS.c.spec)
+            .join(JOBS, JOBS.c.name == attempts.c.resource)
+            .where(held)
+        )
+        return [
+            Claim(
+                row["cluster"],
+                Resources(**row["spec"]["resources"]),
+                row["start_time"],
+                row["end_time"],
+            )
+            for row in await self._tx.rows(query)
+        ]
+
+    async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
+        if key is None:
+            return None
+        known = SqlRequestKey(key.project, key.method, key.request_id, key.fingerprint)
+        earlier = await self._store.requests.claim(self._tx, known, str(name))
+        return None if earlier is None else Name(name.project, name.collection, earlier.split("/")[3])
+
+    async def add(self, job: TrainingJob) -> None:
+        traceparent = trace_headers().get("traceparent", "")
+        if not await self._tx.insert_new(JOBS, **job_values(job), traceparent=traceparent):
+            raise AlreadyExistsError(
+                f"there is a {job.name} already: choose another training_job_id, or leave it empty",
+                reason="TRAINING_JOB_EXISTS",
+                metadata={"training_job": str(job.name)},
+            )
+        self._announce(job)
+
+    async def locked(self, name: Name) -> TrainingJob:
+        await self._tx.lock(str(name))
+        return await self.job(name)
+
+    async def save(self, step: Step) -> TrainingJob:
+        job = replace(step.job, revision=step.job.revision + 1)
+        await self._tx.execute(update(JOBS).where(*_is(job.name)).values(job_values(job)))
+        if step.facts:
+            with await self._trace(job.name):
+                for fact in step.facts:
+                    await self._store.outbox.append(self._tx, event_of(job, fact))
+        self._announce(job)
+        return job
+
+    async def _trace(self, name: Name) -> contextlib.AbstractContextManager[object]:
+        """The current trace, or else that of the request which created the job."""
+        if current_trace() is not None:
+            return contextlib.nullcontext()
+        traceparent = await self._tx.scalar(select(JOBS.c.traceparent).where(*_is(name)))
+        return span(TraceContext.parse(traceparent or ""))
+
+    def _announce(self, job: TrainingJob) -> None:
+        name = str(job.name)
+        self._tx.after_commit(lambda: self._store.notifier.notify(name))
+        if job.state in _SCHEDULED:
+            self._tx.after_commit(self._store.on_change)
+
+    async def remove(self, name: Name) -> None:
+        await self._tx.execute(delete(JOBS).where(*_is(name)))
+        self._tx.after_commit(lambda: self._store.notifier.notify(str(name)))
+
+    async def retain(self, name: Name, retention: Retention, commit: int) -> None:
+        for checkpoint in (*retention.kept, *retention.expired):
+            expired_by = commit if checkpoint in retention.expired else None
+            values = checkpoint_values(name, checkpoint) | {"expired_by": expired_by}
+            if not await self._tx.insert_new(CHECKPOINTS, **values):
+                await self._tx.execute(
+                    update(CHECKPOINTS)
+                    .where(*_of(name), CHECKPOINTS.c.step == checkpoint.step)
+                    .values(best=checkpoint.best, expired_by=expired_by)
+                )
+
+    async def dispatch(self, name: Name, cluster: str) -> Attempt:
+        with await self._trace(name):
+            return await self._store.queue.dispatch(self._tx, str(name), cluster)
+
+    async def request_cancel(self, name: Name) -> Attempt | None:
+        return await self._store.queue.request_cancel(self._tx, str(name))
+
+    async def held(self, ref: AttemptRef) -> Attempt:
+        return await self._store.queue.held(self._tx, ref)
+
+
+def _is(name: Name) -> tuple[Any, Any]:
+    return JOBS.c.project == name.project, JOBS.c.id == name.id
+
+
+def _of(name: Name) -> tuple[Any, Any]:
+    return CHECKPOINTS.c.project == name.project, CHECKPOINTS.c.job_id == name.id
+
+
+def _kept(name: Name) -> Any:
+    return select(CHECKPOINTS).where(*_of(name), CHECKPOINTS.c.expired_by.is_(None))
+
+
+def _due(now: datetime) -> Any:
+    return or_(JOBS.c.not_before.is_(None), JOBS.c.not_before <= now)
+
+
+def _page_request(query: PageQuery) -> PageRequest:
+    return PageRequest(query.page_size, query.page_token, query.filter, query.order_by)

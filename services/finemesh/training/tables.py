@@ -1,0 +1,89 @@
+"""The tables of the Training service, as its newest migration leaves them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from finemesh.chassis.sql import UtcDateTime
+from finemesh.chassis.tables import chassis_tables
+
+METADATA: Final = MetaData()
+CHASSIS: Final = chassis_tables(METADATA)
+
+JOBS: Final = Table(
+    "training_jobs",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("id", String(63), primary_key=True),
+    Column("name", String(512), nullable=False, unique=True),
+    Column("display_name", String(200), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("run", String(512), nullable=False),
+    Column("output_uri", Text, nullable=False),
+    Column("dataset_uri", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("max_restarts", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("fraction", Float, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("report_time", UtcDateTime),
+    Column("step", BigInteger, nullable=False),
+    Column("total_steps", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("not_before", UtcDateTime),
+    Column("worker", JSON(none_as_null=True)),
+    Column("heartbeat_time", UtcDateTime),
+    Column("lease_expire_time", UtcDateTime),
+    Column("resume_certificates", JSON, nullable=False),
+    Column("row_usage", JSON, nullable=False),
+    Column("peak_memory_bytes", BigInteger, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("start_time", UtcDateTime),
+    Column("end_time", UtcDateTime),
+    Column("update_time", UtcDateTime, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    # Trace of the request that created it: what is done for the job later belongs there too.
+    Column("traceparent", String(64), nullable=False),
+    Index("ix_training_jobs_project_create", "project", "create_time"),
+    Index("ix_training_jobs_state_priority", "state", "priority", "create_time"),
+)
+
+CHECKPOINTS: Final = Table(
+    "checkpoints",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("job_id", String(63), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("uri", Text, nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("sample_hash", String(128), nullable=False),
+    Column("best", Boolean, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    # The step whose commit let it go; null while it is kept. The row stays: a repeated commit gets the same
+    # answer.
+    Column("expired_by", BigInteger),
+    ForeignKeyConstraint(
+        ["project", "job_id"], ["training_jobs.project", "training_jobs.id"], ondelete="CASCADE"
+    ),
+)
