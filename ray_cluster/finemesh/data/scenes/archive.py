@@ -22,7 +22,7 @@ from finemesh.data.scenes.film import HEIGHT_PX, WIDTH_PX, film
 from finemesh.data.scenes.fruit import KINDS
 
 _EPOCH: Final = (2026, 1, 1, 0, 0, 0)
-_CAST_SIZES: Final = (3, 4, 5)
+_CAST_SIZES: Final = (4, 5, 5, 4, 5, 3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,12 @@ class Kind:
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "tomato": Kind(3, 0.88, 0.86, 1.12, 1.0, 0.85, 0.03, "calyx"),
-    "lemon": Kind(53, 0.82, 0.98, 1.34, 0.92, 0.45, 0.07, "tips"),
+    "tomato": Kind(0, 0.90, 0.82, 1.12, 1.0, 0.85, 0.03, "calyx"),
+    "lemon": Kind(56, 0.80, 0.98, 1.34, 0.92, 0.45, 0.07, "tips"),
     "lime": Kind(98, 0.78, 0.66, 1.14, 0.84, 0.5, 0.06, "stem"),
     "blueberry": Kind(224, 0.62, 0.66, 1.06, 0.74, 0.25, 0.08, "star"),
-    "orange": Kind(27, 0.94, 0.98, 1.02, 1.08, 0.4, 0.09, "leaf"),
-    "plum": Kind(292, 0.6, 0.52, 0.94, 0.96, 0.6, 0.05, "cleft"),
+    "orange": Kind(31, 0.95, 1.0, 1.02, 1.08, 0.4, 0.09, "leaf"),
+    "plum": Kind(284, 0.62, 0.54, 0.94, 0.96, 0.6, 0.05, "cleft"),
 }
 _LEAF_RGB: Final = np.array([0.25, 0.45, 0.14], dtype=np.float32)
 
@@ -68,7 +68,7 @@ class Light:
 def draw_look(random: np.random.Generator, name: str) -> Look:
     """A fruit of the named class with its own hue, size and marks."""
     kind = KINDS[name]
-    hue = (kind.hue_degrees + random.uniform(-6, 6)) / 360 % 1
+    hue = (kind.hue_degrees + random.uniform(-5, 5)) / 360 % 1
     saturation = float(np.clip(kind.saturation * random.uniform(0.88, 1.08), 0, 1))
     value = float(np.clip(kind.value * random.uniform(0.86, 1.12), 0, 1))
     skin = random.normal(0, kind.skin, (96, 96)).astype(np.float32)
