@@ -14,14 +14,12 @@ name.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,13 +28,10 @@ from safetensors.torch import load_file, save_file
 from finemesh.core.errors import NotFoundError, PreconditionError
 from finemesh.core.spec.finetune import Lora
 from finemesh.finetune.hooks import Certificate, CheckpointInfo
+from finemesh.finetune.manifests import MANIFEST, read_manifest, sync, write_manifest, wrong_files
 from finemesh.finetune.models import ADAPTER_NAME, Model
 from finemesh.finetune.optimizer import optimizer_tensors, restore_optimizer
 from finemesh.finetune.order import EMPTY_HASH
-
-MANIFEST: Final = "manifest.json"
-_FORMAT_VERSION: Final = 1
-_HASH_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -86,7 +81,7 @@ def save_checkpoint(
     digest = write_manifest(partial, {"step": state.step, "certificate": asdict(state.certificate)})
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    _sync(root)
+    sync(root)
     return CheckpointInfo(final, state.step, dict(state.metrics), digest, state.certificate)
 
 
@@ -97,11 +92,25 @@ def read_state(checkpoint: Path) -> TrainState:
         NotFoundError: CHECKPOINT_NOT_FOUND.
         PreconditionError: CHECKPOINT_CORRUPT.
     """
-    verify_manifest(checkpoint)
+    verify_checkpoint(checkpoint)
     try:
         return TrainState(**json.loads((checkpoint / "state.json").read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"state.json does not read: {error}") from error
+
+
+def verify_checkpoint(checkpoint: Path) -> None:
+    """Check every file of a checkpoint against its manifest. Raises what `read_state` raises."""
+    try:
+        manifest = read_manifest(checkpoint)
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{checkpoint} has no {MANIFEST}: it is not a finished checkpoint", reason="CHECKPOINT_NOT_FOUND"
+        ) from error
+    except ValueError as error:
+        raise _corrupt(checkpoint, str(error), MANIFEST) from error
+    for name, what in wrong_files(checkpoint, manifest):
+        raise _corrupt(checkpoint, f"{name} {what}", name)
 
 
 def load_weights(checkpoint: Path, model: Model) -> None:
@@ -155,60 +164,6 @@ def discard(root: Path, keep: Iterable[int]) -> None:
         shutil.rmtree(partial)
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> str:
-    """Write manifest.json over every other file of `folder`, synced to disk. Returns its SHA-256 in hex."""
-    files: list[dict[str, object]] = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
-        _sync(path)
-        files.append(
-            {
-                "path": path.relative_to(folder).as_posix(),
-                "bytes": path.stat().st_size,
-                "sha256": file_digest(path),
-            }
-        )
-    content = json.dumps({"version": _FORMAT_VERSION, **facts, "files": files}, indent=1).encode()
-    partial = folder / f".{MANIFEST}"
-    partial.write_bytes(content)
-    _sync(partial)
-    partial.replace(folder / MANIFEST)
-    return hashlib.sha256(content).hexdigest()
-
-
-def verify_manifest(folder: Path) -> dict[str, Any]:
-    """Check every file of `folder` against its manifest and return that.
-
-    Raises:
-        NotFoundError: CHECKPOINT_NOT_FOUND.
-        PreconditionError: CHECKPOINT_CORRUPT, with the file's name as metadata `file`.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        files = [(str(each["path"]), int(each["bytes"]), str(each["sha256"])) for each in manifest["files"]]
-    except OSError as error:
-        raise NotFoundError(
-            f"{folder} has no manifest.json: it is not a finished checkpoint", reason="CHECKPOINT_NOT_FOUND"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _corrupt(folder, f"manifest.json does not read: {error}", MANIFEST) from error
-    for name, size, sha256 in files:
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            raise _corrupt(folder, f"{name} is missing", name)
-        if path.stat().st_size != size or file_digest(path) != sha256:
-            raise _corrupt(folder, f"{name} has other bytes than its manifest says", name)
-    return manifest
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _save_weights(model: Model, folder: Path) -> None:
     if isinstance(model.spec.method, Lora):
         from peft import get_peft_model_state_dict
@@ -236,15 +191,6 @@ def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
-
-
-def _sync(path: Path) -> None:
-    """Ask the operating system to put a file or folder on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _corrupt(folder: Path, what: str, file: str = "") -> PreconditionError:

@@ -115,16 +115,21 @@ class Encoder:
             PreconditionError: SPLIT_EMPTY.
             InvalidError: ROW_TOO_LONG under the policy RAISE; PLACEHOLDER_MISMATCH; what `render` raises.
         """
-        encoded = EncodedSplit([], Pictures(dataset, self.processor), [], 0)
         rows = read_rows(dataset, split)
-        for chunk in _chunks(islice(rows, limit) if limit else rows):
-            self._encode_chunk(chunk, encoded)
+        encoded = self.encode_rows(dataset, islice(rows, limit) if limit else rows)
         if not encoded.entries:
             raise PreconditionError(
                 f"the dataset has no rows in the split {split!r}: split it first, or name another split in "
                 "the spec",
                 reason="SPLIT_EMPTY",
             )
+        return encoded
+
+    def encode_rows(self, dataset: Path, rows: Iterable[Row]) -> EncodedSplit:
+        """Encode rows of `dataset`. Raises what `encode` raises of them."""
+        encoded = EncodedSplit([], Pictures(dataset, self.processor), [], 0)
+        for chunk in _chunks(rows):
+            self._encode_chunk(chunk, encoded)
         return encoded
 
     def _encode_chunk(self, rows: list[Row], encoded: EncodedSplit) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def evaluate_test(
     """The final test: metrics with 95% intervals, baselines if the spec asks for them, items under `folder`.
 
     Baselines, on the same items: the untrained model; for closed tasks the most frequent answer of the
-    training split; for vision tasks the trained model shown the mean colour in place of every picture.
+    training split (`majority`) and the answer that is right most often here (`constant`, the most that a
+    model blind to its input can reach when every question is the same); for vision tasks the trained model
+    shown the mean colour in place of every picture (`blanked`).
     """
     seed = model.spec.optimization.seed
     samples, load = encoded.samples, encoded.pictures.load
@@ -54,10 +57,9 @@ def evaluate_test(
     _write_items(folder / "test_untrained.jsonl", scores)
     metrics |= report(scores, "untrained_")
     if answers:
-        majority = [
-            split is not None and split[1] == answers.majority for split in map(split_answer, samples)
-        ]
-        metrics["test/majority_accuracy"] = sum(majority) / len(samples)
+        expected = Counter(split[1] for sample in samples if (split := split_answer(sample)))
+        metrics["test/majority_accuracy"] = expected[answers.majority] / len(samples)
+        metrics["test/constant_accuracy"] = max(expected[each] for each in answers.answers) / len(samples)
     if model.spec.task is Task.VISION_LANGUAGE:
         scores = score(model, samples, load, answers, blank=True)
         _write_items(folder / "test_blanked.jsonl", scores)

@@ -324,7 +324,7 @@ def _test(run: _Run, resume_from: Path | None) -> int | None:
         homes = [run.checkpoints] + ([resume_from.parent] if resume_from else [])
         found = [folder for home in homes if (folder := checkpoints.checkpoint_folder(home, best)).is_dir()]
         if found:
-            checkpoints.verify_manifest(found[0])
+            checkpoints.verify_checkpoint(found[0])
             checkpoints.load_weights(found[0], run.model)
             tested = best
     metrics = evaluate_test(

@@ -99,9 +99,8 @@ def load_model(spec: FineTuneSpec, base_model: Path) -> Model:
     family = family_of(base_model, spec.task)
     module = _load_module(base_model, family, spec)
     processor = _load_processor(base_model, family)
-    torch.manual_seed(
-        spec.optimization.seed
-    )  # the adapters' first weights are drawn on the CPU, for any device
+    # The adapters' first weights are drawn on the CPU, so that they are the same on any device.
+    torch.manual_seed(spec.optimization.seed)
     if isinstance(spec.method, Lora):
         module = _add_adapter(module, family, spec, spec.method)
     else:
@@ -118,8 +117,8 @@ def _device(spec: FineTuneSpec) -> torch.device:
     if not torch.cuda.is_available():
         raise PreconditionError(
             f"the spec claims {spec.resources.gpus} GPU and this machine shows none: set spec.resources.gpus "
-            "to 0, or run "
-            "where there is one",
+            "to 0, "
+            "or run where there is one",
             reason="NO_ACCELERATOR",
         )
     return torch.device("cuda")
