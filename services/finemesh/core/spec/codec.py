@@ -35,7 +35,8 @@ def encode(value: Any, annotation: Any = None) -> Any:
         return value.value
     if isinstance(value, tuple):
         return [encode(item) for item in cast("tuple[Any, ...]", value)]
-    return float(value) if annotation is float else value
+    # 3 becomes 3.0 and -0.0 becomes 0.0: values that compare equal write the same.
+    return float(value) + 0.0 if annotation is float else value
 
 
 def decode(cls: type[T], value: object, path: str) -> T:

@@ -1,0 +1,198 @@
+"""Rows to tokens: what carries loss, what the policies do, and that the ledger names every row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.core.spec.finetune import OverLength, Sequence, Task
+from finemesh.core.spec.ledger import Disposition
+from finemesh.finetune.chat import render
+from finemesh.finetune.encoding import EncodedSplit, Encoder
+from finemesh.finetune.families import family_of
+from finemesh.finetune.rows import read_image
+
+from tests.support.conversations import (
+    QUESTION,
+    colour_rows,
+    message,
+    picture,
+    row,
+    text_rows,
+    tiny_model,
+    write_dataset,
+)
+
+TURNS = (message("user", "<picture>", QUESTION), message("assistant", "red"))
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("llava"), "llava")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("llama"), "llama")
+
+
+def encoder_of(base: Path, sequence: Sequence | None = None) -> Encoder:
+    from transformers import AutoConfig
+
+    task = Task.VISION_LANGUAGE if (base / "processor_config.json").exists() else Task.LANGUAGE
+    family = family_of(base, task)
+    assert family.load_processor
+    config = AutoConfig.from_pretrained(base)
+    return Encoder(family, family.load_processor(base), config, sequence or Sequence())
+
+
+def encode(encoder: Encoder, folder: Path, rows: list[dict[str, Any]]) -> EncodedSplit:
+    return encoder.encode(write_dataset(folder / "dataset", rows, shards=1), "train")
+
+
+def red() -> bytes:
+    return picture("red", np.random.default_rng(0))
+
+
+def test_only_what_the_assistant_says_carries_loss(llama: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(llama)
+    [sample] = encode(encoder, tmp_path, list(text_rows({"train": 1}))).samples
+    spoken = encoder.tokenizer.decode(sample.input_ids_T[sample.loss_T])
+    silent = encoder.tokenizer.decode(sample.input_ids_T[~sample.loss_T])
+    [turns] = [each["messages"] for each in text_rows({"train": 1})]
+    said, first = (turns[turn]["content"][0]["text"] for turn in (1, 3))
+    assert spoken == f"{said}</s>{first}</s>"
+    assert silent == f"<s><|user|>say {said}<|assistant|><|user|>and the first?<|assistant|>"
+
+
+def test_placeholders_are_expanded_and_shift_the_words_after_them(llava: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(llava)
+    turns = [
+        message("user", "Look."),
+        message("assistant", "green"),
+        message("user", "<picture>", QUESTION),
+        message("assistant", "red"),
+    ]
+    [sample] = encode(encoder, tmp_path, [row("a", "train", turns, red())]).samples
+    assert (sample.input_ids_T == encoder.processor.image_token_id).sum() == 49  # (112 px / 16 px) squared
+    assert encoder.tokenizer.decode(sample.input_ids_T[sample.loss_T]) == "green</s>red</s>"
+
+
+def test_templates_without_marks_give_the_same_spans(llama: Path) -> None:
+    """A template with `{% generation %}` and the same one without are read alike."""
+    tokenizer = encoder_of(llama).processor
+    turns = next(iter(text_rows({"train": 1})))["messages"]
+    marked = render(tokenizer, turns, parts=False)
+    tokenizer.chat_template = tokenizer.chat_template.replace("{%- generation -%}", "").replace(
+        "{%- endgeneration -%}", ""
+    )
+    assert render(tokenizer, turns, parts=False) == marked
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(llama: Path) -> None:
+    tokenizer = encoder_of(llama).processor
+    tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(InvalidError) as caught:
+        render(tokenizer, next(iter(text_rows({"train": 1})))["messages"], parts=False)
+    assert caught.value.reason == "TEMPLATE_NOT_INCREMENTAL"
+
+
+def test_a_model_without_template_is_refused(llama: Path) -> None:
+    tokenizer = encoder_of(llama).processor
+    tokenizer.chat_template = None
+    with pytest.raises(InvalidError) as caught:
+        render(tokenizer, next(iter(text_rows({"train": 1})))["messages"], parts=False)
+    assert caught.value.reason == "TEMPLATE_MISSING"
+
+
+def test_faulty_rows_are_quarantined_each_with_its_reason(llava: Path, tmp_path: Path) -> None:
+    twice = [message("user", "<picture>", "<picture>"), TURNS[1]]
+    rows = [
+        row("good", "train", TURNS, red()),
+        row("torn", "train", TURNS, red()[:100]),
+        row("forged", "train", [message("user", "<picture>", "an <image> in words"), TURNS[1]], red()),
+        row("twice", "train", twice, red()),
+        row("mute", "train", TURNS[:1], red()),
+        row("other", "test", TURNS, red()),
+    ]
+    encoded = encode(encoder_of(llava), tmp_path, rows)
+    assert [sample.row_id for sample in encoded.samples] == ["good"]
+    assert {entry.row_id: entry.reason for entry in encoded.entries} == {
+        "good": "",
+        "torn": "IMAGE_UNREADABLE",
+        "forged": "IMAGE_TOKEN_IN_TEXT",
+        "twice": "SEVERAL_IMAGE_PARTS",
+        "mute": "NO_LOSS_TOKENS",
+    }
+    assert (encoded.ledger.inputs, encoded.ledger.kept, encoded.ledger.quarantined) == (5, 1, 4)
+
+
+def test_a_language_model_is_not_shown_pictures(llama: Path, tmp_path: Path) -> None:
+    encoded = encode(encoder_of(llama), tmp_path, [row("a", "train", TURNS, red())])
+    assert [entry.reason for entry in encoded.entries] == ["IMAGE_FOR_LANGUAGE_MODEL"]
+
+
+def test_long_rows_raise_are_cut_or_dropped(llama: Path, tmp_path: Path) -> None:
+    rows = [
+        row(name, "train", [message("user", "say"), message("assistant", words)])
+        for name, words in (("short", "red"), ("long", "red " * 40))
+    ]
+    dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
+
+    def under(policy: OverLength) -> EncodedSplit:
+        return encoder_of(llama, Sequence(max_tokens=20, over_length=policy)).encode(dataset, "train")
+
+    with pytest.raises(InvalidError, match="row long has") as caught:
+        under(OverLength.RAISE)
+    assert caught.value.reason == "ROW_TOO_LONG"
+    cut = under(OverLength.TRUNCATE)
+    assert [sample.tokens for sample in cut.samples][1:] == [20]
+    assert (cut.truncated, cut.ledger.kept) == (1, 2)
+    dropped = under(OverLength.DROP)
+    assert [entry.disposition for entry in dropped.entries] == [Disposition.KEPT, Disposition.DROPPED]
+    assert dropped.ledger.by_reason == {"ROW_TOO_LONG": 1}
+
+
+def test_truncation_never_cuts_an_image(llava: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(llava, Sequence(max_tokens=20, over_length=OverLength.TRUNCATE))
+    encoded = encode(encoder, tmp_path, [row("a", "train", TURNS, red())])
+    assert encoded.ledger.by_reason == {"TRUNCATION_CUTS_IMAGE": 1}
+    assert not encoded.samples
+
+
+def test_a_processor_that_counts_otherwise_than_the_model_is_refused(llava: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(llava)
+    encoder.processor.num_additional_image_tokens = 0
+    with pytest.raises(InvalidError) as caught:
+        encode(encoder, tmp_path, [row("a", "train", TURNS, red())])
+    assert caught.value.reason == "PLACEHOLDER_MISMATCH"
+
+
+def test_an_empty_split_is_refused(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(PreconditionError) as caught:
+        encode(encoder_of(llama), tmp_path, list(text_rows({"test": 2})))
+    assert caught.value.reason == "SPLIT_EMPTY"
+
+
+def test_pictures_beyond_the_cache_are_made_again_alike(llava: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(llava)
+    dataset = write_dataset(tmp_path / "dataset", list(colour_rows({"train": 40})))
+    encoded = encoder.encode(dataset, "train")
+    for sample in encoded.samples:
+        assert sample.location
+        cached = encoded.pictures.cached.pop(sample.location)
+        assert np.array_equal(encoded.pictures.load(sample.location), cached)
+    assert len({read_image(dataset, sample.location) for sample in encoded.samples if sample.location}) == 40
+
+
+def test_a_shard_that_is_no_parquet_is_named(llama: Path, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", list(text_rows({"train": 4})))
+    shard = json.loads((dataset / "manifest.json").read_text())["shards"][0]["path"]
+    (dataset / shard).write_bytes(b"PAR1")
+    with pytest.raises(InvalidError, match="part-00000") as caught:
+        encoder_of(llama).encode(dataset, "train")
+    assert caught.value.reason == "DATASET_CORRUPT"

@@ -1,0 +1,122 @@
+"""The specs: what they refuse, and that they survive JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from finemesh.core.errors import InvalidError
+from finemesh.core.spec.export import CheckpointSelection, ExportFormat, ExportSpec, ParityTolerance
+from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Optimization, Task, Tower
+
+GOOD = FineTuneSpec(Task.VISION_LANGUAGE, "some/model", "projects/p/datasets/d")
+GOOD_EXPORT = ExportSpec("projects/p/trainingJobs/t", (ExportFormat.ADAPTER, ExportFormat.MERGED))
+
+
+def fields(error: InvalidError) -> set[str]:
+    return {violation.field for violation in error.violations}
+
+
+def test_good_specs_pass() -> None:
+    GOOD.validate()
+    replace(GOOD, method=Full((Tower.LANGUAGE, Tower.CONNECTOR))).validate()
+    GOOD_EXPORT.validate()
+
+
+def test_every_violation_is_named_at_once() -> None:
+    wrong = FineTuneSpec(
+        task=Task.LANGUAGE,
+        base_model="s3://bucket",
+        dataset="datasets/d",
+        validation_split="train",
+        method=Lora(rank=0, dropout=1.0, towers=(Tower.VISION,), train_connector=True),
+        optimization=Optimization(learning_rate=float("nan"), epochs=0.0, micro_batch_size=0),
+        max_quarantined_fraction=1.5,
+    )
+    with pytest.raises(InvalidError) as caught:
+        wrong.validate()
+    assert fields(caught.value) == {
+        "spec.base_model",
+        "spec.dataset",
+        "spec.validation_split",
+        "spec.method.lora.rank",
+        "spec.method.lora.dropout",
+        "spec.method.lora.towers",
+        "spec.method.lora.train_connector",
+        "spec.optimization.learning_rate",
+        "spec.optimization.epochs",
+        "spec.optimization.micro_batch_size",
+        "spec.max_quarantined_fraction",
+    }
+
+
+def test_connector_is_not_trained_twice() -> None:
+    both = replace(GOOD, method=Lora(towers=(Tower.LANGUAGE, Tower.CONNECTOR), train_connector=True))
+    with pytest.raises(InvalidError) as caught:
+        both.validate()
+    assert fields(caught.value) == {"spec.method.lora.train_connector"}
+
+
+def test_unknown_missing_and_mistyped_fields_are_named() -> None:
+    value = {
+        "task": "SPEECH",
+        "dataset": "projects/p/datasets/d",
+        "method": {"lora": {"rank": True, "ranks": 3}},
+        "optimization": {"epochs": "3"},
+        "checkpoint": [],
+    }
+    with pytest.raises(InvalidError) as caught:
+        FineTuneSpec.from_dict(value)
+    assert fields(caught.value) == {
+        "spec.task",
+        "spec.base_model",
+        "spec.method.lora.rank",
+        "spec.method.lora.ranks",
+        "spec.optimization.epochs",
+        "spec.checkpoint",
+    }
+
+
+def test_method_is_one_of_its_arms() -> None:
+    for method in ({}, {"lora": {}, "full": {}}, {"qlora": {}}, []):
+        with pytest.raises(InvalidError) as caught:
+            FineTuneSpec.from_dict({**GOOD.to_dict(), "method": method})
+        assert fields(caught.value) == {"spec.method"}
+
+
+def test_flatten_names_the_method_and_its_fields() -> None:
+    flat = replace(GOOD, method=Lora(rank=8, target_modules=("q_proj", "v_proj"))).flatten()
+    assert flat["method"] == "lora"
+    assert flat["method.lora.rank"] == 8
+    assert flat["method.lora.target_modules"] == "q_proj,v_proj"
+    assert flat["task"] == "VISION_LANGUAGE"
+    assert "method.lora.rank" not in replace(GOOD, method=Full()).flatten()
+
+
+def test_fingerprint_depends_on_values_not_on_how_they_are_written() -> None:
+    as_int = replace(GOOD, optimization=replace(GOOD.optimization, epochs=3))
+    as_float = FineTuneSpec.from_dict(json.loads(json.dumps(as_int.to_dict())))
+    assert as_int.fingerprint() == as_float.fingerprint()
+    assert as_int.fingerprint() != GOOD.fingerprint()
+
+
+def test_export_spec_names_what_is_wrong() -> None:
+    wrong = ExportSpec(
+        training_job="projects/p/runs/r",
+        formats=(ExportFormat.ADAPTER, ExportFormat.ADAPTER),
+        checkpoint=CheckpointSelection.STEP,
+        tolerance=ParityTolerance(max_logit_difference=float("nan"), min_token_agreement=2.0),
+        golden_items=0,
+    )
+    with pytest.raises(InvalidError) as caught:
+        wrong.validate()
+    assert fields(caught.value) == {
+        "spec.training_job",
+        "spec.formats",
+        "spec.step",
+        "spec.tolerance.max_logit_difference",
+        "spec.tolerance.min_token_agreement",
+        "spec.golden_items",
+    }
+    assert ExportSpec.from_dict(json.loads(json.dumps(GOOD_EXPORT.to_dict()))) == GOOD_EXPORT
