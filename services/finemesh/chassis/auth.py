@@ -211,7 +211,7 @@ class TokenVerifier:
     def __init__(self, jwks: Mapping[str, Any]) -> None:
         try:
             keys = jwt.PyJWKSet.from_dict(dict(jwks)).keys
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, KeyError, ValueError) as error:
             raise InvalidError(f"the JWKS cannot be used: {error}", reason="MALFORMED_JWKS") from error
         self._keys = {key.key_id: key for key in keys}
 
