@@ -1,0 +1,317 @@
+"""Between the contract's messages and the domain's values. No decisions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from finemesh.chassis.errors import record_to_status
+from finemesh.core.errors import InvalidError
+from finemesh.core.spec.data import (
+    AnnotationFormat,
+    DatasetFormat,
+    InstructionTask,
+    SplitStrategy,
+    ValidationLevel,
+)
+from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.dataprep.domain import (
+    ConvertOrigin,
+    Dataset,
+    DatasetSummary,
+    Finding,
+    ImportOrigin,
+    Life,
+    Origin,
+    Report,
+    SplitOrigin,
+    Upload,
+    ValidationResult,
+)
+from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, progress_pb2, validation_report_pb2
+
+ANNOTATION_FORMATS: Final = {
+    dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED: None,
+    dataset_pb2.ANNOTATION_FORMAT_SAM2: AnnotationFormat.SAM2_ARCHIVE,
+    dataset_pb2.ANNOTATION_FORMAT_SAV: AnnotationFormat.SAV_JSON,
+    dataset_pb2.ANNOTATION_FORMAT_COCO: AnnotationFormat.COCO_INSTANCES,
+}
+STRATEGIES: Final = {
+    dataset_pb2.SPLIT_STRATEGY_UNSPECIFIED: SplitStrategy.AUTO,
+    dataset_pb2.SPLIT_STRATEGY_BY_VIDEO: SplitStrategy.GROUPED_BY_VIDEO,
+    dataset_pb2.SPLIT_STRATEGY_TEMPORAL: SplitStrategy.TEMPORAL,
+}
+FORMATS: Final = {
+    dataset_pb2.DATASET_FORMAT_CANONICAL: DatasetFormat.CANONICAL,
+    dataset_pb2.DATASET_FORMAT_HUGGING_FACE: DatasetFormat.HUGGING_FACE,
+    dataset_pb2.DATASET_FORMAT_LLAVA: DatasetFormat.LLAVA,
+}
+INSTRUCTIONS: Final = {
+    dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED: None,
+    dataset_pb2.INSTRUCTION_TASK_CLASSIFY_REGION: InstructionTask.CLASSIFY_REGION,
+    dataset_pb2.INSTRUCTION_TASK_LOCATE_OBJECT: InstructionTask.LOCATE_OBJECT,
+}
+LEVELS: Final = {
+    validation_report_pb2.VALIDATION_LEVEL_UNSPECIFIED: ValidationLevel.BASIC,
+    validation_report_pb2.VALIDATION_LEVEL_BASIC: ValidationLevel.BASIC,
+    validation_report_pb2.VALIDATION_LEVEL_STRICT: ValidationLevel.STRICT,
+}
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _chosen(table: dict[K, V], value: Any, field: str) -> V:
+    if value not in table:
+        raise InvalidError.of(field, f"{value} is not a value of this enum that can be asked for")
+    return table[value]
+
+
+def key_of(table: dict[K, V], value: V) -> K:
+    """The contract's value for ours; the explicit one where UNSPECIFIED means the same."""
+    return [key for key, each in table.items() if each == value][-1]
+
+
+def _value(enum: Any, name: str) -> Any:
+    """The number of an enum's value by its full name."""
+    return enum.Value(name)
+
+
+def stamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+# From the contract
+
+
+def origin_from_proto(message: dataset_pb2.Dataset) -> Origin:
+    """Raises InvalidError naming the field that is wrong or missing."""
+    match message.WhichOneof("origin"):
+        case "imported_from":
+            source = message.imported_from
+            return ImportOrigin(
+                upload=source.upload,
+                format=_chosen(ANNOTATION_FORMATS, source.format, "dataset.imported_from.format"),
+                max_quarantined_fraction=source.max_quarantined_fraction,
+                seed=source.seed,
+            )
+        case "split_from":
+            split = message.split_from
+            return SplitOrigin(
+                dataset=split.dataset,
+                strategy=_chosen(STRATEGIES, split.strategy, "dataset.split_from.strategy"),
+                train_ratio=split.train_ratio,
+                validation_ratio=split.validation_ratio,
+                test_ratio=split.test_ratio,
+                gap_frames=split.gap_frames,
+                seed=split.seed,
+            )
+        case "converted_from":
+            convert = message.converted_from
+            return ConvertOrigin(
+                dataset=convert.dataset,
+                format=_chosen(FORMATS, convert.format, "dataset.converted_from.format"),
+                instruction=_chosen(INSTRUCTIONS, convert.instruction, "dataset.converted_from.instruction"),
+                image_size_pixels=convert.image_size_pixels,
+                seed=convert.seed,
+            )
+        case _:
+            raise InvalidError.of(
+                "dataset.origin", "say how the dataset is made: imported_from, split_from or converted_from"
+            )
+
+
+def result_from_proto(message: attempt_pb2.AttemptResult) -> DatasetSummary | ValidationResult:
+    """What an attempt brings back. Raises InvalidError for another service's result."""
+    match message.WhichOneof("result"):
+        case "dataset":
+            return _summary_from_proto(message.dataset)
+        case "validation":
+            found = message.validation
+            verdicts = validation_report_pb2.ValidationReport.Verdict
+            return ValidationResult(
+                verdict=verdicts.Name(found.verdict).removeprefix("VERDICT_"),
+                row_count=found.row_count,
+                finding_counts=dict(found.finding_counts),
+                findings=tuple(_finding_from_proto(each) for each in found.findings),
+            )
+        case _:
+            raise InvalidError.of("outcome.result", "a dataset's or a validation's result belongs here")
+
+
+def _summary_from_proto(message: dataset_pb2.DatasetSummary) -> DatasetSummary:
+    ledger = message.ledger
+    return DatasetSummary(
+        digest=message.digest,
+        row_count=message.row_count,
+        size_bytes=message.size_bytes,
+        video_count=message.video_count,
+        splits=tuple((each.split, each.rows) for each in message.splits),
+        classes=tuple((each.class_name, each.objects) for each in message.classes),
+        has_class_names=message.has_class_names,
+        media=tuple(message.media),
+        ledger=LedgerSummary(
+            ledger.inputs, ledger.kept, ledger.quarantined, ledger.dropped, dict(ledger.by_reason)
+        ),
+        leakage=message.leakage,
+        warnings=tuple(message.warnings),
+        parent_digests=tuple(message.parent_digests),
+    )
+
+
+def _finding_from_proto(message: validation_report_pb2.Finding) -> Finding:
+    severity = validation_report_pb2.Finding.Severity.Name(message.severity).removeprefix("SEVERITY_")
+    return Finding(message.id, severity, message.row_id, message.field, message.evidence, message.remedy)
+
+
+# To the contract
+
+
+def origin_to_proto(origin: Origin) -> dict[str, Any]:
+    """The origin as keyword argument of a Dataset message."""
+    match origin:
+        case ImportOrigin():
+            return {
+                "imported_from": dataset_pb2.ImportOrigin(
+                    upload=origin.upload,
+                    format=key_of(ANNOTATION_FORMATS, origin.format),
+                    max_quarantined_fraction=origin.max_quarantined_fraction,
+                    seed=origin.seed,
+                )
+            }
+        case SplitOrigin():
+            return {
+                "split_from": dataset_pb2.SplitOrigin(
+                    dataset=origin.dataset,
+                    strategy=key_of(STRATEGIES, origin.strategy),
+                    train_ratio=origin.train_ratio,
+                    validation_ratio=origin.validation_ratio,
+                    test_ratio=origin.test_ratio,
+                    gap_frames=origin.gap_frames,
+                    seed=origin.seed,
+                )
+            }
+        case ConvertOrigin():
+            return {
+                "converted_from": dataset_pb2.ConvertOrigin(
+                    dataset=origin.dataset,
+                    format=key_of(FORMATS, origin.format),
+                    instruction=key_of(INSTRUCTIONS, origin.instruction),
+                    image_size_pixels=origin.image_size_pixels,
+                    seed=origin.seed,
+                )
+            }
+
+
+def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
+    return dataset_pb2.Dataset(
+        name=str(dataset.name),
+        display_name=dataset.display_name,
+        labels=dict(dataset.labels),
+        format=key_of(FORMATS, dataset.format),
+        state=_value(dataset_pb2.Dataset.State, f"STATE_{dataset.life.state}"),
+        summary=_summary_to_proto(dataset.summary) if dataset.summary else None,
+        **origin_to_proto(dataset.origin),
+        **_life_to_proto(dataset.life),
+    )
+
+
+def report_to_proto(
+    report: Report, html_url: str = "", *, findings: bool = True
+) -> validation_report_pb2.ValidationReport:
+    """The report; without its findings for lists and events."""
+    kind = validation_report_pb2.ValidationReport
+    message = kind(
+        name=str(report.name),
+        level=key_of(LEVELS, report.level),
+        state=_value(kind.State, f"STATE_{report.life.state}"),
+        html_url=html_url,
+        **_life_to_proto(report.life),
+    )
+    if report.result:
+        message.verdict = _value(kind.Verdict, f"VERDICT_{report.result.verdict}")
+        message.row_count = report.result.row_count
+        message.finding_counts.update(report.result.finding_counts)
+        if findings:
+            message.findings.extend(_finding_to_proto(each) for each in report.result.findings)
+    return message
+
+
+def upload_to_proto(upload: Upload, url: str) -> dataset_pb2.Upload:
+    return dataset_pb2.Upload(
+        name=str(upload.name),
+        filename=upload.filename,
+        size_bytes=upload.size_bytes,
+        sha256=upload.sha256,
+        url=url,
+        expire_time=stamp(upload.expire_time),
+    )
+
+
+def ledger_entry_to_proto(row: dict[str, Any]) -> ledger_pb2.LedgerEntry:
+    """A row of the ledger's files."""
+    kind = ledger_pb2.LedgerEntry
+    return kind(
+        row_id=row["row_id"],
+        disposition=_value(kind.Disposition, f"DISPOSITION_{row['disposition'].upper()}"),
+        reason=row["reason"],
+        message=row["message"],
+        field=row["field"],
+        children=row["children"],
+    )
+
+
+def _life_to_proto(life: Life[Any]) -> dict[str, Any]:
+    return {
+        "progress": progress_pb2.Progress(
+            fraction=life.fraction, message=life.message, update_time=stamp(life.report_time)
+        ),
+        "error": record_to_status(life.error) if life.error else None,
+        "attempt": life.attempt,
+        "create_time": stamp(life.create_time),
+        "start_time": stamp(life.start_time),
+        "end_time": stamp(life.end_time),
+        "update_time": stamp(life.update_time),
+    }
+
+
+def _summary_to_proto(summary: DatasetSummary) -> dataset_pb2.DatasetSummary:
+    ledger = summary.ledger
+    return dataset_pb2.DatasetSummary(
+        digest=summary.digest,
+        row_count=summary.row_count,
+        size_bytes=summary.size_bytes,
+        video_count=summary.video_count,
+        splits=[dataset_pb2.SplitCount(split=split, rows=rows) for split, rows in summary.splits],
+        classes=[dataset_pb2.ClassCount(class_name=name, objects=count) for name, count in summary.classes],
+        has_class_names=summary.has_class_names,
+        media=summary.media,
+        ledger=ledger_pb2.LedgerSummary(
+            inputs=ledger.inputs,
+            kept=ledger.kept,
+            quarantined=ledger.quarantined,
+            dropped=ledger.dropped,
+            by_reason=ledger.by_reason,
+        ),
+        leakage=summary.leakage,
+        warnings=summary.warnings,
+        parent_digests=summary.parent_digests,
+    )
+
+
+def _finding_to_proto(finding: Finding) -> validation_report_pb2.Finding:
+    kind = validation_report_pb2.Finding
+    return kind(
+        id=finding.id,
+        severity=_value(kind.Severity, f"SEVERITY_{finding.severity}"),
+        row_id=finding.row_id,
+        field=finding.field,
+        evidence=finding.evidence,
+        remedy=finding.remedy,
+    )

@@ -1,0 +1,234 @@
+"""Datasets and validation reports, and how they move: values, and pure functions over the state tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from finemesh.core.attempts import RestartPolicy
+from finemesh.core.errors import ErrorRecord
+from finemesh.core.names import Name
+from finemesh.core.spec.data import (
+    AnnotationFormat,
+    DatasetFormat,
+    InstructionTask,
+    SplitStrategy,
+    ValidationLevel,
+)
+from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.core.states import (
+    DATASET,
+    VALIDATION_REPORT,
+    DatasetState,
+    StateTable,
+    ValidationReportState,
+    facts_of,
+)
+
+RESTARTS: Final = RestartPolicy()
+SUCCEEDED: Final = "SUCCEEDED"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOrigin:
+    """Made from a user's annotations. `format` None means detected."""
+
+    upload: str
+    format: AnnotationFormat | None = None
+    max_quarantined_fraction: float = 0.0
+    seed: int = 0
+    case = "import"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitOrigin:
+    """Made by dividing another dataset. Zeros mean the defaults of the contract."""
+
+    dataset: str
+    strategy: SplitStrategy = SplitStrategy.AUTO
+    train_ratio: float = 0.0
+    validation_ratio: float = 0.0
+    test_ratio: float = 0.0
+    gap_frames: int = 0
+    seed: int = 0
+    case = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOrigin:
+    """Made of another dataset, in another form."""
+
+    dataset: str
+    format: DatasetFormat = DatasetFormat.CANONICAL
+    instruction: InstructionTask | None = None
+    image_size_pixels: int = 0
+    seed: int = 0
+    case = "convert"
+
+
+Origin: TypeAlias = ImportOrigin | SplitOrigin | ConvertOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """What is in a complete dataset; the fields are those of the contract."""
+
+    digest: str
+    row_count: int
+    size_bytes: int
+    video_count: int = 0
+    splits: tuple[tuple[str, int], ...] = ()
+    classes: tuple[tuple[str, int], ...] = ()
+    has_class_names: bool = False
+    media: tuple[str, ...] = ()
+    ledger: LedgerSummary = field(default_factory=LedgerSummary)
+    leakage: float = 0.0
+    warnings: tuple[str, ...] = ()
+    parent_digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that a validation found; `severity` is a name of the contract without its prefix."""
+
+    id: str
+    severity: str
+    row_id: str = ""
+    field: str = ""
+    evidence: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationResult:
+    """What a validation came to; `verdict` is a name of the contract without its prefix."""
+
+    verdict: str
+    row_count: int
+    finding_counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A promised file. Its bytes are at `key` of the object store, once they have come."""
+
+    name: Name
+    filename: str
+    size_bytes: int
+    sha256: str
+    create_time: datetime
+    expire_time: datetime
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}/source"
+
+
+S = TypeVar("S", DatasetState, ValidationReportState)
+
+
+@dataclass(frozen=True, slots=True)
+class Life(Generic[S]):
+    """What a dataset and a report have in common: a state, and the attempts that work towards its end. Times
+    are UTC.
+
+    Attributes:
+        fraction: share of the work that is done, 0 to 1; `message` says what is being done.
+        attempt: number of the last attempt, 0 before the first.
+        error: why it failed; in other states the cause of the last loss.
+        revision: counts every change.
+    """
+
+    state: S
+    create_time: datetime
+    update_time: datetime
+    fraction: float = 0.0
+    message: str = ""
+    report_time: datetime | None = None
+    attempt: int = 0
+    error: ErrorRecord | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """An immutable version of a dataset, or one that is being made."""
+
+    name: Name
+    origin: Origin
+    life: Life[DatasetState]
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    summary: DatasetSummary | None = None
+
+    @property
+    def format(self) -> DatasetFormat:
+        """The form in which it is stored, which follows from how it is made."""
+        return self.origin.format if isinstance(self.origin, ConvertOrigin) else DatasetFormat.CANONICAL
+
+    @property
+    def parent(self) -> str:
+        """Name of the dataset it is made of; empty for an import."""
+        return "" if isinstance(self.origin, ImportOrigin) else self.origin.dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A validation of a dataset."""
+
+    name: Name
+    level: ValidationLevel
+    life: Life[ValidationReportState]
+    result: ValidationResult | None = None
+
+
+Item = TypeVar("Item", bound="Dataset | Report")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An item after a change, and the facts to publish with it."""
+
+    item: Dataset | Report
+    facts: tuple[str, ...] = ()
+
+
+def table_of(item: Dataset | Report) -> StateTable[Any]:
+    return DATASET if isinstance(item, Dataset) else VALIDATION_REPORT
+
+
+def is_terminal(item: Dataset | Report) -> bool:
+    return item.life.state in table_of(item).terminal
+
+
+def new_life(table: StateTable[S], now: datetime) -> Life[S]:
+    return Life(table.initial, create_time=now, update_time=now)
+
+
+def changed(item: Item, now: datetime, **changes: Any) -> Item:
+    """`item` with another life. Its state stays as it is: see `move`."""
+    return replace(item, life=replace(item.life, update_time=now, **changes))
+
+
+def move(item: Item, target: str, now: datetime, **changes: Any) -> Step:
+    """Bring `item` to the state named `target`. Raises PreconditionError, reason ILLEGAL_TRANSITION."""
+    table = table_of(item)
+    state = table.states(target)
+    facts = facts_of(table, item.life.state, state, item.origin.case if isinstance(item, Dataset) else "")
+    if state in table.terminal:
+        changes["end_time"] = now
+    if target == "RUNNING" and item.life.start_time is None:
+        changes["start_time"] = now
+    return Step(changed(item, now, state=state, **changes), facts)
+
+
+def after_loss(item: Item, error: ErrorRecord, now: datetime) -> Step:
+    """The attempt is gone and another one will follow."""
+    if item.life.state == "RUNNING":
+        return move(item, "QUEUED", now, error=error, message="starting again after a loss")
+    return Step(changed(item, now, error=error))

@@ -1,0 +1,363 @@
+"""The use cases of the DataPrep service: one method per RPC, one per thing that clusters report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from finemesh.core.attempts import Attempt, Completion, Outcome, Phase, WorkReport
+from finemesh.core.clock import Clock
+from finemesh.core.errors import (
+    ErrorRecord,
+    FieldViolation,
+    InvalidError,
+    PreconditionError,
+    UnavailableError,
+)
+from finemesh.core.names import Name, new_id, parse_name
+from finemesh.core.spec.data import DatasetFormat, ValidationLevel
+from finemesh.core.states import VALIDATION_REPORT, DatasetState
+from finemesh.dataprep.domain import (
+    RESTARTS,
+    ConvertOrigin,
+    Dataset,
+    DatasetSummary,
+    ImportOrigin,
+    Report,
+    SplitOrigin,
+    Step,
+    Upload,
+    ValidationResult,
+    after_loss,
+    changed,
+    is_terminal,
+    move,
+    new_life,
+)
+from finemesh.dataprep.ports import FileFacts, Files, PageQuery, Store, Unit
+
+UPLOAD_SECONDS: Final = 3600
+_STOPPED: Final = ErrorRecord("UNAVAILABLE", "ATTEMPT_STOPPED", "the attempt stopped without being told to")
+
+log: Final = structlog.get_logger(__name__)
+
+
+class DataPrepService:
+    """Datasets and reports from the request to their end."""
+
+    def __init__(self, store: Store, files: Files, clock: Clock, *, max_upload_bytes: int) -> None:
+        self._store = store
+        self._files = files
+        self._clock = clock
+        self._max_upload_bytes = max_upload_bytes
+
+    # Uploads
+
+    async def create_upload(self, project: str, filename: str, size_bytes: int, sha256: str) -> Upload:
+        """Promise a file. Raises InvalidError naming every wrong field."""
+        _check_upload(filename, size_bytes, sha256, self._max_upload_bytes)
+        now = self._clock.now()
+        upload = Upload(
+            name=Name(project, "uploads", new_id("up")),
+            filename=filename,
+            size_bytes=size_bytes,
+            sha256=sha256.lower(),
+            create_time=now,
+            expire_time=now + timedelta(seconds=UPLOAD_SECONDS),
+        )
+        async with self._store.begin() as unit:
+            await unit.add_upload(upload)
+        return upload
+
+    async def upload(self, name: Name) -> Upload:
+        """Raises NotFoundError."""
+        async with self._store.read() as unit:
+            return await unit.upload(name)
+
+    # Datasets
+
+    async def create(self, draft: Dataset, key: Any) -> Dataset:
+        """Accept a dataset to be made; or return the one that the same request made before.
+
+        Raises:
+            InvalidError: the origin contradicts itself.
+            NotFoundError, PreconditionError: what it is to be made of is not there, or not complete.
+            AlreadyExistsError: DATASET_EXISTS or REQUEST_ID_REUSED.
+        """
+        async with self._store.begin() as unit:
+            earlier = await unit.claim(key, draft.name)
+            if earlier is not None:
+                return await unit.dataset(earlier)
+            await self._check_origin(unit, draft)
+            await unit.add(draft)
+            await unit.dispatch(draft.name)
+        log.info("dataset_accepted", dataset=str(draft.name), origin=draft.origin.case)
+        return draft
+
+    async def check(self, draft: Dataset) -> None:
+        """What `create` checks, and nothing else."""
+        async with self._store.read() as unit:
+            await self._check_origin(unit, draft)
+
+    async def _check_origin(self, unit: Unit, draft: Dataset) -> None:
+        match draft.origin:
+            case ImportOrigin(upload=upload_name):
+                field = "dataset.imported_from.upload"
+                name = _own(upload_name, "uploads", draft.name.project, field)
+                await self._check_uploaded(await unit.upload(name))
+            case SplitOrigin() as origin:
+                _check_split(origin)
+                await _check_parent(unit, draft, "dataset.split_from.dataset")
+            case ConvertOrigin():
+                await _check_parent(unit, draft, "dataset.converted_from.dataset")
+
+    async def _check_uploaded(self, upload: Upload) -> None:
+        try:
+            size_bytes = await self._files.size(upload.key)
+        except UnavailableError:
+            return  # the request waits for the object store, and the cluster checks again
+        if size_bytes != upload.size_bytes:
+            found = "has not been uploaded" if size_bytes is None else f"has {size_bytes} bytes"
+            raise PreconditionError(
+                f"{upload.name} {found} of {upload.size_bytes}: PUT the file to the upload's url",
+                reason="UPLOAD_INCOMPLETE",
+                metadata={"upload": str(upload.name)},
+            )
+
+    async def get(self, name: Name) -> Dataset:
+        """Raises NotFoundError."""
+        async with self._store.read() as unit:
+            return await unit.dataset(name)
+
+    async def list(self, project: str, query: PageQuery) -> tuple[list[Dataset], str]:
+        """One page of a project's datasets, and the token of the next."""
+        async with self._store.read() as unit:
+            return await unit.datasets(project, query)
+
+    async def delete(self, name: Name) -> None:
+        """Delete a dataset that has ended. Raises PreconditionError, reason DATASET_LIVE."""
+        async with self._store.read() as unit:
+            dataset = await unit.dataset(name)
+            busy = not is_terminal(dataset) or await unit.has_live_reports(name)
+        if busy:
+            raise PreconditionError(
+                f"{name} is being worked on: cancel that and wait for its end, then delete it",
+                reason="DATASET_LIVE",
+                metadata={"dataset": str(name)},
+            )
+        # Files first: whatever fails in between, the dataset is still there to be deleted again.
+        await self._files.delete(name)
+        async with self._store.begin() as unit:
+            await unit.remove(name)
+
+    async def files(self, name: Name) -> Sequence[FileFacts]:
+        """The files of a complete dataset, by path."""
+        await self._complete(name)
+        return await self._files.files(name)
+
+    async def ledger(self, name: Name, query: PageQuery) -> tuple[Sequence[dict[str, Any]], str]:
+        """A page of a complete dataset's ledger, and the token of the next."""
+        await self._complete(name)
+        return await self._files.ledger(name, query)
+
+    async def _complete(self, name: Name) -> Dataset:
+        dataset = await self.get(name)
+        _require_complete(dataset)
+        return dataset
+
+    # Reports
+
+    async def validate(self, dataset: Name, level: ValidationLevel, key: Any) -> Report:
+        """Start a validation. Raises NotFoundError, PreconditionError, AlreadyExistsError."""
+        name = Name(dataset.project, "datasets", dataset.id, "validationReports", new_id("vr"))
+        report = Report(name, level, new_life(VALIDATION_REPORT, self._clock.now()))
+        async with self._store.begin() as unit:
+            earlier = await unit.claim(key, name)
+            if earlier is not None:
+                return await unit.report(earlier)
+            _require_complete(await unit.dataset(dataset))
+            await unit.add(report)
+            await unit.dispatch(name)
+        return report
+
+    async def report(self, name: Name) -> Report:
+        """Raises NotFoundError."""
+        async with self._store.read() as unit:
+            return await unit.report(name)
+
+    async def reports(self, dataset: Name, query: PageQuery) -> tuple[Sequence[Report], str]:
+        """One page of a dataset's reports, and the token of the next. Raises NotFoundError."""
+        async with self._store.read() as unit:
+            await unit.dataset(dataset)
+            return await unit.reports(dataset, query)
+
+    # Either
+
+    async def cancel(self, name: Name) -> Dataset | Report:
+        """Stop the making of a dataset, or a validation. Raises PreconditionError, reason ALREADY_ENDED."""
+        async with self._store.begin() as unit:
+            item = await unit.locked(name)
+            if item.life.state in {"CANCELLING", "CANCELLED"}:
+                return item
+            if is_terminal(item):
+                raise PreconditionError(
+                    f"{name} has {item.life.state} already: there is nothing to cancel",
+                    reason="ALREADY_ENDED",
+                    metadata={"resource": str(name), "state": str(item.life.state)},
+                )
+            at_work = await unit.request_cancel(name) is not None
+            item = await unit.save(move(item, "CANCELLING", self._clock.now()))
+            return item if at_work else await unit.save(move(item, "CANCELLED", self._clock.now()))
+
+    # What clusters report, each in the transaction of the attempt's own change.
+
+    async def take_report(self, unit: Unit, attempt: Attempt, report: WorkReport) -> None:
+        """An attempt renewed its lease."""
+        item, now = await unit.locked(parse_work(attempt.resource)), self._clock.now()
+        news = {
+            "attempt": attempt.number,
+            "fraction": report.fraction,
+            "message": report.message,
+            "report_time": now,
+        }
+        if item.life.state == "QUEUED" and report.phase is not Phase.STARTING:
+            await unit.save(move(item, "RUNNING", now, **news))
+        else:
+            await unit.save(Step(changed(item, now, **news)))
+
+    async def take_completion(
+        self, unit: Unit, attempt: Attempt, completion: Completion[DatasetSummary | ValidationResult]
+    ) -> None:
+        """An attempt ended and says how."""
+        item, now = await unit.locked(parse_work(attempt.resource)), self._clock.now()
+        if completion.result is not None:
+            await self._succeed(unit, item, completion.result)
+        elif item.life.state == "CANCELLING":
+            await unit.save(move(item, "CANCELLED", now))
+        else:
+            error = completion.error or _STOPPED
+            final = completion.final and completion.outcome is not Outcome.CANCELLED
+            await self._fail(unit, item, error, final=final)
+
+    async def _succeed(
+        self, unit: Unit, item: Dataset | Report, result: DatasetSummary | ValidationResult
+    ) -> None:
+        now = self._clock.now()
+        if item.life.state == "QUEUED":  # it was over before it reported to be running
+            item = await unit.save(move(item, "RUNNING", now))
+        if item.life.state == "CANCELLING":  # it was quicker than the cancellation, which still holds
+            await self._files.delete(item.name)
+            await unit.save(move(item, "CANCELLED", now))
+            return
+        done = {"fraction": 1.0, "message": "", "error": None}
+        if isinstance(item, Dataset) and isinstance(result, DatasetSummary):
+            result.ledger.check()
+            await unit.save(move(replace(item, summary=result), "SUCCEEDED", now, **done))
+        elif isinstance(item, Report) and isinstance(result, ValidationResult):
+            await unit.save(move(replace(item, result=result), "SUCCEEDED", now, **done))
+        else:
+            raise InvalidError.of("outcome.result", f"is not what {item.name} is waiting for")
+
+    async def take_loss(self, unit: Unit, attempt: Attempt) -> None:
+        """An attempt's lease ran out."""
+        item, now = await unit.locked(parse_work(attempt.resource)), self._clock.now()
+        error = attempt.error or _STOPPED
+        if item.life.state == "CANCELLING":
+            await unit.save(move(item, "CANCELLED", now, error=error))
+        elif attempt.never_started:
+            await unit.save(after_loss(item, error, now))
+            await unit.dispatch(item.name)
+        else:
+            await self._fail(unit, item, error, final=False)
+
+    async def _fail(self, unit: Unit, item: Dataset | Report, error: ErrorRecord, *, final: bool) -> None:
+        """Start again after a back-off, or give up."""
+        now = self._clock.now()
+        restarts = await unit.started_count(item.name) - 1
+        delay = None if final else RESTARTS.delay_seconds(max(0, restarts))
+        if delay is None:
+            await unit.save(move(item, "FAILED", now, error=error))
+            log.info("work_failed", resource=str(item.name), reason=error.reason)
+            return
+        await unit.save(after_loss(item, error, now))
+        await unit.dispatch(item.name, delay_seconds=delay)
+
+
+def parse_work(resource: str) -> Name:
+    """The name of what an attempt works on. Raises InvalidError."""
+    kind = "datasets/validationReports" if "/validationReports/" in resource else "datasets"
+    return parse_name(resource, kind, "attempt.resource")
+
+
+def _own(value: str, collection: str, project: str, field: str) -> Name:
+    """A name inside the project of the request. Raises InvalidError."""
+    name = parse_name(value, collection, field)
+    if name.project != project:
+        raise InvalidError.of(field, f"{value} is in another project than projects/{project}")
+    return name
+
+
+def _require_complete(dataset: Dataset) -> None:
+    if dataset.life.state is not DatasetState.SUCCEEDED:
+        raise PreconditionError(
+            f"{dataset.name} is {dataset.life.state}: wait until it has SUCCEEDED, or make it again",
+            reason="DATASET_NOT_READY",
+            metadata={"dataset": str(dataset.name), "state": str(dataset.life.state)},
+        )
+
+
+async def _check_parent(unit: Unit, draft: Dataset, field: str) -> None:
+    parent = await unit.dataset(_own(draft.parent, "datasets", draft.name.project, field))
+    _require_complete(parent)
+    if parent.format is not DatasetFormat.CANONICAL:
+        raise InvalidError.of(field, f"{parent.name} is in {parent.format} form: name the canonical dataset")
+    if isinstance(draft.origin, ConvertOrigin) and draft.origin.instruction is not None:
+        classes_needed = draft.origin.instruction.name == "CLASSIFY_REGION"
+        if classes_needed and parent.summary and not parent.summary.has_class_names:
+            raise InvalidError.of(
+                "dataset.converted_from.instruction",
+                f"{parent.name} has no class names to ask for: use LOCATE_OBJECT",
+            )
+
+
+def _check_split(origin: SplitOrigin) -> None:
+    ratios = {
+        "train_ratio": origin.train_ratio,
+        "validation_ratio": origin.validation_ratio,
+        "test_ratio": origin.test_ratio,
+    }
+    wrong = [
+        FieldViolation(f"dataset.split_from.{name}", f"{value} is no share: give 0 or more")
+        for name, value in ratios.items()
+        if not 0 <= value < float("inf")
+    ]
+    if any(ratios.values()) and origin.train_ratio == 0:
+        wrong.append(FieldViolation("dataset.split_from.train_ratio", "nothing would be left to train on"))
+    if origin.gap_frames < 0:
+        wrong.append(FieldViolation("dataset.split_from.gap_frames", "give 0 or more"))
+    if wrong:
+        message = "; ".join(f"{each.field}: {each.description}" for each in wrong)
+        raise InvalidError(message, violations=wrong, reason="INVALID_SPLIT")
+
+
+def _check_upload(filename: str, size_bytes: int, sha256: str, max_bytes: int) -> None:
+    wrong: list[FieldViolation] = []
+    if (
+        not filename
+        or len(filename) > 255
+        or not filename.isprintable()
+        or "/" in filename
+        or "\\" in filename
+    ):
+        wrong.append(FieldViolation("upload.filename", "give the name of a file, without folders"))
+    if not 0 < size_bytes <= max_bytes:
+        wrong.append(FieldViolation("upload.size_bytes", f"{size_bytes} is out of range: 1 to {max_bytes}"))
+    if len(sha256) != 64 or not set(sha256.lower()) <= set("0123456789abcdef"):
+        wrong.append(FieldViolation("upload.sha256", "give the SHA-256 of the file as 64 hexadecimal digits"))
+    if wrong:
+        message = "; ".join(f"{each.field}: {each.description}" for each in wrong)
+        raise InvalidError(message, violations=wrong, reason="INVALID_UPLOAD")

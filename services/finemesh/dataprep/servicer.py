@@ -1,0 +1,245 @@
+"""`finemesh.v1.DataPrepService`: messages to use cases and back."""
+# ruff: noqa: N802, ARG002  the generated base class sets names and signatures
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import timedelta
+from typing import Any, Final, cast
+
+from google.protobuf.empty_pb2 import Empty
+
+from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.objects import ObjectStore
+from finemesh.chassis.paging import PageRequest
+from finemesh.chassis.requests import request_key
+from finemesh.chassis.watch import Notifier, watch
+from finemesh.core.clock import Clock
+from finemesh.core.errors import InvalidError
+from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.states import DATASET
+from finemesh.dataprep.convert import (
+    LEVELS,
+    dataset_to_proto,
+    ledger_entry_to_proto,
+    origin_from_proto,
+    report_to_proto,
+    stamp,
+    upload_to_proto,
+)
+from finemesh.dataprep.domain import Dataset, Report, Upload, is_terminal, new_life
+from finemesh.dataprep.service import UPLOAD_SECONDS, DataPrepService
+from finemesh.v1 import dataprep_service_pb2 as pb
+from finemesh.v1 import dataset_pb2, validation_report_pb2
+from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceServicer
+
+URL_SECONDS: Final = 3600
+REPORT_PAGE: Final = "report.html"
+_REPORTS: Final = "datasets/validationReports"
+
+
+class DataPrepServicer(DataPrepServiceServicer):
+    """Viewers read; operators and above write."""
+
+    def __init__(
+        self, service: DataPrepService, objects: ObjectStore, notifier: Notifier, clock: Clock
+    ) -> None:
+        self._service = service
+        self._objects = objects
+        self._notifier = notifier
+        self._clock = clock
+
+    # Uploads
+
+    async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> dataset_pb2.Upload:
+        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        asked = request.upload
+        upload = await self._service.create_upload(project, asked.filename, asked.size_bytes, asked.sha256)
+        return upload_to_proto(upload, self._upload_url(upload))
+
+    async def UploadArchive(
+        self, request_iterator: AsyncIterator[pb.UploadArchiveRequest], context: Any
+    ) -> dataset_pb2.Upload:
+        first = await anext(request_iterator, None)
+        if first is None:
+            raise InvalidError.of("name", "the first message names the upload")
+        upload = await self._service.upload(_named(first.name, "uploads", Role.OPERATOR))
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield first.chunk.data
+            async for message in request_iterator:
+                yield message.chunk.data
+
+        await self._objects.put_stream(
+            upload.key, chunks(), max_bytes=upload.size_bytes, sha256=upload.sha256
+        )
+        return upload_to_proto(upload, url="")
+
+    def _upload_url(self, upload: Upload) -> str:
+        return self._objects.presign_put(
+            upload.key, expires_seconds=UPLOAD_SECONDS, content_length=upload.size_bytes
+        )
+
+    # Datasets
+
+    async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Any) -> dataset_pb2.Dataset:
+        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        key = request_key(project, "CreateDataset", request)
+        dataset_id = check_id(request.dataset_id, "dataset_id") if request.dataset_id else new_id("ds")
+        draft = Dataset(
+            name=Name(project, "datasets", dataset_id),
+            origin=origin_from_proto(request.dataset),
+            life=new_life(DATASET, self._clock.now()),
+            display_name=request.dataset.display_name[:256],
+            labels=dict(request.dataset.labels),
+        )
+        if request.validate_only:
+            await self._service.check(draft)
+            return dataset_to_proto(draft)
+        return dataset_to_proto(await self._service.create(draft, key))
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Any) -> dataset_pb2.Dataset:
+        return dataset_to_proto(await self._service.get(_named(request.name, "datasets", Role.VIEWER)))
+
+    async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Any) -> pb.ListDatasetsResponse:
+        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        datasets, token = await self._service.list(project, PageRequest.of(request))
+        return pb.ListDatasetsResponse(
+            datasets=[dataset_to_proto(each) for each in datasets], next_page_token=token
+        )
+
+    async def WatchDataset(
+        self, request: pb.WatchDatasetRequest, context: Any
+    ) -> AsyncGenerator[dataset_pb2.Dataset]:
+        name = _named(request.name, "datasets", Role.VIEWER)
+        states = watch(
+            self._notifier,
+            str(name),
+            lambda: self._service.get(name),
+            version=lambda dataset: dataset.life.revision,
+            terminal=is_terminal,
+        )
+        async for dataset in states:
+            yield dataset_to_proto(dataset)
+
+    async def CancelDataset(self, request: pb.CancelDatasetRequest, context: Any) -> dataset_pb2.Dataset:
+        name = _named(request.name, "datasets", Role.OPERATOR)
+        return dataset_to_proto(cast("Dataset", await self._service.cancel(name)))
+
+    async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Any) -> Empty:
+        await self._service.delete(_named(request.name, "datasets", Role.OPERATOR))
+        return Empty()
+
+    async def ListDatasetFiles(
+        self, request: pb.ListDatasetFilesRequest, context: Any
+    ) -> pb.ListDatasetFilesResponse:
+        name = _named(request.parent, "datasets", Role.VIEWER, "parent")
+        after, size = _file_token(request.page_token), _page_size(request.page_size)
+        files = [file for file in await self._service.files(name) if file.path > after]
+        expires = stamp(self._clock.now() + timedelta(seconds=URL_SECONDS))
+        page = [
+            dataset_pb2.File(
+                path=file.path,
+                size_bytes=file.size_bytes,
+                sha256=file.sha256,
+                url=self._objects.presign_get(f"{name}/{file.path}", expires_seconds=URL_SECONDS),
+                expire_time=expires,
+            )
+            for file in files[:size]
+        ]
+        token = base64.urlsafe_b64encode(page[-1].path.encode()).decode() if len(files) > size else ""
+        return pb.ListDatasetFilesResponse(files=page, next_page_token=token)
+
+    async def ListLedgerEntries(
+        self, request: pb.ListLedgerEntriesRequest, context: Any
+    ) -> pb.ListLedgerEntriesResponse:
+        name = _named(request.parent, "datasets", Role.VIEWER, "parent")
+        rows, token = await self._service.ledger(name, PageRequest.of(request))
+        return pb.ListLedgerEntriesResponse(
+            ledger_entries=[ledger_entry_to_proto(row) for row in rows], next_page_token=token
+        )
+
+    # Reports
+
+    async def ValidateDataset(
+        self, request: pb.ValidateDatasetRequest, context: Any
+    ) -> validation_report_pb2.ValidationReport:
+        name = _named(request.name, "datasets", Role.OPERATOR)
+        key = request_key(name.project, "ValidateDataset", request)
+        if request.level not in LEVELS:
+            raise InvalidError.of("level", "is no validation level: use BASIC or STRICT")
+        return self._report(await self._service.validate(name, LEVELS[request.level], key))
+
+    async def GetValidationReport(
+        self, request: pb.GetValidationReportRequest, context: Any
+    ) -> validation_report_pb2.ValidationReport:
+        return self._report(await self._service.report(_named(request.name, _REPORTS, Role.VIEWER)))
+
+    async def ListValidationReports(
+        self, request: pb.ListValidationReportsRequest, context: Any
+    ) -> pb.ListValidationReportsResponse:
+        name = _named(request.parent, "datasets", Role.VIEWER, "parent")
+        reports, token = await self._service.reports(name, PageRequest.of(request))
+        return pb.ListValidationReportsResponse(
+            validation_reports=[report_to_proto(each, findings=False) for each in reports],
+            next_page_token=token,
+        )
+
+    async def WatchValidationReport(
+        self, request: pb.WatchValidationReportRequest, context: Any
+    ) -> AsyncGenerator[validation_report_pb2.ValidationReport]:
+        name = _named(request.name, _REPORTS, Role.VIEWER)
+        states = watch(
+            self._notifier,
+            str(name),
+            lambda: self._service.report(name),
+            version=lambda report: report.life.revision,
+            terminal=is_terminal,
+        )
+        async for report in states:
+            yield self._report(report)
+
+    async def CancelValidationReport(
+        self, request: pb.CancelValidationReportRequest, context: Any
+    ) -> validation_report_pb2.ValidationReport:
+        name = _named(request.name, _REPORTS, Role.OPERATOR)
+        return self._report(cast("Report", await self._service.cancel(name)))
+
+    def _report(self, report: Report) -> validation_report_pb2.ValidationReport:
+        url = (
+            self._objects.presign_get(f"{report.name}/{REPORT_PAGE}", expires_seconds=URL_SECONDS)
+            if report.result
+            else ""
+        )
+        return report_to_proto(report, url)
+
+
+def _authorised(project: str, role: Role) -> str:
+    """`project`, if the caller may act in it with `role`. Raises PermissionDeniedError."""
+    principal = current_principal()
+    principal.require_project(project)
+    principal.require_role(role)
+    return project
+
+
+def _named(value: str, collection: str, role: Role, field: str = "name") -> Name:
+    name = parse_name(value, collection, field)
+    _authorised(name.project, role)
+    return name
+
+
+def _page_size(asked: int) -> int:
+    if asked < 0:
+        raise InvalidError.of("page_size", f"{asked} is negative: use 0 for the default")
+    return min(asked or 50, 500)
+
+
+def _file_token(token: str) -> str:
+    """The path after which a page of files begins."""
+    try:
+        return base64.urlsafe_b64decode(token).decode()
+    except ValueError as error:
+        raise InvalidError.of(
+            "page_token", "not a token of ours: pass the next_page_token of the page before, unchanged"
+        ) from error

@@ -1,0 +1,91 @@
+"""Datasets and reports as owners of their attempts: the queue's calls brought to the use cases, and the
+commands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finemesh.chassis.attempts_servicer import mint_attempt_token
+from finemesh.chassis.auth import SigningKey
+from finemesh.chassis.sql import Tx
+from finemesh.chassis.telemetry import trace_headers
+from finemesh.core.attempts import Attempt, Completion, WorkReport
+from finemesh.core.clock import Clock
+from finemesh.core.names import Name, parse_name
+from finemesh.dataprep.convert import LEVELS, key_of, origin_to_proto, upload_to_proto
+from finemesh.dataprep.domain import Dataset, ImportOrigin, SplitOrigin
+from finemesh.dataprep.service import DataPrepService, parse_work
+from finemesh.dataprep.unit import Result, SqlStore, SqlUnit
+from finemesh.v1 import attempt_pb2, fine_tune_spec_pb2
+
+# One core each: the compiler works shard by shard, and several datasets may be made at a time.
+RESOURCES = fine_tune_spec_pb2.ResourceSpec(cpus=1)
+
+
+class DatasetWork:
+    """Implements `chassis.attempts.AttemptOwner`."""
+
+    def __init__(
+        self, store: SqlStore, service: DataPrepService, key: SigningKey, clock: Clock, bucket: str
+    ) -> None:
+        self._store = store
+        self._service = service
+        self._key = key
+        self._clock = clock
+        self._bucket = bucket
+
+    async def command(self, tx: Tx, attempt: Attempt) -> bytes:
+        seconds_to_start = (attempt.lease_expire_time - self._clock.now()).total_seconds()
+        command = attempt_pb2.Command(
+            resource=attempt.resource,
+            attempt=attempt.number,
+            fence=attempt.ref.fence,
+            cluster=attempt.cluster,
+            token=mint_attempt_token(self._key, attempt.ref, seconds_to_start),
+            traceparent=trace_headers().get("traceparent", ""),
+            resources=RESOURCES,
+            **await self._work(SqlUnit(self._store, tx), parse_work(attempt.resource)),
+        )
+        command.start_deadline.FromDatetime(attempt.lease_expire_time)
+        return command.SerializeToString()
+
+    async def _work(self, unit: SqlUnit, name: Name) -> dict[str, Any]:
+        """What is to be done, as keyword argument of a Command."""
+        if name.child_id:
+            report = await unit.report(name)
+            source = Name(name.project, name.collection, name.id)
+            work = attempt_pb2.ValidateWork(
+                source_uri=self._uri(source), level=key_of(LEVELS, report.level), output_uri=self._uri(name)
+            )
+            return {"validate_work": work}
+        return await self._dataset_work(unit, await unit.dataset(name))
+
+    async def _dataset_work(self, unit: SqlUnit, dataset: Dataset) -> dict[str, Any]:
+        (origin,) = origin_to_proto(dataset.origin).values()
+        output = self._uri(dataset.name)
+        if isinstance(dataset.origin, ImportOrigin):
+            upload = await unit.upload(parse_name(dataset.origin.upload, "uploads"))
+            work = attempt_pb2.ImportWork(
+                upload=upload_to_proto(upload, url=""),
+                source_uri=f"s3://{self._bucket}/{upload.key}",
+                origin=origin,
+                output_uri=output,
+            )
+            return {"import_work": work}
+        source = self._uri(parse_name(dataset.parent, "datasets"))
+        if isinstance(dataset.origin, SplitOrigin):
+            return {"split_work": attempt_pb2.SplitWork(source_uri=source, origin=origin, output_uri=output)}
+        return {"convert_work": attempt_pb2.ConvertWork(source_uri=source, origin=origin, output_uri=output)}
+
+    def _uri(self, name: Name) -> str:
+        return f"s3://{self._bucket}/{name}"
+
+    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
+        await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
+
+    async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[Result]) -> None:
+        await self._service.take_completion(SqlUnit(self._store, tx), attempt, completion)
+
+    async def on_lost(self, tx: Tx, attempt: Attempt) -> None:
+        await self._service.take_loss(SqlUnit(self._store, tx), attempt)
