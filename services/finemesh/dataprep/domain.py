@@ -215,7 +215,7 @@ def changed(item: Item, now: datetime, **changes: Any) -> Item:
     return replace(item, life=replace(item.life, update_time=now, **changes))
 
 
-def move(item: Item, target: str, now: datetime, **changes: Any) -> Step:
+def move(item: Dataset | Report, target: str, now: datetime, **changes: Any) -> Step:
     """Bring `item` to the state named `target`. Raises PreconditionError, reason ILLEGAL_TRANSITION."""
     table = table_of(item)
     state = table.states(target)
@@ -227,7 +227,7 @@ def move(item: Item, target: str, now: datetime, **changes: Any) -> Step:
     return Step(changed(item, now, state=state, **changes), facts)
 
 
-def after_loss(item: Item, error: ErrorRecord, now: datetime) -> Step:
+def after_loss(item: Dataset | Report, error: ErrorRecord, now: datetime) -> Step:
     """The attempt is gone and another one will follow."""
     if item.life.state == "RUNNING":
         return move(item, "QUEUED", now, error=error, message="starting again after a loss")
