@@ -131,12 +131,13 @@ def _filters(config: GatewayConfig) -> list[dict[str, Any]]:
         ),
         _token_filter(config),
         _transcoder(config),
+        _size_limit(config),
         _typed("envoy.filters.http.router", "filters.http.router.v3.Router"),
     ]
 
 
 def _token_filter(config: GatewayConfig) -> dict[str, Any]:
-    """The token goes on to the services, which check it again. In the query it does not count."""
+    """The token goes on to the services, which check it too. One in the query is none."""
     provider = {
         "issuer": config.issuer,
         "audiences": [config.audience],
@@ -173,10 +174,23 @@ def _transcoder(config: GatewayConfig) -> dict[str, Any]:
     )
 
 
+def _size_limit(config: GatewayConfig) -> dict[str, Any]:
+    """Holds a unary request until it is whole, so that one over the limit is refused before a service sees it.
+
+    It comes after the transcoder, and so goes by the route of the gRPC method: streams turn it off there.
+    """
+    kind = "filters.http.buffer.v3.Buffer"
+    return _typed("envoy.filters.http.buffer", kind, max_request_bytes=config.max_request_bytes)
+
+
 def _local_replies() -> dict[str, Any]:
     """Errors of Envoy itself as google.rpc.Status in JSON. Callers that speak gRPC get a status anyway."""
-    grpc = {"string_match": {"prefix": "application/grpc"}, "invert_match": True, "name": "content-type"}
-    plain = {"header_filter": {"header": grpc | {"treat_missing_header_as_empty": True}}}
+    # Past the transcoder a JSON request looks like gRPC, but for the path that it came with.
+    transcoded = {"name": "x-envoy-original-path", "present_match": True}
+    other = {"name": "content-type", "string_match": {"prefix": "application/grpc"}, "invert_match": True}
+    other["treat_missing_header_as_empty"] = True
+    headers = [{"header_filter": {"header": header}} for header in (transcoded, other)]
+    plain = {"or_filter": {"filters": headers}}
 
     def mapper(status: int, code: int) -> dict[str, Any]:
         value = {"default_value": status, "runtime_key": f"finemesh.local_reply_{status}"}

@@ -35,7 +35,7 @@ def route_table(config: GatewayConfig, methods: dict[str, Methods]) -> dict[str,
         routes.append(_presigned(config.object_store, config))
     routes += _health(config)
     for prefix in REFLECTION_PREFIXES:
-        routes.append({"match": {"prefix": prefix}, "route": _stream(config.upstreams[0].name, config)})
+        routes.append(_streaming({"prefix": prefix}, config.upstreams[0].name, config))
     for upstream in config.upstreams:
         routes += _service(upstream, methods[upstream.service], config)
     host: dict[str, Any] = {"name": "finemesh", "domains": ["*"], "routes": routes}
@@ -69,11 +69,10 @@ def _presigned(store: ObjectStore, config: GatewayConfig) -> dict[str, Any]:
     """Presigned requests go on with their Host header, which the signature covers."""
     off = {_TYPE: "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     names = ("envoy.filters.http.grpc_json_transcoder", "envoy.filters.http.grpc_web")
-    return {
-        "match": _presigned_match(store),
-        "route": _stream(OBJECT_STORE_CLUSTER, config) | {"retry_policy": _retry(_UNSEEN)},
-        "typed_per_filter_config": dict.fromkeys(names, off),
-    }
+    route = _streaming(_presigned_match(store), OBJECT_STORE_CLUSTER, config)
+    route["route"]["retry_policy"] = _retry(_UNSEEN)
+    route["typed_per_filter_config"] |= dict.fromkeys(names, off)
+    return route
 
 
 def _health(config: GatewayConfig) -> list[dict[str, Any]]:
@@ -86,23 +85,30 @@ def _health(config: GatewayConfig) -> list[dict[str, Any]]:
             "value": {"string_match": {"exact": upstream.service}},
         }
         match = {"prefix": HEALTH_PREFIX, "dynamic_metadata": [named]}
-        routes.append({"match": match, "route": _stream(upstream.name, config)})
-    routes.append({"match": {"prefix": HEALTH_PREFIX}, "route": _stream(config.upstreams[0].name, config)})
-    return routes
+        routes.append(_streaming(match, upstream.name, config))
+    return [*routes, _streaming({"prefix": HEALTH_PREFIX}, config.upstreams[0].name, config)]
 
 
 def _service(upstream: Upstream, methods: Methods, config: GatewayConfig) -> list[dict[str, Any]]:
     unary: dict[str, Any] = {"cluster": upstream.name, "timeout": seconds(config.unary_timeout_seconds)}
     unary["max_stream_duration"] = {"grpc_timeout_header_max": seconds(config.unary_timeout_seconds)}
-    streams = {name: _stream(upstream.name, config) for name in methods.streaming}
-    reads = {name: unary | {"retry_policy": _retry(_READ)} for name in methods.reading}
-    prefix = f"/{upstream.service}/"
-    named = [{"match": {"path": prefix + name}, "route": route} for name, route in (streams | reads).items()]
-    return [*named, {"match": {"prefix": prefix}, "route": unary | {"retry_policy": _retry(_UNSEEN)}}]
+    prefix, read = f"/{upstream.service}/", unary | {"retry_policy": _retry(_READ)}
+    return [
+        *(_streaming({"path": prefix + name}, upstream.name, config) for name in methods.streaming),
+        *({"match": {"path": prefix + name}, "route": read} for name in methods.reading),
+        {"match": {"prefix": prefix}, "route": unary | {"retry_policy": _retry(_UNSEEN)}},
+    ]
 
 
-def _stream(cluster: str, config: GatewayConfig) -> dict[str, Any]:
-    return {"cluster": cluster, "timeout": "0s", "idle_timeout": seconds(config.stream_idle_seconds)}
+def _streaming(match: dict[str, Any], cluster: str, config: GatewayConfig) -> dict[str, Any]:
+    """A route without limits of time and size, save for how long nothing may move."""
+    unlimited = {_TYPE: "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute"}
+    idle = seconds(config.stream_idle_seconds)
+    return {
+        "match": match,
+        "route": {"cluster": cluster, "timeout": "0s", "idle_timeout": idle},
+        "typed_per_filter_config": {"envoy.filters.http.buffer": {**unlimited, "disabled": True}},
+    }
 
 
 def _retry(conditions: str) -> dict[str, Any]:

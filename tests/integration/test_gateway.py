@@ -1,0 +1,470 @@
+"""Envoy under the generated configuration, before gRPC servers in place of the services, and a real S3."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import struct
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import grpc
+import pytest
+import urllib3
+from finemesh.chassis.auth import Role, SigningKey, write_private_file
+from finemesh.chassis.presign import presign
+from finemesh.chassis.reflection import service_names
+from finemesh.embedded.servers import envoy_executable
+from finemesh.gateway import (
+    GatewayConfig,
+    ObjectStore,
+    Upstream,
+    packaged_descriptor_set,
+    write_configuration,
+)
+from finemesh.gateway.config import PUBLIC_SERVICES
+from finemesh.v1 import (
+    attempt_service_pb2,
+    attempt_service_pb2_grpc,
+    dataprep_service_pb2,
+    dataprep_service_pb2_grpc,
+    dataset_pb2,
+    export_service_pb2_grpc,
+    training_job_pb2,
+    training_service_pb2,
+    training_service_pb2_grpc,
+)
+from google.api import httpbody_pb2
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from tests.support.servers import S3Server, ServerProcess, free_ports, wait_until
+
+pytestmark = pytest.mark.integration
+
+_BUCKET = "finemesh-gateway"
+_LIMIT_BYTES = 1 << 20
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Training(training_service_pb2_grpc.TrainingServiceServicer):
+    def GetTrainingJob(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        if request.name.endswith("/none"):
+            detail = any_pb2.Any()
+            detail.Pack(error_details_pb2.ErrorInfo(reason="TRAINING_JOB_NOT_FOUND", domain="finemesh"))
+            status = status_pb2.Status(code=code_pb2.NOT_FOUND, message="no such job", details=[detail])
+            context.abort_with_status(rpc_status.to_status(status))
+        seen = dict(context.invocation_metadata())
+        return training_job_pb2.TrainingJob(name=request.name, display_name=str(seen.get("authorization")))
+
+    def WatchTrainingJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+        for state in (training_job_pb2.TrainingJob.STATE_QUEUED, training_job_pb2.TrainingJob.STATE_RUNNING):
+            yield training_job_pb2.TrainingJob(name=request.name, state=state)
+            time.sleep(0.2)
+
+
+class DataPrep(dataprep_service_pb2_grpc.DataPrepServiceServicer):
+    def UploadArchive(self, request_iterator: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        name, size = "", 0
+        for request in request_iterator:
+            name = name or request.name
+            size += len(request.chunk.data)
+        return dataset_pb2.Upload(name=name, size_bytes=size)
+
+    def CreateUpload(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return dataset_pb2.Upload(name=f"{request.parent}/uploads/a", filename=request.upload.filename)
+
+
+class Export(export_service_pb2_grpc.ExportServiceServicer):
+    def DownloadExport(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
+        for _ in range(5):
+            yield httpbody_pb2.HttpBody(content_type="application/zip", data=bytes(1 << 20))
+
+
+@dataclass
+class Door:
+    """An Envoy with three of the four services behind it; Tracking is away."""
+
+    address: str
+    key: SigningKey
+    store: S3Server
+    health: dict[str, Any]
+    access_log: Path
+    pool: urllib3.PoolManager
+
+    def token(self, **claims: Any) -> str:
+        return self.key.mint("tester", Role.ADMIN, ["*"], claims.pop("ttl_seconds", 60), **claims)
+
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(self.address)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.token()}"),)
+
+    def request(self, method: str, path: str, *, token: str | None = None, **options: Any) -> Any:
+        headers = {"authorization": f"Bearer {self.token() if token is None else token}"}
+        headers |= options.pop("headers", {})
+        if token == "":
+            del headers["authorization"]
+        url = f"http://{self.address}{path}"
+        return self.pool.request(method, url, headers=headers, retries=False, **options)
+
+    def presigned(self, method: str, key: str) -> str:
+        return presign(
+            method,
+            f"http://{self.address}",
+            f"/{_BUCKET}/{key}",
+            access_key=self.store.access_key,
+            secret_key=self.store.secret_key,
+            region="us-east-1",
+            expires_seconds=60,
+        )
+
+
+def _serve(service: str, add: Any, servicer: Any) -> tuple[grpc.Server, int, Any]:
+    server = grpc.server(ThreadPoolExecutor(8))
+    add(servicer, server)
+    status = health.HealthServicer()
+    status.set(service, SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflected = reflection.ReflectionServicer(service_names())
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, port, status
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Door]:
+    folder = tmp_path_factory.mktemp("gateway")
+    key = SigningKey.generate()
+    write_private_file(folder / "jwks.json", json.dumps(key.jwks()))
+    # The stubs declare every method abstract; a servicer answers UNIMPLEMENTED to those it leaves out.
+    servicers: dict[str, tuple[Any, Callable[[], Any]]] = {
+        "dataprep": (dataprep_service_pb2_grpc.add_DataPrepServiceServicer_to_server, cast("Any", DataPrep)),
+        "training": (training_service_pb2_grpc.add_TrainingServiceServicer_to_server, cast("Any", Training)),
+        "export": (export_service_pb2_grpc.add_ExportServiceServicer_to_server, cast("Any", Export)),
+    }
+    started = {name: _serve(PUBLIC_SERVICES[name], add, make()) for name, (add, make) in servicers.items()}
+    port, nobody = free_ports(2)
+    ports = {name: started[name][1] if name in started else nobody for name in PUBLIC_SERVICES}
+    config = GatewayConfig(
+        host="127.0.0.1",
+        port=port,
+        upstreams=tuple(
+            Upstream(name, service, f"127.0.0.1:{ports[name]}") for name, service in PUBLIC_SERVICES.items()
+        ),
+        jwks_path=folder / "jwks.json",
+        descriptor_set_path=packaged_descriptor_set(),
+        access_log_path=folder / "access.jsonl",
+        object_store=ObjectStore(s3_server.endpoint, _BUCKET),
+        max_request_bytes=_LIMIT_BYTES,
+    )
+    write_configuration(config, folder / "envoy.json")
+    command = [envoy_executable(), "-c", str(folder / "envoy.json"), "--disable-hot-restart", "-l", "warning"]
+    envoy = ServerProcess(command, folder, folder / "envoy.log")
+    pool = urllib3.PoolManager()
+    door = Door(
+        address=f"127.0.0.1:{port}",
+        key=key,
+        store=s3_server,
+        health={name: entry[2] for name, entry in started.items()},
+        access_log=config.access_log_path,
+        pool=pool,
+    )
+
+    def alive() -> bool:
+        envoy.require_running()
+        try:
+            return door.request("GET", "/healthz", token="").status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    envoy.start()
+    try:
+        wait_until(alive, "Envoy")
+        yield door
+    finally:
+        envoy.stop()
+        pool.clear()
+        for server, *_ in started.values():
+            server.stop(None).wait()
+
+
+def _job_request(job: str = "a") -> Any:
+    return training_service_pb2.GetTrainingJobRequest(name=f"projects/demo/trainingJobs/{job}")
+
+
+def _health(channel: grpc.Channel) -> Any:
+    return health_pb2_grpc.HealthStub(channel)
+
+
+class TestTokens:
+    def test_grpc_without_token_is_unauthenticated(self, door: Door) -> None:
+        with door.channel() as channel, pytest.raises(grpc.RpcError) as raised:
+            training_service_pb2_grpc.TrainingServiceStub(channel).GetTrainingJob(_job_request())
+        assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert raised.value.details() == "Jwt is missing"
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            pytest.param(lambda door: "", id="none"),
+            pytest.param(lambda door: "nonsense", id="malformed"),
+            pytest.param(lambda door: door.token(ttl_seconds=-60), id="expired"),
+            pytest.param(lambda door: door.token(aud="others"), id="for others"),
+            pytest.param(lambda door: door.token(iss="others"), id="from others"),
+            pytest.param(
+                lambda door: SigningKey.generate().mint("x", Role.ADMIN, ["*"], 60), id="another key"
+            ),
+        ],
+    )
+    def test_json_without_good_token_is_refused_with_a_status(self, door: Door, token: Any) -> None:
+        answer = door.request("GET", "/v1/projects/demo/trainingJobs/a", token=token(door))
+        body = answer.json()
+        expected = {401: code_pb2.UNAUTHENTICATED, 403: code_pb2.PERMISSION_DENIED}
+        assert body["code"] == expected[answer.status]
+        assert body["message"].startswith(("Jw", "Audiences"))
+
+    def test_token_in_the_query_does_not_count(self, door: Door) -> None:
+        path = f"/v1/projects/demo/trainingJobs/a?access_token={door.token()}"
+        assert door.request("GET", path, token="").status == 401
+
+    def test_token_goes_on_to_the_service(self, door: Door) -> None:
+        token = door.token()
+        answer = door.request("GET", "/v1/projects/demo/trainingJobs/a", token=token)
+        assert answer.json()["displayName"] == f"Bearer {token}"
+
+
+class TestCalls:
+    def test_grpc(self, door: Door) -> None:
+        with door.channel() as channel:
+            stub = training_service_pb2_grpc.TrainingServiceStub(channel)
+            job = stub.GetTrainingJob(_job_request(), metadata=door.metadata())
+            states = [job.state for job in stub.WatchTrainingJob(_job_request(), metadata=door.metadata())]
+        assert job.name == "projects/demo/trainingJobs/a"
+        assert len(states) == 2
+
+    def test_grpc_web(self, door: Door) -> None:
+        message = _job_request().SerializeToString()
+        answer = door.request(
+            "POST",
+            "/finemesh.v1.TrainingService/GetTrainingJob",
+            body=struct.pack(">BI", 0, len(message)) + message,
+            headers={"content-type": "application/grpc-web+proto"},
+        )
+        assert answer.headers["content-type"] == "application/grpc-web+proto"
+        _, length = struct.unpack(">BI", answer.data[:5])
+        job = training_job_pb2.TrainingJob.FromString(answer.data[5 : 5 + length])
+        assert job.name == "projects/demo/trainingJobs/a"
+        assert b"grpc-status:0" in answer.data[5 + length :]
+
+    def test_error_keeps_its_details_in_json(self, door: Door) -> None:
+        answer = door.request("GET", "/v1/projects/demo/trainingJobs/none")
+        body = answer.json()
+        assert (answer.status, body["code"], body["message"]) == (404, code_pb2.NOT_FOUND, "no such job")
+        assert body["details"][0]["reason"] == "TRAINING_JOB_NOT_FOUND"
+
+    def test_unknown_query_parameter_is_refused(self, door: Door) -> None:
+        answer = door.request("GET", "/v1/projects/demo/trainingJobs/a?colour=red")
+        assert answer.status == 400
+        assert "colour" in answer.json()["message"]
+
+    def test_malformed_json_is_refused(self, door: Door) -> None:
+        answer = door.request("POST", "/v1/projects/demo/uploads", body=b'{"filename": ')
+        assert (answer.status, answer.json()["code"]) == (400, code_pb2.INVALID_ARGUMENT)
+
+    def test_unknown_path_is_404_as_status(self, door: Door) -> None:
+        answer = door.request("GET", "/v1/nothing")
+        assert (answer.status, answer.json()["code"]) == (404, code_pb2.NOT_FOUND)
+
+    def test_server_stream_as_server_sent_events(self, door: Door) -> None:
+        answer = door.request("GET", "/v1/projects/demo/trainingJobs/a:watch", preload_content=False)
+        began = time.monotonic()
+        lines: list[tuple[float, bytes]] = [
+            (time.monotonic() - began, line) for line in answer if line.strip()
+        ]
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert [json.loads(line.removeprefix(b"data: "))["state"] for _, line in lines] == [
+            "STATE_QUEUED",
+            "STATE_RUNNING",
+        ]
+        assert lines[1][0] - lines[0][0] > 0.1, "the first event waited for the second"
+
+    def test_upload_streams_beyond_the_request_limit(self, door: Door) -> None:
+        answer = door.request(
+            "POST",
+            "/v1/projects/demo/uploads/u:upload",
+            body=bytes(5 * _LIMIT_BYTES),
+            headers={"content-type": "application/zip"},
+        )
+        assert answer.json() == {"name": "projects/demo/uploads/u", "sizeBytes": str(5 * _LIMIT_BYTES)}
+
+    def test_download_streams(self, door: Door) -> None:
+        answer = door.request("GET", "/v1/projects/demo/exports/e:download")
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/zip")
+        assert len(answer.data) == 5 << 20
+
+    def test_request_over_the_limit_is_413(self, door: Door) -> None:
+        body = json.dumps({"filename": "a" * (2 * _LIMIT_BYTES)}).encode()
+        answer = door.request("POST", "/v1/projects/demo/uploads", body=body)
+        assert (answer.status, answer.json()["code"]) == (413, code_pb2.OUT_OF_RANGE)
+
+    def test_absent_service_is_unavailable(self, door: Door) -> None:
+        answer = door.request("GET", "/v1/projects/demo/runs/a")
+        assert (answer.status, answer.json()["code"]) == (503, code_pb2.UNAVAILABLE)
+
+    def test_internal_service_cannot_be_reached(self, door: Door) -> None:
+        request = attempt_service_pb2.RenewLeaseRequest()
+        with door.channel() as channel, pytest.raises(grpc.RpcError) as raised:
+            attempt_service_pb2_grpc.AttemptServiceStub(channel).RenewLease(request, metadata=door.metadata())
+        assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    def test_cross_origin_is_off(self, door: Door) -> None:
+        asked = {"origin": "https://elsewhere.example", "access-control-request-method": "GET"}
+        answer = door.request("OPTIONS", "/v1/projects/demo/trainingJobs/a", token="", headers=asked)
+        assert answer.status == 401
+        assert "access-control-allow-origin" not in answer.headers
+
+
+class TestHealth:
+    def test_goes_to_the_service_it_names_without_a_token(self, door: Door) -> None:
+        door.health["training"].set(PUBLIC_SERVICES["training"], NOT_SERVING)
+        try:
+            with door.channel() as channel:
+                stub = _health(channel)
+                status = {
+                    name: stub.Check(health_pb2.HealthCheckRequest(service=PUBLIC_SERVICES[name])).status
+                    for name in ("dataprep", "training", "export")
+                }
+        finally:
+            door.health["training"].set(PUBLIC_SERVICES["training"], SERVING)
+        assert status == {"dataprep": SERVING, "training": NOT_SERVING, "export": SERVING}
+
+    def test_watch_follows_the_service_it_names(self, door: Door) -> None:
+        service = PUBLIC_SERVICES["export"]
+        with door.channel() as channel:
+            stub = _health(channel)
+            answers = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            assert next(answers).status == SERVING
+            door.health["export"].set(service, NOT_SERVING)
+            assert next(answers).status == NOT_SERVING
+            door.health["export"].set(service, SERVING)
+            answers.cancel()
+
+    def test_of_an_absent_service_is_unavailable(self, door: Door) -> None:
+        request = health_pb2.HealthCheckRequest(service=PUBLIC_SERVICES["tracking"])
+        with door.channel() as channel, pytest.raises(grpc.RpcError) as raised:
+            _health(channel).Check(request)
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    def test_of_an_unknown_service_is_not_found(self, door: Door) -> None:
+        request = health_pb2.HealthCheckRequest(service="finemesh.v1.Nothing")
+        with door.channel() as channel, pytest.raises(grpc.RpcError) as raised:
+            _health(channel).Check(request)
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+    def test_of_everything_is_answered(self, door: Door) -> None:
+        with door.channel() as channel:
+            answer = _health(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == SERVING
+
+
+class TestReflection:
+    def _services(self, door: Door, metadata: tuple[tuple[str, str], ...]) -> set[str]:
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        with door.channel() as channel:
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+            answer = next(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10))
+        return {service.name for service in answer.list_services_response.service}
+
+    def test_lists_all_services_on_one_port(self, door: Door) -> None:
+        assert self._services(door, door.metadata()) >= set(PUBLIC_SERVICES.values())
+
+    def test_needs_a_token(self, door: Door) -> None:
+        with pytest.raises(grpc.RpcError) as raised:
+            self._services(door, ())
+        assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+class TestPresigned:
+    @pytest.fixture(autouse=True)
+    def bucket(self, door: Door) -> None:
+        url = presign(
+            "PUT",
+            f"http://{door.store.endpoint}",
+            f"/{_BUCKET}",
+            access_key=door.store.access_key,
+            secret_key=door.store.secret_key,
+            region="us-east-1",
+            expires_seconds=60,
+        )
+        assert door.pool.request("PUT", url, retries=False).status in (200, 409)
+
+    def test_put_get_and_range(self, door: Door) -> None:
+        content = bytes(range(256)) * 4096 * 4  # more than the limit of other requests
+        put = door.pool.request("PUT", door.presigned("PUT", "a/b c.bin"), body=content, retries=False)
+        got = door.pool.request("GET", door.presigned("GET", "a/b c.bin"), retries=False)
+        part = door.pool.request(
+            "GET", door.presigned("GET", "a/b c.bin"), headers={"range": "bytes=5-9"}, retries=False
+        )
+        assert (put.status, got.status, part.status) == (200, 200, 206)
+        assert got.data == content
+        assert part.data == content[5:10]
+
+    def test_changed_key_is_refused_by_s3(self, door: Door) -> None:
+        url = door.presigned("GET", "a").replace(f"/{_BUCKET}/a?", f"/{_BUCKET}/b?")
+        assert door.pool.request("GET", url, retries=False).status == 403
+
+    @pytest.mark.parametrize("path", [f"/{_BUCKET}/a", f"/{_BUCKET}/?list-type=2", f"/{_BUCKET}/../v1/x"])
+    def test_unsigned_is_refused_at_the_door(self, door: Door, path: str) -> None:
+        assert door.request("GET", path, token="").status == 401
+
+    def test_signature_opens_nothing_else(self, door: Door) -> None:
+        path = f"/{_BUCKET}/../v1/projects/demo/trainingJobs/a?X-Amz-Signature=0"
+        connection = http.client.HTTPConnection(door.address)  # sends the path as it is
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            assert connection.getresponse().status == 401
+
+    def test_access_log_keeps_no_signature(self, door: Door) -> None:
+        url = door.presigned("GET", "logged")
+        door.pool.request("GET", url, retries=False)
+        path = urlsplit(url).path
+
+        def logged() -> list[dict[str, Any]]:
+            lines = door.access_log.read_text().splitlines() if door.access_log.exists() else []
+            return [entry for entry in map(json.loads, lines) if entry["path"] == path]
+
+        wait_until(lambda: bool(logged()), "the access log", 15)
+        assert logged()[0]["upstream"] == "object_store"
+        assert "X-Amz" not in door.access_log.read_text()
+
+
+def test_upload_archive_by_grpc_stream(door: Door) -> None:
+    chunks = [
+        dataprep_service_pb2.UploadArchiveRequest(
+            name="projects/demo/uploads/u" if i == 0 else "", chunk=httpbody_pb2.HttpBody(data=bytes(1 << 19))
+        )
+        for i in range(8)
+    ]
+    with door.channel() as channel:
+        stub = dataprep_service_pb2_grpc.DataPrepServiceStub(channel)
+        upload = stub.UploadArchive(iter(chunks), metadata=door.metadata())
+    assert upload.size_bytes == 8 << 19
+
+
+def test_jwks_is_of_the_kind_envoy_reads(door: Door) -> None:
+    key = door.key.jwks()["keys"][0]
+    assert key["kty"] == "oct"
+    assert len(base64.urlsafe_b64decode(key["k"] + "==")) >= 32
