@@ -1,0 +1,78 @@
+"""The process of the Tracking service: `python -m finemesh.tracking`, configured by the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from finemesh.chassis.auth import TokenVerifier
+from finemesh.chassis.config import from_environ
+from finemesh.chassis.grpc_server import GrpcServer, run_service
+from finemesh.chassis.service import Foundation, foundation, serve
+from finemesh.chassis.watch import Notifier
+from finemesh.tracking.config import TrackingConfig
+from finemesh.tracking.consumer import consume
+from finemesh.tracking.domain import Batch
+from finemesh.tracking.live import Live
+from finemesh.tracking.points import PointFile
+from finemesh.tracking.service import Tracking
+from finemesh.tracking.servicer import TrackingServicer
+from finemesh.tracking.store import CHASSIS, SqlRunStore
+from finemesh.tracking.summarizer import Summarizer
+from finemesh.tracking.writer import Writer
+from finemesh.v1.tracking_service_pb2_grpc import add_TrackingServiceServicer_to_server
+
+NAME = "tracking"
+POINTS_FILE = "points.duckdb"
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Serve until `stop` is set."""
+    config = from_environ(TrackingConfig, os.environ)
+    async with foundation(NAME, config, CHASSIS) as base:
+        file = PointFile(
+            config.data_dir / POINTS_FILE,
+            memory_bytes=config.points_memory_bytes,
+            threads=config.points_threads,
+        )
+        try:
+            await _serve(base, config, file, stop)
+        finally:
+            file.close()
+
+
+async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop: asyncio.Event) -> None:
+    notifier, live, clock = Notifier(), Live(), base.outbox.clock
+    store = SqlRunStore(base.db, base.outbox, notifier)
+    summarizer = Summarizer(store, file, clock, config.summary_interval_seconds)
+
+    def on_committed(batches: Sequence[Batch]) -> None:
+        summarizer.note(batches)
+        live.publish(batches)
+
+    writer = Writer(file, on_committed)
+    tracking = Tracking(
+        store=store,
+        points=file,
+        writer=writer,
+        summarizer=summarizer,
+        live=live,
+        notifier=notifier,
+        clock=clock,
+    )
+    # Ready without S3, which this service does not use.
+    checks = {"sql": base.db.check_ready, "nats": base.bus.check_ready, "points": writer.check_ready}
+    server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)
+    server.add(add_TrackingServiceServicer_to_server, TrackingServicer(tracking))
+    await summarizer.catch_up()
+    writer.start()
+    try:
+        await serve(server, stop, base.relay.run(), summarizer.run(), consume(base.bus, tracking))
+        await summarizer.settle()
+    finally:
+        await writer.stop()
+
+
+if __name__ == "__main__":
+    run_service(NAME, main, os.environ.get("FINEMESH_LOG_LEVEL") or "INFO")

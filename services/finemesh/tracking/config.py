@@ -1,0 +1,26 @@
+"""What Tracking reads from its environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finemesh.chassis.service import ServiceConfig
+from finemesh.tracking.summarizer import DEFAULT_INTERVAL_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingConfig(ServiceConfig):
+    """`FINEMESH_…` by field name.
+
+    Attributes:
+        data_dir: folder of this service alone; the points are in `points.duckdb` in it.
+        points_memory_bytes: limit of DuckDB's memory.
+        points_threads: threads of DuckDB.
+        summary_interval_seconds: how long summaries may lag behind points while nobody asks for them.
+    """
+
+    data_dir: Path
+    points_memory_bytes: int = 256 << 20
+    points_threads: int = 2
+    summary_interval_seconds: float = DEFAULT_INTERVAL_SECONDS

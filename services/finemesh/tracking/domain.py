@@ -1,0 +1,271 @@
+"""Runs, batches of points and curves, as immutable values.
+
+Arrays are columns of equal length, one entry per point: `steps` int64 (optimiser step), `values` float64,
+`times_us` int64 (microseconds since 1970 UTC), `attempts` int16.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from finemesh.core.errors import FieldViolation, InvalidError
+from finemesh.core.names import Name
+
+MAX_BATCH_POINTS: Final = 200_000
+MAX_KEY_LENGTH: Final = 200
+MAX_ATTEMPT: Final = 2**15 - 1
+MAX_STEP: Final = 2**53  # what JSON and spreadsheets read exactly
+MAX_TIME_US: Final = 253_402_300_800_000_000  # the year 10000
+
+Int16s = npt.NDArray[np.int16]
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+class RunState(StrEnum):
+    """RUNNING leads to any of the others, which are final."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        return self is not RunState.RUNNING
+
+
+class Goal(StrEnum):
+    MINIMIZE = "MINIMIZE"
+    MAXIMIZE = "MAXIMIZE"
+
+
+# Words of a metric's name that make lower better: losses, errors, and what is paid in time or memory.
+_LOWER_IS_BETTER: Final = frozenset(
+    {"loss", "losses", "nll", "perplexity", "ppl", "error", "errors", "err", "mse", "rmse", "mae", "wer"}
+    | {"cer", "seconds", "memory", "bytes"}
+)
+
+
+def goal_of(key: str) -> Goal:
+    """Which way a metric is better, told from its name: `val/loss` down, `val/accuracy` up."""
+    words = re.split(r"[^a-z0-9]+", key.lower())
+    return Goal.MINIMIZE if _LOWER_IS_BETTER.intersection(words) else Goal.MAXIMIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Last and best of one metric over its resolved curve, where each step counts once.
+
+    Attributes:
+        last_value: value at `last_step`, the highest one.
+        best_value: best finite value by the goal that the name tells; NaN if there is none.
+        best_step: the first step with the best value; `last_step` if there is none.
+        point_count: points on the curve.
+    """
+
+    key: str
+    last_value: float
+    last_step: int
+    best_value: float
+    best_step: int
+    point_count: int
+
+    @property
+    def goal(self) -> Goal:
+        return goal_of(self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What was measured while something was trained.
+
+    Attributes:
+        training_job: full name of the job that makes it; empty for runs of other programs.
+        spec: the job's FineTuneSpec, serialised as it came; empty without a job.
+        attempt: highest attempt that is known, by its points or by an event about the job.
+        fence: highest fencing token seen; a lower one has been superseded.
+        summarized: per attempt, the last batch that `summaries` include.
+    """
+
+    name: Name
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    training_job: str = ""
+    spec: bytes = b""
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    state: RunState = RunState.RUNNING
+    attempt: int = 0
+    fence: int = 0
+    summarized: Mapping[int, int] = field(default_factory=dict[int, int])
+    create_time: datetime
+    end_time: datetime | None = None
+    update_time: datetime
+    summaries: tuple[Summary, ...] = ()
+
+    def summary(self, key: str) -> Summary | None:
+        return next((each for each in self.summaries if each.key == key), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFact:
+    """What an event says about the job of a run.
+
+    Attributes:
+        event_id: the same for every delivery of the event.
+        end_state: how the run ended, for an event that ends it.
+        time: when the fact became true.
+    """
+
+    event_id: str
+    run: Name
+    training_job: str
+    display_name: str
+    labels: Mapping[str, str]
+    params: Mapping[str, str]
+    spec: bytes
+    attempt: int
+    end_state: RunState | None
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Points of one run as columns; (run, attempt, sequence) names it, so that a replay is recognised.
+
+    `key_indices` (int64) point into `keys`.
+    """
+
+    run: str
+    attempt: int
+    sequence: int
+    keys: tuple[str, ...]
+    key_indices: Int64s
+    steps: Int64s
+    values: Floats
+    times_us: Int64s
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def check(self) -> None:
+        """Raises InvalidError, reason MALFORMED_BATCH, naming every wrong field."""
+        violations = [FieldViolation(f"batch.{path}", text) for path, text in self._violations()]
+        if violations:
+            listed = "; ".join(f"{each.field}: {each.description}" for each in violations)
+            raise InvalidError(listed, violations=violations, reason="MALFORMED_BATCH")
+
+    def _violations(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        if not 1 <= self.attempt <= MAX_ATTEMPT:
+            found.append(("attempt", f"is {self.attempt}: count attempts from 1 to {MAX_ATTEMPT}"))
+        if self.sequence < 1:
+            found.append(("sequence", f"is {self.sequence}: number the batches of an attempt from 1"))
+        if len(set(self.keys)) != len(self.keys):
+            found.append(("keys", "names a metric twice"))
+        if any(not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable() for key in self.keys):
+            found.append(("keys", f"a metric's name has 1 to {MAX_KEY_LENGTH} printable characters"))
+        lengths = {len(self.key_indices), len(self.steps), len(self.values), len(self.times_us)}
+        if len(lengths) > 1:
+            found.append(("steps", "key_indices, steps, values and times_us differ in length"))
+        elif len(self) > MAX_BATCH_POINTS:
+            found.append(("steps", f"{len(self)} points are too many: send at most {MAX_BATCH_POINTS}"))
+        elif len(self):
+            found += self._column_violations()
+        return found
+
+    def _column_violations(self) -> list[tuple[str, str]]:
+        columns = (
+            ("key_indices", self.key_indices, len(self.keys) - 1, "an index into `keys`"),
+            ("steps", self.steps, MAX_STEP, "a step from 0 to 2^53"),
+            ("times_us", self.times_us, MAX_TIME_US, "microseconds since 1970"),
+        )
+        return [
+            (name, f"holds something that is not {wanted}")
+            for name, column, highest, wanted in columns
+            if column.min() < 0 or column.max() > highest
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """One metric of one run: columns, with `steps` strictly increasing once resolved."""
+
+    steps: Int64s
+    values: Floats
+    times_us: Int64s
+    attempts: Int16s
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def take(self, indices: Int64s | slice) -> Curve:
+        """The points at `indices`."""
+        return Curve(
+            self.steps[indices], self.values[indices], self.times_us[indices], self.attempts[indices]
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """A curve with its names; `total_points` counts those before downsampling."""
+
+    run: str
+    key: str
+    curve: Curve
+    total_points: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunPoints:
+    """The points of a run at one instant: columns per metric in the order they were appended.
+
+    `marks` gives the last durable batch of each attempt.
+    """
+
+    curves: Mapping[str, Curve]
+    marks: Mapping[int, int]
+
+
+def resolve(curve: Curve) -> Curve:
+    """Each step once, in order: of several values the highest attempt's, of one attempt's the last appended.
+
+    A resumed attempt measures the steps since its checkpoint again, and its values are the ones that count.
+    """
+    if len(curve) < 2 or bool(np.all(np.diff(curve.steps) > 0)):
+        return curve
+    order = np.lexsort((curve.attempts, curve.steps))  # stable: equal (step, attempt) stay as appended
+    steps = curve.steps[order]
+    is_last_of_step = np.append(np.diff(steps) > 0, True)
+    return curve.take(order[is_last_of_step])
+
+
+def after_fact(run: Run | None, fact: JobFact, now: datetime) -> Run | None:
+    """A run after an event about its job, or None if the run belongs to another program and stays as it is.
+
+    Events of one job come in order, but a run may exist before the first of them: points were quicker.
+    """
+    if run is None:
+        run = Run(name=fact.run, training_job=fact.training_job, create_time=fact.time, update_time=now)
+    if run.training_job != fact.training_job:
+        return None
+    told = replace(
+        run,
+        display_name=fact.display_name,
+        labels=fact.labels,
+        params=fact.params,
+        spec=fact.spec,
+        attempt=max(run.attempt, fact.attempt),
+        update_time=now,
+    )
+    if fact.end_state is None or run.state.ended:
+        return told
+    return replace(told, state=fact.end_state, end_time=fact.time)

@@ -1,0 +1,105 @@
+"""What the use cases need from the outside: SQL for runs, DuckDB for points."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from finemesh.chassis.auth import Principal
+from finemesh.core.names import Name
+from finemesh.tracking.compare import Comparison
+from finemesh.tracking.domain import Batch, JobFact, Run, RunPoints
+
+Change = Callable[[Run | None], Run | None]
+"""A run as it is, None if there is none, to the run as it should be, None to leave it."""
+
+
+class PageQuery(Protocol):
+    """Which page of a list: the fields of the request."""
+
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_token(self) -> str: ...
+    @property
+    def filter(self) -> str: ...
+    @property
+    def order_by(self) -> str: ...
+
+
+class CreateKey(Protocol):
+    """What makes two create requests the same."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class RunStore(Protocol):
+    """Runs and their summaries. With a `principal`, runs outside its projects do not exist."""
+
+    async def create(self, principal: Principal, run: Run, key: CreateKey | None) -> Run:
+        """Store a new run, or return the one that an earlier request with the same key made.
+
+        Raises AlreadyExistsError: RUN_EXISTS, or REQUEST_ID_REUSED for a different request.
+        """
+        ...
+
+    async def get(self, principal: Principal, names: Sequence[Name]) -> list[Run]:
+        """Runs in the order of `names`. Raises NotFoundError for the first that is not there."""
+        ...
+
+    async def find(self, name: Name) -> Run | None:
+        """A run for the service's own decisions, whoever asks."""
+        ...
+
+    async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
+        """One page, and the token of the next. Raises InvalidError for a bad filter, order or token."""
+        ...
+
+    async def update(self, name: Name, change: Change) -> Run | None:
+        """Change a run in one transaction; a new best of its deciding metric becomes an event with it.
+
+        Returns the run as it then is. What `change` raises rolls back and is raised.
+        """
+        ...
+
+    async def apply_once(self, fact: JobFact, change: Change) -> Run | None:
+        """The same for an event: an event that was applied before changes nothing."""
+        ...
+
+    async def delete(self, name: Name) -> None:
+        """Forget a run and its summaries."""
+        ...
+
+    async def publish_comparison(self, runs: Sequence[Name], comparison: Comparison) -> None:
+        """State as an event that runs were compared."""
+        ...
+
+
+class PointReader(Protocol):
+    """Blocking reads: call them in a thread."""
+
+    def read(self, run: str, keys: Iterable[str] | None = None) -> RunPoints:
+        """Points of a run with the marks of the same instant. Raises UnavailableError."""
+        ...
+
+    def marks(self) -> dict[str, dict[int, int]]:
+        """Per run and attempt, the last durable batch."""
+        ...
+
+
+class PointWriter(Protocol):
+    async def submit(self, batch: Batch) -> asyncio.Future[int]:
+        """Queue a batch once there is room; the future gives the attempt's durable sequence number."""
+        ...
+
+    async def delete(self, run: str) -> None:
+        """Remove the points of a run."""
+        ...

@@ -1,0 +1,302 @@
+"""The use cases of Tracking: one method per RPC, and one for events about training jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from finemesh.chassis.auth import Principal, Role
+from finemesh.chassis.logs import get_logger
+from finemesh.chassis.watch import Notifier, watch
+from finemesh.core.clock import Clock
+from finemesh.core.errors import InvalidError, PreconditionError, ResourceExhaustedError
+from finemesh.core.names import Name, parse_name
+from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
+from finemesh.tracking.compare import MAX_RUNS, Comparison, compare
+from finemesh.tracking.curves import gathered, in_messages, series_of
+from finemesh.tracking.domain import Batch, Goal, JobFact, Run, RunState, Series, after_fact
+from finemesh.tracking.downsample import MIN_POINTS
+from finemesh.tracking.live import Live
+from finemesh.tracking.ports import Change, CreateKey, PageQuery, PointReader, PointWriter, RunStore
+from finemesh.tracking.summarizer import Summarizer
+
+DEFAULT_CURVE_POINTS: Final = 1_000
+MAX_CURVE_POINTS: Final = 20_000
+MAX_RESPONSE_POINTS: Final = 400_000  # about 10 MB, below the limit of a message
+MAX_TEXTS: Final = 1_000
+MAX_TEXT_LENGTH: Final = 4_096
+_MAX_HEADS: Final = 10_000
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a caller says about a new run."""
+
+    display_name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def check(self) -> None:
+        """Raises InvalidError for what is too long or too much."""
+        if len(self.display_name) > MAX_TEXT_LENGTH:
+            raise InvalidError.of("run.display_name", f"has more than {MAX_TEXT_LENGTH} characters")
+        for path, texts in (("run.labels", self.labels), ("run.params", self.params)):
+            if len(texts) > MAX_TEXTS:
+                raise InvalidError.of(path, f"has more than {MAX_TEXTS} entries")
+            if any(len(part) > MAX_TEXT_LENGTH for entry in texts.items() for part in entry):
+                raise InvalidError.of(path, f"has an entry of more than {MAX_TEXT_LENGTH} characters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveQuery:
+    """Which curves of which runs. `keys` empty means all metrics; `max_step` 0 means no limit."""
+
+    runs: Sequence[Name]
+    keys: Sequence[str] = ()
+    max_points: int = 0
+    min_step: int = 0
+    max_step: int = 0
+
+    def check(self) -> None:
+        """Raises InvalidError naming the field."""
+        if not 1 <= len(self.runs) <= MAX_RUNS:
+            raise InvalidError.of("runs", f"name 1 to {MAX_RUNS} runs")
+        if self.max_points and not MIN_POINTS <= self.max_points <= MAX_CURVE_POINTS:
+            raise InvalidError.of(
+                "max_points", f"use {MIN_POINTS} to {MAX_CURVE_POINTS}, or 0 for the default"
+            )
+        if self.min_step < 0 or self.max_step < 0:
+            raise InvalidError.of("min_step" if self.min_step < 0 else "max_step", "must not be negative")
+        if self.max_step and self.max_step < self.min_step:
+            raise InvalidError.of("max_step", "is below min_step: no step lies between")
+
+
+class Tracking:
+    """Every method checks what its caller may do, and reads through the projects of its caller."""
+
+    def __init__(
+        self,
+        *,
+        store: RunStore,
+        points: PointReader,
+        writer: PointWriter,
+        summarizer: Summarizer,
+        live: Live,
+        notifier: Notifier,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._points = points
+        self._writer = writer
+        self._summarizer = summarizer
+        self._live = live
+        self._notifier = notifier
+        self._clock = clock
+        # Only this process changes runs, so what admits their points need not be read for every batch.
+        self._heads: dict[str, Head] = {}
+        self._changing_heads = asyncio.Lock()
+        self._deleting: set[str] = set()
+
+    async def create_run(self, principal: Principal, name: Name, draft: Draft, key: CreateKey | None) -> Run:
+        principal.require_role(Role.OPERATOR)
+        principal.require_project(name.project)
+        draft.check()
+        now = self._clock.now()
+        run = Run(
+            name=name,
+            display_name=draft.display_name,
+            labels=draft.labels,
+            params=draft.params,
+            create_time=now,
+            update_time=now,
+        )
+        return await self._store.create(principal, run, key)
+
+    async def get_run(self, principal: Principal, name: Name) -> Run:
+        self._require_reader(principal, name.project)
+        await self._summarizer.settle()
+        return (await self._store.get(principal, [name]))[0]
+
+    async def list_runs(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
+        self._require_reader(principal, project)
+        await self._summarizer.settle()
+        return await self._store.list(principal, project, query)
+
+    def watch_run(self, principal: Principal, name: Name) -> AsyncGenerator[Run]:
+        """The run now and after every change, until it has ended."""
+        return watch(
+            self._notifier,
+            str(name),
+            lambda: self.get_run(principal, name),
+            version=lambda run: run.update_time,
+            terminal=lambda run: run.state.ended,
+        )
+
+    async def finish_run(self, principal: Principal, name: Name, state: RunState) -> Run:
+        principal.require_role(Role.OPERATOR)
+        principal.require_project(name.project)
+        await self._store.get(principal, [name])
+        await self._summarizer.settle()
+        now = self._clock.now()
+
+        def finished(run: Run | None) -> Run | None:
+            if run is None:
+                raise not_found(name)
+            if run.training_job:
+                raise PreconditionError(
+                    f"{name} ends with its job: cancel {run.training_job} to end it early",
+                    reason="RUN_OF_JOB",
+                )
+            if run.state is state:
+                return None
+            if run.state.ended:
+                raise PreconditionError(f"{name} has ended already, as {run.state}", reason="RUN_ENDED")
+            return replace(run, state=state, end_time=now, update_time=now)
+
+        run = await self._change(name, finished)
+        assert run is not None
+        return run
+
+    async def delete_run(self, principal: Principal, name: Name) -> None:
+        """Points first: should the process die in between, the run is still there to be deleted again."""
+        principal.require_role(Role.OPERATOR)
+        principal.require_project(name.project)
+        [run] = await self._store.get(principal, [name])
+        if not run.state.ended:
+            way = f"cancel {run.training_job}" if run.training_job else "finish it"
+            raise PreconditionError(f"{name} has not ended: {way} first", reason="RUN_NOT_ENDED")
+        self._deleting.add(str(name))
+        try:
+            await self._writer.delete(str(name))
+            async with self._changing_heads:
+                await self._store.delete(name)
+                self._heads.pop(str(name), None)
+        finally:
+            self._deleting.discard(str(name))
+
+    async def submit(self, principal: Principal, batch: Batch) -> asyncio.Future[int]:
+        """Take a batch, once there is room for it. The future gives the durable sequence of its attempt.
+
+        Raises what `check_access` raises, and InvalidError for a malformed batch; the future SEQUENCE_GAP or
+        POINTS_UNAVAILABLE.
+        """
+        now = self._clock.now()
+        require_current(principal, now)
+        name = parse_name(batch.run, "runs", "batch.run")
+        principal.require_project(name.project)
+        batch.check()
+        head = await self._head(name)
+        check_access(principal, name, batch.attempt, head)
+        if must_register(principal, batch.attempt, head):
+            await self._change(name, lambda run: registered(run, principal, name, batch.attempt, now))
+        if batch.run in self._deleting:
+            raise PreconditionError(f"{name} is being deleted", reason="RUN_ENDED")
+        return await self._writer.submit(batch)
+
+    async def query_metrics(self, principal: Principal, project: str, query: CurveQuery) -> list[Series]:
+        """One downsampled series per run and metric with points. Raises ResourceExhaustedError."""
+        self._require_reader(principal, project)
+        query.check()
+        await self._store.get(principal, query.runs)
+        found: list[Series] = []
+        for name in query.runs:
+            found += await asyncio.to_thread(self._curves, name, query)
+            if sum(len(series.curve) for series in found) > MAX_RESPONSE_POINTS:
+                raise ResourceExhaustedError(
+                    f"more than {MAX_RESPONSE_POINTS} points: ask for fewer runs, keys or max_points",
+                    reason="TOO_MANY_POINTS",
+                )
+        return found
+
+    async def watch_metrics(
+        self, principal: Principal, name: Name, keys: Sequence[str]
+    ) -> AsyncGenerator[list[Series]]:
+        """All points of a run, then new ones as they become durable, until it has ended; each point once.
+
+        Raises ResourceExhaustedError, reason WATCHER_TOO_SLOW.
+        """
+        self._require_reader(principal, name.project)
+        with self._live.subscribed(
+            str(name)
+        ) as subscription:  # before reading, so that nothing falls between
+            await self._store.get(principal, [name])
+            past = await asyncio.to_thread(self._points.read, str(name), keys or None)
+            for series in series_of(str(name), past.curves):
+                for part in in_messages(series):
+                    yield [part]
+            sent = dict(past.marks)
+            while True:
+                subscription.woken.clear()
+                # The state first: what was durable when the run ended is then in the subscription.
+                [run] = await self._store.get(principal, [name])
+                fresh = [each for each in subscription.take() if each.sequence > sent.get(each.attempt, 0)]
+                sent |= {batch.attempt: batch.sequence for batch in fresh}
+                if series := series_of(str(name), gathered(fresh, keys)):
+                    yield series
+                if run.state.ended:
+                    return
+                await subscription.woken.wait()
+
+    async def compare_runs(
+        self, principal: Principal, project: str, names: Sequence[Name], metric: str, goal: Goal | None
+    ) -> Comparison:
+        self._require_reader(principal, project)
+        if not 2 <= len(names) <= MAX_RUNS:
+            raise InvalidError.of("runs", f"name 2 to {MAX_RUNS} different runs")
+        await self._summarizer.settle()
+        runs = await self._store.get(principal, names)
+        comparison = compare(runs, metric, goal)
+        await self._store.publish_comparison(names, comparison)
+        return comparison
+
+    async def apply_job_fact(self, fact: JobFact) -> None:
+        """An event about a training job: its run is created, told of an attempt, or ended."""
+        await self._summarizer.settle()  # what a run ends with includes its last points
+        now = self._clock.now()
+        async with self._changing_heads:
+            run = await self._store.apply_once(fact, lambda run: after_fact(run, fact, now))
+            self._remember(fact.run, run)
+        if run is not None and run.training_job != fact.training_job:
+            _log.warning("run_of_another_program", run=str(fact.run), training_job=fact.training_job)
+        self._live.wake(str(fact.run))
+
+    def _require_reader(self, principal: Principal, project: str) -> None:
+        principal.require_role(Role.VIEWER)
+        principal.require_project(project)
+
+    def _curves(self, name: Name, query: CurveQuery) -> list[Series]:
+        points = self._points.read(str(name), query.keys or None)
+        return series_of(
+            str(name),
+            points.curves,
+            max_points=query.max_points or DEFAULT_CURVE_POINTS,
+            min_step=query.min_step,
+            max_step=query.max_step,
+        )
+
+    async def _head(self, name: Name) -> Head | None:
+        head = self._heads.get(str(name))
+        if head is not None:
+            return head
+        async with self._changing_heads:
+            return self._remember(name, await self._store.find(name))
+
+    async def _change(self, name: Name, change: Change) -> Run | None:
+        async with self._changing_heads:
+            run = await self._store.update(name, change)
+            self._remember(name, run)
+        self._live.wake(str(name))
+        return run
+
+    def _remember(self, name: Name, run: Run | None) -> Head | None:
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        if run is None:
+            self._heads.pop(str(name), None)
+            return None
+        self._heads[str(name)] = Head.of(run)
+        return self._heads[str(name)]

@@ -1,0 +1,291 @@
+"""Runs and their summaries in SQL."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    delete,
+    insert,
+    select,
+    true,
+    update,
+)
+
+from finemesh.chassis.auth import Principal
+from finemesh.chassis.filtering import Field, Kind
+from finemesh.chassis.inbox import Inbox
+from finemesh.chassis.outbox import Outbox
+from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.requests import RequestKey, Requests
+from finemesh.chassis.sql import Database, Tx, UtcDateTime
+from finemesh.chassis.tables import chassis_tables
+from finemesh.chassis.watch import Notifier
+from finemesh.core.errors import AlreadyExistsError
+from finemesh.core.names import Name, parse_name
+from finemesh.tracking import convert
+from finemesh.tracking.access import not_found
+from finemesh.tracking.compare import Comparison
+from finemesh.tracking.domain import JobFact, Run, RunState, Summary
+from finemesh.tracking.ports import Change, CreateKey, PageQuery
+from finemesh.tracking.summaries import new_best
+
+METADATA: Final = MetaData()
+CHASSIS: Final = chassis_tables(METADATA)
+RUNS: Final = Table(
+    "runs",
+    METADATA,
+    Column("name", String(256), primary_key=True),
+    Column("project", String(63), nullable=False),
+    Column("display_name", String, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("training_job", String(256), nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("summarized", JSON, nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("end_time", UtcDateTime),
+    Column("update_time", UtcDateTime, nullable=False),
+    Index("ix_runs_project_create_time", "project", "create_time"),
+)
+SUMMARIES: Final = Table(
+    "summaries",
+    METADATA,
+    Column("run", ForeignKey(RUNS.c.name, ondelete="CASCADE"), primary_key=True),
+    Column("key", String(256), primary_key=True),
+    Column("last_value", Float),  # NULL is NaN, which SQLite cannot store
+    Column("last_step", BigInteger, nullable=False),
+    Column("best_value", Float),
+    Column("best_step", BigInteger, nullable=False),
+    Column("point_count", BigInteger, nullable=False),
+)
+LISTING: Final = Listing(
+    {
+        "name": Field(RUNS.c.name),
+        "state": Field(RUNS.c.state, Kind.ENUM, tuple(RunState)),
+        "display_name": Field(RUNS.c.display_name),
+        "training_job": Field(RUNS.c.training_job),
+        "create_time": Field(RUNS.c.create_time, Kind.TIME),
+        "update_time": Field(RUNS.c.update_time, Kind.TIME),
+    }
+)
+CONSUMER: Final = "tracking"
+
+
+class SqlRunStore:
+    """`ports.RunStore` on the service's database; changes announce themselves to `notifier` by name."""
+
+    def __init__(self, db: Database, outbox: Outbox, notifier: Notifier) -> None:
+        self._db = db
+        self._outbox = outbox
+        self._clock = outbox.clock
+        self._inbox = Inbox(CHASSIS, outbox.clock)
+        self._requests = Requests(CHASSIS, outbox.clock)
+        self._notifier = notifier
+
+    async def create(self, principal: Principal, run: Run, key: CreateKey | None) -> Run:
+        """Store a new run, or return the one of the same request. Raises AlreadyExistsError."""
+        async with self._db.begin() as tx:
+            claim = RequestKey(key.project, key.method, key.request_id, key.fingerprint) if key else None
+            existing = await self._requests.claim(tx, claim, str(run.name))
+            if existing is not None:
+                return await self._require(tx, parse_name(existing, "runs"), principal)
+            if not await tx.insert_new(RUNS, name=str(run.name), **_row(run)):
+                raise AlreadyExistsError(
+                    f"{run.name} exists: choose another run_id, or none",
+                    reason="RUN_EXISTS",
+                    metadata={"run": str(run.name)},
+                )
+        return run
+
+    async def get(self, principal: Principal, names: Sequence[Name]) -> list[Run]:
+        """Runs in the order of `names`. Raises NotFoundError."""
+        wanted = [str(name) for name in names]
+        query = select(RUNS).where(RUNS.c.name.in_(wanted), _visible(principal))
+        async with self._db.read() as tx:
+            found = {str(run.name): run for run in await self._runs(tx, await tx.rows(query))}
+        for name in names:
+            if str(name) not in found:
+                raise not_found(name)
+        return [found[name] for name in wanted]
+
+    async def find(self, name: Name) -> Run | None:
+        """A run, whoever asks."""
+        async with self._db.read() as tx:
+            return await self._find(tx, name, true())
+
+    async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
+        """One page of a project's runs, and the token of the next. Raises InvalidError."""
+        request = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
+        page = LISTING.page(request, scope=project)
+        statement = select(RUNS).where(RUNS.c.project == project, _visible(principal))
+        async with self._db.read() as tx:
+            rows, next_page_token = page.split(await tx.rows(page.apply(statement)))
+            return await self._runs(tx, rows), next_page_token
+
+    async def update(self, name: Name, change: Change) -> Run | None:
+        """Change a run in one transaction. Returns it as it then is."""
+        async with self._db.begin() as tx:
+            return await self._change(tx, name, change)
+
+    async def apply_once(self, fact: JobFact, change: Change) -> Run | None:
+        """The same, once per event."""
+        async with self._db.begin() as tx:
+            if not await self._inbox.once(tx, CONSUMER, fact.event_id):
+                return await self._find(tx, fact.run, true())
+            return await self._change(tx, fact.run, change)
+
+    async def delete(self, name: Name) -> None:
+        """Forget a run; its summaries go with it."""
+        async with self._db.begin() as tx:
+            await tx.lock(str(name))
+            await tx.execute(delete(RUNS).where(RUNS.c.name == str(name)))
+            tx.after_commit(lambda: self._notifier.notify(str(name)))
+
+    async def publish_comparison(self, runs: Sequence[Name], comparison: Comparison) -> None:
+        """State as an event that runs were compared."""
+        async with self._db.begin() as tx:
+            await self._outbox.append(tx, convert.compared_event(runs, comparison, self._clock.now()))
+
+    async def _change(self, tx: Tx, name: Name, change: Change) -> Run | None:
+        await tx.lock(str(name))
+        before = await self._find(tx, name, true())
+        after = change(before)
+        if after is None:
+            return before
+        if before is None:
+            await tx.execute(insert(RUNS).values(name=str(name), **_row(after)))
+        else:
+            await tx.execute(update(RUNS).where(RUNS.c.name == str(name)).values(**_row(after)))
+        old = before.summaries if before else ()
+        await self._write_summaries(tx, name, old, after.summaries)
+        best = new_best(old, after.summaries)
+        if best is not None:
+            await self._outbox.append(tx, convert.best_event(after, best))
+        tx.after_commit(lambda: self._notifier.notify(str(name)))
+        return after
+
+    async def _write_summaries(
+        self, tx: Tx, name: Name, before: Iterable[Summary], after: Iterable[Summary]
+    ) -> None:
+        changed = set(after) - set(before)
+        if not changed:
+            return
+        keys = [summary.key for summary in changed]
+        await tx.execute(delete(SUMMARIES).where(SUMMARIES.c.run == str(name), SUMMARIES.c.key.in_(keys)))
+        rows: list[Mapping[str, Any]] = [
+            {"run": str(name), **_summary_row(each)} for each in sorted(changed, key=lambda each: each.key)
+        ]
+        await tx.execute(insert(SUMMARIES), rows)
+
+    async def _require(self, tx: Tx, name: Name, principal: Principal) -> Run:
+        run = await self._find(tx, name, _visible(principal))
+        if run is None:
+            raise not_found(name)
+        return run
+
+    async def _find(self, tx: Tx, name: Name, scope: ColumnElement[bool]) -> Run | None:
+        row = await tx.row(select(RUNS).where(RUNS.c.name == str(name), scope))
+        return (await self._runs(tx, [row]))[0] if row else None
+
+    async def _runs(self, tx: Tx, rows: Sequence[RowMapping]) -> list[Run]:
+        """Rows of runs, with their summaries."""
+        summaries: dict[str, list[Summary]] = defaultdict(list)
+        names = [row["name"] for row in rows]
+        query = select(SUMMARIES).where(SUMMARIES.c.run.in_(names)).order_by(SUMMARIES.c.run, SUMMARIES.c.key)
+        for row in await tx.rows(query):
+            summaries[row["run"]].append(_summary(row))
+        return [_run(row, summaries[row["name"]]) for row in rows]
+
+
+def _visible(principal: Principal) -> ColumnElement[bool]:
+    """The rows that this principal may know of."""
+    return true() if principal.all_projects else RUNS.c.project.in_(sorted(principal.projects))
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """All columns but the name."""
+    return {
+        "project": run.name.project,
+        "display_name": run.display_name,
+        "labels": dict(run.labels),
+        "training_job": run.training_job,
+        "spec": run.spec,
+        "params": dict(run.params),
+        "state": str(run.state),
+        "attempt": run.attempt,
+        "fence": run.fence,
+        "summarized": {str(attempt): sequence for attempt, sequence in run.summarized.items()},
+        "create_time": run.create_time,
+        "end_time": run.end_time,
+        "update_time": run.update_time,
+    }
+
+
+def _run(row: RowMapping, summaries: Sequence[Summary]) -> Run:
+    return Run(
+        name=parse_name(row["name"], "runs"),
+        display_name=row["display_name"],
+        labels=row["labels"],
+        training_job=row["training_job"],
+        spec=row["spec"],
+        params=row["params"],
+        state=RunState(row["state"]),
+        attempt=row["attempt"],
+        fence=row["fence"],
+        summarized={int(attempt): sequence for attempt, sequence in row["summarized"].items()},
+        create_time=row["create_time"],
+        end_time=row["end_time"],
+        update_time=row["update_time"],
+        # By code point, as everywhere else; the order of a database depends on its collation.
+        summaries=tuple(sorted(summaries, key=lambda each: each.key)),
+    )
+
+
+def _summary_row(summary: Summary) -> dict[str, Any]:
+    return {
+        "key": summary.key,
+        "last_value": _without_nan(summary.last_value),
+        "last_step": summary.last_step,
+        "best_value": _without_nan(summary.best_value),
+        "best_step": summary.best_step,
+        "point_count": summary.point_count,
+    }
+
+
+def _summary(row: RowMapping) -> Summary:
+    return Summary(
+        key=row["key"],
+        last_value=_with_nan(row["last_value"]),
+        last_step=row["last_step"],
+        best_value=_with_nan(row["best_value"]),
+        best_step=row["best_step"],
+        point_count=row["point_count"],
+    )
+
+
+def _without_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _with_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,131 @@
+"""Keeps the summaries in SQL abreast of the points in DuckDB.
+
+Commits are collected and written at intervals; whoever reads summaries settles them first, so that no
+acknowledged point is missing. After a crash, or when SQL was away, marks tell which runs are behind, and
+those are summarised from their points.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from finemesh.chassis.logs import get_logger
+from finemesh.core.clock import Clock
+from finemesh.core.errors import UnavailableError
+from finemesh.core.names import Name, parse_name
+from finemesh.tracking.domain import Batch, Run, RunPoints, Summary
+from finemesh.tracking.ports import PointReader, RunStore
+from finemesh.tracking.summaries import Delta, summarize_run
+
+DEFAULT_INTERVAL_SECONDS: Final = 0.25
+
+_log = get_logger(__name__)
+
+
+class Summarizer:
+    """Belongs to one event loop; run `run()` beside the server, after `catch_up()`."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        points: PointReader,
+        clock: Clock,
+        interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
+    ) -> None:
+        self._store = store
+        self._points = points
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._pending: dict[str, Delta] = {}
+        self._behind: set[str] = set()
+        self._woken = asyncio.Event()
+        self._settling = asyncio.Lock()
+
+    def note(self, batches: Sequence[Batch]) -> None:
+        """Batches were committed."""
+        for batch in batches:
+            self._pending.setdefault(batch.run, Delta()).add(batch)
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Settle at intervals until cancelled."""
+        while True:
+            await self._woken.wait()
+            await asyncio.sleep(self._interval_seconds)
+            try:
+                await self.settle()
+            except UnavailableError as error:
+                _log.warning("summaries_behind", error=error.message, runs=len(self._behind))
+
+    async def settle(self) -> None:
+        """Write all that was committed before the call. Raises UnavailableError; `run` then tries again."""
+        async with self._settling:
+            self._woken.clear()
+            pending, self._pending = self._pending, {}
+            behind, self._behind = self._behind, set()
+            try:
+                while behind:
+                    run = next(iter(behind))
+                    await self._rebuild(run)
+                    behind.remove(run)
+                while pending:
+                    run, delta = next(iter(pending.items()))
+                    await self._extend(run, delta)
+                    del pending[run]
+            finally:
+                self._behind |= behind | pending.keys()
+                if self._behind:
+                    self._woken.set()
+
+    async def catch_up(self) -> None:
+        """Summarise every run whose points go further than its summaries. Call once, at start."""
+        for run, marks in self._points.marks().items():
+            known = await self._store.find(parse_name(run, "runs"))
+            if known is None:
+                _log.warning(
+                    "points_without_run", run=run, remedy="restore the database of this data directory"
+                )
+            elif dict(known.summarized) != marks:
+                self._behind.add(run)
+        if self._behind:
+            _log.info("summaries_catch_up", runs=len(self._behind))
+            await self.settle()
+
+    async def _extend(self, run: str, delta: Delta) -> None:
+        is_stale = False
+
+        def change(before: Run | None) -> Run | None:
+            nonlocal is_stale
+            if before is None or delta.is_in(before.summarized):
+                return None
+            summaries = delta.applied_to(before.summaries, before.summarized)
+            is_stale = summaries is None
+            if summaries is None:
+                return None
+            return self._summarized(before, summaries, {**before.summarized, **delta.marks()})
+
+        await self._store.update(_name(run), change)
+        if is_stale:
+            await self._rebuild(run)
+
+    async def _rebuild(self, run: str) -> None:
+        def read() -> tuple[RunPoints, tuple[Summary, ...]]:
+            points = self._points.read(run)
+            return points, summarize_run(points)
+
+        points, summaries = await asyncio.to_thread(read)
+
+        def change(before: Run | None) -> Run | None:
+            return self._summarized(before, summaries, dict(points.marks)) if before else None
+
+        await self._store.update(_name(run), change)
+
+    def _summarized(self, run: Run, summaries: tuple[Summary, ...], marks: dict[int, int]) -> Run:
+        return replace(run, summaries=summaries, summarized=marks, update_time=self._clock.now())
+
+
+def _name(run: str) -> Name:
+    return parse_name(run, "runs")
