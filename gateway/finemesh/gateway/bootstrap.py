@@ -175,7 +175,7 @@ def _transcoder(config: GatewayConfig) -> dict[str, Any]:
 
 
 def _size_limit(config: GatewayConfig) -> dict[str, Any]:
-    """Holds a unary request until it is whole, so that one over the limit is refused before a service sees it.
+    """Holds a unary request until it is whole, so that one over the limit never reaches a service.
 
     It comes after the transcoder, and so goes by the route of the gRPC method: streams turn it off there.
     """
