@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -60,6 +61,7 @@ class Mesh:
         self._supervisors: dict[str, Supervisor] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._hurry = False
+        self._writing = threading.Lock()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -199,7 +201,7 @@ class Mesh:
             ports=ports,
             components={name: supervisor.record for name, supervisor in self._supervisors.items()},
         )
-        self._record.write(data)
+        self._write_record()
         self._lock.describe(Holder(os.getpid(), since, self.address))
 
     def _supervise(self, component: Component, logs: Path) -> Supervisor:
@@ -243,29 +245,35 @@ class Mesh:
         """Blocks. The gateway goes first: nobody should talk to half a mesh."""
         self._set_state(State.STOPPING)
         order = sorted(self._supervisors.values(), key=lambda s: -s.component.layer)
-        for _, layer in groupby(order, key=lambda s: s.component.layer):
-            together = list(layer)
-            with ThreadPoolExecutor(len(together)) as pool:
-                list(pool.map(lambda s: s.stop(lambda: self._hurry), together))
-        if self._site:
-            end_all(lambda: find(self.site.credentials.mesh_id), 0.0)
-            if self._site.ray_folder.is_symlink():
-                self._site.ray_folder.unlink()
-        if self._ports:
-            self._ports.release()
-        self._set_state(State.STOPPED)
-        self._lock.release()
+        try:
+            for _, layer in groupby(order, key=lambda s: s.component.layer):
+                together = list(layer)
+                with ThreadPoolExecutor(len(together)) as pool:
+                    list(pool.map(lambda s: s.stop(lambda: self._hurry), together))
+        finally:
+            if self._site:
+                end_all(lambda: find(self.site.credentials.mesh_id), 0.0)
+                if self._site.ray_folder.is_symlink():
+                    self._site.ray_folder.unlink()
+            if self._ports:
+                self._ports.release()
+            self._set_state(State.STOPPED)
+            self._lock.release()
 
     def _changed(self, supervisor: Supervisor) -> None:
-        if self._record:
-            self._record.write(self._require_site().data)
+        self._write_record()
         if self._on_change:
             self._on_change(supervisor.name, supervisor.record)
 
     def _set_state(self, state: State) -> None:
         if self._record:
             self._record.state = state
-            self._record.write(self._require_site().data)
+            self._write_record()
+
+    def _write_record(self) -> None:
+        if self._record:
+            with self._writing:
+                self._record.write(self._require_site().data)
 
     def _supervisor(self, name: str) -> Supervisor:
         if name not in self._supervisors:
