@@ -134,7 +134,7 @@ class ParityReport:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "reasons": list(self.reasons)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ParityReport:
