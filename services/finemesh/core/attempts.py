@@ -131,7 +131,7 @@ R_co = TypeVar("R_co", covariant=True)
 FINAL_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, Python 3.11 cannot call Completion[X](…)
 class Completion(Generic[R_co]):
     """How an attempt says it ended: with `result`, with `error`, or cancelled as it was told to.
 

@@ -72,7 +72,7 @@ class Fact:
     when: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transition(Generic[S]):
     source: S
     target: S
