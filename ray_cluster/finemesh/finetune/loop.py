@@ -18,7 +18,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -29,12 +28,12 @@ from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import checkpoint as checkpoints
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.checkpoint import TrainState
-from finemesh.finetune.encoding import EncodedSplit, Encoder
+from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
 from finemesh.finetune.evaluation import evaluate, evaluate_test
 from finemesh.finetune.hooks import CheckpointInfo, Hooks, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.optimizer import learning_rate, make_optimizer, set_learning_rate
-from finemesh.finetune.order import SampleOrder, digest_of, roll
+from finemesh.finetune.order import EMPTY_HASH, SampleOrder, digest_of, roll
 from finemesh.finetune.rows import read_manifest
 from finemesh.finetune.scoring import AnswerSet, closed_answers
 
@@ -92,9 +91,9 @@ def train(
             one, put it beside that, so that it can be tested at the end.
 
     Raises:
-        InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model`,
-        `Encoder.encode`. PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT,
-        CHECKPOINT_CORRUPT,
+        InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model` and
+            `Encoder.encode`.
+        PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT, CHECKPOINT_CORRUPT,
             CHECKPOINT_OF_OTHER_SPEC, CHECKPOINT_OF_OTHER_DATA, NO_ACCELERATOR, SPLIT_EMPTY.
         NotFoundError: CHECKPOINT_NOT_FOUND, DATASET_NOT_FOUND, BASE_MODEL_NOT_FOUND.
     """
@@ -156,6 +155,8 @@ def _prepare(
         total_steps=_total_steps(spec, len(row_ids)),
         state=state,
     )
+    if resume_from:
+        _certify(run, resume_from, row_ids)
     checkpoints.discard(
         run.checkpoints, [s for s, _ in checkpoints.list_checkpoints(run.checkpoints) if s <= state.step]
     )
@@ -176,6 +177,19 @@ def _resume(folder: Path, model: Model, optimizer: torch.optim.AdamW, fresh: Tra
     checkpoints.load_weights(folder, model)
     checkpoints.load_progress(folder, model, optimizer)
     return state
+
+
+def _certify(run: _Run, folder: Path, row_ids: Sequence[str]) -> None:
+    """Compute what the order says was consumed, and compare with what the checkpoint says."""
+    consumed = (row_ids[index] for index in run.order.take(0, run.state.position))
+    sample_hash = roll(EMPTY_HASH, consumed)
+    run.hooks.on_resume(run.state.certificate, sample_hash)
+    if sample_hash != run.state.sample_hash:
+        raise PreconditionError(
+            f"checkpoint {folder} consumed other samples than this order would have: start anew",
+            reason="CHECKPOINT_OF_OTHER_DATA",
+        )
+    run.saved = checkpoints.checkpoint_info(folder, run.state)
 
 
 def _recipe(spec: FineTuneSpec) -> str:
@@ -240,7 +254,7 @@ def _step(run: _Run) -> None:
     )
 
 
-def _micro_batches(run: _Run, samples: Sequence[Any]) -> list[Batch]:
+def _micro_batches(run: _Run, samples: Sequence[Sample]) -> list[Batch]:
     """Equal lengths next to each other within a micro batch: they are attended as one (see `attention`)."""
     size = run.spec.optimization.micro_batch_size
     return [
@@ -256,9 +270,7 @@ def _micro_batches(run: _Run, samples: Sequence[Any]) -> list[Batch]:
 
 
 def _backward(model: Model, batches: Sequence[Batch]) -> float:
-    """Gradients of the mean loss over all loss-carrying tokens of `batches`. Returns that loss in nats per
-    token.
-    """
+    """Gradients of the mean loss over all tokens of `batches` that carry loss. Returns it, in nats per token."""
     loss_tokens = sum(len(batch.targets_N) for batch in batches)
     total = torch.zeros((), device=model.device)
     for batch in batches:
@@ -277,8 +289,7 @@ def _check_finite(value: float, what: str, step: int) -> None:
     if not math.isfinite(value):
         raise PreconditionError(
             f"the {what.lower()} of step {step} is {value}; the weights stand where they stood before it: "
-            "lower the "
-            "learning rate, clip gradients, or look for broken rows",
+            "lower the learning rate, clip gradients, or look for broken rows",
             reason=f"NON_FINITE_{what}",
             metadata={"step": str(step)},
         )
@@ -312,9 +323,7 @@ def _save(run: _Run) -> CheckpointInfo:
 
 
 def _test(run: _Run, resume_from: Path | None) -> int | None:
-    """Test the best checkpoint if there is one at hand, otherwise the last weights. Returns the step that was
-    tested.
-    """
+    """Test the best checkpoint if it is at hand, otherwise the last weights. Returns the step of those."""
     if "test" not in run.held_out:
         return None
     run.hooks.on_progress(_TRAINING_SHARE, "testing")

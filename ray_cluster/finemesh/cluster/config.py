@@ -1,0 +1,108 @@
+"""Configuration: what the agent reads from its environment, and what of it travels to the actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from finemesh.chassis.grpc_server import ServerConfig
+from finemesh.chassis.s3 import S3Config
+from finemesh.chassis.service import NatsSettings, S3Settings
+from finemesh.chassis.tls import ClientTls
+from finemesh.core.errors import InvalidError
+
+# Which service a resource belongs to, by its collection.
+SERVICE_OF: Final[Mapping[str, str]] = MappingProxyType(
+    {"datasets": "dataprep", "trainingJobs": "training", "exports": "export"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """The agent's environment, `FINEMESH_` and the field's name in capitals.
+
+    Attributes:
+        service: where the agent answers health checks (`FINEMESH_SERVICE_HOST`, `_PORT`).
+        jwt_key_file: signs the agent's own tokens. It never leaves the agent.
+        cluster_id: the name under which services give work to this cluster.
+        ray_address: host:port of Ray's head.
+        data_dir: ledger, spools and scratch. With several Ray nodes: the same path on each, spools and
+            scratch
+            local to the node.
+        lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
+        sync_seconds: how often the inventory is compared with each service.
+        allow_open_ray: work also on a Ray cluster that takes clients without a token.
+    """
+
+    service: ServerConfig = field(default_factory=ServerConfig)
+    nats: NatsSettings = field(default_factory=NatsSettings)
+    s3: S3Settings
+    jwt_key_file: Path
+    client_tls: ClientTls | None = None
+    cluster_id: str
+    ray_address: str
+    dataprep_address: str
+    training_address: str
+    tracking_address: str
+    export_address: str
+    data_dir: Path
+    lease_seconds: float = 20.0
+    sync_seconds: float = 3.0
+    allow_open_ray: bool = False
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        if not self.cluster_id:
+            raise InvalidError.of("cluster_id", "name the cluster, as the services know it")
+
+    def site(self) -> Site:
+        """The part that actors need."""
+        return Site(
+            cluster=self.cluster_id,
+            data_dir=self.data_dir.resolve(),
+            addresses={
+                "dataprep": self.dataprep_address,
+                "training": self.training_address,
+                "tracking": self.tracking_address,
+                "export": self.export_address,
+            },
+            s3=S3Config(
+                endpoint=self.s3.endpoint,
+                access_key=self.s3.access_key.reveal(),
+                secret_key=self.s3.secret_key,
+                bucket=self.s3.bucket,
+                region=self.s3.region,
+            ),
+            client_tls=self.client_tls,
+            lease_seconds=self.lease_seconds,
+            log_level=self.log_level,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What supervisors and workers know of their surroundings. `addresses` maps a service to host:port.
+
+    Travels to them as an argument, through a Ray that takes no client without its token.
+    """
+
+    cluster: str
+    data_dir: Path
+    addresses: Mapping[str, str]
+    s3: S3Config
+    client_tls: ClientTls | None = None
+    lease_seconds: float = 20.0
+    log_level: str = "INFO"
+
+    @property
+    def spool_dir(self) -> Path:
+        """One folder per training job, one file per attempt."""
+        return self.data_dir / "spool"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """One folder per attempt, removed with it."""
+        return self.data_dir / "scratch"

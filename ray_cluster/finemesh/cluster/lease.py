@@ -1,0 +1,88 @@
+"""The lease of one attempt: renewed while it works, and over before anybody else may begin."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from finemesh.chassis.errors import from_rpc_error
+from finemesh.chassis.logs import get_logger
+from finemesh.core.errors import FencedError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+from finemesh.v1 import attempt_pb2
+from finemesh.v1 import attempt_service_pb2 as pb
+from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
+
+# How long before its end a lease counts as lost: time to kill the worker.
+MARGIN_SECONDS: Final = 2.0
+_RENEWALS_PER_LEASE: Final = 6
+_CALL_TIMEOUT_SECONDS: Final = 5.0
+# The service knows better: this attempt does not count any more.
+_OVER: Final = (FencedError, NotFoundError, PermissionDeniedError, UnauthenticatedError)
+
+_log = get_logger("finemesh.lease")
+
+Describe = Callable[[], pb.RenewLeaseRequest]
+
+
+class Lease:
+    """Holds the attempt's token. `hold` returns when the lease is lost; `cancelled` is set when it is told to
+    stop.
+    """
+
+    def __init__(self, command: attempt_pb2.Command, lease_seconds: float) -> None:
+        self.token = command.token
+        self.cancelled = asyncio.Event()
+        self.lost_because = ""
+        self._interval_seconds = lease_seconds / _RENEWALS_PER_LEASE
+        start_seconds = command.start_deadline.ToMicroseconds() / 1e6 - time.time()
+        self._end = time.monotonic() + max(0.0, start_seconds)
+        self._wake = asyncio.Event()
+
+    def current_token(self) -> str:
+        """For channels: the newest token."""
+        return self.token
+
+    def renew_now(self) -> None:
+        """Report at once: something happened that others wait for."""
+        self._wake.set()
+
+    async def hold(self, channel: grpc.aio.Channel, describe: Describe) -> None:
+        """Renew until the lease is lost. `lost_because` then says why."""
+        stub = AttemptServiceStub(channel)
+        while True:
+            margin = min(MARGIN_SECONDS, self._interval_seconds)
+            left = self._end - margin - time.monotonic()
+            if left <= 0:
+                self.lost_because = "the lease could not be renewed in time"
+                return
+            pause = self._interval_seconds
+            try:
+                await self._renew(stub, describe(), min(left, _CALL_TIMEOUT_SECONDS))
+            except grpc.aio.AioRpcError as error:
+                cause = from_rpc_error(error)
+                if isinstance(cause, _OVER):
+                    self.lost_because = str(cause)
+                    return
+                _log.warning("lease_not_renewed", reason=cause.reason, seconds_left=round(left, 1))
+                pause = min(0.5, self._interval_seconds)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _renew(self, stub: AttemptServiceStub, request: pb.RenewLeaseRequest, timeout: float) -> None:
+        # Counted from before the request: whatever the way took, our lease ends before the service's.
+        sent = time.monotonic()
+        answer = await stub.RenewLease(request, timeout=timeout)
+        self.token = answer.token
+        self._end = sent + answer.lease_seconds
+        self._interval_seconds = min(self._interval_seconds, answer.lease_seconds / _RENEWALS_PER_LEASE)
+        if answer.directive == pb.RenewLeaseResponse.DIRECTIVE_CANCEL:
+            self.cancelled.set()

@@ -1,0 +1,92 @@
+"""Carries a spool to Tracking until every batch is durable there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from finemesh.chassis.errors import from_rpc_error
+from finemesh.chassis.logs import get_logger
+from finemesh.cluster.spool import SpoolReader, remove_spool
+from finemesh.core.errors import FencedError, InvalidError, NotFoundError, PermissionDeniedError
+from finemesh.v1.tracking_service_pb2 import LogMetricsRequest
+from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
+
+POLL_SECONDS: Final = 0.2
+_BACK_OFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
+# Trying again cannot help: the points are not wanted.
+_FINAL: Final = (FencedError, PermissionDeniedError, InvalidError, NotFoundError)
+
+_log = get_logger("finemesh.shipper")
+
+
+class Shipper:
+    """One spool on its way. `ship` returns when the spool is complete and durable, and removes it."""
+
+    def __init__(self, tracking: grpc.aio.Channel, path: Path) -> None:
+        self._stub = TrackingServiceStub(tracking)
+        self._path = path
+        self._reader = SpoolReader(path)
+        self._durable = 0
+        self._sent = 0
+
+    async def ship(self, complete: Callable[[], bool]) -> None:
+        """Ship until `complete()` says that nothing more will be written and all of it is durable.
+
+        Tracking being away is waited for without end. Raises FencedError, PermissionDeniedError, InvalidError
+        or NotFoundError when Tracking does not want the points.
+        """
+        failures = 0
+        while True:
+            try:
+                await self._stream(complete)
+            except grpc.aio.AioRpcError as error:
+                cause = from_rpc_error(error)
+                if isinstance(cause, _FINAL):
+                    _log.warning(
+                        "points_refused", spool=str(self._path), reason=cause.reason, error=str(cause)
+                    )
+                    raise cause from error
+                before = self._durable
+                self._reader.rewind()
+                failures = 0 if self._durable > before else failures + 1
+                await asyncio.sleep(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
+            else:
+                remove_spool(self._path)
+                return
+
+    async def _stream(self, complete: Callable[[], bool]) -> None:
+        """One stream, from the first batch that is not durable to the end of the spool. Raises AioRpcError."""
+        self._sent = 0
+        call = self._stub.LogMetrics(self._batches(complete))
+        with contextlib.closing(_Cancelling(call)):
+            async for answer in call:
+                self._durable = max(self._durable, answer.durable_sequence)
+
+    async def _batches(self, complete: Callable[[], bool]) -> AsyncIterator[LogMetricsRequest]:
+        while True:
+            # Asked before reading: what was written before the writer ended is then surely read.
+            last = complete()
+            batches = self._reader.read()
+            for batch in batches:
+                self._sent = max(self._sent, batch.sequence)
+                if batch.sequence > self._durable:
+                    yield LogMetricsRequest(batch=batch)
+            if not batches:
+                if last and self._durable >= self._sent:
+                    return
+                await asyncio.sleep(POLL_SECONDS)
+
+
+class _Cancelling:
+    def __init__(self, call: grpc.aio.Call) -> None:
+        self._call = call
+
+    def close(self) -> None:
+        self._call.cancel()

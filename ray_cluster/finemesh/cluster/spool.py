@@ -1,0 +1,112 @@
+"""Metric points on local disk, between the step that measured them and Tracking's word that they are durable.
+
+A spool is an append-only file per attempt. A record is `length, crc32` (two little-endian uint32) and a
+serialised `finemesh.v1.MetricBatch`, which carries its own sequence number: whoever sends the file again
+sends the same batches under the same numbers, so Tracking recognises every repetition. A record is handed to
+the operating system before the next step begins, so a SIGKILL of the writer loses nothing; a torn record at
+the end, which only a crash of the machine can leave, is not read.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from finemesh.v1.metric_pb2 import MetricBatch
+
+SUFFIX: Final = ".spool"
+_HEADER: Final = struct.Struct("<II")
+_MAX_RECORD_BYTES: Final = 16 << 20
+
+
+class SpoolWriter:
+    """Appends the points of one attempt. Used from one thread."""
+
+    def __init__(self, path: Path, run: str, attempt: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._run = run
+        self._attempt = attempt
+        self._sequence = 0
+
+    def append(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the values measured at `step`, now, as one batch."""
+        self._sequence += 1
+        now_us = time.time_ns() // 1000
+        count = len(values)
+        batch = MetricBatch(
+            run=self._run,
+            attempt=self._attempt,
+            sequence=self._sequence,
+            keys=list(values),
+            key_indices=range(count),
+            steps=[step] * count,
+            values=list(values.values()),
+            times_us=[now_us] * count,
+        )
+        payload = batch.SerializeToString()
+        self._file.write(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class SpoolReader:
+    """Reads the whole records of a spool that may still grow."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def read(self, limit: int = 1000) -> list[MetricBatch]:
+        """The next records, at most `limit`; empty when there are none yet."""
+        batches: list[MetricBatch] = []
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                for payload in self._records(file.read(_MAX_RECORD_BYTES)):
+                    batches.append(MetricBatch.FromString(payload))
+                    self._offset += _HEADER.size + len(payload)
+                    if len(batches) == limit:
+                        break
+        except FileNotFoundError:
+            pass
+        return batches
+
+    def rewind(self) -> None:
+        """Begin again with the first record."""
+        self._offset = 0
+
+    @staticmethod
+    def _records(data: bytes) -> Iterator[bytes]:
+        at = 0
+        while at + _HEADER.size <= len(data):
+            length, checksum = _HEADER.unpack_from(data, at)
+            payload = data[at + _HEADER.size : at + _HEADER.size + length]
+            if len(payload) < length or zlib.crc32(payload) != checksum:
+                return
+            yield payload
+            at += _HEADER.size + length
+
+
+def spool_path(spool_dir: Path, job: str, attempt: int) -> Path:
+    """Where an attempt's points are; `job` is a file name, see `attempts.resource_key`."""
+    return spool_dir / job / f"{attempt:06d}{SUFFIX}"
+
+
+def spools_of(spool_dir: Path, job: str) -> list[Path]:
+    """The spools of a job that are still there, earliest attempt first."""
+    return sorted((spool_dir / job).glob(f"*{SUFFIX}"))
+
+
+def remove_spool(path: Path) -> None:
+    """Remove a spool that is durable elsewhere, and its folder once it is empty."""
+    path.unlink(missing_ok=True)
+    try:
+        path.parent.rmdir()
+    except OSError:  # another attempt's spool is still there
+        return

@@ -1,0 +1,156 @@
+"""The worker actor: does the work of one attempt in its own process, and answers questions meanwhile.
+
+It is a threaded actor: `run` holds one thread for as long as the work takes, the short calls use the others.
+What it knows it keeps in a `Job`, which the modules in `workers` fill.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+
+from finemesh.chassis.errors import new_error_id, to_status, unexpected
+from finemesh.chassis.logs import configure_logging, get_logger
+from finemesh.cluster.attempts import ref_of, resource_key
+from finemesh.cluster.config import Site
+from finemesh.core.attempts import Phase
+from finemesh.core.errors import FinemeshError
+from finemesh.v1 import attempt_pb2, training_job_pb2
+
+# run, and beside it status, stop and commits at the same time.
+CONCURRENCY: Final = 4
+
+_log = get_logger("finemesh.worker")
+
+
+class Stopped(Exception):  # noqa: N818  not an error: the work was told to stop, and did
+    """The work stopped as it was told to, after `step` optimiser steps."""
+
+    def __init__(self, step: int = 0) -> None:
+        super().__init__("stopped")
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the worker is doing. Messages are serialised; empty if there is none."""
+
+    phase: Phase = Phase.STARTING
+    fraction: float = 0.0
+    message: str = ""
+    step: int = 0
+    total_steps: int = 0
+    certificate: bytes = b""
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the work ended: exactly one of a result, an error (both serialised), or a stop."""
+
+    result: bytes = b""
+    error: bytes = b""
+    stopped_at_step: int = -1
+
+
+@dataclass(slots=True)
+class Job:
+    """What one attempt's work shares with the supervisor. Fields are replaced whole, so readers need no lock."""
+
+    command: attempt_pb2.Command
+    site: Site
+    scratch: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+    phase: Phase = Phase.STARTING
+    fraction: float = 0.0
+    message: str = ""
+    step: int = 0
+    total_steps: int = 0
+    certificate: training_job_pb2.ResumeCertificate | None = None
+    # Checkpoints that are uploaded and wait for the supervisor to commit them.
+    uploaded: deque[training_job_pb2.Checkpoint] = field(default_factory=deque[training_job_pb2.Checkpoint])
+    expired_uris: deque[str] = field(default_factory=deque[str])
+
+    def progress(self, fraction: float, message: str) -> None:
+        """Note how far the work is. Raises Stopped when it is to stop."""
+        self.fraction, self.message = max(self.fraction, min(1.0, fraction)), message
+        if self.stop.is_set():
+            raise Stopped(self.step)
+
+
+class Worker:
+    """The actor. Everything that crosses to it and back is bytes, strings and small dataclasses."""
+
+    def __init__(self, site: Site, command: bytes) -> None:
+        configure_logging("worker", site.log_level)
+        parsed = attempt_pb2.Command.FromString(command)
+        ref = ref_of(parsed)
+        scratch = site.scratch_dir / f"{resource_key(ref.resource)}-{ref.attempt}"
+        self._job = Job(parsed, site, scratch)
+
+    def identity(self) -> tuple[int, str, list[str]]:
+        """Process id, Ray node, and the GPUs assigned."""
+        gpu_ids = [str(each) for each in ray.get_gpu_ids()]
+        return os.getpid(), ray.get_runtime_context().get_node_id(), gpu_ids
+
+    def status(self) -> Status:
+        job = self._job
+        certificate = job.certificate.SerializeToString() if job.certificate else b""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return Status(job.phase, job.fraction, job.message, job.step, job.total_steps, certificate, peak)
+
+    def stop(self) -> None:
+        """Ask the work to stop as soon as it can do so in order."""
+        self._job.stop.set()
+
+    def uploaded(self) -> list[bytes]:
+        """Checkpoints to commit, oldest first. They are offered again until `committed` names them."""
+        return [checkpoint.SerializeToString() for checkpoint in self._job.uploaded]
+
+    def committed(self, step: int, expired_uris: list[str]) -> None:
+        """The checkpoint of `step` counts, and those at `expired_uris` may be deleted."""
+        if self._job.uploaded and self._job.uploaded[0].step == step:
+            self._job.uploaded.popleft()
+        self._job.expired_uris.extend(expired_uris)
+
+    def run(self) -> Ending:
+        """Do the work. Never raises: whatever happens is in the ending."""
+        job = self._job
+        job.scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            return Ending(result=_work(job).SerializeToString())
+        except Stopped as stopped:
+            return Ending(stopped_at_step=stopped.step)
+        except FinemeshError as error:
+            _log.warning("work_failed", resource=job.command.resource, reason=error.reason, error=str(error))
+            return Ending(error=to_status(error).SerializeToString())
+        except Exception:
+            error_id = new_error_id()
+            _log.exception("work_broke", resource=job.command.resource, error_id=error_id)
+            return Ending(error=to_status(unexpected(error_id)).SerializeToString())
+        finally:
+            shutil.rmtree(job.scratch, ignore_errors=True)
+
+
+def _work(job: Job) -> attempt_pb2.AttemptResult:
+    """Dispatch on the kind of work. Each module is imported only where it is needed: training loads torch."""
+    kind: Any = job.command.WhichOneof("work")
+    if kind == "train_work":
+        from finemesh.cluster.workers.train import train
+
+        return train(job)
+    if kind == "export_work":
+        from finemesh.cluster.workers.export import export
+
+        return export(job)
+    from finemesh.cluster.workers import dataset
+
+    return dataset.WORK[kind](job)

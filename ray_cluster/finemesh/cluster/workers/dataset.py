@@ -1,0 +1,106 @@
+"""Datasets: import, split, convert, validate. Nothing of a dataset is visible before its manifest is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from finemesh.cluster import convert
+from finemesh.cluster.worker import Job
+from finemesh.cluster.workers.store import Store
+from finemesh.core.attempts import Phase
+from finemesh.core.errors import PreconditionError
+from finemesh.core.spec.data import DatasetManifest
+from finemesh.v1.attempt_pb2 import AttemptResult
+
+
+def import_archive(job: Job) -> AttemptResult:
+    """Compile an uploaded source. Its size and SHA-256 are checked against what was announced."""
+    from finemesh.data import import_source
+
+    work = job.command.import_work
+    # Only the suffix tells something; the rest of a user's file name has no place on our disk.
+    suffix = "".join(PurePosixPath(work.upload.filename).suffixes[-2:])[:16]
+    source = job.scratch / f"source{suffix if suffix.replace('.', '').isalnum() else ''}"
+    options = convert.import_options(work.origin)
+    job.progress(0.0, "fetching the upload")
+    with Store(job.site) as store:
+        size_bytes = store.size(work.source_uri)
+        if size_bytes != work.upload.size_bytes:
+            raise PreconditionError(
+                f"{work.upload.name} has {size_bytes} bytes, {work.upload.size_bytes} were announced: upload it again",
+                reason="UPLOAD_INCOMPLETE",
+            )
+        store.fetch_file(work.source_uri, source, sha256=work.upload.sha256)
+        return _make(
+            job, store, work.output_uri, lambda out: import_source(source, out, options, job.progress)
+        )
+
+
+def split(job: Job) -> AttemptResult:
+    """Divide a dataset."""
+    from finemesh.data import split_dataset
+
+    work = job.command.split_work
+    options = convert.split_options(work.origin)
+    with Store(job.site) as store:
+        parent = _fetch(job, store, work.source_uri)
+        return _make(
+            job, store, work.output_uri, lambda out: split_dataset(parent, out, options, job.progress)
+        )
+
+
+def convert_form(job: Job) -> AttemptResult:
+    """Bring a dataset into another form."""
+    from finemesh.data import convert_dataset
+
+    work = job.command.convert_work
+    options = convert.convert_options(work.origin)
+    with Store(job.site) as store:
+        parent = _fetch(job, store, work.source_uri)
+        return _make(
+            job, store, work.output_uri, lambda out: convert_dataset(parent, out, options, job.progress)
+        )
+
+
+def validate(job: Job) -> AttemptResult:
+    """Look at a dataset; the report's files go beside each other under the output prefix."""
+    from finemesh.data import validate_dataset
+
+    work = job.command.validate_work
+    with Store(job.site) as store:
+        dataset = _fetch(job, store, work.source_uri)
+        job.phase = Phase.RUNNING
+        report = validate_dataset(dataset, convert.validate_options(work.level), job.progress)
+        page, text = job.scratch / "report.html", job.scratch / "report.md"
+        page.write_text(report.to_html(), encoding="utf-8")
+        text.write_text(report.to_markdown(), encoding="utf-8")
+        store.put(page, f"{work.output_uri}/{page.name}", "text/html; charset=utf-8")
+        store.put(text, f"{work.output_uri}/{text.name}", "text/markdown; charset=utf-8")
+    return convert.validation_result(report)
+
+
+def _fetch(job: Job, store: Store, uri: str) -> Path:
+    folder = job.scratch / "parent"
+    store.fetch(uri, folder, job.progress)
+    return folder
+
+
+def _make(job: Job, store: Store, output_uri: str, make: Callable[[Path], DatasetManifest]) -> AttemptResult:
+    """Make a dataset on disk and upload it. What an earlier attempt has left is removed first."""
+    out = job.scratch / "dataset"
+    job.phase = Phase.RUNNING
+    manifest = make(out)
+    job.progress(1.0, "uploading")
+    store.discard(output_uri)
+    uploaded = store.publish(out, output_uri)
+    return convert.dataset_result(manifest, uploaded.total_bytes)
+
+
+WORK: Final[dict[str, Callable[[Job], AttemptResult]]] = {
+    "import_work": import_archive,
+    "split_work": split,
+    "convert_work": convert_form,
+    "validate_work": validate,
+}

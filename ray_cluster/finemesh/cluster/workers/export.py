@@ -1,0 +1,68 @@
+"""Export: a package of a checkpoint, proven in a fresh process before a file of it is visible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finemesh.chassis.fine_tune_spec import spec_from_proto
+from finemesh.chassis.objects import sha256_of_file
+from finemesh.cluster.worker import Job
+from finemesh.cluster.workers.models import local_base_model
+from finemesh.cluster.workers.store import Store
+from finemesh.core.attempts import Phase
+from finemesh.core.spec.export import ExportFormat
+from finemesh.v1 import attempt_pb2, export_pb2
+
+
+def export(job: Job) -> attempt_pb2.AttemptResult:
+    """Carry out an ExportWork. A package that fails the comparison is not uploaded; its report is the result."""
+    from finemesh.package.exporting import export_checkpoint
+    from finemesh.package.parity import record_parity, verify_package
+
+    work = job.command.export_work
+    spec = spec_from_proto(work.spec)
+    adapter = work.format == export_pb2.EXPORT_FORMAT_ADAPTER
+    package = job.scratch / "package"
+    with Store(job.site) as store:
+        job.progress(0.0, "fetching checkpoint and dataset")
+        checkpoint = job.scratch / "checkpoint" / f"step-{work.checkpoint.step:08d}"
+        store.fetch(work.checkpoint.uri, checkpoint)
+        dataset = job.scratch / "dataset"
+        store.fetch(work.dataset_uri, dataset)
+        base_model = local_base_model(spec, store, job.scratch)
+        job.phase = Phase.RUNNING
+        export_checkpoint(
+            spec=spec,
+            checkpoint=checkpoint,
+            base_model=base_model,
+            dataset=dataset,
+            out=package,
+            format=ExportFormat.ADAPTER if adapter else ExportFormat.MERGED,
+            lineage=dict(work.lineage),
+            metrics=dict(work.checkpoint.metrics),
+            progress=lambda fraction, message: job.progress(0.7 * fraction, message),
+        )
+        job.phase = Phase.VERIFYING
+        job.progress(0.7, "loading the package in a fresh process")
+        report = verify_package(package, base_model if adapter else None)
+        result = attempt_pb2.ExportResult(
+            parity=export_pb2.ParityReport(
+                items=report.items,
+                max_logit_difference=report.max_logit_difference or 0.0,
+                logit_tolerance=report.tolerance.get("max_logit_difference", 0.0),
+                token_agreement=report.token_agreement,
+                passed=report.passed,
+                runtime=", ".join(f"{name} {version}" for name, version in sorted(report.runtime.items())),
+            )
+        )
+        if report.passed:
+            job.progress(0.9, "uploading")
+            record_parity(package, report)
+            _publish(package, store, work.output_uri, result)
+    return attempt_pb2.AttemptResult(export=result)
+
+
+def _publish(package: Path, store: Store, output_uri: str, result: attempt_pb2.ExportResult) -> None:
+    store.discard(output_uri)
+    result.size_bytes = store.publish(package, output_uri).total_bytes
+    result.manifest_sha256 = sha256_of_file(package / "manifest.json")

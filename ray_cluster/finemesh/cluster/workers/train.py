@@ -1,0 +1,206 @@
+"""Training: the loop of `finemesh.finetune` with its surroundings on S3, in the spool and at the supervisor."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from finemesh.chassis.fine_tune_spec import spec_from_proto
+from finemesh.chassis.logs import get_logger
+from finemesh.cluster.attempts import resource_key
+from finemesh.cluster.spool import SpoolWriter, spool_path
+from finemesh.cluster.worker import Job, Stopped
+from finemesh.cluster.workers.models import local_base_model
+from finemesh.cluster.workers.store import Store
+from finemesh.core.attempts import Phase
+from finemesh.core.errors import FinemeshError, PreconditionError
+from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
+from finemesh.finetune.loop import train as run_loop
+from finemesh.v1 import attempt_pb2, training_job_pb2
+
+_COMMIT_POLL_SECONDS: Final = 0.1
+
+_log = get_logger("finemesh.worker.train")
+
+
+def train(job: Job) -> attempt_pb2.AttemptResult:
+    """Carry out a TrainWork, from its checkpoint on if it names one."""
+    work = job.command.train_work
+    spec = spec_from_proto(work.spec)
+    with Store(job.site) as store:
+        job.progress(0.0, "fetching the dataset")
+        dataset = job.scratch / "dataset"
+        store.fetch(work.dataset_uri, dataset)
+        base_model = local_base_model(spec, store, job.scratch)
+        resume_from = _fetch_checkpoint(job, store) if work.HasField("resume_from") else None
+        job_folder = resource_key(job.command.resource)
+        spool = SpoolWriter(
+            spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
+        )
+        uploader = _Uploader(job, store, work.output_uri)
+        try:
+            result = run_loop(
+                spec,
+                base_model=base_model,
+                dataset=dataset,
+                work=job.scratch / "run",
+                hooks=_Hooks(job, spool, uploader),
+                resume_from=resume_from,
+            )
+            uploader.finish(result.checkpoint)
+        finally:
+            spool.close()
+            uploader.close()
+        if result.outcome is not Outcome.COMPLETED:
+            raise Stopped(result.step)
+        _publish_evaluation(job.scratch / "run", store, work.output_uri)
+    return attempt_pb2.AttemptResult(training=_result(job, result, dataset))
+
+
+class _Hooks(NoHooks):
+    """What the loop tells: points to the spool, checkpoints to the uploader, progress to the job."""
+
+    def __init__(self, job: Job, spool: SpoolWriter, uploader: _Uploader) -> None:
+        self._job = job
+        self._spool = spool
+        self._uploader = uploader
+
+    def on_metrics(self, step: int, values: dict[str, float]) -> None:
+        self._job.phase, self._job.step = Phase.RUNNING, step
+        self._spool.append(step, values)
+
+    def on_checkpoint(self, info: CheckpointInfo) -> None:
+        self._uploader.put(info)
+
+    def on_resume(self, certificate: Certificate, sample_hash: str) -> None:
+        """Raises PreconditionError, reason RESUME_DIVERGED: it would not be the same run any more."""
+        expected = self._job.command.train_work.resume_from.sample_hash
+        matches = expected == certificate.sample_hash == sample_hash
+        self._job.certificate = training_job_pb2.ResumeCertificate(
+            attempt=self._job.command.attempt,
+            step=certificate.step,
+            expected_sample_hash=expected,
+            actual_sample_hash=sample_hash,
+            matches=matches,
+        )
+        self._job.step = certificate.step
+        if not matches:
+            raise PreconditionError(
+                f"the samples up to step {certificate.step} are not those that the checkpoint was trained on",
+                reason="RESUME_DIVERGED",
+            )
+
+    def on_progress(self, fraction: float, message: str) -> None:
+        self._job.fraction, self._job.message = max(self._job.fraction, fraction), message
+        _, _, total = message.rpartition(" of ")
+        if message.startswith("step ") and total.isdigit():
+            self._job.total_steps = int(total)
+
+    def should_stop(self) -> StopReason | None:
+        self._uploader.check()
+        return StopReason.CANCEL if self._job.stop.is_set() else None
+
+
+class _Uploader:
+    """Uploads checkpoints beside the training, in order, and waits for their commits at the end."""
+
+    def __init__(self, job: Job, store: Store, output_uri: str) -> None:
+        self._job = job
+        self._store = store
+        self._output_uri = output_uri
+        self._queue: queue.Queue[CheckpointInfo | None] = queue.Queue(maxsize=2)
+        self._failure: FinemeshError | None = None
+        self._uploaded_step = -1
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def put(self, info: CheckpointInfo) -> None:
+        """Hand a checkpoint over. Waits when two are still to be uploaded: rotation must not overtake."""
+        self.check()
+        self._queue.put(info)
+
+    def check(self) -> None:
+        """Raises the error that ended the uploads, if one did."""
+        if self._failure:
+            raise self._failure
+
+    def finish(self, last: CheckpointInfo) -> None:
+        """Wait until the last checkpoint is uploaded and committed."""
+        while self._uploaded_step < last.step or self._job.uploaded:
+            self.check()
+            self._discard_expired()
+            time.sleep(_COMMIT_POLL_SECONDS)
+        self._discard_expired()
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (info := self._queue.get()) is not None:
+            if self._failure:
+                continue
+            try:
+                self._upload(info)
+            except FinemeshError as error:
+                _log.warning("checkpoint_not_uploaded", step=info.step, reason=error.reason, error=str(error))
+                self._failure = error
+            self._discard_expired()
+
+    def _upload(self, info: CheckpointInfo) -> None:
+        attempt = self._job.command.attempt
+        uri = f"{self._output_uri}/checkpoints/step-{info.step:08d}-a{attempt}"
+        manifest = self._store.publish(info.path, uri)
+        self._job.uploaded.append(
+            training_job_pb2.Checkpoint(
+                step=info.step,
+                uri=uri,
+                manifest_sha256=info.manifest_digest,
+                size_bytes=manifest.total_bytes,
+                attempt=attempt,
+                metrics=info.metrics,
+                sample_hash=info.certificate.sample_hash,
+            )
+        )
+        self._uploaded_step = info.step
+
+    def _discard_expired(self) -> None:
+        while self._job.expired_uris:
+            uri = self._job.expired_uris.popleft()
+            try:
+                self._store.discard(uri)
+            except FinemeshError as error:
+                _log.warning("checkpoint_not_deleted", uri=uri, reason=error.reason)
+
+
+def _fetch_checkpoint(job: Job, store: Store) -> Path:
+    checkpoint = job.command.train_work.resume_from
+    job.progress(0.0, f"fetching the checkpoint of step {checkpoint.step}")
+    folder = job.scratch / "resume" / f"step-{checkpoint.step:08d}"
+    store.fetch(checkpoint.uri, folder)
+    return folder
+
+
+def _publish_evaluation(run: Path, store: Store, output_uri: str) -> None:
+    """Per-item results, the ledger and the summary, beside the checkpoints."""
+    names = ["result.json", "ledger.jsonl", *(f"evaluation/{p.name}" for p in (run / "evaluation").glob("*"))]
+    for name in names:
+        if (run / name).is_file():
+            store.put(run / name, f"{output_uri}/{name}", "application/json")
+
+
+def _result(job: Job, result: TrainResult, dataset: Path) -> attempt_pb2.TrainingResult:
+    from finemesh.data import load_manifest
+
+    held_out = sum(ledger.kept for split, ledger in result.ledgers.items() if split != "train")
+    usage = {
+        "trained": result.ledgers["train"].kept,
+        "held_out": held_out,
+        "gap": load_manifest(dataset).splits.get("gap", 0),
+        "truncated": sum(result.truncated.values()),
+        "over_length": sum(ledger.dropped for ledger in result.ledgers.values()),
+    }
+    return attempt_pb2.TrainingResult(step=result.step, metrics=result.metrics, row_usage=usage)
