@@ -19,6 +19,7 @@ import psutil
 
 MESH_VARIABLE: Final = "FINEMESH_MESH_ID"
 COMPONENT_VARIABLE: Final = "FINEMESH_COMPONENT"
+_POLL_SECONDS: Final = 0.05
 _LAUNCHER: Final = Path(__file__).with_name("exec_with_parent.py")
 
 
@@ -114,7 +115,7 @@ def end_all(search: Callable[[], list[psutil.Process]], grace_seconds: float) ->
         if action is psutil.Process.kill or not pids.issuperset(process.pid for process in found):
             signal_all(found, action)
         pids.update(process.pid for process in found)
-        psutil.wait_procs(found, timeout=0.2)
+        time.sleep(_POLL_SECONDS)
     return sorted(pids)
 
 

@@ -74,7 +74,7 @@ def read_record(data_dir: Path) -> MeshRecord | None:
         content: dict[str, Any] = json.loads((data_dir / STATE_NAME).read_text())
         components = {name: ComponentRecord(**entry) for name, entry in content.pop("components").items()}
         return MeshRecord(**content, components=components)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
