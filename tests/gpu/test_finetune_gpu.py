@@ -1,6 +1,4 @@
-"""The loop on an accelerator: the same losses as on the CPU within tolerance, in fp32 and bf16, resumed
-too.
-"""
+"""The loop on an accelerator: the losses of the CPU within tolerance, in fp32 and bf16, resumed too."""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ def test_taking_in_any_portions_gives_the_same_stream(
 
 
 def test_order_is_pinned() -> None:
-    """A change of this order would make every checkpoint resume wrongly: it is part of the checkpoint
-    format.
-    """
+    """The order is part of the checkpoint format: a change would make every checkpoint resume wrongly."""
     rows = [f"row-{i}" for i in range(6)]
     assert SampleOrder(rows, 1).take(0, 12) == [5, 0, 3, 1, 2, 4, 1, 3, 2, 4, 0, 5]
     assert epoch_order(rows, 1, 0) != epoch_order(rows, 2, 0)

@@ -30,7 +30,7 @@ from finemesh.core.spec.finetune import (
 )
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.finetune.checkpoint import list_checkpoints
-from finemesh.finetune.hooks import CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
+from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train
 from finemesh.finetune.optimizer import learning_rate
 from safetensors.torch import load_file, save_file
@@ -47,6 +47,7 @@ class Recorder(NoHooks):
     losses: dict[int, float] = field(default_factory=dict[int, float])
     values: dict[str, float] = field(default_factory=dict[str, float])
     checkpoints: list[CheckpointInfo] = field(default_factory=list[CheckpointInfo])
+    resumed: list[tuple[Certificate, str]] = field(default_factory=list[tuple[Certificate, str]])
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
         self.values.update(values)
@@ -55,6 +56,9 @@ class Recorder(NoHooks):
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
         self.checkpoints.append(info)
+
+    def on_resume(self, certificate: Certificate, sample_hash: str) -> None:
+        self.resumed.append((certificate, sample_hash))
 
     def should_stop(self) -> StopReason | None:
         return self.reason if self.stop_after and self.stop_after in self.losses else None
@@ -127,6 +131,8 @@ def test_resumed_at_any_step_it_computes_the_same_bits(place: Place, name: str) 
         resumed = place.train(chosen, again, checkpoint, f"resumed-{step}")
         assert again.losses == {s: loss for s, loss in hooks.losses.items() if s > step}
         assert resumed.certificate == straight.certificate
+        [(certificate, sample_hash)] = again.resumed
+        assert (certificate.step, certificate.sample_hash) == (step, sample_hash)
         tensors, expected = weights(resumed.checkpoint.path), weights(straight.checkpoint.path)
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensors[key], expected[key]) for key in expected)
@@ -246,6 +252,19 @@ def test_a_checkpoint_of_another_spec_or_other_data_is_refused(place: Place, tmp
     with pytest.raises(PreconditionError) as caught:
         replace(place, datasets={Task.LANGUAGE: fewer}).train(chosen, resume_from=checkpoint)
     assert caught.value.reason == "CHECKPOINT_OF_OTHER_DATA"
+
+
+def test_resumed_after_its_last_step_it_only_tests(place: Place) -> None:
+    """Killed during the final test: the checkpoint is there, and is not written or told again."""
+    chosen = spec(test_split="test")
+    finished = place.train(chosen)
+    manifest = finished.checkpoint.path / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    again = place.train(chosen, recorder := Recorder(), finished.checkpoint.path)
+    assert again.checkpoint == finished.checkpoint
+    assert again.metrics == finished.metrics
+    assert not recorder.checkpoints
+    assert manifest.stat().st_mtime_ns == written
 
 
 def test_seeing_and_saving_more_often_changes_no_bit(place: Place) -> None:

@@ -1,6 +1,4 @@
-"""`python -m finemesh.finetune spec.json --base DIR --dataset DIR --work DIR [--resume]`: one spec, one
-process.
-"""
+"""`python -m finemesh.finetune spec.json --base DIR --dataset DIR --work DIR`: one spec, one process."""
 
 from __future__ import annotations
 

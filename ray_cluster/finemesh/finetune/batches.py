@@ -43,9 +43,7 @@ class Batch:
 def collate(
     samples: Sequence[Sample], load_picture: LoadPicture, *, packing: bool, pad_id: int, device: torch.device
 ) -> Batch:
-    """Build the batch of `samples`. Packed, it has reset positions and no attention mask (see
-    `attention`).
-    """
+    """Build a batch. Packed, it has reset positions and no attention mask (see `attention`)."""
     lengths = [sample.tokens for sample in samples]
     predict = [_shifted(sample) for sample in samples]
     targets_N = np.concatenate([sample.input_ids_T[sample.loss_T] for sample in samples])

@@ -42,8 +42,7 @@ def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rend
         raise InvalidError.of(
             "spec.base_model",
             "its tokenizer has no chat template, so nothing says where a turn begins: choose an instruct "
-            "model, "
-            "or put a chat_template.jinja into its folder",
+            "model, or put a chat_template.jinja into its folder",
             reason="TEMPLATE_MISSING",
         )
     chat = [dict(message) if parts else _flat(message) for message in messages]

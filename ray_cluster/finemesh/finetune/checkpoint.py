@@ -28,7 +28,14 @@ from safetensors.torch import load_file, save_file
 from finemesh.core.errors import NotFoundError, PreconditionError
 from finemesh.core.spec.finetune import Lora
 from finemesh.finetune.hooks import Certificate, CheckpointInfo
-from finemesh.finetune.manifests import MANIFEST, read_manifest, sync, write_manifest, wrong_files
+from finemesh.finetune.manifests import (
+    MANIFEST,
+    file_digest,
+    read_manifest,
+    sync,
+    write_manifest,
+    wrong_files,
+)
 from finemesh.finetune.models import ADAPTER_NAME, Model
 from finemesh.finetune.optimizer import optimizer_tensors, restore_optimizer
 from finemesh.finetune.order import EMPTY_HASH
@@ -85,6 +92,12 @@ def save_checkpoint(
     return CheckpointInfo(final, state.step, dict(state.metrics), digest, state.certificate)
 
 
+def checkpoint_info(checkpoint: Path, state: TrainState) -> CheckpointInfo:
+    """What `save_checkpoint` said of a checkpoint whose state was read."""
+    digest = file_digest(checkpoint / MANIFEST)
+    return CheckpointInfo(checkpoint, state.step, dict(state.metrics), digest, state.certificate)
+
+
 def read_state(checkpoint: Path) -> TrainState:
     """The state of a checkpoint whose files are all intact.
 
@@ -114,9 +127,7 @@ def verify_checkpoint(checkpoint: Path) -> None:
 
 
 def load_weights(checkpoint: Path, model: Model) -> None:
-    """Put the trained weights of a verified checkpoint into `model`. Raises PreconditionError
-    (CHECKPOINT_CORRUPT).
-    """
+    """Put the weights of a verified checkpoint into `model`. Raises PreconditionError: CHECKPOINT_CORRUPT."""
     try:
         if isinstance(model.spec.method, Lora):
             from peft import set_peft_model_state_dict
@@ -135,9 +146,7 @@ def load_weights(checkpoint: Path, model: Model) -> None:
 
 
 def load_progress(checkpoint: Path, model: Model, optimizer: torch.optim.Optimizer) -> None:
-    """Put moments and random states of a verified checkpoint back. Raises PreconditionError
-    (CHECKPOINT_CORRUPT).
-    """
+    """Put moments and random states back. Raises PreconditionError: CHECKPOINT_CORRUPT."""
     try:
         restore_optimizer(optimizer, model.trainable, load_file(checkpoint / "optimizer.safetensors"))
         random = load_file(checkpoint / "random.safetensors")

@@ -197,8 +197,7 @@ class Encoder:
                 raise InvalidError.of(
                     "spec.sequence.max_tokens",
                     f"row {row.row_id} has {len(ids_T)} tokens, the limit is {limit}: raise it, or set "
-                    "over_length to "
-                    "TRUNCATE or DROP, which count what they touch",
+                    "over_length to TRUNCATE or DROP, which count what they touch",
                     reason="ROW_TOO_LONG",
                 )
             if self.sequence.over_length is OverLength.DROP:
@@ -231,18 +230,15 @@ class Encoder:
             raise InvalidError.of(
                 "spec.base_model",
                 f"its processor writes {placeholders} placeholders for the picture of row {row.row_id}, its "
-                "vision tower "
-                f"gives {features} features: set patch_size and vision_feature_select_strategy of the "
-                "processor right",
+                f"vision tower gives {features} features: set patch_size and vision_feature_select_strategy "
+                "of the processor right",
                 reason="PLACEHOLDER_MISMATCH",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """What the processor made of one row. `replacements` tells how placeholders moved the characters after
-    them.
-    """
+    """What the processor made of one row. `replacements` says how placeholders moved the text after them."""
 
     ids_T: npt.NDArray[np.int64]
     offsets_T2: npt.NDArray[np.int64]
@@ -267,8 +263,10 @@ class _Tokens:
 
 
 def decode_image(encoded: bytes) -> Image.Image:
-    """Decode a picture to RGB, its size checked before its pixels are. Raises InvalidError (reason
-    IMAGE_UNREADABLE).
+    """Decode a picture to RGB, its size checked before its pixels are read.
+
+    Raises:
+        InvalidError: IMAGE_UNREADABLE, IMAGE_TOO_LARGE.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:

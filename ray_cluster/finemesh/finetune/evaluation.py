@@ -15,9 +15,7 @@ from finemesh.finetune.statistics import clustered_mean
 
 
 def evaluate(model: Model, encoded: EncodedSplit, answers: AnswerSet | None, split: str) -> dict[str, float]:
-    """Metrics of a split, named `<split>/...`: loss per token in nats, accuracy of decisions and of
-    tokens.
-    """
+    """Metrics of a split as `<split>/...`: loss per token in nats, accuracy of decisions, of tokens."""
     return _averages(score(model, encoded.samples, encoded.pictures.load, answers), split)
 
 
@@ -77,9 +75,7 @@ def _averages(scores: Sequence[Score], split: str) -> dict[str, float]:
 
 
 def _write_items(path: Path, scores: Sequence[Score]) -> None:
-    """One object per item, for paired comparison of runs: row_id, group, prediction, expected, correct,
-    loss.
-    """
+    """One object per item, for paired comparison of runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps(

@@ -40,9 +40,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A checkpoint on local disk. `manifest_digest` is the SHA-256 of its manifest.json, which names all its
-    files.
-    """
+    """A checkpoint on local disk. `manifest_digest` is the SHA-256 of its manifest.json in hex."""
 
     path: Path
     step: int
@@ -80,15 +78,11 @@ class Hooks(Protocol):
     """Called from the training thread, between steps. What a hook raises ends the run."""
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
-        """New values after `step` optimiser steps. A resumed run repeats those after its checkpoint, with
-        equal values.
-        """
+        """New values after `step` steps. A resumed run repeats those after its checkpoint."""
         ...
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
-        """A whole checkpoint lies at `info.path`. Rotation may remove it once `keep_last` later ones
-        exist.
-        """
+        """A whole checkpoint is at `info.path`, until `keep_last` later ones exist."""
         ...
 
     def on_resume(self, certificate: Certificate, sample_hash: str) -> None:

@@ -270,7 +270,7 @@ def _micro_batches(run: _Run, samples: Sequence[Sample]) -> list[Batch]:
 
 
 def _backward(model: Model, batches: Sequence[Batch]) -> float:
-    """Gradients of the mean loss over all tokens of `batches` that carry loss. Returns it, in nats per token."""
+    """Gradients of the mean loss over all tokens that carry loss. Returns it, in nats per token."""
     loss_tokens = sum(len(batch.targets_N) for batch in batches)
     total = torch.zeros((), device=model.device)
     for batch in batches:

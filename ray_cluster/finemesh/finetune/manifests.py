@@ -46,9 +46,7 @@ _FILE_FIELDS: Final = (("path", str), ("bytes", int), ("sha256", str))
 
 
 def wrong_files(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Files of the manifest that are not as it says: name, and what is wrong in words that follow the
-    name.
-    """
+    """Files that are not as the manifest says: the name, and words that follow it."""
     home = folder.resolve()
     for each in manifest["files"]:
         path = folder / each["path"]

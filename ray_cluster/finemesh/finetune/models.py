@@ -77,9 +77,7 @@ class Model:
 
     @contextlib.contextmanager
     def untrained(self, base_model: Path) -> Generator[Model]:
-        """The base model as it was before training: adapters switched off, or loaded anew after full
-        tuning.
-        """
+        """The base model as it was before training: adapters off, or loaded anew after full tuning."""
         if isinstance(self.spec.method, Lora):
             with self.module.disable_adapter():
                 yield self
@@ -116,9 +114,8 @@ def _device(spec: FineTuneSpec) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise PreconditionError(
-            f"the spec claims {spec.resources.gpus} GPU and this machine shows none: set spec.resources.gpus "
-            "to 0, "
-            "or run where there is one",
+            f"the spec claims {spec.resources.gpus} GPU and this machine shows none: set "
+            "spec.resources.gpus to 0, or run where there is one",
             reason="NO_ACCELERATOR",
         )
     return torch.device("cuda")
@@ -182,18 +179,14 @@ def _add_adapter(module: Any, family: Family, spec: FineTuneSpec, method: Lora) 
 
 
 def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
-    """A regular expression that peft matches against whole module names: the linear layers that get an
-    adapter.
+    """A regular expression of the linear layers that get an adapter; peft matches it to whole module names.
 
     Raises:
         InvalidError: TARGETS_NOT_FOUND, a named target exists in none of the towers.
     """
     head = module.get_output_embeddings()
-    linear = [
-        name
-        for name, each in module.named_modules()
-        if isinstance(each, torch.nn.Linear) and each is not head
-    ]
+    modules = module.named_modules()
+    linear = [name for name, each in modules if isinstance(each, torch.nn.Linear) and each is not head]
     arms: list[str] = []
     found: set[str] = set()
     for tower in method.towers:
@@ -231,9 +224,7 @@ def _within(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def _set_precision(module: Any, spec: FineTuneSpec) -> None:
-    """BF16: what is frozen is held in bfloat16, what is trained in fp32, lest small updates be rounded
-    away.
-    """
+    """BF16: what is frozen is held in bfloat16, what is trained in fp32, lest updates be rounded away."""
     if spec.precision is not Precision.BF16:
         return
     for parameter in module.parameters():

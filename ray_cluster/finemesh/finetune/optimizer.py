@@ -1,6 +1,4 @@
-"""AdamW (https://arxiv.org/abs/1711.05101), the learning rate as a pure function of the step, and its state
-as tensors.
-"""
+"""AdamW (https://arxiv.org/abs/1711.05101), its state as tensors, and the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ def make_optimizer(trainable: dict[str, torch.nn.Parameter], optimization: Optim
 
 
 def learning_rate(optimization: Optimization, step: int, total_steps: int) -> float:
-    """The rate of optimiser step `step`, counted from 0: linear warm-up, then the schedule, which ends near
-    0.
-    """
+    """The rate of step `step`, counted from 0: linear warm-up, then the schedule, which ends near 0."""
     warmup_steps = math.ceil(optimization.warmup_ratio * total_steps)
     peak = optimization.learning_rate
     if step < warmup_steps:

@@ -64,9 +64,7 @@ def read_manifest(dataset: Path) -> DatasetManifest:
 
 
 def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = ROW_COLUMNS) -> Iterator[Row]:
-    """The rows of a split, or of all, in the order of the shards. Columns that are not asked for stay
-    empty.
-    """
+    """The rows of a split, or of all, in the order of the shards. Columns not asked for stay empty."""
     for shard in read_manifest(dataset).shards:
         if shard.rows == 0:
             continue
@@ -82,9 +80,7 @@ def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = 
 
 
 def read_image(dataset: Path, location: Location) -> bytes:
-    """The encoded picture of one row. The last row groups stay in memory, for rows that are asked for in
-    turn.
-    """
+    """The encoded picture of one row. The last few row groups stay in memory."""
     return _images(dataset / location.shard, location.row_group)[location.row].as_py()
 
 

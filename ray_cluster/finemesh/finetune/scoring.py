@@ -98,9 +98,7 @@ def score(
     *,
     blank: bool = False,
 ) -> list[Score]:
-    """Score `samples`, in their order. `blank` shows the model the processor's mean colour in place of every
-    picture.
-    """
+    """Score `samples`, in their order. `blank` replaces every picture by the processor's mean colour."""
 
     def load(location: Location) -> Picture:
         pixels_CHW = load_picture(location)
@@ -188,9 +186,7 @@ def _decide(
 def _candidate_scores(
     model: Model, prompts_BP: torch.Tensor, pixels: dict[str, Any], candidates: Sequence[Answer]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of every token of every candidate (B, A, L), 0 beyond its end, and whether it is the
-    likeliest.
-    """
+    """Per token of a candidate (B, A, L): log-probability, 0 beyond the end; if it is the likeliest."""
     rows, longest = len(prompts_BP), max(len(candidate) for candidate in candidates)
     answers_AL = torch.full((len(candidates), longest), model.pad_id, device=model.device)
     inside_AL = torch.zeros_like(answers_AL, dtype=torch.bool)

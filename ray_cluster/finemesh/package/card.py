@@ -83,8 +83,7 @@ def _use(manifest: PackageManifest) -> str:
 def _parity(manifest: PackageManifest, report: ParityReport | None) -> str:
     about = (
         f"{manifest.golden_items} items of the split `{manifest.golden_split}` are in `golden/` with what "
-        "the trained model "
-        "made of them, computed in fp32."
+        "the trained model made of them, computed in fp32."
     )
     if report is None:
         return f"## Parity\n\n{about} This package has not been checked against them yet."

@@ -1,6 +1,4 @@
-"""`python -m finemesh.package.verify PACKAGE [--base DIR]`: check a package in a fresh process, print the
-report.
-"""
+"""`python -m finemesh.package.verify PACKAGE [--base DIR]`: check a package, print the report."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Every causal language model of transformers' auto classes. LoRA adapts all linear layers but the output
-head.
-"""
+"""Causal language models of transformers' auto classes. LoRA adapts every linear layer but the head."""
 
 from __future__ import annotations
 

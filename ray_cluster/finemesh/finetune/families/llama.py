@@ -12,9 +12,7 @@ LINEAR_LAYERS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up
 
 
 def tiny_llama_config(tokens: TinyTokens) -> Any:
-    """Two layers of width 64. The weights start wide: a frozen head of small ones could not say anything
-    sharply.
-    """
+    """Two layers of width 64. The weights start wide: a frozen head of small ones says nothing sharply."""
     from transformers import LlamaConfig
 
     return LlamaConfig(

@@ -21,9 +21,7 @@ def load_processor(folder: Path) -> Any:
 
 
 def image_features(config: Any, pixel_values: Any) -> int:
-    """Placeholder tokens for one image of shape (channels, height, width): its patches, and the class token
-    if kept.
-    """
+    """Placeholders of an image (channels, height, width): its patches, and the class token if kept."""
     patch_px = config.vision_config.patch_size
     patches = (pixel_values.shape[-2] // patch_px) * (pixel_values.shape[-1] // patch_px)
     return patches if config.vision_feature_select_strategy == "default" else patches + 1

@@ -46,9 +46,7 @@ def load(package: Path, base: str | None = None) -> tuple[Any, Any]:
 
 
 def encode(processor: Any, messages: list[dict[str, Any]], image: Image.Image | None) -> dict[str, Any]:
-    """Model inputs for a conversation that the assistant shall answer; content in parts of type image and
-    text.
-    """
+    """Model inputs for a conversation that the assistant shall answer; content in parts."""
     if not hasattr(processor, "image_processor"):
         messages = [
             {"role": message["role"], "content": "".join(part["text"] for part in message["content"])}

@@ -35,9 +35,7 @@ def broken_files(package: Path) -> list[str]:
 
 
 def replay(package: Path, base: str | None) -> dict[str, Any]:
-    """Run every golden item. Logits are compared at the tokens that the trained model gave, one after the
-    other.
-    """
+    """Run every golden item. Logits are compared along the tokens that the trained model gave."""
     model, processor = load(package, base)
     golden = load_file(package / "golden" / "outputs.safetensors")
     lines = (package / "golden" / "inputs.jsonl").read_text(encoding="utf-8").splitlines()

@@ -85,7 +85,7 @@ class Optimization:
     """AdamW and what surrounds it.
 
     Attributes:
-        epochs: passes over the training rows; fractions are allowed.
+        epochs: passes over the training rows; fractions are allowed, whole steps are taken.
         max_steps: optimiser steps; 0 means by `epochs`.
         warmup_ratio: fraction of all steps over which the learning rate rises from 0.
         max_grad_norm: gradients are clipped to this global L2 norm; 0 means never.
