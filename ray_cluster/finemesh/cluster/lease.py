@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import grpc.aio
@@ -16,6 +16,9 @@ from finemesh.core.errors import FencedError, NotFoundError, PermissionDeniedErr
 from finemesh.v1 import attempt_pb2
 from finemesh.v1 import attempt_service_pb2 as pb
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
+
+if TYPE_CHECKING:
+    from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceAsyncStub
 
 # How long before its end a lease counts as lost: time to kill the worker.
 MARGIN_SECONDS: Final = 2.0
@@ -77,10 +80,12 @@ class Lease:
             except TimeoutError:
                 continue
 
-    async def _renew(self, stub: AttemptServiceStub, request: pb.RenewLeaseRequest, timeout: float) -> None:
+    async def _renew(
+        self, stub: AttemptServiceAsyncStub, request: pb.RenewLeaseRequest, seconds: float
+    ) -> None:
         # Counted from before the request: whatever the way took, our lease ends before the service's.
         sent = time.monotonic()
-        answer = await stub.RenewLease(request, timeout=timeout)
+        answer = await stub.RenewLease(request, timeout=seconds)
         self.token = answer.token
         self._end = sent + answer.lease_seconds
         self._interval_seconds = min(self._interval_seconds, answer.lease_seconds / _RENEWALS_PER_LEASE)

@@ -63,7 +63,7 @@ class Ending:
 
 @dataclass(slots=True)
 class Job:
-    """What one attempt's work shares with the supervisor. Fields are replaced whole, so readers need no lock."""
+    """What one attempt's work shares with the supervisor. Fields are replaced whole: readers need no lock."""
 
     command: attempt_pb2.Command
     site: Site

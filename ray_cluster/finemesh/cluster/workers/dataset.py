@@ -1,4 +1,4 @@
-"""Datasets: import, split, convert, validate. Nothing of a dataset is visible before its manifest is there."""
+"""Datasets: import, split, convert, validate. A dataset is visible once its manifest is there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def import_archive(job: Job) -> AttemptResult:
         size_bytes = store.size(work.source_uri)
         if size_bytes != work.upload.size_bytes:
             raise PreconditionError(
-                f"{work.upload.name} has {size_bytes} bytes, {work.upload.size_bytes} were announced: upload it again",
+                f"{work.upload.name} has {size_bytes} bytes of {work.upload.size_bytes}: upload it again",
                 reason="UPLOAD_INCOMPLETE",
             )
         store.fetch_file(work.source_uri, source, sha256=work.upload.sha256)

@@ -15,7 +15,7 @@ from finemesh.v1 import attempt_pb2, export_pb2
 
 
 def export(job: Job) -> attempt_pb2.AttemptResult:
-    """Carry out an ExportWork. A package that fails the comparison is not uploaded; its report is the result."""
+    """Carry out an ExportWork. A package that fails the comparison is not uploaded."""
     from finemesh.package.exporting import export_checkpoint
     from finemesh.package.parity import record_parity, verify_package
 

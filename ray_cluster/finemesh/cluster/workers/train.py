@@ -1,10 +1,13 @@
-"""Training: the loop of `finemesh.finetune` with its surroundings on S3, in the spool and at the supervisor."""
+"""Training: the loop of `finemesh.finetune`, with its surroundings on S3 and in the spool."""
 
 from __future__ import annotations
 
+import os
 import queue
+import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +60,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         if result.outcome is not Outcome.COMPLETED:
             raise Stopped(result.step)
         _publish_evaluation(job.scratch / "run", store, work.output_uri)
-    return attempt_pb2.AttemptResult(training=_result(job, result, dataset))
+    return attempt_pb2.AttemptResult(training=_result(result, dataset))
 
 
 class _Hooks(NoHooks):
@@ -112,15 +115,21 @@ class _Uploader:
         self._store = store
         self._output_uri = output_uri
         self._queue: queue.Queue[CheckpointInfo | None] = queue.Queue(maxsize=2)
+        self._held = job.scratch / "uploads"
         self._failure: FinemeshError | None = None
         self._uploaded_step = -1
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
     def put(self, info: CheckpointInfo) -> None:
-        """Hand a checkpoint over. Waits when two are still to be uploaded: rotation must not overtake."""
+        """Hand a checkpoint over; its files are held by links, whatever the loop's rotation removes.
+
+        Waits while two others are still to be uploaded, so that a slow store cannot fill the disk.
+        """
         self.check()
-        self._queue.put(info)
+        held = self._held / info.path.name
+        shutil.copytree(info.path, held, copy_function=os.link)
+        self._queue.put(replace(info, path=held))
 
     def check(self) -> None:
         """Raises the error that ended the uploads, if one did."""
@@ -154,6 +163,7 @@ class _Uploader:
         attempt = self._job.command.attempt
         uri = f"{self._output_uri}/checkpoints/step-{info.step:08d}-a{attempt}"
         manifest = self._store.publish(info.path, uri)
+        shutil.rmtree(info.path)
         self._job.uploaded.append(
             training_job_pb2.Checkpoint(
                 step=info.step,
@@ -192,7 +202,7 @@ def _publish_evaluation(run: Path, store: Store, output_uri: str) -> None:
             store.put(run / name, f"{output_uri}/{name}", "application/json")
 
 
-def _result(job: Job, result: TrainResult, dataset: Path) -> attempt_pb2.TrainingResult:
+def _result(result: TrainResult, dataset: Path) -> attempt_pb2.TrainingResult:
     from finemesh.data import load_manifest
 
     held_out = sum(ledger.kept for split, ledger in result.ledgers.items() if split != "train")

@@ -1,0 +1,202 @@
+"""The cluster agent: takes commands on, starts supervisors, and keeps the books straight with the services.
+
+Commands come over JetStream, and again from SyncCluster should one be missed; either way they are recorded
+before they count as received. The agent decides nothing: it starts what it is told, and kills what no longer
+counts. All it knows is in its ledger, so it may die at any moment, and so may Ray's head, the services and
+the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+import grpc.aio
+
+from finemesh.chassis.auth import Role, SigningKey
+from finemesh.chassis.client_channel import channel
+from finemesh.chassis.errors import from_rpc_error
+from finemesh.chassis.events import Delivery, EventBus, command_subject, heartbeat_subject
+from finemesh.chassis.logs import get_logger
+from finemesh.cluster.attempts import check_command, resource_key, service_of, to_proto
+from finemesh.cluster.config import SERVICE_OF, AgentConfig
+from finemesh.cluster.driver import RayDriver
+from finemesh.cluster.head import RayHead
+from finemesh.cluster.ledger import CommandState, Entry, Ledger
+from finemesh.cluster.shipper import Shipper
+from finemesh.cluster.spool import spools_of
+from finemesh.core.attempts import AttemptRef
+from finemesh.core.errors import FinemeshError, InvalidError, UnavailableError
+from finemesh.v1 import attempt_pb2
+from finemesh.v1.attempt_service_pb2 import ClusterCapacity, SyncClusterRequest
+from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
+
+_TICK_SECONDS: Final = 0.5
+_CALL_TIMEOUT_SECONDS: Final = 5.0
+
+_log = get_logger("finemesh.agent")
+
+
+class Agent:
+    """One per Ray cluster."""
+
+    def __init__(self, config: AgentConfig, key: SigningKey, bus: EventBus, head: RayHead) -> None:
+        self._config = config
+        self._site = config.site()
+        self._bus = bus
+        self._head = head
+        self._driver = RayDriver(config.ray_address)
+        self._ledger = Ledger(config.data_dir / "agent.db")
+        self._wake = asyncio.Event()
+        self._head_id = b""
+        self._capacity = ClusterCapacity()
+        self._drains: dict[str, asyncio.Task[None]] = {}
+        source = key.token_source(f"cluster-{config.cluster_id}", Role.SERVICE)
+        self._channels = {
+            service: channel(address, source, config.client_tls)
+            for service, address in self._site.addresses.items()
+        }
+
+    async def close(self) -> None:
+        """Let go of everything. What runs on Ray goes on."""
+        for drain in self._drains.values():
+            drain.cancel()
+        await asyncio.gather(*self._drains.values(), return_exceptions=True)
+        for each in self._channels.values():
+            await each.close()
+        await self._head.close()
+        await asyncio.to_thread(self._driver.disconnect)
+        self._ledger.close()
+
+    async def check_ray(self) -> None:
+        """Readiness: the head answers and this process is its driver. Raises UnavailableError."""
+        await self._head.cluster_id()
+        if not self._head_id:
+            raise UnavailableError("not connected to Ray yet", reason="RAY_UNAVAILABLE")
+
+    # ---- loops
+
+    async def consume(self) -> None:
+        """Take commands from JetStream until cancelled."""
+        subject = command_subject(self._config.cluster_id)
+        await self._bus.consume(f"agent-{self._config.cluster_id}", subject, self._on_command)
+
+    async def work(self) -> None:
+        """Start what is recorded and notice what has ended, until cancelled."""
+        while True:
+            try:
+                await self._ensure_connected()
+                for entry in self._ledger.live():
+                    await self._advance(entry)
+                self._capacity = await asyncio.to_thread(self._driver.capacity)
+                self._drain_orphans()
+            except UnavailableError as error:
+                self._capacity = ClusterCapacity()
+                _log.warning("ray_away", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def synchronise(self) -> None:
+        """Compare books with every service until cancelled."""
+        while True:
+            await asyncio.gather(*(self._sync(service) for service in SERVICE_OF.values()))
+            with contextlib.suppress(UnavailableError):
+                beat = self._capacity.SerializeToString()
+                await self._bus.send(heartbeat_subject(f"cluster.{self._config.cluster_id}"), beat)
+            await asyncio.sleep(self._config.sync_seconds)
+
+    # ---- commands
+
+    async def _on_command(self, delivery: Delivery) -> None:
+        """Record a command; the return acknowledges it. Raises InvalidError for one that cannot be carried
+        out.
+        """
+        try:
+            command = attempt_pb2.Command.FromString(delivery.payload)
+        except ValueError as error:
+            raise InvalidError("not a command", reason="MALFORMED_COMMAND") from error
+        self._take_on(command)
+
+    def _take_on(self, command: attempt_pb2.Command) -> None:
+        ref = check_command(command)
+        if self._ledger.record(command):
+            _log.info("command_taken", resource=ref.resource, attempt=ref.attempt)
+            self._wake.set()
+
+    async def _advance(self, entry: Entry) -> None:
+        if entry.state is CommandState.RECORDED:
+            self._ledger.launching(entry.ref)
+            await asyncio.to_thread(self._driver.launch, self._site, entry.ref, entry.command)
+        elif not await asyncio.to_thread(self._driver.is_alive, entry.ref):
+            # Its end was told by itself; or it was not, and then its lease runs out.
+            self._ledger.end(entry.ref, "supervisor gone")
+
+    async def _sync(self, service: str) -> None:
+        mine = [entry.ref for entry in self._ledger.live() if service_of(entry.ref.resource) == service]
+        request = SyncClusterRequest(
+            cluster=self._config.cluster_id, capacity=self._capacity, attempts=[to_proto(ref) for ref in mine]
+        )
+        try:
+            stub = AttemptServiceStub(self._channels[service])
+            answer = await stub.SyncCluster(request, timeout=_CALL_TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            _log.warning("sync_failed", service=service, reason=from_rpc_error(error).reason)
+            return
+        for command in answer.commands:
+            with contextlib.suppress(InvalidError):
+                self._take_on(command)
+        for stale in answer.stale:
+            await self._end_stale(AttemptRef(stale.resource, stale.attempt, stale.fence))
+
+    async def _end_stale(self, ref: AttemptRef) -> None:
+        """Kill what no longer counts. An attempt that has just completed is stale too, and about to exit."""
+        try:
+            if self._ledger.find(ref) is CommandState.RECORDED:
+                self._ledger.end(ref, "stale before it started")
+            elif self._head_id and await asyncio.to_thread(self._driver.is_alive, ref):
+                await asyncio.to_thread(self._driver.kill, ref)
+        except UnavailableError as error:
+            _log.warning("ray_away", error=str(error))
+
+    # ---- Ray
+
+    async def _ensure_connected(self) -> None:
+        """Be the driver of the head that is there now.
+
+        A head that has restarted knows nothing of the old one's actors, and this process cannot change heads:
+        it ends, and is started again by whoever watches it. Raises UnavailableError while there is no head,
+        PreconditionError for one that takes anybody.
+        """
+        found = await self._head.cluster_id()
+        if self._head_id and found != self._head_id:
+            raise FinemeshError(
+                "Ray's head is another one than before: starting anew", reason="RAY_RESTARTED"
+            )
+        if not self._head_id:
+            if not self._config.allow_open_ray:
+                await self._head.require_token()
+            await asyncio.to_thread(self._driver.connect)
+            self._head_id = found
+
+    # ---- points that an ended attempt has left
+
+    def _drain_orphans(self) -> None:
+        live = {resource_key(entry.ref.resource) for entry in self._ledger.live()}
+        folder = self._site.spool_dir
+        jobs = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+        for job in jobs - live - self._drains.keys():
+            task = asyncio.create_task(self._drain(job))
+            task.add_done_callback(lambda _, job=job: self._drains.pop(job, None))
+            self._drains[job] = task
+
+    async def _drain(self, job: str) -> None:
+        for path in spools_of(self._site.spool_dir, job):
+            try:
+                await Shipper(self._channels["tracking"], path).ship(lambda: True)
+            except FinemeshError as error:
+                # Kept for people to look at; a name that is not drained again.
+                path.rename(path.with_suffix(".refused"))
+                _log.warning("spool_refused", spool=str(path), reason=error.reason)

@@ -1,0 +1,108 @@
+"""What the agent asks of Ray through its library: blocking calls, made in threads."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from finemesh.cluster.attempts import ACTOR_NAMESPACE, actor_name
+from finemesh.cluster.config import Site
+from finemesh.cluster.supervisor import Supervisor
+from finemesh.core.attempts import AttemptRef
+from finemesh.core.errors import UnavailableError
+from finemesh.v1 import attempt_pb2
+from finemesh.v1.attempt_service_pb2 import ClusterCapacity
+
+
+class RayDriver:
+    """The one driver of a cluster. Every method raises UnavailableError, reason RAY_UNAVAILABLE."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def connect(self) -> None:
+        """Become a driver; again changes nothing."""
+        if ray.is_initialized():
+            return
+        try:
+            ray.init(
+                address=self._address,
+                namespace=ACTOR_NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+            )
+        except (RayError, ConnectionError, OSError, RuntimeError) as error:
+            raise _unavailable(self._address, error) from error
+
+    def disconnect(self) -> None:
+        if ray.is_initialized():
+            ray.shutdown()
+
+    def capacity(self) -> ClusterCapacity:
+        """What there is, and what of it Ray has not given away."""
+        try:
+            total: dict[str, Any] = ray.cluster_resources()
+            free: dict[str, Any] = ray.available_resources()
+            nodes = sum(1 for node in ray.nodes() if node["Alive"])
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise _unavailable(self._address, error) from error
+        return ClusterCapacity(
+            cpus=total.get("CPU", 0.0),
+            cpus_free=free.get("CPU", 0.0),
+            gpus=total.get("GPU", 0.0),
+            gpus_free=free.get("GPU", 0.0),
+            memory_bytes=int(total.get("memory", 0)),
+            memory_free_bytes=int(free.get("memory", 0)),
+            nodes=nodes,
+        )
+
+    def launch(self, site: Site, ref: AttemptRef, command: attempt_pb2.Command) -> None:
+        """Start the supervisor of an attempt. It lives on without this driver."""
+        try:
+            supervisor: Any = (
+                ray.remote(Supervisor)
+                .options(
+                    name=actor_name(ref),
+                    namespace=ACTOR_NAMESPACE,
+                    lifetime="detached",
+                    num_cpus=0,
+                    max_restarts=0,
+                )
+                .remote(site, command.SerializeToString())
+            )
+            supervisor.run.remote()
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            raise _unavailable(self._address, error) from error
+
+    def is_alive(self, ref: AttemptRef) -> bool:
+        """Whether the supervisor of an attempt is there, starting ones included."""
+        try:
+            return self._find(ref) is not None
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise _unavailable(self._address, error) from error
+
+    def kill(self, ref: AttemptRef) -> None:
+        """End the supervisor of an attempt, and its worker with it."""
+        try:
+            supervisor = self._find(ref)
+            if supervisor is not None:
+                ray.kill(supervisor, no_restart=True)
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise _unavailable(self._address, error) from error
+
+    def _find(self, ref: AttemptRef) -> Any:
+        try:
+            return ray.get_actor(actor_name(ref), namespace=ACTOR_NAMESPACE)
+        except ValueError:  # no actor of this name lives
+            return None
+
+
+def _unavailable(address: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"Ray at {address} does not answer ({type(error).__name__}: {str(error)[:200]})",
+        reason="RAY_UNAVAILABLE",
+    )

@@ -1,0 +1,274 @@
+"""The supervisor: a detached actor, one per attempt, that holds the lease and answers for the worker.
+
+It reserves the attempt's resources in a placement group, starts the worker in it, renews the lease, brings
+checkpoints to their commit and points to Tracking, and says how the attempt ended. When the lease is lost it
+kills the worker before the lease is over: from then on another attempt may begin, and this one can neither
+log nor commit. When the supervisor itself dies, Ray ends its worker and frees its resources with it. It loads
+nothing heavy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import grpc.aio
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from finemesh.chassis.client_channel import channel
+from finemesh.chassis.errors import from_rpc_error, to_status
+from finemesh.chassis.logs import configure_logging, get_logger
+from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
+from finemesh.cluster.config import Site
+from finemesh.cluster.lease import Lease
+from finemesh.cluster.shipper import Shipper
+from finemesh.cluster.spool import spool_path, spools_of
+from finemesh.cluster.worker import CONCURRENCY, Ending, Status, Worker
+from finemesh.core.attempts import Phase
+from finemesh.core.errors import FencedError, FinemeshError, UnavailableError
+from finemesh.v1 import attempt_pb2, progress_pb2, training_job_pb2, training_service_pb2
+from finemesh.v1 import attempt_service_pb2 as pb
+from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
+from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
+
+_POLL_SECONDS: Final = 0.3
+_PLACEMENT_POLL_SECONDS: Final = 1.0
+_RETRY_SECONDS: Final = 0.5
+# How long a finished attempt waits for Tracking before it leaves the rest of its points to the agent.
+_DRAIN_SECONDS: Final = 60.0
+_CANCEL_SECONDS: Final = 45.0
+
+_PHASES: Final = {
+    Phase.STARTING: pb.RenewLeaseRequest.PHASE_STARTING,
+    Phase.RUNNING: pb.RenewLeaseRequest.PHASE_RUNNING,
+    Phase.VERIFYING: pb.RenewLeaseRequest.PHASE_VERIFYING,
+}
+
+_log = get_logger("finemesh.supervisor")
+
+
+class Supervisor:
+    """The actor. `run` is called once, by the agent, and ends the actor when it is done."""
+
+    def __init__(self, site: Site, command: bytes) -> None:
+        configure_logging("supervisor", site.log_level)
+        self._site = site
+        self._command_bytes = command
+        self._command = attempt_pb2.Command.FromString(command)
+        self._ref = ref_of(self._command)
+        self._lease = Lease(self._command, site.lease_seconds)
+        self._status = Status()
+        self._worker: Any = None
+        self._identity: tuple[int, str, list[str]] | None = None
+        self._writing = True
+
+    async def run(self) -> None:
+        """Carry the attempt to its end, whatever it is."""
+        service = self._channel(service_of(self._ref.resource))
+        tracking = self._channel("tracking")
+        try:
+            await self._run(service, tracking)
+        finally:
+            await service.close()
+            await tracking.close()
+            ray.actor.exit_actor()
+
+    async def _run(self, service: grpc.aio.Channel, tracking: grpc.aio.Channel) -> None:
+        group: Any = None
+        holding = asyncio.create_task(self._lease.hold(service, self._describe))
+        shipping = asyncio.create_task(self._ship(tracking))
+        try:
+            group = self._reserve()
+            ending = await self._unless_lost(holding, self._work(service, group))
+            self._writing = False
+            if ending is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        await asyncio.wait([shipping, holding], return_when=asyncio.FIRST_COMPLETED)
+                await self._unless_lost(holding, self._complete(service, ending))
+        finally:
+            if holding.done() and self._lease.lost_because:
+                _log.warning("lease_lost", resource=self._ref.resource, because=self._lease.lost_because)
+            self._kill_worker()
+            if group is not None:
+                remove_placement_group(group)
+            for task in (holding, shipping):
+                task.cancel()
+            await asyncio.gather(holding, shipping, return_exceptions=True)
+
+    def _channel(self, service: str) -> grpc.aio.Channel:
+        return channel(self._site.addresses[service], self._lease.current_token, self._site.client_tls)
+
+    async def _unless_lost(self, holding: asyncio.Task[None], doing: Coroutine[Any, Any, Any]) -> Any:
+        """What `doing` returns; None when the lease is lost before."""
+        task = asyncio.create_task(doing)
+        await asyncio.wait({task, holding}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            self._kill_worker()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return None
+        return task.result()
+
+    # ---- the worker
+
+    def _reserve(self) -> Any:
+        """The placement group: Ray gives the resources when it has them."""
+        wanted = self._command.resources
+        bundle = {"CPU": wanted.cpus or 1.0}
+        if wanted.gpus:
+            bundle["GPU"] = wanted.gpus
+        if wanted.memory_bytes:
+            bundle["memory"] = float(wanted.memory_bytes)
+        return placement_group([bundle], strategy="STRICT_PACK")
+
+    async def _work(self, service: grpc.aio.Channel, group: Any) -> Ending:
+        """Start the worker and stay with it to its end. A worker that dies is an error that may be tried
+        again.
+        """
+        try:
+            self._status = Status(message="waiting for resources")
+            while not await asyncio.to_thread(group.wait, _PLACEMENT_POLL_SECONDS):
+                if self._lease.cancelled.is_set():
+                    return Ending(stopped_at_step=0)
+            self._status = Status(message="starting a worker")
+            return await self._attend(service, self._start_worker(group))
+        except RayError as error:
+            lost = UnavailableError(
+                f"the worker of attempt {self._ref.attempt} died: {type(error).__name__}",
+                reason="WORKER_LOST",
+            )
+            _log.warning("worker_lost", resource=self._ref.resource, error=str(error)[:500])
+            return Ending(error=to_status(lost).SerializeToString())
+        except FinemeshError as error:
+            return Ending(error=to_status(error).SerializeToString())
+
+    def _start_worker(self, group: Any) -> Any:
+        wanted = self._command.resources
+        self._worker = (
+            ray.remote(Worker)
+            .options(
+                num_cpus=wanted.cpus or 1.0,
+                num_gpus=wanted.gpus or 0,
+                memory=wanted.memory_bytes or None,
+                max_restarts=0,
+                max_concurrency=CONCURRENCY,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    group, placement_group_capture_child_tasks=True
+                ),
+            )
+            .remote(self._site, self._command_bytes)
+        )
+        return self._worker
+
+    async def _attend(self, service: grpc.aio.Channel, worker: Any) -> Ending:
+        self._identity = await worker.identity.remote()
+        self._lease.renew_now()
+        running = asyncio.ensure_future(worker.run.remote())
+        stopping: asyncio.Task[None] | None = None
+        while not running.done():
+            await asyncio.wait({running}, timeout=_POLL_SECONDS)
+            if not running.done():
+                await self._look(worker)
+                await self._commit(service, worker)
+            if self._lease.cancelled.is_set() and stopping is None:
+                stopping = asyncio.create_task(self._stop(worker))
+        if stopping:
+            stopping.cancel()
+        return running.result()
+
+    async def _look(self, worker: Any) -> None:
+        before = self._status
+        self._status = await worker.status.remote()
+        if (before.phase, bool(before.certificate)) != (self._status.phase, bool(self._status.certificate)):
+            self._lease.renew_now()
+
+    async def _stop(self, worker: Any) -> None:
+        """Ask, and kill when asking did not help in time."""
+        await worker.stop.remote()
+        await asyncio.sleep(_CANCEL_SECONDS)
+        self._kill_worker()
+
+    def _kill_worker(self) -> None:
+        if self._worker is not None:
+            ray.kill(self._worker, no_restart=True)
+            self._worker = None
+
+    # ---- what is said to the services
+
+    def _describe(self) -> pb.RenewLeaseRequest:
+        status = self._status
+        request = pb.RenewLeaseRequest(
+            attempt=to_proto(self._ref),
+            phase=_PHASES[status.phase],
+            progress=progress_pb2.Progress(fraction=status.fraction, message=status.message),
+            worker=training_job_pb2.WorkerStatus(cluster=self._site.cluster),
+            step=status.step,
+            total_steps=status.total_steps,
+            peak_memory_bytes=status.peak_memory_bytes,
+        )
+        if self._identity:
+            pid, request.worker.node_id, gpu_ids = self._identity
+            request.worker.pids.append(pid)
+            request.worker.gpu_ids.extend(gpu_ids)
+        if status.certificate:
+            request.resume_certificate.ParseFromString(status.certificate)
+        return request
+
+    async def _commit(self, service: grpc.aio.Channel, worker: Any) -> None:
+        """Commit what the worker has uploaded. Raises FinemeshError when the service refuses it for good."""
+        stub = TrainingServiceStub(service)
+        for content in await worker.uploaded.remote():
+            checkpoint = training_job_pb2.Checkpoint.FromString(content)
+            request = training_service_pb2.CommitCheckpointRequest(
+                name=self._ref.resource,
+                attempt=self._ref.attempt,
+                fence=self._ref.fence,
+                checkpoint=checkpoint,
+            )
+            answer = await self._insist(stub.CommitCheckpoint, request)
+            await worker.committed.remote(checkpoint.step, list(answer.expired_uris))
+
+    async def _complete(self, service: grpc.aio.Channel, ending: Ending) -> None:
+        request = pb.CompleteAttemptRequest(attempt=to_proto(self._ref))
+        if ending.result:
+            request.result.ParseFromString(ending.result)
+            if request.result.HasField("training"):
+                request.result.training.peak_memory_bytes = self._status.peak_memory_bytes
+        elif ending.error:
+            request.error.ParseFromString(ending.error)
+        else:
+            request.cancelled.step = ending.stopped_at_step
+        try:
+            await self._insist(AttemptServiceStub(service).CompleteAttempt, request)
+        except FencedError as error:
+            _log.warning("completion_fenced", resource=self._ref.resource, error=str(error))
+
+    async def _insist(self, call: Any, request: Any) -> Any:
+        """Call until the service answers; the lease sets the limit. Raises what a refusal says."""
+        while True:
+            try:
+                return await call(request)
+            except grpc.aio.AioRpcError as error:
+                cause = from_rpc_error(error)
+                away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+                if error.code() not in away:
+                    raise cause from error
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _ship(self, tracking: grpc.aio.Channel) -> None:
+        """Bring the points of this attempt to Tracking, after what earlier attempts have left on this disk."""
+        if not self._command.HasField("train_work"):
+            return
+        job = resource_key(self._ref.resource)
+        own = spool_path(self._site.spool_dir, job, self._ref.attempt)
+        with contextlib.suppress(FinemeshError):
+            for left in spools_of(self._site.spool_dir, job):
+                if left < own:
+                    await Shipper(tracking, left).ship(lambda: True)
+            await Shipper(tracking, own).ship(lambda: not self._writing)
