@@ -1,8 +1,8 @@
 """The one thread that writes points: batches that wait are committed together.
 
 A batch is acknowledged after the commit that made it durable. Its number decides what happens: the next one
-of its attempt is kept, an earlier one was durable before and is acknowledged again, and a later one is refused,
-since it leaves a gap.
+of its attempt is kept, an earlier one was durable before and is acknowledged again, and a later one is
+refused, since it leaves a gap.
 """
 
 from __future__ import annotations
