@@ -1,0 +1,159 @@
+"""Messages of the contract to values of the domain and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from finemesh.chassis.errors import record_to_status
+from finemesh.core.errors import FieldViolation, InvalidError
+from finemesh.core.labels import describe_violations
+from finemesh.core.names import Name, parse_name
+from finemesh.core.spec.export import CheckpointSelection, ExportFormat
+from finemesh.export.domain import Export, ExportResult, ParityReport, SourceCheckpoint
+from finemesh.export.service import Draft
+from finemesh.v1 import attempt_pb2, training_job_pb2
+from finemesh.v1 import export_pb2 as pb
+
+_FORMATS: Final = {
+    pb.EXPORT_FORMAT_ADAPTER: ExportFormat.ADAPTER,
+    pb.EXPORT_FORMAT_MERGED: ExportFormat.MERGED,
+}
+_CHOICES: Final = {
+    pb.Export.CHECKPOINT_CHOICE_UNSPECIFIED: CheckpointSelection.BEST,
+    pb.Export.CHECKPOINT_CHOICE_BEST: CheckpointSelection.BEST,
+    pb.Export.CHECKPOINT_CHOICE_LAST: CheckpointSelection.LAST,
+}
+
+
+def draft_from_proto(message: pb.Export, name: Name) -> Draft:
+    """The checked content of a create request.
+
+    Raises InvalidError, reason INVALID_EXPORT, naming every wrong field under `export` at once.
+    """
+    violations = list(describe_violations(message.display_name, message.labels, "export"))
+    try:
+        if parse_name(message.training_job, "trainingJobs").project != name.project:
+            violations.append(
+                FieldViolation(
+                    "export.training_job", f"{message.training_job} is not in project {name.project!r}"
+                )
+            )
+    except InvalidError as error:
+        violations.append(FieldViolation("export.training_job", error.violations[0].description))
+    if message.format not in _FORMATS:
+        violations.append(FieldViolation("export.format", "choose one: ADAPTER or MERGED"))
+    if message.checkpoint not in _CHOICES:
+        violations.append(FieldViolation("export.checkpoint", "choose one: BEST or LAST"))
+    if violations:
+        listed = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+        raise InvalidError(listed, violations=violations, reason="INVALID_EXPORT")
+    return Draft(
+        name=name,
+        training_job=message.training_job,
+        choice=_CHOICES[message.checkpoint],
+        format=_FORMATS[message.format],
+        display_name=message.display_name,
+        labels=dict(message.labels),
+    )
+
+
+def export_to_proto(export: Export) -> pb.Export:
+    """The resource as clients see it."""
+    message = pb.Export(
+        name=str(export.name),
+        display_name=export.display_name,
+        labels=export.labels,
+        training_job=export.training_job,
+        checkpoint=f"CHECKPOINT_CHOICE_{export.choice}",
+        format=f"EXPORT_FORMAT_{export.format}",
+        state=f"STATE_{export.state}",
+        step=export.source.checkpoint.step,
+        size_bytes=export.size_bytes,
+        manifest_sha256=export.manifest_sha256,
+        attempt=export.attempt,
+        create_time=timestamp(export.create_time),
+        start_time=timestamp(export.start_time),
+        end_time=timestamp(export.end_time),
+        update_time=timestamp(export.update_time),
+    )
+    message.progress.fraction = export.fraction
+    message.progress.message = export.message
+    if export.report_time is not None:
+        message.progress.update_time.FromDatetime(export.report_time)
+    if export.parity is not None:
+        message.parity.CopyFrom(_parity_to_proto(export.parity))
+    if export.error is not None:
+        message.error.CopyFrom(record_to_status(export.error))
+    return message
+
+
+def _parity_to_proto(parity: ParityReport) -> pb.ParityReport:
+    return pb.ParityReport(
+        items=parity.items,
+        max_logit_difference=parity.max_logit_difference,
+        logit_tolerance=parity.logit_tolerance,
+        token_agreement=parity.token_agreement,
+        passed=parity.passed,
+        runtime=parity.runtime,
+    )
+
+
+def result_from_proto(message: attempt_pb2.AttemptResult) -> ExportResult:
+    """Raises InvalidError when an attempt at another kind of work speaks, or has measured nothing."""
+    if message.WhichOneof("result") != "export":
+        raise InvalidError.of("result", "an attempt at an export ends with `export`")
+    result, parity = message.export, message.export.parity
+    if parity.passed and parity.items < 1:
+        raise InvalidError.of("result.export.parity", "nothing was compared: an export is proven or rejected")
+    return ExportResult(
+        parity=ParityReport(
+            items=parity.items,
+            max_logit_difference=parity.max_logit_difference,
+            logit_tolerance=parity.logit_tolerance,
+            token_agreement=parity.token_agreement,
+            passed=parity.passed,
+            runtime=parity.runtime,
+        ),
+        size_bytes=result.size_bytes,
+        manifest_sha256=result.manifest_sha256,
+    )
+
+
+def checkpoint_from_proto(message: training_job_pb2.Checkpoint) -> SourceCheckpoint:
+    """A checkpoint as Training tells of it."""
+    return SourceCheckpoint(
+        step=message.step,
+        uri=message.uri,
+        manifest_sha256=message.manifest_sha256,
+        size_bytes=message.size_bytes,
+        attempt=message.attempt,
+        metrics=dict(message.metrics),
+        sample_hash=message.sample_hash,
+        best=message.best,
+    )
+
+
+def checkpoint_to_proto(checkpoint: SourceCheckpoint) -> training_job_pb2.Checkpoint:
+    """The checkpoint for a command."""
+    return training_job_pb2.Checkpoint(
+        step=checkpoint.step,
+        uri=checkpoint.uri,
+        manifest_sha256=checkpoint.manifest_sha256,
+        size_bytes=checkpoint.size_bytes,
+        attempt=checkpoint.attempt,
+        metrics=checkpoint.metrics,
+        sample_hash=checkpoint.sample_hash,
+        best=checkpoint.best,
+    )
+
+
+def timestamp(value: datetime | None) -> Timestamp | None:
+    """`value` as a message; None stays None."""
+    if value is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(value)
+    return message

@@ -1,0 +1,150 @@
+"""What the use cases need of the world outside: a store, the jobs, the datasets, the packages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from finemesh.core.attempts import Attempt
+from finemesh.core.names import Name
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.export.domain import Export, SourceCheckpoint, Step
+
+
+class RequestKey(Protocol):
+    """What makes a create request the same as an earlier one."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class PageQuery(Protocol):
+    """Which page of a list is asked for; the fields are those of the list requests."""
+
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_token(self) -> str: ...
+    @property
+    def filter(self) -> str: ...
+    @property
+    def order_by(self) -> str: ...
+
+
+class View(Protocol):
+    """One consistent look at what the service keeps. Every query is bound to the project of its name."""
+
+    async def export(self, name: Name) -> Export:
+        """Raises NotFoundError, reason EXPORT_NOT_FOUND."""
+        ...
+
+    async def exports(self, project: str, query: PageQuery) -> tuple[list[Export], str]:
+        """One page, and the token of the next. Raises InvalidError naming what is wrong with the query."""
+        ...
+
+    async def is_known(self, key: RequestKey) -> bool:
+        """Whether a request with this key was carried out before."""
+        ...
+
+
+class Unit(View, Protocol):
+    """One transaction: exports, attempts, events and commands change together or not at all."""
+
+    async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
+        """Note that `key` creates `name`; the name that an earlier request with this key created, if one did.
+
+        Raises AlreadyExistsError, reason REQUEST_ID_REUSED.
+        """
+        ...
+
+    async def add(self, export: Export) -> None:
+        """Raises AlreadyExistsError, reason EXPORT_EXISTS."""
+        ...
+
+    async def locked(self, name: Name) -> Export:
+        """The export, which nobody else changes until this transaction ends. Raises NotFoundError."""
+        ...
+
+    async def save(self, step: Step) -> Export:
+        """Store the export and publish the facts. Returns it with its new revision."""
+        ...
+
+    async def remove(self, name: Name) -> None: ...
+
+    async def dispatch(self, name: Name, *, delay_seconds: float = 0.0) -> Attempt:
+        """Start the next attempt on a live cluster, now or later. Raises PreconditionError (ATTEMPT_LIVE)."""
+        ...
+
+    async def request_cancel(self, name: Name) -> Attempt | None:
+        """Tell the live attempt to stop; None when nobody works on the export."""
+        ...
+
+
+class Store(Protocol):
+    """Where the service keeps its exports."""
+
+    def read(self) -> AbstractAsyncContextManager[View]: ...
+
+    def begin(self) -> AbstractAsyncContextManager[Unit]:
+        """A transaction; commits at the end of the block, rolls back on an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What matters of a training job for an export. `checkpoints` are those kept, latest first."""
+
+    name: str
+    state: str
+    spec: FineTuneSpec
+    run: str
+    checkpoints: tuple[SourceCheckpoint, ...]
+
+
+class Jobs(Protocol):
+    """Training, as Export sees it."""
+
+    async def describe(self, name: str) -> JobFacts:
+        """Raises NotFoundError; UnavailableError when Training is away."""
+        ...
+
+
+class Datasets(Protocol):
+    """DataPrep, as Export sees it."""
+
+    async def digest(self, name: str) -> str:
+        """Digest of a dataset's content. Raises NotFoundError; UnavailableError when DataPrep is away."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PackageFile:
+    """One file of a package; `path` is relative to it, `sha256` hexadecimal."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Packages(Protocol):
+    """The packages on the object store."""
+
+    async def files(self, name: Name) -> Sequence[PackageFile]:
+        """The files of a complete package, by path. Raises NotFoundError, UnavailableError."""
+        ...
+
+    def read(self, name: Name, path: str) -> AsyncIterator[bytes]:
+        """The content of one file, in chunks."""
+        ...
+
+    async def delete(self, name: Name) -> None:
+        """Delete whatever an export has written. Raises UnavailableError."""
+        ...

@@ -1,0 +1,85 @@
+"""Exports between values and rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from sqlalchemy import RowMapping
+
+from finemesh.core.errors import ErrorRecord
+from finemesh.core.names import Name
+from finemesh.core.spec.export import CheckpointSelection, ExportFormat
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.states import ExportState
+from finemesh.export.domain import Export, ParityReport, Source, SourceCheckpoint
+
+# Columns that are fields of the same name and type.
+_PLAIN: Final = (
+    *("display_name", "labels", "training_job", "output_uri", "size_bytes", "manifest_sha256"),
+    *("fraction", "message", "report_time", "attempt", "restarts"),
+    *("create_time", "start_time", "end_time", "update_time", "revision"),
+)
+
+
+def export_values(export: Export) -> dict[str, Any]:
+    """The columns of an export's row."""
+    checkpoint = asdict(export.source.checkpoint)
+    return {name: getattr(export, name) for name in _PLAIN} | {
+        "project": export.name.project,
+        "id": export.name.id,
+        "name": str(export.name),
+        "choice": export.choice,
+        "format": export.format,
+        "state": export.state,
+        "source": {
+            "spec": export.source.spec.to_dict(),
+            "checkpoint": checkpoint | {"metrics": _jsonable(checkpoint["metrics"])},
+            "dataset_uri": export.source.dataset_uri,
+            "lineage": dict(export.source.lineage),
+        },
+        "parity": _jsonable(asdict(export.parity)) if export.parity else None,
+        "error": asdict(export.error) if export.error else None,
+    }
+
+
+def export_of(row: RowMapping) -> Export:
+    """The export in a row of `exports`."""
+    return Export(
+        **{name: row[name] for name in _PLAIN},
+        name=Name(row["project"], "exports", row["id"]),
+        choice=CheckpointSelection(row["choice"]),
+        format=ExportFormat(row["format"]),
+        state=ExportState(row["state"]),
+        source=_source_of(row["source"]),
+        parity=_parity_of(row["parity"]) if row["parity"] else None,
+        error=ErrorRecord(**row["error"]) if row["error"] else None,
+    )
+
+
+def _source_of(value: Mapping[str, Any]) -> Source:
+    checkpoint = SourceCheckpoint(**value["checkpoint"])
+    metrics = {key: float(number) for key, number in checkpoint.metrics.items()}
+    return Source(
+        FineTuneSpec.from_dict(value["spec"]),
+        replace(checkpoint, metrics=metrics),
+        value["dataset_uri"],
+        value["lineage"],
+    )
+
+
+def _parity_of(value: Mapping[str, Any]) -> ParityReport:
+    floats = {
+        key: float(value[key]) for key in ("max_logit_difference", "logit_tolerance", "token_agreement")
+    }
+    return ParityReport(**{**value, **floats})
+
+
+def _jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity and no NaN, and PostgreSQL insists on JSON: they are written as text."""
+    return {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }

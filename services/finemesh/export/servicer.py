@@ -1,0 +1,143 @@
+"""`finemesh.v1.ExportService`: messages to use cases and back."""
+# ruff: noqa: N802, ARG002  the generated base class sets names and signatures
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Any, Final
+
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.empty_pb2 import Empty
+
+from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.objects import ObjectStore
+from finemesh.chassis.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest
+from finemesh.chassis.requests import request_key
+from finemesh.chassis.watch import Notifier, watch
+from finemesh.core.clock import Clock
+from finemesh.core.errors import InvalidError
+from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.export.archive import zip_stream
+from finemesh.export.convert import draft_from_proto, export_to_proto, timestamp
+from finemesh.export.service import ExportService
+from finemesh.v1 import dataset_pb2, export_pb2
+from finemesh.v1 import export_service_pb2 as pb
+from finemesh.v1.export_service_pb2_grpc import ExportServiceServicer
+
+COLLECTION: Final = "exports"
+URL_SECONDS: Final = 3600
+
+
+class ExportServicer(ExportServiceServicer):
+    """Viewers read and download; operators and above write."""
+
+    def __init__(
+        self, service: ExportService, objects: ObjectStore, notifier: Notifier, clock: Clock
+    ) -> None:
+        self._service = service
+        self._objects = objects
+        self._notifier = notifier
+        self._clock = clock
+
+    async def CreateExport(self, request: pb.CreateExportRequest, context: Any) -> export_pb2.Export:
+        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        key = request_key(project, "CreateExport", request)
+        if request.export_id:
+            check_id(request.export_id, "export_id")
+        draft = draft_from_proto(request.export, Name(project, COLLECTION, request.export_id or new_id("ex")))
+        if request.validate_only:
+            return export_to_proto(await self._service.check(draft))
+        return export_to_proto(await self._service.create(draft, key))
+
+    async def GetExport(self, request: pb.GetExportRequest, context: Any) -> export_pb2.Export:
+        return export_to_proto(await self._service.get(_name(request.name, Role.VIEWER)))
+
+    async def ListExports(self, request: pb.ListExportsRequest, context: Any) -> pb.ListExportsResponse:
+        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        exports, token = await self._service.list(project, PageRequest.of(request))
+        return pb.ListExportsResponse(
+            exports=[export_to_proto(export) for export in exports], next_page_token=token
+        )
+
+    async def WatchExport(
+        self, request: pb.WatchExportRequest, context: Any
+    ) -> AsyncGenerator[export_pb2.Export]:
+        name = _name(request.name, Role.VIEWER)
+        states = watch(
+            self._notifier,
+            str(name),
+            lambda: self._service.get(name),
+            version=lambda export: export.revision,
+            terminal=lambda export: export.terminal,
+        )
+        async for export in states:
+            yield export_to_proto(export)
+
+    async def CancelExport(self, request: pb.CancelExportRequest, context: Any) -> export_pb2.Export:
+        return export_to_proto(await self._service.cancel(_name(request.name, Role.OPERATOR)))
+
+    async def DeleteExport(self, request: pb.DeleteExportRequest, context: Any) -> Empty:
+        await self._service.delete(_name(request.name, Role.OPERATOR))
+        return Empty()
+
+    async def ListExportFiles(
+        self, request: pb.ListExportFilesRequest, context: Any
+    ) -> pb.ListExportFilesResponse:
+        name = _name(request.parent, Role.VIEWER, "parent")
+        if request.page_size < 0:
+            raise InvalidError.of("page_size", f"{request.page_size} is negative: use 0 for the default")
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        after = _path_of(request.page_token)
+        files = [file for file in await self._service.files(name) if file.path > after]
+        expire_time = timestamp(self._clock.now() + timedelta(seconds=URL_SECONDS))
+        page = [
+            dataset_pb2.File(
+                path=file.path,
+                size_bytes=file.size_bytes,
+                sha256=file.sha256,
+                url=self._objects.presign_get(f"{name}/{file.path}", expires_seconds=URL_SECONDS),
+                expire_time=expire_time,
+            )
+            for file in files[:size]
+        ]
+        token = _token_of(page[-1].path) if len(files) > size else ""
+        return pb.ListExportFilesResponse(files=page, next_page_token=token)
+
+    async def DownloadExport(
+        self, request: pb.DownloadExportRequest, context: Any
+    ) -> AsyncGenerator[HttpBody]:
+        name = _name(request.name, Role.VIEWER)
+        files = await self._service.files(name)
+        async for data in zip_stream(files, lambda path: self._service.read(name, path), name.id):
+            yield HttpBody(content_type="application/zip", data=data)
+
+
+def _authorised(project: str, role: Role) -> str:
+    """`project`, if the caller may act in it with this role. Raises PermissionDeniedError."""
+    principal = current_principal()
+    principal.require_project(project)
+    principal.require_role(role)
+    return project
+
+
+def _name(value: str, role: Role, field: str = "name") -> Name:
+    name = parse_name(value, COLLECTION, field)
+    _authorised(name.project, role)
+    return name
+
+
+def _token_of(path: str) -> str:
+    return base64.urlsafe_b64encode(path.encode()).decode()
+
+
+def _path_of(token: str) -> str:
+    """The last path of the page before. Raises InvalidError for a token that is made up."""
+    try:
+        return base64.b64decode(token, b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        raise InvalidError.of(
+            "page_token", "not a token of ours: pass next_page_token unchanged", reason="MALFORMED_PAGE_TOKEN"
+        ) from error

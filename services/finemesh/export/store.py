@@ -1,0 +1,173 @@
+"""The service's store on SQL: exports, and with them events, commands and attempts in one transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import delete, select, update
+
+from finemesh.chassis.attempts import AttemptQueue
+from finemesh.chassis.filtering import Field, Kind
+from finemesh.chassis.outbox import Outbox
+from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.requests import RequestKey as SqlRequestKey
+from finemesh.chassis.requests import Requests
+from finemesh.chassis.sql import Database, Tx
+from finemesh.chassis.telemetry import TraceContext, current_trace, span, trace_headers
+from finemesh.chassis.watch import Notifier
+from finemesh.core.attempts import Attempt
+from finemesh.core.errors import AlreadyExistsError, NotFoundError
+from finemesh.core.names import Name
+from finemesh.core.spec.export import ExportFormat
+from finemesh.core.states import ExportState
+from finemesh.export.domain import Export, ExportResult, Step
+from finemesh.export.events import event_of
+from finemesh.export.ports import PageQuery, RequestKey
+from finemesh.export.rows import export_of, export_values
+from finemesh.export.tables import CHASSIS, EXPORTS
+
+_LISTING: Final = Listing(
+    {
+        "name": Field(EXPORTS.c.name),
+        "state": Field(EXPORTS.c.state, Kind.ENUM, tuple(ExportState)),
+        "format": Field(EXPORTS.c.format, Kind.ENUM, tuple(ExportFormat)),
+        "training_job": Field(EXPORTS.c.training_job),
+        "display_name": Field(EXPORTS.c.display_name),
+        "create_time": Field(EXPORTS.c.create_time, Kind.TIME),
+        "update_time": Field(EXPORTS.c.update_time, Kind.TIME),
+    }
+)
+
+
+class SqlStore:
+    """Implements `ports.Store`. Work goes to `default_cluster` while no cluster is live."""
+
+    def __init__(
+        self,
+        db: Database,
+        outbox: Outbox,
+        queue: AttemptQueue[ExportResult],
+        notifier: Notifier,
+        *,
+        default_cluster: str,
+        live_seconds: float,
+    ) -> None:
+        self.db = db
+        self.outbox = outbox
+        self.queue = queue
+        self.notifier = notifier
+        self.default_cluster = default_cluster
+        self.live_seconds = live_seconds
+        self.requests = Requests(CHASSIS, outbox.clock)
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncGenerator[SqlUnit]:
+        async with self.db.read() as tx:
+            yield SqlUnit(self, tx)
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncGenerator[SqlUnit]:
+        async with self.db.begin() as tx:
+            yield SqlUnit(self, tx)
+
+
+class SqlUnit:
+    """Implements `ports.Unit` on an open transaction."""
+
+    def __init__(self, store: SqlStore, tx: Tx) -> None:
+        self._store = store
+        self._tx = tx
+
+    async def export(self, name: Name) -> Export:
+        row = await self._tx.row(select(EXPORTS).where(*_is(name)))
+        if row is None:
+            raise NotFoundError(
+                f"there is no {name}: list the exports of its project to see which there are",
+                reason="EXPORT_NOT_FOUND",
+                metadata={"export": str(name)},
+            )
+        return export_of(row)
+
+    async def exports(self, project: str, query: PageQuery) -> tuple[list[Export], str]:
+        asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
+        page = _LISTING.page(asked, scope=project)
+        rows = await self._tx.rows(page.apply(select(EXPORTS).where(EXPORTS.c.project == project)))
+        kept, token = page.split(rows)
+        return [export_of(row) for row in kept], token
+
+    async def is_known(self, key: RequestKey) -> bool:
+        requests = CHASSIS.requests
+        query = select(requests.c.resource).where(
+            requests.c.project == key.project,
+            requests.c.method == key.method,
+            requests.c.request_id == key.request_id,
+        )
+        return await self._tx.row(query) is not None
+
+    async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
+        if key is None:
+            return None
+        known = SqlRequestKey(key.project, key.method, key.request_id, key.fingerprint)
+        earlier = await self._store.requests.claim(self._tx, known, str(name))
+        return None if earlier is None else Name(name.project, name.collection, earlier.split("/")[3])
+
+    async def add(self, export: Export) -> None:
+        traceparent = trace_headers().get("traceparent", "")
+        if not await self._tx.insert_new(EXPORTS, **export_values(export), traceparent=traceparent):
+            raise AlreadyExistsError(
+                f"there is a {export.name} already: choose another export_id, or leave it empty",
+                reason="EXPORT_EXISTS",
+                metadata={"export": str(export.name)},
+            )
+
+    async def locked(self, name: Name) -> Export:
+        await self._tx.lock(str(name))
+        return await self.export(name)
+
+    async def save(self, step: Step) -> Export:
+        export = replace(step.export, revision=step.export.revision + 1)
+        await self._tx.execute(update(EXPORTS).where(*_is(export.name)).values(export_values(export)))
+        if step.facts:
+            with await self._trace(export.name):
+                for fact in step.facts:
+                    await self._store.outbox.append(self._tx, event_of(export, fact))
+        self._announce(export.name)
+        return export
+
+    async def remove(self, name: Name) -> None:
+        await self._tx.execute(delete(EXPORTS).where(*_is(name)))
+        self._announce(name)
+
+    async def dispatch(self, name: Name, *, delay_seconds: float = 0.0) -> Attempt:
+        cluster = await self._live_cluster()
+        with await self._trace(name):
+            return await self._store.queue.dispatch(self._tx, str(name), cluster, delay_seconds=delay_seconds)
+
+    async def request_cancel(self, name: Name) -> Attempt | None:
+        return await self._store.queue.request_cancel(self._tx, str(name))
+
+    async def _live_cluster(self) -> str:
+        """The cluster that reported itself last; the default one while none is live: nothing is refused."""
+        oldest = self._store.outbox.clock.now() - timedelta(seconds=self._store.live_seconds)
+        for cluster in await self._store.queue.clusters(self._tx):
+            if cluster.last_seen_time >= oldest and cluster.capacity.nodes:
+                return cluster.id
+        return self._store.default_cluster
+
+    async def _trace(self, name: Name) -> contextlib.AbstractContextManager[object]:
+        """The current trace, or else that of the request which created the export."""
+        if current_trace() is not None:
+            return contextlib.nullcontext()
+        traceparent = await self._tx.scalar(select(EXPORTS.c.traceparent).where(*_is(name)))
+        return span(TraceContext.parse(traceparent or ""))
+
+    def _announce(self, name: Name) -> None:
+        self._tx.after_commit(lambda: self._store.notifier.notify(str(name)))
+
+
+def _is(name: Name) -> tuple[Any, Any]:
+    return EXPORTS.c.project == name.project, EXPORTS.c.id == name.id
