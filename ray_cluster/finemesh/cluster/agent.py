@@ -105,7 +105,7 @@ class Agent:
             await asyncio.gather(*(self._sync(service) for service in SERVICE_OF.values()))
             with contextlib.suppress(UnavailableError):
                 beat = self._capacity.SerializeToString()
-                await self._bus.send(heartbeat_subject(f"cluster.{self._config.cluster_id}"), beat)
+                await self._bus.send(heartbeat_subject(f"cluster-{self._config.cluster_id}"), beat)
             await asyncio.sleep(self._config.sync_seconds)
 
     # ---- commands

@@ -73,7 +73,7 @@ class RayHead:
         except grpc.aio.AioRpcError as error:
             if error.code() in _REFUSALS:
                 raise PreconditionError(
-                    f"Ray's head at {self.address} refuses our token: give both the same by RAY_AUTH_TOKEN_PATH",
+                    f"Ray's head at {self.address} refuses our token: give both the same one",
                     reason="RAY_REFUSED",
                 ) from error
             raise UnavailableError(
@@ -98,7 +98,7 @@ class RayHead:
                 reason="RAY_UNAVAILABLE",
             ) from error
         raise PreconditionError(
-            f"Ray's head at {self.address} takes clients without a token, so whoever reaches the port can run "
-            "code: start it with RAY_AUTH_MODE=token and a token, or set FINEMESH_ALLOW_OPEN_RAY=true",
+            f"Ray's head at {self.address} takes clients without a token, so whoever reaches the port can "
+            "run code: start it with RAY_AUTH_MODE=token and a token, or set FINEMESH_ALLOW_OPEN_RAY=true",
             reason="RAY_OPEN",
         )

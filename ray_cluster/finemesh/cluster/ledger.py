@@ -94,7 +94,8 @@ class Ledger:
     def live(self) -> list[Entry]:
         """Commands that have not ended, in the order of their last change."""
         rows = self._db.execute(
-            "SELECT resource, attempt, fence, state, command FROM commands WHERE state != ? ORDER BY update_time",
+            "SELECT resource, attempt, fence, state, command FROM commands WHERE state != ?"
+            " ORDER BY update_time",
             (CommandState.ENDED,),
         )
         return [

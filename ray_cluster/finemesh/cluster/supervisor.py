@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import grpc.aio
 import ray
+from ray.actor import exit_actor
 from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -76,7 +77,7 @@ class Supervisor:
         finally:
             await service.close()
             await tracking.close()
-            ray.actor.exit_actor()
+            exit_actor()
 
     async def _run(self, service: grpc.aio.Channel, tracking: grpc.aio.Channel) -> None:
         group: Any = None
@@ -262,7 +263,7 @@ class Supervisor:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _ship(self, tracking: grpc.aio.Channel) -> None:
-        """Bring the points of this attempt to Tracking, after what earlier attempts have left on this disk."""
+        """Bring this attempt's points to Tracking, after what earlier ones have left on this disk."""
         if not self._command.HasField("train_work"):
             return
         job = resource_key(self._ref.resource)
