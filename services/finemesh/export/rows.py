@@ -71,7 +71,7 @@ def _source_of(value: Mapping[str, Any]) -> Source:
 
 
 def _parity_of(value: Mapping[str, Any]) -> ParityReport:
-    floats = {
+    floats: dict[str, Any] = {
         key: float(value[key]) for key in ("max_logit_difference", "logit_tolerance", "token_agreement")
     }
     return ParityReport(**{**value, **floats})
