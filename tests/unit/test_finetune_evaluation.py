@@ -178,6 +178,13 @@ def test_an_interval_over_clusters_is_wider_than_one_over_items() -> None:
     assert clustered == clustered_mean(values, [str(i // 20) for i in range(200)], seed=0)
 
 
+def test_one_video_alone_still_has_an_interval() -> None:
+    values = [float(i % 2) for i in range(100)]
+    alone = clustered_mean(values, ["the only video"] * 100, seed=0)
+    assert alone == clustered_mean(values, [str(i) for i in range(100)], seed=0)
+    assert alone.low < 0.45 < 0.55 < alone.high
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = 0

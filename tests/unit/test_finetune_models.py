@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,3 +148,10 @@ def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(llama: Path) -> None
     with pytest.raises(PreconditionError) as caught:
         load_model(replace(spec(Task.LANGUAGE), resources=Resources(gpus=1)), llama)
     assert caught.value.reason == "NO_ACCELERATOR"
+
+
+def test_what_a_supervisor_needs_imports_no_torch() -> None:
+    """Hooks, manifests and package records are read by processes that shall start fast and stay small."""
+    modules = "finemesh.finetune.hooks, finemesh.finetune.manifests, finemesh.package.manifest"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -27,6 +27,9 @@ def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int) ->
     Whole groups are drawn with replacement, 2,000 times, since items of one group are alike: an interval over
     single items would be too narrow (Field and Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x).
 
+    A single group has no others to be drawn against: then its items are drawn, and the interval speaks of that
+    group alone.
+
     Args:
         values: one per item.
         groups: the group of each item, in the same order.
@@ -37,7 +40,8 @@ def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int) ->
     """
     if not values:
         raise ValueError("the mean of no items")
-    _, group_of_item = np.unique(np.asarray(groups), return_inverse=True)
+    alone = len(set(groups)) == 1
+    _, group_of_item = np.unique(np.arange(len(values)) if alone else np.asarray(groups), return_inverse=True)
     sums = np.bincount(group_of_item, weights=np.asarray(values, np.float64))
     sizes = np.bincount(group_of_item)
     draws = np.random.default_rng(seed).integers(0, len(sums), size=(RESAMPLES, len(sums)))
