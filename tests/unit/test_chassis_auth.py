@@ -148,6 +148,12 @@ def test_a_useless_jwks_is_refused_at_start(jwks: dict[str, Any]) -> None:
     assert caught.value.reason == "MALFORMED_JWKS"
 
 
+def test_a_weak_shared_key_is_refused_at_start() -> None:
+    with pytest.raises(InvalidError) as caught:
+        TokenVerifier({"keys": [{"kty": "oct", "alg": "HS256", "kid": "x", "k": "c2hvcnQ"}]})
+    assert caught.value.reason == "WEAK_KEY"
+
+
 def test_roles_are_a_ladder_and_attempts_stand_beside_it() -> None:
     ladder = [Role.VIEWER, Role.OPERATOR, Role.ADMIN, Role.SERVICE]
     for has, own in enumerate(ladder):

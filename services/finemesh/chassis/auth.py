@@ -213,6 +213,9 @@ class TokenVerifier:
             keys = jwt.PyJWKSet.from_dict(dict(jwks)).keys
         except (jwt.PyJWTError, KeyError, ValueError) as error:
             raise InvalidError(f"the JWKS cannot be used: {error}", reason="MALFORMED_JWKS") from error
+        for key in keys:
+            if key.key_type == "oct":
+                SigningKey(key.key)  # refuses weak ones
         self._keys = {key.key_id: key for key in keys}
 
     @classmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
+import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import grpc
 import grpc.aio
@@ -151,26 +152,27 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
     ]
 
 
-def run_service(
-    name: str, main: Callable[[asyncio.Event], Coroutine[Any, Any, None]], log_level: str
-) -> None:
+def run_service(name: str, main: Main, log_level: str = "INFO") -> None:
     """Run `main(stop)` as the process of service `name` and exit; `stop` is set by SIGTERM or SIGINT.
 
-    A second signal, or `main` still running 10 s after the first, cancels it. Exit code 0 after a stop, 2 for
-    a FinemeshError at start (wrong configuration), 1 for anything else.
+    A second signal, or `main` still running 10 s after the first, cancels it. Exit code 0 if `main` returns,
+    2 for a FinemeshError (wrong configuration), 1 for anything else. Does not return.
     """
     configure_logging(name, log_level)
-    try:
-        asyncio.run(_until_stopped(main))
-    except FinemeshError as error:
-        _log.error("cannot_run", reason=error.reason, message=str(error), metadata=error.metadata)
-        sys.exit(CONFIG_EXIT_CODE)
-    except Exception:
-        _log.exception("crashed")
-        sys.exit(1)
+    asyncio.run(_run_and_exit(main))
 
 
-async def _until_stopped(main: Main) -> None:
+async def _run_and_exit(main: Main) -> NoReturn:
+    """Ends the process itself: once `main` has run its `finally` blocks, nothing that is left may hold it.
+
+    A grpc.aio server that was never stopped does: closing the event loop then waits for its poller forever.
+    """
+    code = await _exit_code(main)
+    logging.shutdown()
+    os._exit(code)
+
+
+async def _exit_code(main: Main) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     task = asyncio.create_task(main(stop), name="main")
@@ -185,5 +187,14 @@ async def _until_stopped(main: Main) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
+    if task.cancelled():
+        _log.warning("stopped_by_force")
+        return 1
+    error = task.exception()
+    if isinstance(error, FinemeshError):
+        _log.error("cannot_run", reason=error.reason, message=str(error), metadata=error.metadata)
+        return CONFIG_EXIT_CODE
+    if error is not None:
+        _log.error("crashed", exc_info=error)
+        return 1
+    return 0
