@@ -27,7 +27,7 @@ def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int) ->
     Whole groups are drawn with replacement, 2,000 times, since items of one group are alike: an interval over
     single items would be too narrow (Field and Welsh 2007, https://doi.org/10.1111/j.1467-9868.2007.00593.x).
 
-    A single group has no others to be drawn against: then its items are drawn, and the interval speaks of that
+    A single group has no others beside it: then its items are drawn, and the interval speaks of that
     group alone.
 
     Args:
