@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from finemesh.chassis.config import from_environ
 from finemesh.chassis.grpc_server import GrpcServer, run_service
 from finemesh.chassis.service import Foundation, foundation, serve
 from finemesh.chassis.watch import Notifier
+from finemesh.core.errors import UnavailableError
 from finemesh.tracking.config import TrackingConfig
 from finemesh.tracking.consumer import consume
 from finemesh.tracking.domain import Batch
@@ -69,9 +71,10 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     writer.start()
     try:
         await serve(server, stop, base.relay.run(), summarizer.run(), consume(base.bus, tracking))
-        await summarizer.settle()
     finally:
         await writer.stop()
+        with contextlib.suppress(UnavailableError):  # the next start catches up
+            await summarizer.settle()
 
 
 if __name__ == "__main__":

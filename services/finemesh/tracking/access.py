@@ -63,12 +63,17 @@ def check_access(principal: Principal, run: Name, attempt: int, head: Head | Non
         PermissionDeniedError: the run or the attempt is not the caller's.
         PreconditionError: RUN_ENDED, RUN_WITHOUT_JOB.
         NotFoundError: no such run, and the caller is not the attempt that would start it.
-        UnavailableError: ATTEMPT_UNKNOWN, the event about that attempt has not arrived yet.
+        UnavailableError: RUN_UNKNOWN or ATTEMPT_UNKNOWN, the event about it has not arrived yet.
     """
     if principal.role is Role.ATTEMPT:
         _check_attempt(principal, run, attempt, head)
         return
     principal.require_role(Role.OPERATOR)
+    if head is None and principal.role is Role.SERVICE:
+        raise UnavailableError(
+            f"{run} is not known yet, its job's events are on the way: send it again in a moment",
+            reason="RUN_UNKNOWN",
+        )
     if head is None:
         raise not_found(run)
     if not head.training_job:

@@ -59,6 +59,10 @@ class RunStore(Protocol):
         """A run for the service's own decisions, whoever asks."""
         ...
 
+    async def is_deleted(self, name: Name) -> bool:
+        """Whether a run of this name was deleted, and not created again."""
+        ...
+
     async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
         """One page, and the token of the next. Raises InvalidError for a bad filter, order or token."""
         ...
@@ -75,7 +79,7 @@ class RunStore(Protocol):
         ...
 
     async def delete(self, name: Name) -> None:
-        """Forget a run and its summaries."""
+        """Forget a run and its summaries; that it was deleted is remembered."""
         ...
 
     async def publish_comparison(self, runs: Sequence[Name], comparison: Comparison) -> None:

@@ -11,7 +11,8 @@ from finemesh.chassis.auth import Principal, Role
 from finemesh.chassis.logs import get_logger
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
-from finemesh.core.errors import InvalidError, PreconditionError, ResourceExhaustedError
+from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError, ResourceExhaustedError
+from finemesh.core.labels import describe_violations
 from finemesh.core.names import Name, parse_name
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
 from finemesh.tracking.compare import MAX_RUNS, Comparison, compare
@@ -25,8 +26,8 @@ from finemesh.tracking.summarizer import Summarizer
 DEFAULT_CURVE_POINTS: Final = 1_000
 MAX_CURVE_POINTS: Final = 20_000
 MAX_RESPONSE_POINTS: Final = 400_000  # about 10 MB, below the limit of a message
-MAX_TEXTS: Final = 1_000
-MAX_TEXT_LENGTH: Final = 4_096
+MAX_PARAMS: Final = 1_000
+MAX_PARAM_LENGTH: Final = 4_096
 _MAX_HEADS: Final = 10_000
 
 _log = get_logger(__name__)
@@ -41,14 +42,17 @@ class Draft:
     params: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def check(self) -> None:
-        """Raises InvalidError for what is too long or too much."""
-        if len(self.display_name) > MAX_TEXT_LENGTH:
-            raise InvalidError.of("run.display_name", f"has more than {MAX_TEXT_LENGTH} characters")
-        for path, texts in (("run.labels", self.labels), ("run.params", self.params)):
-            if len(texts) > MAX_TEXTS:
-                raise InvalidError.of(path, f"has more than {MAX_TEXTS} entries")
-            if any(len(part) > MAX_TEXT_LENGTH for entry in texts.items() for part in entry):
-                raise InvalidError.of(path, f"has an entry of more than {MAX_TEXT_LENGTH} characters")
+        """Raises InvalidError naming every field that is malformed or too long."""
+        violations = list(describe_violations(self.display_name, self.labels, "run"))
+        if len(self.params) > MAX_PARAMS:
+            violations.append(FieldViolation("run.params", f"has more than {MAX_PARAMS} entries"))
+        if any(len(part) > MAX_PARAM_LENGTH for entry in self.params.items() for part in entry):
+            violations.append(
+                FieldViolation("run.params", f"has a text of over {MAX_PARAM_LENGTH} characters")
+            )
+        if violations:
+            listed = "; ".join(f"{each.field}: {each.description}" for each in violations)
+            raise InvalidError(listed, violations=violations, reason="INVALID_RUN")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +194,8 @@ class Tracking:
         principal.require_project(name.project)
         batch.check()
         head = await self._head(name)
+        if head is None and await self._store.is_deleted(name):
+            raise not_found(name)
         check_access(principal, name, batch.attempt, head)
         if must_register(principal, batch.attempt, head):
             await self._change(name, lambda run: registered(run, principal, name, batch.attempt, now))
@@ -258,6 +264,8 @@ class Tracking:
         await self._summarizer.settle()  # what a run ends with includes its last points
         now = self._clock.now()
         async with self._changing_heads:
+            if await self._store.is_deleted(fact.run):
+                return
             run = await self._store.apply_once(fact, lambda run: after_fact(run, fact, now))
             self._remember(fact.run, run)
         if run is not None and run.training_job != fact.training_job:

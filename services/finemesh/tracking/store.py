@@ -78,6 +78,12 @@ SUMMARIES: Final = Table(
     Column("best_step", BigInteger, nullable=False),
     Column("point_count", BigInteger, nullable=False),
 )
+DELETED: Final = Table(
+    "deleted_runs",
+    METADATA,
+    Column("name", String(256), primary_key=True),
+    Column("delete_time", UtcDateTime, nullable=False),
+)
 LISTING: Final = Listing(
     {
         "name": Field(RUNS.c.name),
@@ -115,6 +121,7 @@ class SqlRunStore:
                     reason="RUN_EXISTS",
                     metadata={"run": str(run.name)},
                 )
+            await tx.execute(delete(DELETED).where(DELETED.c.name == str(run.name)))
         return run
 
     async def get(self, principal: Principal, names: Sequence[Name]) -> list[Run]:
@@ -132,6 +139,11 @@ class SqlRunStore:
         """A run, whoever asks."""
         async with self._db.read() as tx:
             return await self._find(tx, name, true())
+
+    async def is_deleted(self, name: Name) -> bool:
+        """Whether there was such a run, and it was deleted."""
+        async with self._db.read() as tx:
+            return await tx.row(select(DELETED).where(DELETED.c.name == str(name))) is not None
 
     async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
         """One page of a project's runs, and the token of the next. Raises InvalidError."""
@@ -155,10 +167,11 @@ class SqlRunStore:
             return await self._change(tx, fact.run, change)
 
     async def delete(self, name: Name) -> None:
-        """Forget a run; its summaries go with it."""
+        """Forget a run but for its name; its summaries go with it."""
         async with self._db.begin() as tx:
             await tx.lock(str(name))
             await tx.execute(delete(RUNS).where(RUNS.c.name == str(name)))
+            await tx.insert_new(DELETED, name=str(name), delete_time=self._clock.now())
             tx.after_commit(lambda: self._notifier.notify(str(name)))
 
     async def publish_comparison(self, runs: Sequence[Name], comparison: Comparison) -> None:

@@ -13,7 +13,6 @@ from finemesh.chassis.errors import from_rpc_error
 from finemesh.core.errors import (
     FencedError,
     InvalidError,
-    NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
@@ -78,8 +77,9 @@ async def test_an_attempt_logs_to_its_own_run_alone(clients: Clients) -> None:
 async def test_the_agent_drains_old_spools(clients: Clients) -> None:
     job, run = "projects/p/trainingJobs/drained", "projects/p/runs/drained"
     agent = clients(Role.SERVICE, ("*",))
-    with pytest.raises(NotFoundError):
+    with pytest.raises(UnavailableError) as early:
         await agent.log(batch(run, 1, [1]))
+    assert early.value.reason == "RUN_UNKNOWN"
     await clients(job=job, attempt=2, fence=2).log(batch(run, 1, [5], attempt=2))
     assert await agent.log(batch(run, 1, [1, 2])) == 1
     with pytest.raises(UnavailableError) as error:

@@ -182,3 +182,20 @@ async def test_comparison_and_its_events(clients: Clients, bus: NatsEventBus) ->
     assert set(best) == set(names)
     logged = run_events_pb2.RunBestLogged.FromString(best[names[0]].payload)
     assert (logged.metric.key, logged.run) == ("train/loss", names[0])
+
+
+async def test_a_deleted_run_of_a_job_stays_deleted(clients: Clients, bus: NatsEventBus) -> None:
+    job, run = "projects/p/trainingJobs/gone", "projects/p/runs/gone"
+    attempt = clients(job=job, attempt=1, fence=1)
+    assert await attempt.log(batch(run, 1, [1])) == 1
+    await bus.publish(job_event("failed", job, attempt=1).message())
+    await until_run(clients(), run, lambda each: each.state == run_pb2.Run.STATE_FAILED)
+    await clients().call("DeleteRun", pb.DeleteRunRequest(name=run))
+    for late in (attempt, clients(Role.SERVICE, ("*",))):
+        with pytest.raises(NotFoundError):
+            await late.log(batch(run, 2, [2]))
+    await bus.publish(job_event("failed", job, attempt=1).message())
+    await bus.publish(job_event("queued", "projects/p/trainingJobs/after").message())
+    await until_run(clients(), "projects/p/runs/after", lambda _: True)
+    with pytest.raises(NotFoundError):
+        await clients().get(run)

@@ -42,3 +42,8 @@ def upgrade() -> None:
         sa.Column("best_step", sa.BigInteger, nullable=False),
         sa.Column("point_count", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "deleted_runs",
+        sa.Column("name", sa.String(256), primary_key=True),
+        sa.Column("delete_time", UtcDateTime, nullable=False),
+    )
