@@ -21,6 +21,7 @@ from rich.text import Text
 
 from finemesh.core.errors import FinemeshError, InvalidError
 from finemesh.embedded.config import DEFAULT_DATA_DIR, MeshConfig
+from finemesh.embedded.demo.run import run_demo
 from finemesh.embedded.doctor import Finding, Verdict, examine, worst
 from finemesh.embedded.mesh import Mesh
 from finemesh.embedded.state import ComponentRecord, State
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("up")(up)
     app.command("doctor")(doctor)
+    app.command("demo")(demo)
 
 
 def up(
@@ -113,6 +115,21 @@ def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
     sys.exit(EXIT_FAILED if worst(findings) is Verdict.FAILURE else 0)
 
 
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Annotations of your own: a ZIP, a folder, a COCO or SA-V JSON.", exists=True),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder that gets the package.")] = Path("finemesh-demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the mesh's folder behind.")] = False,
+) -> None:
+    """Run the main job on a mesh of its own: from annotated data to a proven, downloadable fine-tune.
+
+    Exit codes: 0 everything is as promised; 1 something is not, the reason is printed; 130 interrupted.
+    """
+    sys.exit(asyncio.run(run_demo(source, output, keep=keep)))
+
+
 def _print_findings(findings: list[Finding]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("", "what", "", "found"):
@@ -127,7 +144,7 @@ def _print_findings(findings: list[Finding]) -> None:
 
 
 async def _serve(config: MeshConfig, view: View) -> int:
-    """Run the mesh until a signal: the first one stops it in order, a second one kills. Gives the exit code."""
+    """Run the mesh until a signal: one stops it in order, a second one kills. Returns the exit code."""
     mesh, stop = Mesh(config, on_change=view.changed), asyncio.Event()
 
     def interrupt() -> None:

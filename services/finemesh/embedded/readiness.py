@@ -79,6 +79,7 @@ async def _exchange(host: str, port: int, request: bytes, tls: ssl.SSLContext | 
                 return await reader.read(1024)
             finally:
                 writer.close()
+                await writer.wait_closed()
     except (OSError, TimeoutError):
         return b""
 

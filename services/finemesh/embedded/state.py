@@ -72,10 +72,16 @@ def read_record(data_dir: Path) -> MeshRecord | None:
     """What the last or present mesh of the folder wrote; None if there is nothing readable."""
     try:
         content: dict[str, Any] = json.loads((data_dir / STATE_NAME).read_text())
-        components = {name: ComponentRecord(**entry) for name, entry in content.pop("components").items()}
+        components = {name: _component(entry) for name, entry in content.pop("components").items()}
+        content["state"] = State(content["state"])
         return MeshRecord(**content, components=components)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _component(entry: dict[str, Any]) -> ComponentRecord:
+    entry["state"] = State(entry["state"])
+    return ComponentRecord(**entry)
 
 
 @dataclass(frozen=True, slots=True)
