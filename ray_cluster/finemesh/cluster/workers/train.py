@@ -117,7 +117,8 @@ class _Uploader:
         self._queue: queue.Queue[CheckpointInfo | None] = queue.Queue(maxsize=2)
         self._held = job.scratch / "uploads"
         self._failure: FinemeshError | None = None
-        self._uploaded_step = -1
+        # Resumed at its last step, a run has nothing new to upload: that checkpoint is committed already.
+        self._uploaded_step = job.command.train_work.resume_from.step or -1
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
