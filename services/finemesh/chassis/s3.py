@@ -84,7 +84,7 @@ class S3ObjectStore:
         # A store that refuses connections is away, and callers should know soon. One that answers 5xx is
         # starting: SeaweedFS does so for seconds after a restart, until its volumes have registered.
         retries = urllib3.Retry(
-            total=None, connect=2, read=2, status=6, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]
+            total=None, connect=2, read=2, status=7, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]
         )
         self._http = urllib3.PoolManager(maxsize=2 * _THREADS, timeout=timeout, retries=retries)
         self._client = Minio(
