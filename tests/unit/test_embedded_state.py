@@ -60,7 +60,10 @@ def test_the_kernel_lets_go_when_the_holder_is_killed(tmp_path: Path) -> None:
 def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
     lock = DataDirLock(tmp_path)
     lock.acquire()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    code = "print('running', flush=True); import time; time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, close_fds=False) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"running\n"
         lock.release()
         assert not is_held(tmp_path)
         child.kill()
