@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from finemesh.chassis.auth import Principal
@@ -57,6 +57,10 @@ class RunStore(Protocol):
 
     async def find(self, name: Name) -> Run | None:
         """A run for the service's own decisions, whoever asks."""
+        ...
+
+    async def summarized(self) -> Mapping[str, Mapping[int, int]]:
+        """Per run and attempt, the last batch that the summaries include."""
         ...
 
     async def is_deleted(self, name: Name) -> bool:

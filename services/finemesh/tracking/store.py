@@ -140,6 +140,12 @@ class SqlRunStore:
         async with self._db.read() as tx:
             return await self._find(tx, name, true())
 
+    async def summarized(self) -> dict[str, dict[int, int]]:
+        """Per run and attempt, the last batch that the summaries include."""
+        async with self._db.read() as tx:
+            rows = await tx.rows(select(RUNS.c.name, RUNS.c.summarized))
+        return {row["name"]: _marks(row["summarized"]) for row in rows}
+
     async def is_deleted(self, name: Name) -> bool:
         """Whether there was such a run, and it was deleted."""
         async with self._db.read() as tx:
@@ -265,13 +271,18 @@ def _run(row: RowMapping, summaries: Sequence[Summary]) -> Run:
         state=RunState(row["state"]),
         attempt=row["attempt"],
         fence=row["fence"],
-        summarized={int(attempt): sequence for attempt, sequence in row["summarized"].items()},
+        summarized=_marks(row["summarized"]),
         create_time=row["create_time"],
         end_time=row["end_time"],
         update_time=row["update_time"],
         # By code point, as everywhere else; the order of a database depends on its collation.
         summaries=tuple(sorted(summaries, key=lambda each: each.key)),
     )
+
+
+def _marks(stored: Mapping[str, int]) -> dict[int, int]:
+    """Marks out of JSON, whose keys are always text."""
+    return {int(attempt): sequence for attempt, sequence in stored.items()}
 
 
 def _summary_row(summary: Summary) -> dict[str, Any]:
