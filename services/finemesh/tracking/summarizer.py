@@ -82,13 +82,11 @@ class Summarizer:
 
     async def catch_up(self) -> None:
         """Summarise every run whose points go further than its summaries. Call once, at start."""
+        summarized = await self._store.summarized()
         for run, marks in self._points.marks().items():
-            known = await self._store.find(parse_name(run, "runs"))
-            if known is None:
-                _log.warning(
-                    "points_without_run", run=run, remedy="restore the database of this data directory"
-                )
-            elif dict(known.summarized) != marks:
+            if run not in summarized:
+                _log.warning("points_without_run", run=run, remedy="restore the database of this directory")
+            elif dict(summarized[run]) != marks:
                 self._behind.add(run)
         if self._behind:
             _log.info("summaries_catch_up", runs=len(self._behind))
