@@ -62,7 +62,7 @@ class Shipper:
                 return
 
     async def _stream(self, complete: Callable[[], bool]) -> None:
-        """One stream, from the first batch that is not durable to the end of the spool. Raises AioRpcError."""
+        """One stream, from the first batch that is not durable to the end. Raises AioRpcError."""
         self._sent = 0
         call = self._stub.LogMetrics(self._batches(complete))
         with contextlib.closing(_Cancelling(call)):

@@ -10,6 +10,7 @@ from finemesh.chassis.telemetry import trace_headers
 from finemesh.core.attempts import Attempt, Completion, WorkReport
 from finemesh.core.clock import Clock
 from finemesh.core.names import parse_name
+from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.convert import checkpoint_to_proto
 from finemesh.training.domain import TrainingJob, TrainingResult
 from finemesh.training.service import TrainingService
@@ -27,10 +28,12 @@ class JobAttempts:
         self._clock = clock
 
     async def command(self, tx: Tx, attempt: Attempt) -> bytes:
-        job = await SqlUnit(self._store, tx).job(parse_name(attempt.resource, "trainingJobs"))
+        unit, name = SqlUnit(self._store, tx), parse_name(attempt.resource, "trainingJobs")
+        job = await unit.job(name)
+        best = next((each for each in await unit.checkpoints(name) if each.best), None)
         seconds_to_start = (attempt.lease_expire_time - self._clock.now()).total_seconds()
         token = mint_attempt_token(self._key, attempt.ref, seconds_to_start)
-        return command_of(job, attempt, token).SerializeToString()
+        return command_of(job, attempt, token, best).SerializeToString()
 
     async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
         await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
@@ -42,7 +45,9 @@ class JobAttempts:
         await self._service.take_loss(SqlUnit(self._store, tx), attempt)
 
 
-def command_of(job: TrainingJob, attempt: Attempt, token: str) -> attempt_pb2.Command:
+def command_of(
+    job: TrainingJob, attempt: Attempt, token: str, best: Checkpoint | None = None
+) -> attempt_pb2.Command:
     """The order to carry out `attempt` at `job`, from its last committed checkpoint on."""
     latest = job.latest_checkpoint
     command = attempt_pb2.Command(
@@ -59,6 +64,7 @@ def command_of(job: TrainingJob, attempt: Attempt, token: str) -> attempt_pb2.Co
             run=job.run,
             output_uri=job.output_uri,
             resume_from=checkpoint_to_proto(latest) if latest else None,
+            best=checkpoint_to_proto(best) if best and latest and best.step != latest.step else None,
         ),
     )
     command.start_deadline.FromDatetime(attempt.lease_expire_time)

@@ -52,7 +52,9 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
                 logit_tolerance=report.tolerance.get("max_logit_difference", 0.0),
                 token_agreement=report.token_agreement,
                 passed=report.passed,
-                runtime=", ".join(f"{name} {version}" for name, version in sorted(report.runtime.items())),
+                runtime=", ".join(
+                    f"{name} {version}" for name, version in report.runtime.items() if name != "name"
+                ),
             )
         )
         if report.passed:

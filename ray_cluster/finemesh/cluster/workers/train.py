@@ -188,11 +188,17 @@ class _Uploader:
 
 
 def _fetch_checkpoint(job: Job, store: Store) -> Path:
-    checkpoint = job.command.train_work.resume_from
-    job.progress(0.0, f"fetching the checkpoint of step {checkpoint.step}")
-    folder = job.scratch / "resume" / f"step-{checkpoint.step:08d}"
-    store.fetch(checkpoint.uri, folder)
-    return folder
+    """The checkpoint to resume from, with the best one beside it, where the loop looks for that."""
+    work = job.command.train_work
+    wanted = [work.resume_from, *([work.best] if work.HasField("best") else [])]
+    for checkpoint in wanted:
+        job.progress(0.0, f"fetching the checkpoint of step {checkpoint.step}")
+        store.fetch(checkpoint.uri, _checkpoint_folder(job, checkpoint.step))
+    return _checkpoint_folder(job, work.resume_from.step)
+
+
+def _checkpoint_folder(job: Job, step: int) -> Path:
+    return job.scratch / "resume" / f"step-{step:08d}"
 
 
 def _publish_evaluation(run: Path, store: Store, output_uri: str) -> None:
