@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ from finemesh.v1 import (
     dataprep_service_pb2_grpc,
     dataset_pb2,
     export_service_pb2_grpc,
+    run_pb2,
+    tracking_service_pb2_grpc,
     training_job_pb2,
     training_service_pb2,
     training_service_pb2_grpc,
@@ -85,6 +88,11 @@ class DataPrep(dataprep_service_pb2_grpc.DataPrepServiceServicer):
         return dataset_pb2.Upload(name=f"{request.parent}/uploads/a", filename=request.upload.filename)
 
 
+class Tracking(tracking_service_pb2_grpc.TrackingServiceServicer):
+    def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return run_pb2.Run(name=request.name)
+
+
 class Export(export_service_pb2_grpc.ExportServiceServicer):
     def DownloadExport(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
         for _ in range(5):
@@ -101,6 +109,7 @@ class Door:
     health: dict[str, Any]
     access_log: Path
     pool: urllib3.PoolManager
+    absent_port: int
 
     def token(self, **claims: Any) -> str:
         return self.key.mint("tester", Role.ADMIN, ["*"], claims.pop("ttl_seconds", 60), **claims)
@@ -144,6 +153,14 @@ def _serve(service: str, add: Any, servicer: Any) -> tuple[grpc.Server, int, Any
     return server, port, status
 
 
+def _serve_tracking(port: int) -> grpc.Server:
+    server = grpc.server(ThreadPoolExecutor(1))
+    tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(cast("Any", Tracking)(), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    return server
+
+
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Door]:
     folder = tmp_path_factory.mktemp("gateway")
@@ -181,6 +198,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Itera
         health={name: entry[2] for name, entry in started.items()},
         access_log=config.access_log_path,
         pool=pool,
+        absent_port=nobody,
     )
 
     def alive() -> bool:
@@ -449,6 +467,16 @@ class TestPresigned:
         wait_until(lambda: bool(logged()), "the access log", 15)
         assert logged()[0]["upstream"] == "object_store"
         assert "X-Amz" not in door.access_log.read_text()
+
+
+def test_request_waits_for_a_service_that_restarts(door: Door) -> None:
+    later = threading.Timer(1.0, lambda: servers.append(_serve_tracking(door.absent_port)))
+    servers: list[grpc.Server] = []
+    later.start()
+    answer = door.request("GET", "/v1/projects/demo/runs/a")
+    later.join()
+    servers[0].stop(None).wait()
+    assert (answer.status, answer.json()) == (200, {"name": "projects/demo/runs/a"})
 
 
 def test_upload_archive_by_grpc_stream(door: Door) -> None:

@@ -132,7 +132,7 @@ class TestSupervisor:
 
         component = Component("one", _python(code), _environment(mesh_id), ready, **options)  # pyright: ignore[reportArgumentType]
         supervisor = Supervisor(component, mesh_id, log, lambda _: None)
-        running.append((supervisor, asyncio.create_task(supervisor.run([]))))
+        running.append((supervisor, asyncio.create_task(supervisor.run())))
         return supervisor
 
     async def test_starts_again_what_was_killed(

@@ -112,9 +112,9 @@ def _streaming(match: dict[str, Any], cluster: str, config: GatewayConfig) -> di
 
 
 def _retry(conditions: str) -> dict[str, Any]:
-    """Five tries over about three seconds: as long as the restart of a service takes."""
-    backoff = {"base_interval": "0.1s", "max_interval": "1s"}
-    return {"retry_on": conditions, "num_retries": 5, "retry_back_off": backoff}
+    """Tries over about five seconds, longer than a service takes to restart. Envoy draws the pauses."""
+    backoff = {"base_interval": "0.25s", "max_interval": "1.5s"}
+    return {"retry_on": conditions, "num_retries": 8, "retry_back_off": backoff}
 
 
 def _cors(origins: tuple[str, ...]) -> dict[str, Any]:

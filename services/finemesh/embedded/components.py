@@ -68,7 +68,6 @@ def _agent(site: Site) -> Component:
         environment=_shared_environment(site, "agent") | own | site.config.environment,
         ready=grpc_ready(site.address("agent")),
         ports={"grpc": site.ports["agent"]},
-        depends_on=("ray",),
         layer=2,
         prepare=lambda: _require_module(AGENT_MODULE),
     )

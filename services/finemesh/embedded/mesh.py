@@ -86,8 +86,7 @@ class Mesh:
         try:
             self._prepare(since)
             for supervisor in self._supervisors.values():
-                needed = [self._supervisors[name] for name in supervisor.component.depends_on]
-                self._tasks.append(asyncio.create_task(supervisor.run(needed), name=supervisor.name))
+                self._tasks.append(asyncio.create_task(supervisor.run(), name=supervisor.name))
             await self._wait_all_ready()
         except BaseException:
             await self.stop()

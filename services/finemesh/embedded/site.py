@@ -27,8 +27,8 @@ class Component:
         prepare: runs before each start, e.g. to write configuration files.
         clean_up: runs after the component has ended and all its processes are gone.
         ports: what it listens on, by purpose.
-        depends_on: components that must be ready before it is started.
-        layer: what stands on it is in higher layers, and is stopped before it.
+        layer: what stands on it is in higher layers, and is stopped before it. All start together: each one
+            waits by itself for what it needs, since that may go and come back at any time.
         stop_seconds: how long it may take to end after SIGTERM before SIGKILL.
     """
 
@@ -37,7 +37,6 @@ class Component:
     environment: Mapping[str, str]
     ready: ReadyCheck
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
-    depends_on: tuple[str, ...] = ()
     layer: int = 0
     prepare: Callable[[], None] = lambda: None
     clean_up: Callable[[], None] = lambda: None

@@ -54,13 +54,11 @@ class Supervisor:
         """The running process, if there is one."""
         return ProcessIdentity(self.record.pid, self.record.start_time) if self.record.pid else None
 
-    async def run(self, dependencies: list[Supervisor]) -> None:
+    async def run(self) -> None:
         """Keep the component running until cancelled. Returns only with `failure` set.
 
         A component that was ready once is started again for ever; one that never was gets three tries.
         """
-        for dependency in dependencies:
-            await dependency.ready.wait()
         ever_ready, delay, code = False, _FIRST_DELAY_SECONDS, 0
         while True:
             began = time.monotonic()
