@@ -69,6 +69,17 @@ async def test_a_block_commits_or_leaves_nothing(db: Database) -> None:
     assert calls == ["committed"]
 
 
+async def test_a_transaction_within_a_transaction_is_refused_instead_of_waiting_for_itself(
+    db: Database,
+) -> None:
+    async with asyncio.timeout(5), db.begin() as tx:
+        with pytest.raises(RuntimeError, match="begin\\(\\) within begin"):
+            await db.begin().__aenter__()
+        await tx.execute(insert(THINGS).values(id=1))
+    async with db.begin() as tx:
+        assert not await tx.insert_new(THINGS, id=1)
+
+
 async def test_cancellation_rolls_back_and_leaves_the_database_usable(db: Database) -> None:
     inside = asyncio.Event()
 

@@ -286,4 +286,4 @@ def _streams(replicas: int) -> tuple[StreamConfig, StreamConfig]:
 
 
 def _unavailable(error: Exception) -> UnavailableError:
-    return UnavailableError(f"NATS did not take the message: {error!r}", reason="NATS_UNAVAILABLE")
+    return UnavailableError(f"NATS did not answer: {error!r}", reason="NATS_UNAVAILABLE")

@@ -19,6 +19,8 @@ import structlog
 from sqlalchemy import RowMapping, delete, insert, select, update
 
 from finemesh.chassis.events import MAX_PAYLOAD_BYTES, Event, EventBus, Message
+from finemesh.chassis.inbox import Inbox
+from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.tables import ChassisTables
 from finemesh.core.clock import Clock, SystemClock
@@ -29,6 +31,8 @@ LEASE_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 1.0
 MAX_BACK_OFF_SECONDS: Final = 5.0
 RETENTION: Final = timedelta(days=1)
+INBOX_RETENTION: Final = timedelta(days=100)  # longer than the broker keeps events to deliver again
+REQUEST_RETENTION: Final = timedelta(days=7)
 PRUNE_EVERY: Final = timedelta(minutes=10)
 _LEASE_ID: Final = 1
 
@@ -172,12 +176,15 @@ class Relay:
             await tx.execute(delete(self._lease).where(mine))
 
     async def _prune(self) -> None:
+        """Delete what nobody will ask for any more, of the outbox and of the tables beside it."""
         now = self._clock.now()
         if now < self._prune_at:
             return
         self._prune_at = now + PRUNE_EVERY
         async with self._db.begin() as tx:
             await tx.execute(delete(self._table).where(self._table.c.publish_time < now - RETENTION))
+            await Inbox(self._outbox.tables, self._clock).prune(tx, INBOX_RETENTION)
+            await Requests(self._outbox.tables, self._clock).prune(tx, REQUEST_RETENTION)
 
     async def _wait(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -25,12 +25,12 @@ from sqlalchemy.types import TypeDecorator
 
 from finemesh.core.errors import InvalidError, UnavailableError
 
-BUSY_TIMEOUT_SECONDS: Final = 10.0
+LOCK_TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 8
 _READ_ONLY: Final = "finemesh_read_only"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, rollback (deadlock), resources,
-# operator intervention. https://www.sqlite.org/rescode.html.
-_AWAY_SQLSTATES: Final = frozenset({"08", "40", "53", "57"})
+# operator intervention; and lock_not_available. https://www.sqlite.org/rescode.html.
+_AWAY_SQLSTATES: Final = ("08", "40", "53", "57", "55P03")
 _AWAY_SQLITE: Final = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
 
 
@@ -123,6 +123,7 @@ class Database:
         self._writer: contextlib.AbstractAsyncContextManager[Any] = (
             asyncio.Lock() if self.is_sqlite else contextlib.nullcontext()
         )
+        self._writing: set[asyncio.Task[Any] | None] = set()
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncGenerator[Tx]:
@@ -130,7 +131,20 @@ class Database:
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, the database cannot be reached or stays locked.
+            RuntimeError: this task is in such a transaction already and would wait for itself.
         """
+        task = asyncio.current_task()
+        if task in self._writing:
+            raise RuntimeError("begin() within begin(): pass the open transaction on instead")
+        self._writing.add(task)
+        try:
+            async with self._begin() as tx:
+                yield tx
+        finally:
+            self._writing.discard(task)
+
+    @contextlib.asynccontextmanager
+    async def _begin(self) -> AsyncGenerator[Tx]:
         async with self._writer:
             async with self._connect(self.engine) as connection:
                 tx = Tx(connection)
@@ -183,8 +197,11 @@ def _checked(url: str) -> URL:
 
 def _engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() == "postgresql":
-        return create_async_engine(url, pool_size=POOL_SIZE, pool_pre_ping=True)
-    engine = create_async_engine(url, pool_size=POOL_SIZE, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+        patience = {"lock_timeout": f"{LOCK_TIMEOUT_SECONDS:g}s"}
+        return create_async_engine(
+            url, pool_size=POOL_SIZE, pool_pre_ping=True, connect_args={"server_settings": patience}
+        )
+    engine = create_async_engine(url, pool_size=POOL_SIZE, connect_args={"timeout": LOCK_TIMEOUT_SECONDS})
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
@@ -228,4 +245,4 @@ def _is_away(error: DBAPIError) -> bool:
         return True
     sqlstate = str(getattr(error.orig, "sqlstate", None) or "")
     sqlite_name = str(getattr(error.orig, "sqlite_errorname", None) or "")
-    return sqlstate[:2] in _AWAY_SQLSTATES or sqlite_name.startswith(_AWAY_SQLITE)
+    return sqlstate.startswith(_AWAY_SQLSTATES) or sqlite_name.startswith(_AWAY_SQLITE)
