@@ -12,6 +12,7 @@ from finemesh.client.errors import RpcError
 
 T = TypeVar("T")
 _PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.5
 
 
 def follow(watch: Callable[[], Iterator[T]], is_terminal: Callable[[T], bool]) -> Iterator[T]:
@@ -21,21 +22,29 @@ def follow(watch: Callable[[], Iterator[T]], is_terminal: Callable[[T], bool]) -
     with the current version, so nothing that matters is missed. Raises RpcError after a minute without an
     answer.
     """
-    last_answer = time.monotonic()
+    away_since = 0.0
     while True:
         try:
             for version in watch():
-                last_answer = time.monotonic()
+                away_since = 0.0
                 yield version
                 if is_terminal(version):
                     return
         except RpcError as error:
-            if (
-                error.code is not grpc.StatusCode.UNAVAILABLE
-                or time.monotonic() - last_answer > _PATIENCE_SECONDS
-            ):
+            away_since = away_since or time.monotonic()
+            if not _is_broken(error) or time.monotonic() - away_since > _PATIENCE_SECONDS:
                 raise
-            time.sleep(0.5)
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _is_broken(error: RpcError) -> bool:
+    """Whether the way to the service broke, rather than the service refusing.
+
+    The service's own errors carry a reason; a connection that a proxy or a dying process reset comes as
+    UNKNOWN or INTERNAL without one.
+    """
+    reset = error.code in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL} and not error.reason
+    return reset or error.code is grpc.StatusCode.UNAVAILABLE
 
 
 def wait_for(
