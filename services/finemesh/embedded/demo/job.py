@@ -227,8 +227,11 @@ class MainJob:
         except KeyError as error:
             self._found.failures.append(f"the run has no metric {error}")
             return better
-        if not self._found.own_source:
-            self._found.failures += broken_promises(self._found.scores)
+        broken = broken_promises(self._found.scores)
+        if self._found.own_source:
+            self._found.notes += broken  # reported, not promised: the data is the user's
+        else:
+            self._found.failures += broken
         return better
 
     def _export(self, job: training_job_pb2.TrainingJob) -> None:
