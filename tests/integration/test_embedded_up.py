@@ -13,10 +13,12 @@ from typing import Any
 
 import psutil
 import pytest
+import urllib3
 from finemesh.embedded.processes import end_all, find
 from finemesh.embedded.site import executable
 from finemesh.embedded.state import ComponentRecord, MeshRecord, State, is_held, read_record
 
+from tests.support.certificates import self_signed
 from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.integration
@@ -27,9 +29,10 @@ _END_SECONDS = 20.0
 class Up:
     """A running `finemesh up --json` and what it has printed."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *options: str) -> None:
         self.data_dir = data_dir
         command = [executable("finemesh"), "up", "--no-services", "--json", "--data-dir", str(data_dir)]
+        command += options
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.lines: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read)
@@ -198,6 +201,21 @@ def test_a_port_in_use_is_named(tmp_path: Path, free_port: int) -> None:
     assert done.returncode == 1
     assert f"port {free_port} of 127.0.0.1 is in use" in done.stderr
     assert find(_mesh_id(tmp_path)) == []
+
+
+def test_with_a_certificate_the_door_speaks_tls(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    options = ["--host", "127.0.0.1", "--public-host", "localhost"]
+    options += ["--tls-certificate", str(certificate), "--tls-key", str(key)]
+    up = Up(tmp_path / "data", *options)
+    try:
+        url = up.wait_ready()["url"]
+        assert url.startswith("https://localhost:")
+        with urllib3.PoolManager(ca_certs=str(certificate)) as pool:
+            assert pool.request("GET", f"{url}/healthz", retries=False).status == 200
+        assert up.end(signal.SIGINT) == 0
+    finally:
+        up.close()
 
 
 def test_doctor_without_a_mesh(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from finemesh.gateway import (
     packaged_descriptor_set,
     write_configuration,
 )
+from finemesh.gateway.__main__ import main
 from finemesh.gateway.config import PUBLIC_SERVICES
 from finemesh.gateway.methods import read_methods
 
@@ -49,6 +50,14 @@ def _routes(config: GatewayConfig) -> list[dict[str, Any]]:
     return manager["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
 
 
+def _validate(path: Path) -> None:
+    command = [envoy_executable(), "--mode", "validate", "-c", str(path), "-l", "error"]
+    done = subprocess.run(
+        [*command, "--disable-hot-restart"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def _of_path(config: GatewayConfig, path: str) -> dict[str, Any]:
     return next(route for route in _routes(config) if route["match"].get("path") == path)
 
@@ -65,18 +74,17 @@ def test_envoy_accepts_it(config: GatewayConfig, tmp_path: Path, variant: str) -
         config = replace(config, host="0.0.0.0", upstreams=upstreams)
     path = tmp_path / "envoy.json"
     write_configuration(config, path)
-    command = [
-        envoy_executable(),
-        "--mode",
-        "validate",
-        "-c",
-        str(path),
-        "--disable-hot-restart",
-        "-l",
-        "error",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    _validate(path)
+
+
+def test_envoy_accepts_what_the_command_writes(config: GatewayConfig, tmp_path: Path) -> None:
+    path = tmp_path / "envoy.json"
+    certificate, key = self_signed(tmp_path)
+    services = [f"--{name}={name}:50051" for name in PUBLIC_SERVICES]
+    tls = [f"--tls-certificate={certificate}", f"--tls-key={key}"]
+    arguments = [f"--output={path}", f"--jwks={config.jwks_path}", "--s3=minio:9000", *services, *tls]
+    assert main(arguments) == 0
+    _validate(path)
 
 
 def test_streams_have_no_time_limit_and_reads_are_tried_again(config: GatewayConfig) -> None:

@@ -161,6 +161,7 @@ async def _serve(config: MeshConfig, view: View) -> int:
         starting = asyncio.create_task(mesh.start())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
+            view.stopping()
             starting.cancel()  # which stops what it has started
             await asyncio.wait({starting})
         if starting.cancelled():
@@ -175,6 +176,7 @@ async def _serve(config: MeshConfig, view: View) -> int:
             failing.cancel()
             return 0
         finally:
+            view.stopping()
             await mesh.stop()
 
 
@@ -214,6 +216,11 @@ class View:
         self._line(f"token {mesh.site.credentials.admin_token}, logs {mesh.site.data / 'logs'}", "dim")
         self._line("Ctrl-C stops it", "dim")
         _out.print(mesh.url, highlight=False)
+
+    def stopping(self) -> None:
+        """The mesh begins to stop."""
+        self._end_live()
+        self._line("stopping; Ctrl-C again kills", "dim")
 
     def failed(self, error: FinemeshError) -> None:
         """The mesh did not start, or had to end."""
@@ -261,6 +268,9 @@ class JsonView(View):
 
     def failed(self, error: FinemeshError) -> None:
         self._print({"mesh": "failed", "reason": error.reason, "message": error.message, **error.metadata})
+
+    def stopping(self) -> None:
+        self._print({"mesh": "stopping"})
 
     def _print(self, content: dict[str, Any]) -> None:
         typer.echo(json.dumps(content))
