@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,8 +81,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Up]]:
     for up in started:
         up.close()
     mesh_id = _mesh_id(data_dir)
-    if mesh_id:
+    if mesh_id:  # what a killed `up` has left, and the next one would have removed
         end_all(lambda: find(mesh_id), 0.0)
+        (Path(tempfile.gettempdir()) / f"finemesh-{mesh_id[:12]}").unlink(missing_ok=True)
 
 
 def _mesh_id(data_dir: Path) -> str:
