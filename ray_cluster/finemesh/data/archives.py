@@ -65,7 +65,7 @@ def _judge(
             reason = f"it unpacks to more than the {options.max_total_bytes} bytes allowed"
             raise _refusal("ARCHIVE_BOMB", name, reason, "split it, or raise max_total_bytes")
         _check_ratio(name, entry.file_size, entry.compress_size, options.max_ratio)
-        if entry.is_dir():
+        if entry.is_dir() or stat.S_ISDIR(entry.external_attr >> 16):
             folders.add(name)
             continue
         if name in files:

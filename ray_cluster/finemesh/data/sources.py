@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -82,7 +83,7 @@ class ZipSource:
     def read(self, name: str) -> bytes:
         try:
             return self._archive.read(self._entries[name])
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
             raise RowFault("FILE_UNREADABLE", f"{name} cannot be unpacked: {error}", "file") from error
 
     def local_path(self, name: str) -> Path:

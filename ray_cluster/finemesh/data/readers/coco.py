@@ -13,14 +13,12 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeGuard
 
-import numpy as np
-
 from finemesh.data.faults import RowFault
 from finemesh.data.images import STILL, SUFFIXES, Picture, check_picture
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, json_files, load_object, stem, top_level_key
 from finemesh.data.render import Renderer
-from finemesh.data.rle import Mask, from_array, parse
+from finemesh.data.rle import Mask, parse
 from finemesh.data.rows import Candidate, check_mask_size, class_name_of, make_row, masked_object
 from finemesh.data.schema import ObjectRow, Row
 
@@ -244,5 +242,4 @@ def _polygons(polygons: list[Any], size: tuple[int, int], field: str) -> Mask:
             )
     # Four numbers would be read as a box, hence the check above.
     parts = [coco_mask.frPyObjects([polygon], height, width)[0] for polygon in polygons]
-    merged = coco_mask.merge(parts)
-    return from_array(np.asarray(coco_mask.decode(merged), dtype=np.bool_))
+    return parse(coco_mask.merge(parts), field)
