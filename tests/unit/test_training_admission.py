@@ -1,0 +1,82 @@
+"""The loss budget counts every stage from the import on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from finemesh.core.errors import NotFoundError
+from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.training.admission import examine
+from finemesh.training.ports import DatasetFacts
+
+IMPORT, CHAT, SPLIT = (f"projects/p/datasets/{name}" for name in ("import", "chat", "split"))
+
+
+class Lineage:
+    """An import, converted to conversations, then split."""
+
+    def __init__(self, **quarantined: int) -> None:
+        self.facts = {
+            name: DatasetFacts(
+                name=name,
+                state="SUCCEEDED",
+                canonical=True,
+                split_rows={"train": 60, "val": 10, "test": 30},
+                inputs=100,
+                quarantined=quarantined.get(name.rpartition("/")[2], 0),
+                makes_conversations=name == CHAT,
+                parent=parent,
+            )
+            for name, parent in ((IMPORT, ""), (CHAT, IMPORT), (SPLIT, CHAT))
+        }
+
+    async def describe(self, name: str) -> DatasetFacts:
+        if name not in self.facts:
+            raise NotFoundError(f"there is no {name}")
+        return self.facts[name]
+
+
+def spec(budget: float = 0.05) -> FineTuneSpec:
+    return FineTuneSpec(Task.VISION_LANGUAGE, "base", SPLIT, max_quarantined_fraction=budget)
+
+
+@pytest.mark.parametrize(
+    ("quarantined", "budget", "admitted"),
+    [
+        ({}, 0.05, True),
+        ({"import": 5}, 0.05, True),
+        ({"import": 6}, 0.05, False),
+        ({"import": 3, "chat": 3}, 0.05, False),  # each stage within the budget, both together not
+        ({"import": 3, "chat": 3}, 0.0591, True),
+        ({"import": 50, "split": 50}, 0.75, True),
+        ({"import": 51, "split": 50}, 0.75, False),
+    ],
+)
+async def test_losses_add_up_over_the_stages(
+    quarantined: dict[str, int], budget: float, admitted: bool
+) -> None:
+    refusal = await examine(Lineage(**quarantined), spec(budget))
+    if admitted:
+        assert refusal is None
+    else:
+        assert refusal is not None
+        assert refusal.reason == "LOSS_BUDGET_EXCEEDED"
+
+
+async def test_a_lineage_with_a_gap_proves_nothing() -> None:
+    lineage = Lineage()
+    del lineage.facts[IMPORT]
+    refusal = await examine(lineage, spec())
+    assert refusal is not None
+    assert refusal.reason == "LINEAGE_INCOMPLETE"
+    assert await examine(lineage, spec(budget=1.0)) is None  # waived by the user
+
+
+async def test_a_split_without_rows_cannot_be_trained_on() -> None:
+    lineage = Lineage()
+    lineage.facts[SPLIT] = replace(lineage.facts[SPLIT], split_rows={"": 100})
+    refusal = await examine(lineage, spec())
+    assert refusal is not None
+    assert refusal.reason == "SPLIT_EMPTY"
+    assert "split the dataset first" in refusal.message

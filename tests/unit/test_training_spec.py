@@ -1,0 +1,135 @@
+"""The fine-tune spec between the message of the contract and the value of the core."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from finemesh.chassis.fine_tune_spec import spec_from_proto, spec_to_proto
+from finemesh.core.errors import InvalidError
+from finemesh.core.spec.finetune import (
+    Checkpointing,
+    Evaluation,
+    FineTuneSpec,
+    Full,
+    Lora,
+    Optimization,
+    OverLength,
+    Precision,
+    Resources,
+    Schedule,
+    Sequence,
+    Task,
+    Tower,
+)
+from finemesh.v1 import fine_tune_spec_pb2 as pb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+DATASET = "projects/p/datasets/d"
+positive = st.floats(1e-6, 1e3)
+fraction = st.floats(0, 0.99)
+counts = st.integers(1, 10_000)
+
+methods = st.one_of(
+    st.builds(
+        Lora,
+        rank=st.integers(1, 512),
+        alpha=positive,
+        dropout=fraction,
+        towers=st.sampled_from([(Tower.LANGUAGE,), (Tower.LANGUAGE, Tower.VISION)]),
+        target_modules=st.lists(st.sampled_from(["q_proj", "v_proj"]), unique=True).map(tuple),
+        train_connector=st.booleans(),
+        use_rslora=st.booleans(),
+        use_dora=st.booleans(),
+    ),
+    st.builds(Full, towers=st.sampled_from([(Tower.LANGUAGE,), (Tower.CONNECTOR, Tower.VISION)])),
+)
+specs = st.builds(
+    FineTuneSpec,
+    task=st.just(Task.VISION_LANGUAGE),
+    base_model=st.just("s3://bucket/base"),
+    dataset=st.just(DATASET),
+    method=methods,
+    optimization=st.builds(
+        Optimization,
+        learning_rate=positive,
+        weight_decay=fraction,
+        epochs=positive,
+        max_steps=st.integers(0, 1000),
+        warmup_ratio=fraction,
+        schedule=st.sampled_from(Schedule),
+        max_grad_norm=st.one_of(st.just(0.0), positive),
+        micro_batch_size=counts,
+        gradient_accumulation_steps=counts,
+        seed=st.integers(0, 2**63 - 1),
+    ),
+    sequence=st.builds(
+        Sequence,
+        max_tokens=st.integers(2, 100_000),
+        packing=st.booleans(),
+        over_length=st.sampled_from(OverLength),
+    ),
+    precision=st.sampled_from(Precision),
+    evaluation=st.builds(
+        Evaluation, every_steps=st.integers(0, 100), max_items=st.integers(0, 100), baselines=st.booleans()
+    ),
+    checkpoint=st.builds(Checkpointing, every_steps=counts, keep_last=counts, keep_best=st.booleans()),
+    resources=st.builds(
+        Resources, cpus=positive, gpus=st.integers(0, 64), memory_bytes=st.integers(0, 2**40)
+    ),
+    max_quarantined_fraction=st.floats(1e-6, 1.0),
+)
+
+
+@settings(database=None)
+@given(specs)
+def test_a_spec_survives_the_wire(spec: FineTuneSpec) -> None:
+    wire = spec_to_proto(spec).SerializeToString()
+    assert spec_from_proto(pb.FineTuneSpec.FromString(wire)) == spec
+
+
+def test_zeros_mean_the_defaults_of_the_contract() -> None:
+    message = pb.FineTuneSpec(
+        task="TASK_VISION_LANGUAGE", base_model="m", dataset=DATASET, lora=pb.LoraMethod(rank=8)
+    )
+    spec = spec_from_proto(message)
+    assert (spec.train_split, spec.validation_split, spec.test_split) == ("train", "val", "test")
+    assert isinstance(spec.method, Lora)
+    assert (spec.method.alpha, spec.method.towers) == (16.0, (Tower.LANGUAGE,))
+    assert (spec.optimization.learning_rate, spec.optimization.max_grad_norm) == (2e-4, 1.0)
+    assert (spec.sequence.max_tokens, spec.sequence.over_length) == (2048, OverLength.RAISE)
+    assert (spec.checkpoint.every_steps, spec.checkpoint.keep_last) == (50, 2)
+    assert (spec.resources.cpus, spec.max_quarantined_fraction) == (1.0, 0.05)
+    message.full.SetInParent()
+    assert spec_from_proto(message).method == Full((Tower.LANGUAGE, Tower.CONNECTOR))
+    message.task = pb.FineTuneSpec.TASK_LANGUAGE
+    assert spec_from_proto(message).method == Full((Tower.LANGUAGE,))
+
+
+def test_everything_that_is_wrong_is_named_at_once_by_its_path() -> None:
+    message = pb.FineTuneSpec(
+        dataset="d",
+        lora=pb.LoraMethod(rank=-2, towers=[pb.TOWER_LANGUAGE, 77]),  # pyright: ignore[reportArgumentType]
+        optimization=pb.OptimizationSpec(learning_rate=math.nan, schedule=9),  # pyright: ignore[reportArgumentType]
+        resources=pb.ResourceSpec(gpus=0.5),
+        max_quarantined_fraction=2,
+    )
+    with pytest.raises(InvalidError) as refused:
+        spec_from_proto(message, "training_job.spec")
+    assert {violation.field.removeprefix("training_job.spec.") for violation in refused.value.violations} == {
+        "task",
+        "base_model",
+        "dataset",
+        "lora.rank",
+        "lora.towers[1]",
+        "lora.towers",
+        "optimization.learning_rate",
+        "optimization.schedule",
+        "resources.gpus",
+        "max_quarantined_fraction",
+    }
+    message.ClearField("lora")
+    with pytest.raises(InvalidError) as methodless:
+        spec_from_proto(message)
+    assert "spec.method" in {violation.field for violation in methodless.value.violations}
