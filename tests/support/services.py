@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,18 @@ class ServiceProcess:
         command = ["/usr/bin/env", *variables, sys.executable, "-m", f"finemesh.{self.name}"]
         server = self._process = ServerProcess(command, self.folder, self.log_path)
         server.start()
+        self.wait_ready({"SERVING"} if ready else {"SERVING", "NOT_SERVING"})
+        return self
+
+    def wait_ready(self, wanted: Collection[str] = ("SERVING",)) -> None:
+        """Wait until its health is one of `wanted`."""
 
         def answers() -> bool:
-            server.require_running()
-            status = self.health()
-            return status == "SERVING" or (status == "NOT_SERVING" and not ready)
+            if self._process:
+                self._process.require_running()
+            return self.health() in wanted
 
         wait_until(answers, f"finemesh.{self.name}")
-        return self
 
     def health(self) -> str:
         """The health of the whole process, or empty when it does not listen."""

@@ -51,6 +51,9 @@ class TrainingClient:
     async def cancel(self, name: str) -> training_job_pb2.TrainingJob:
         return await self.call("CancelTrainingJob", pb.CancelTrainingJobRequest(name=name))
 
+    async def delete(self, name: str) -> None:
+        await self.call("DeleteTrainingJob", pb.DeleteTrainingJobRequest(name=name))
+
     async def cancel_all(self) -> None:
         """Cancel what has not ended."""
         listed = await self.call("ListTrainingJobs", pb.ListTrainingJobsRequest(parent=self.parent))

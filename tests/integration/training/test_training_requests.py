@@ -124,7 +124,7 @@ async def test_delete_takes_the_files_along(
     attempt = await cluster.next_attempt()
     await attempt.renew()
     with pytest.raises(PreconditionError) as live:
-        await client.call("DeleteTrainingJob", pb.DeleteTrainingJobRequest(name=job.name))
+        await client.delete(job.name)
     assert live.value.reason == "TRAINING_JOB_LIVE"
     await attempt.commit(1)
     await attempt.finish_training(1)
@@ -133,7 +133,7 @@ async def test_delete_takes_the_files_along(
         key = f"{job.name}/checkpoints/step-00000001-a1/adapter.bin"
         await objects.put_bytes(key, b"weights")
         await objects.put_bytes(f"{job.name}x/checkpoints/other", b"a neighbour's")
-        await client.call("DeleteTrainingJob", pb.DeleteTrainingJobRequest(name=job.name))
+        await client.delete(job.name)
         assert [each.key for each in await objects.list(job.name)] == [f"{job.name}x/checkpoints/other"]
     finally:
         objects.close()
