@@ -32,9 +32,9 @@ class Shipper:
     def __init__(self, tracking: grpc.aio.Channel, path: Path) -> None:
         self._stub = TrackingServiceStub(tracking)
         self._path = path
-        self._reader = SpoolReader(path)
         self._durable = 0
         self._sent = 0
+        self._finished = False
 
     async def ship(self, complete: Callable[[], bool]) -> None:
         """Ship until `complete()` says that nothing more will be written and all of it is durable.
@@ -44,8 +44,12 @@ class Shipper:
         """
         failures = 0
         while True:
+            before = self._durable
             try:
                 await self._stream(complete)
+                if self._finished:
+                    remove_spool(self._path)
+                    return
             except grpc.aio.AioRpcError as error:
                 cause = from_rpc_error(error)
                 if isinstance(cause, _FINAL):
@@ -53,13 +57,8 @@ class Shipper:
                         "points_refused", spool=str(self._path), reason=cause.reason, error=str(cause)
                     )
                     raise cause from error
-                before = self._durable
-                self._reader.rewind()
-                failures = 0 if self._durable > before else failures + 1
-                await asyncio.sleep(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
-            else:
-                remove_spool(self._path)
-                return
+            failures = 0 if self._durable > before else failures + 1
+            await asyncio.sleep(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
 
     async def _stream(self, complete: Callable[[], bool]) -> None:
         """One stream, from the first batch that is not durable to the end. Raises AioRpcError."""
@@ -70,16 +69,19 @@ class Shipper:
                 self._durable = max(self._durable, answer.durable_sequence)
 
     async def _batches(self, complete: Callable[[], bool]) -> AsyncIterator[LogMetricsRequest]:
+        # A reader of this stream's own: the last stream's may still be in use while it is being cancelled.
+        reader = SpoolReader(self._path)
         while True:
             # Asked before reading: what was written before the writer ended is then surely read.
             last = complete()
-            batches = self._reader.read()
+            batches = reader.read()
             for batch in batches:
                 self._sent = max(self._sent, batch.sequence)
                 if batch.sequence > self._durable:
                     yield LogMetricsRequest(batch=batch)
             if not batches:
                 if last and self._durable >= self._sent:
+                    self._finished = True
                     return
                 await asyncio.sleep(POLL_SECONDS)
 

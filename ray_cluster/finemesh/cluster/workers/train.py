@@ -13,18 +13,22 @@ from typing import Final
 
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.chassis.logs import get_logger
+from finemesh.chassis.objects import DirectoryManifest
 from finemesh.cluster.attempts import resource_key
 from finemesh.cluster.spool import SpoolWriter, spool_path
 from finemesh.cluster.worker import Job, Stopped
 from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
-from finemesh.core.errors import FinemeshError, PreconditionError
+from finemesh.core.errors import FinemeshError, PreconditionError, UnavailableError
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.v1 import attempt_pb2, training_job_pb2
 
 _COMMIT_POLL_SECONDS: Final = 0.1
+# How long the object store may be away before the attempt is given up.
+_OUTAGE_SECONDS: Final = 300.0
+_RETRY_SECONDS: Final = 1.0
 
 _log = get_logger("finemesh.worker.train")
 
@@ -116,7 +120,8 @@ class _Uploader:
         self._output_uri = output_uri
         self._queue: queue.Queue[CheckpointInfo | None] = queue.Queue(maxsize=2)
         self._held = job.scratch / "uploads"
-        self._failure: FinemeshError | None = None
+        self._failure: Exception | None = None
+        self._closing = threading.Event()
         # Resumed at its last step, a run has nothing new to upload: that checkpoint is committed already.
         self._uploaded_step = job.command.train_work.resume_from.step or -1
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
@@ -146,6 +151,8 @@ class _Uploader:
         self._discard_expired()
 
     def close(self) -> None:
+        """Let the thread end. What is not uploaded by now, nobody waits for any more."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join()
 
@@ -155,15 +162,15 @@ class _Uploader:
                 continue
             try:
                 self._upload(info)
-            except FinemeshError as error:
-                _log.warning("checkpoint_not_uploaded", step=info.step, reason=error.reason, error=str(error))
+            except Exception as error:  # of any kind: the loop waits for this thread
+                _log.warning("checkpoint_not_uploaded", step=info.step, error=repr(error))
                 self._failure = error
             self._discard_expired()
 
     def _upload(self, info: CheckpointInfo) -> None:
         attempt = self._job.command.attempt
         uri = f"{self._output_uri}/checkpoints/step-{info.step:08d}-a{attempt}"
-        manifest = self._store.publish(info.path, uri)
+        manifest = self._publish(info.path, uri)
         shutil.rmtree(info.path)
         self._job.uploaded.append(
             training_job_pb2.Checkpoint(
@@ -177,6 +184,16 @@ class _Uploader:
             )
         )
         self._uploaded_step = info.step
+
+    def _publish(self, folder: Path, uri: str) -> DirectoryManifest:
+        """Upload, and wait out an outage of the store: training goes on meanwhile."""
+        given_up_at = time.monotonic() + _OUTAGE_SECONDS
+        while True:
+            try:
+                return self._store.publish(folder, uri)
+            except UnavailableError:
+                if time.monotonic() > given_up_at or self._closing.wait(_RETRY_SECONDS):
+                    raise
 
     def _discard_expired(self) -> None:
         while self._job.expired_uris:
