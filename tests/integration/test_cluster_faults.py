@@ -1,0 +1,409 @@
+"""The cluster side on a real Ray, NATS and S3: what is killed, cut off or said twice, no harm lasts.
+
+The services are scripted ones that keep the rules of leases, fences and sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import psutil
+import pytest
+from finemesh.chassis.auth import SigningKey
+from finemesh.chassis.bus import BusConfig, NatsEventBus
+from finemesh.chassis.client_channel import channel
+from finemesh.chassis.config import Secret
+from finemesh.chassis.errors import from_rpc_error
+from finemesh.chassis.events import command_message
+from finemesh.chassis.fine_tune_spec import spec_to_proto
+from finemesh.chassis.objects import read_manifest, upload_directory
+from finemesh.chassis.s3 import S3Config, S3ObjectStore
+from finemesh.cluster.head import RayHead
+from finemesh.core.errors import FencedError, FinemeshError, PreconditionError
+from finemesh.core.spec.finetune import Checkpointing, Optimization, Task
+from finemesh.v1 import attempt_pb2, dataset_pb2, fine_tune_spec_pb2, tracking_service_pb2
+from finemesh.v1 import training_service_pb2 as training_pb
+from finemesh.v1.metric_pb2 import MetricBatch
+from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
+from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
+
+from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
+from tests.support.ray_head import RayHeadProcess, agent_command
+from tests.support.scripted_mesh import CLUSTER, HeldAttempt, ScriptedMesh, scripted_mesh, until
+from tests.support.servers import NatsServer, S3Server, ServerProcess
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+LEASE_SECONDS = 4.0
+JOB, RUN = "projects/p/trainingJobs/j", "projects/p/runs/j"
+STEPS_PER_CHECKPOINT = 25
+
+
+@pytest.fixture(scope="module")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProcess]:
+    head = RayHeadProcess(tmp_path_factory.mktemp("ray"))
+    try:
+        yield head.start()
+    finally:
+        head.remove()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of conversations and a tiny language model."""
+    folder = tmp_path_factory.mktemp("material")
+    write_dataset(folder / "dataset", list(text_rows({"train": 64, "val": 8, "test": 8})))
+    tiny_model(folder / "model", "llama")
+    return folder
+
+
+class Site:
+    """The agent, with everything around it."""
+
+    def __init__(
+        self, folder: Path, mesh: ScriptedMesh, nats: NatsServer, s3: S3Server, ray: RayHeadProcess
+    ) -> None:
+        self.mesh, self.ray = mesh, ray
+        self.data_dir = folder / "data"
+        self.log_path = folder / "agent.log"
+        self.objects = S3ObjectStore(
+            S3Config(
+                endpoint=f"http://{s3.endpoint}",
+                access_key=s3.access_key,
+                secret_key=Secret(s3.secret_key),
+                bucket=s3.bucket,
+            )
+        )
+        self.bucket = s3.bucket
+        self.bus = NatsEventBus(BusConfig(servers=(nats.url,), client_name="test"))
+        key_file = folder / "jwt.key"
+        SigningKey.load_or_create(key_file)
+        service = mesh.address("service")
+        self._agent = ServerProcess(
+            agent_command(
+                {
+                    **ray.environment,
+                    "FINEMESH_SERVICE_HEALTH_INTERVAL_SECONDS": "0.2",
+                    "FINEMESH_NATS_SERVERS": nats.url,
+                    "FINEMESH_S3_ENDPOINT": f"http://{s3.endpoint}",
+                    "FINEMESH_S3_BUCKET": s3.bucket,
+                    "FINEMESH_S3_ACCESS_KEY": s3.access_key,
+                    "FINEMESH_S3_SECRET_KEY": s3.secret_key,
+                    "FINEMESH_JWT_KEY_FILE": str(key_file),
+                    "FINEMESH_CLUSTER_ID": CLUSTER,
+                    "FINEMESH_RAY_ADDRESS": ray.address,
+                    **{f"FINEMESH_{name}_ADDRESS": service for name in ("DATAPREP", "TRAINING", "EXPORT")},
+                    "FINEMESH_TRACKING_ADDRESS": mesh.address("tracking"),
+                    "FINEMESH_DATA_DIR": str(self.data_dir),
+                    "FINEMESH_LEASE_SECONDS": str(LEASE_SECONDS),
+                    "FINEMESH_SYNC_SECONDS": "0.2",
+                }
+            ),
+            folder,
+            self.log_path,
+        )
+
+    async def start_agent(self) -> None:
+        """Start, and wait until it says that it has Ray."""
+        seen = len(self.mesh.syncs)
+        self._agent.start()
+        await until(
+            lambda: any(sync.capacity.nodes for sync in self.mesh.syncs[seen:]), "the agent's Ray", 60
+        )
+
+    def kill_agent(self) -> None:
+        self._agent.kill()
+
+    async def agent_ended(self) -> int:
+        """Wait for the agent to end by itself; returns its exit code."""
+        process = self._agent.process
+        assert process is not None
+        async with asyncio.timeout(90):
+            return await asyncio.to_thread(process.wait)
+
+    async def send(self, held: HeldAttempt) -> None:
+        """Publish the command of an attempt; every call is a message of its own."""
+        payload = held.command.SerializeToString()
+        await self.bus.publish(command_message(CLUSTER, held.ref.resource, payload, "finemesh.v1.Command"))
+
+    def named(self) -> set[tuple[str, int]]:
+        """The attempts that the agent's last two rounds of reports name; it reports to three services."""
+        return {(each.resource, each.attempt) for sync in self.mesh.syncs[-6:] for each in sync.attempts}
+
+    @property
+    def cpus_free(self) -> float:
+        return self.mesh.syncs[-1].capacity.cpus_free
+
+    def log_lines(self, event: str) -> int:
+        return self.log_path.read_text().count(f'"event": "{event}"')
+
+    async def close(self) -> None:
+        self._agent.kill()
+        await self.bus.close()
+        self.objects.close()
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncGenerator[ScriptedMesh]:
+    mesh = scripted_mesh(SigningKey.load_or_create(tmp_path / "jwt.key"), LEASE_SECONDS)
+    await mesh.start("service")
+    await mesh.start("tracking")
+    yield mesh
+    await mesh.stop("service")
+    await mesh.stop("tracking")
+
+
+@pytest.fixture
+async def site(
+    tmp_path: Path,
+    mesh: ScriptedMesh,
+    start_nats: Callable[[], NatsServer],
+    s3_server: S3Server,
+    ray_head: RayHeadProcess,
+    material: Path,
+) -> AsyncGenerator[Site]:
+    site = Site(tmp_path, mesh, start_nats(), s3_server, ray_head)
+    await site.objects.ensure_bucket()
+    await upload_directory(site.objects, material / "dataset", "material/dataset")
+    await site.bus.start()
+    await until(lambda: _ready(site.bus), "NATS")
+    await site.start_agent()
+    yield site
+    await site.close()
+    for ref in mesh.attempts:  # what a test left running would take the CPUs of the next one
+        for pid in mesh.attempts[ref].pids:
+            _kill(pid)
+
+
+def _ready(bus: NatsEventBus) -> bool:
+    return bus._client.is_connected
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def convert_work(site: Site, name: str) -> dict[str, Any]:
+    """Copy a small dataset to `name`, in canonical form."""
+    origin = dataset_pb2.ConvertOrigin(
+        dataset="projects/p/datasets/parent", format=dataset_pb2.DATASET_FORMAT_CANONICAL
+    )
+    return {
+        "convert_work": attempt_pb2.ConvertWork(
+            source_uri=f"s3://{site.bucket}/material/dataset",
+            origin=origin,
+            output_uri=f"s3://{site.bucket}/{name}",
+        )
+    }
+
+
+def train_work(site: Site, material: Path, resume: HeldAttempt | None = None) -> dict[str, Any]:
+    """A run that ends long after the test, with checkpoints on the way."""
+    endless = replace(
+        spec(Task.LANGUAGE),
+        base_model=str(material / "model"),
+        optimization=Optimization(max_steps=1_000_000, micro_batch_size=4, seed=3),
+        checkpoint=Checkpointing(every_steps=STEPS_PER_CHECKPOINT, keep_last=2, keep_best=False),
+    )
+    work = attempt_pb2.TrainWork(
+        spec=spec_to_proto(endless),
+        dataset_uri=f"s3://{site.bucket}/material/dataset",
+        run=RUN,
+        output_uri=f"s3://{site.bucket}/{JOB}/{id(site)}",
+        resume_from=resume.checkpoints[-1] if resume else None,
+    )
+    return {"train_work": work, "resources": fine_tune_spec_pb2.ResourceSpec(cpus=1)}
+
+
+async def trained_to(held: HeldAttempt, step: int) -> None:
+    await until(lambda: held.step >= step or held.completions, f"step {step}", 90)
+    assert not held.completions, held.completions
+
+
+def gone(pids: set[int]) -> bool:
+    return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_ray_refuses_a_client_without_the_token(ray_head: RayHeadProcess) -> None:
+    stranger, wrong, known = (RayHead(ray_head.address, token) for token in ("", "0" * 64, ray_head.token))
+    for each in (stranger, wrong):
+        with pytest.raises(PreconditionError) as refusal:
+            await each.cluster_id()
+        assert refusal.value.reason == "RAY_REFUSED"
+        await each.close()
+    assert await known.cluster_id()
+    await known.require_token()
+    await known.close()
+
+
+async def test_a_command_is_carried_out_once_though_delivered_twice(site: Site, mesh: ScriptedMesh) -> None:
+    held = mesh.dispatch("projects/p/datasets/d", **convert_work(site, "projects/p/datasets/d"))
+    await site.send(held)
+    await site.send(held)
+    await until(lambda: held.completions, "the conversion", 60)
+    assert held.outcome == "result", held.completions
+    await site.send(held)  # long after its end
+    await until(lambda: not site.named(), "the end of the attempt")
+    await asyncio.sleep(1)
+    assert (len(held.completions), len(held.pids)) == (1, 1)
+    assert site.log_lines("command_taken") == 1
+    summary = held.completions[0].result.dataset
+    assert summary.row_count == 80
+    manifest = await read_manifest(site.objects, "projects/p/datasets/d")
+    assert summary.size_bytes == manifest.total_bytes
+    await until(lambda: site.cpus_free == site.ray.cpus, "the CPUs back")
+
+
+async def test_a_fault_of_the_request_is_told_and_leaves_nothing(site: Site, mesh: ScriptedMesh) -> None:
+    work = convert_work(site, "projects/p/datasets/lost")
+    work["convert_work"].source_uri = f"s3://{site.bucket}/material/nothing"
+    held = mesh.dispatch("projects/p/datasets/lost", **work)
+    await site.send(held)
+    await until(lambda: held.completions, "the end", 60)
+    error = from_status(held)
+    assert error.reason == "DIRECTORY_NOT_FOUND"
+    assert not await site.objects.list("projects/p/datasets/lost/")
+
+
+def from_status(held: HeldAttempt) -> FinemeshError:
+    from finemesh.chassis.errors import from_status as convert
+
+    return convert(held.completions[0].error)
+
+
+async def test_a_training_survives_what_is_killed_around_it(
+    site: Site, mesh: ScriptedMesh, material: Path
+) -> None:
+    """Tracking away, the agent killed, the worker killed; then the next attempt goes on and is cancelled."""
+    first = mesh.dispatch(JOB, **train_work(site, material))
+    await site.send(first)
+    await trained_to(first, 5)
+    await until(lambda: mesh.sequences(RUN, 1), "the first points")
+
+    await mesh.stop("tracking")
+    site.kill_agent()
+    await trained_to(first, first.step + STEPS_PER_CHECKPOINT)  # neither is needed for a step
+    await site.start_agent()
+    await until(lambda: site.named() == {(JOB, 1)}, "the agent to know its attempt again")
+    await mesh.start("tracking")
+    await until(lambda: mesh.steps(RUN, 1) >= set(range(1, first.step)), "the points of the outage")
+    await until(lambda: first.checkpoints, "a checkpoint")
+    assert len(first.pids) == 1
+
+    (worker,) = first.pids
+    reached = first.step
+    _kill(worker)
+    await until(lambda: first.completions, "the loss to be told")
+    error = from_status(first)
+    assert (error.reason, error.retryable) == ("WORKER_LOST", True)
+    await until(lambda: not site.named() and site.cpus_free == site.ray.cpus, "the end of attempt 1")
+    # The spool outlived the worker: its points are there, without a gap, up to the kill.
+    assert mesh.sequences(RUN, 1) == list(range(1, len(mesh.sequences(RUN, 1)) + 1))
+    assert mesh.steps(RUN, 1) >= set(range(1, reached + 1))
+    assert not list(site.data_dir.glob("spool/*/*"))
+
+    second = mesh.dispatch(JOB, **train_work(site, material, resume=first))
+    await site.send(second)
+    resumed_from = first.checkpoints[-1].step
+    await trained_to(second, resumed_from + 5)
+    certificate = next(r.resume_certificate for r in second.reports if r.HasField("resume_certificate"))
+    assert (certificate.step, certificate.matches) == (resumed_from, True)
+    await until(lambda: mesh.steps(RUN, 2), "points of attempt 2")
+    assert min(mesh.steps(RUN, 2)) == resumed_from + 1
+
+    second.cancelled = True
+    await until(lambda: second.completions, "the cancellation")
+    assert second.outcome == "cancelled"
+    assert second.completions[0].cancelled.step == second.checkpoints[-1].step
+    assert mesh.steps(RUN, 2) == set(range(resumed_from + 1, second.checkpoints[-1].step + 1))
+    await until(lambda: gone(second.pids), "the end of the worker")
+
+
+async def test_a_supervisor_that_is_cut_off_stops_before_its_lease_ends(
+    site: Site, mesh: ScriptedMesh, material: Path
+) -> None:
+    held = mesh.dispatch(JOB, **train_work(site, material))
+    await site.send(held)
+    await trained_to(held, 5)
+    token = held.token
+    await mesh.stop("service")
+    await until(lambda: gone(held.pids), "the end of the worker", LEASE_SECONDS + 1)
+    assert time.monotonic() < held.lease_end
+    await mesh.start("service")
+    # The partition is over, the old token still unexpired for a moment, and another attempt has begun.
+    mesh.dispatch(JOB, **train_work(site, material))
+    async with contextlib.AsyncExitStack() as stack:
+        service, tracking = (channel(mesh.address(name), lambda: token) for name in ("service", "tracking"))
+        stack.push_async_callback(service.close)
+        stack.push_async_callback(tracking.close)
+        checkpoint = training_pb.CommitCheckpointRequest(name=JOB, attempt=1, fence=1)
+        with pytest.raises(FencedError):
+            await _translated(TrainingServiceStub(service).CommitCheckpoint(checkpoint))
+        late = tracking_service_pb2.LogMetricsRequest(batch=MetricBatch(run=RUN, attempt=1, sequence=10**6))
+        with pytest.raises(FencedError):
+            await _translated(TrackingServiceStub(tracking).LogMetrics(iter([late])).read())
+    assert not held.completions
+    await until(lambda: site.cpus_free == site.ray.cpus, "the CPUs back")
+
+
+async def _translated(call: Any) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error) from None
+
+
+async def test_a_killed_supervisor_takes_its_worker_and_resources_along(
+    site: Site, mesh: ScriptedMesh, material: Path
+) -> None:
+    held = mesh.dispatch(JOB, **train_work(site, material))
+    await site.send(held)
+    await trained_to(held, 1)
+    (supervisor,) = (p for p in site.ray.processes if "Supervisor" in " ".join(p.cmdline()))
+    supervisor.kill()
+    await until(lambda: gone(held.pids), "the end of the worker", 10)
+    await until(lambda: not site.named(), "the agent to notice")
+    await until(lambda: site.cpus_free == site.ray.cpus, "the CPUs back")
+    await until(lambda: held.lease_end < time.monotonic(), "the end of the lease")
+    assert not held.completions
+    await until(lambda: not list(site.data_dir.glob("spool/*/*")), "the agent to ship what was left")
+    assert mesh.steps(RUN, 1) >= set(range(1, held.step + 1))
+
+
+async def test_stale_attempts_are_killed(site: Site, mesh: ScriptedMesh, material: Path) -> None:
+    held = mesh.dispatch(JOB, **train_work(site, material))
+    await site.send(held)
+    await until(lambda: held.pids, "a worker", 60)
+    mesh.stale.append(held.ref)
+    await until(lambda: gone(held.pids) and not site.named(), "the end of the stale attempt")
+
+
+async def test_the_end_of_rays_head_loses_nothing_that_was_taken_on(
+    site: Site, mesh: ScriptedMesh, material: Path
+) -> None:
+    """The agent ends itself for a new head; started again, it carries on with what is new."""
+    held = mesh.dispatch(JOB, **train_work(site, material))
+    await site.send(held)
+    await trained_to(held, 1)
+    site.ray.kill()
+    await until(lambda: mesh.syncs[-1].capacity.nodes == 0, "the agent to miss Ray")
+    waiting = mesh.dispatch("projects/p/datasets/w", **convert_work(site, "projects/p/datasets/w"))
+    await site.send(waiting)
+    await until(lambda: ("projects/p/datasets/w", 1) in site.named(), "the command to be taken on")
+    await asyncio.to_thread(site.ray.start)
+    assert await site.agent_ended() != 0
+    await site.start_agent()
+    await until(lambda: waiting.completions, "the command that had waited", 60)
+    assert waiting.outcome == "result", waiting.completions
+    await until(lambda: not site.named(), "the old attempt to be given up")
+    assert not held.completions

@@ -1,0 +1,94 @@
+"""The lease: renewed while the service lets it, and over on this side before it is over on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import grpc.aio
+import pytest
+from finemesh.chassis.auth import SigningKey
+from finemesh.chassis.client_channel import channel
+from finemesh.cluster.attempts import to_proto
+from finemesh.cluster.lease import Lease
+from finemesh.v1 import attempt_service_pb2 as pb
+
+from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
+
+LEASE_SECONDS = 1.2
+JOB = "projects/p/trainingJobs/j"
+
+
+@pytest.fixture
+async def mesh() -> AsyncGenerator[ScriptedMesh]:
+    mesh = scripted_mesh(SigningKey.generate(), LEASE_SECONDS)
+    await mesh.start("service")
+    yield mesh
+    await mesh.stop("service")
+
+
+class Holder:
+    """A lease being held, with the channel that uses its token."""
+
+    def __init__(self, mesh: ScriptedMesh, held: HeldAttempt) -> None:
+        self.held = held
+        self.lease = Lease(held.command, LEASE_SECONDS)
+        self.channel: grpc.aio.Channel = channel(mesh.address("service"), self.lease.current_token)
+        self.task = asyncio.create_task(self.lease.hold(self.channel, self._describe))
+
+    def _describe(self) -> pb.RenewLeaseRequest:
+        return pb.RenewLeaseRequest(attempt=to_proto(self.held.ref))
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await self.channel.close()
+
+
+@pytest.fixture
+async def holder(mesh: ScriptedMesh) -> AsyncGenerator[Holder]:
+    holder = Holder(mesh, mesh.dispatch(JOB))
+    await until(lambda: holder.held.reports, "the first renewal")
+    yield holder
+    await holder.close()
+
+
+async def test_it_is_held_for_longer_than_it_lasts(holder: Holder) -> None:
+    first_token = holder.held.command.token
+    await asyncio.sleep(2 * LEASE_SECONDS)
+    assert not holder.task.done()
+    assert holder.lease.current_token() != first_token
+    assert len(holder.held.reports) >= 8  # six per lease, give or take a busy machine
+
+
+async def test_superseded_it_ends_at_once(mesh: ScriptedMesh, holder: Holder) -> None:
+    mesh.dispatch(JOB)
+    started = time.monotonic()
+    async with asyncio.timeout(10):
+        await holder.task
+    assert time.monotonic() - started < LEASE_SECONDS / 2
+    assert "superseded" in holder.lease.lost_because
+
+
+async def test_a_cancel_is_noticed_and_the_lease_goes_on(holder: Holder) -> None:
+    holder.held.cancelled = True
+    async with asyncio.timeout(10):
+        await holder.lease.cancelled.wait()
+    assert not holder.task.done()
+
+
+async def test_something_new_is_told_at_once(holder: Holder) -> None:
+    before = len(holder.held.reports)
+    holder.lease.renew_now()
+    await until(lambda: len(holder.held.reports) > before, "the renewal", LEASE_SECONDS / 8)
+
+
+async def test_it_is_never_taken_up_after_its_start_deadline(mesh: ScriptedMesh) -> None:
+    held = mesh.dispatch(JOB)
+    held.command.start_deadline.FromNanoseconds(time.time_ns() - 10**9)
+    holder = Holder(mesh, held)
+    async with asyncio.timeout(10):
+        await holder.task
+    assert not held.reports
+    await holder.close()
