@@ -17,10 +17,11 @@ from finemesh.core.spec.finetune import Resources
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A job that waits, by its resource name."""
+    """A job that waits, by its resource name; `message` is what it says about its waiting so far."""
 
     name: str
     resources: Resources
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

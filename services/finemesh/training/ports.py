@@ -12,7 +12,7 @@ from finemesh.core.attempts import Attempt, AttemptRef, Cluster
 from finemesh.core.names import Name
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob
-from finemesh.training.placement import Claim
+from finemesh.training.placement import Claim, Demand
 
 
 class RequestKey(Protocol):
@@ -68,7 +68,7 @@ class View(Protocol):
         """Jobs whose checks are due."""
         ...
 
-    async def waiting(self, now: datetime, limit: int) -> list[TrainingJob]:
+    async def waiting(self, now: datetime, limit: int) -> list[Demand]:
         """Jobs that wait for a cluster: highest priority first, then oldest first."""
         ...
 

@@ -13,7 +13,7 @@ import structlog
 
 from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, FinemeshError, PreconditionError
-from finemesh.core.names import Name, parse_name
+from finemesh.core.names import parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
 from finemesh.training.admission import examine
@@ -24,7 +24,8 @@ from finemesh.training.service import Layout
 
 log: Final = structlog.get_logger(__name__)
 
-BATCH_SIZE: Final = 100
+CHECK_BATCH: Final = 100
+PLACE_BATCH: Final = 1000
 _CHECKS_AT_ONCE: Final = 8
 
 
@@ -85,7 +86,7 @@ class Scheduler:
     async def admit(self) -> int:
         """Check the jobs whose checks are due. Returns how many there were."""
         async with self._store.read() as view:
-            jobs = await view.unvalidated(self._clock.now(), BATCH_SIZE)
+            jobs = await view.unvalidated(self._clock.now(), CHECK_BATCH)
         slots = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
         async def check(job: TrainingJob) -> None:
@@ -126,39 +127,35 @@ class Scheduler:
     # Placement
 
     async def place(self) -> int:
-        """Start every waiting job that has its turn and its room. Returns how many started."""
+        """Start every waiting job that has its turn and its room. Returns how many had."""
         now = self._clock.now()
         async with self._store.read() as view:
-            waiting = await view.waiting(now, BATCH_SIZE)
+            waiting = await view.waiting(now, PLACE_BATCH)
             if not waiting:
                 return 0
             oldest = now - timedelta(seconds=self._settings.live_seconds)
             live = [c for c in await view.clusters() if c.last_seen_time >= oldest and c.capacity.nodes > 0]
             claims = await view.claims({cluster.id: cluster.last_seen_time for cluster in live})
-        demands = [Demand(str(job.name), job.spec.resources) for job in waiting]
-        decided = plan(demands, live, claims)
-        started = 0
-        for job in waiting:
+        decided = plan(waiting, live, claims)
+        for demand in waiting:
             try:
-                started += await self._carry_out(job.name, decided)
+                await self._carry_out(demand, decided)
             except Exception:
-                log.exception("placement_failed", job=str(job.name))
-        return started
+                log.exception("placement_failed", job=demand.name)
+        return len(decided.placed)
 
-    async def _carry_out(self, name: Name, decided: Plan) -> bool:
-        cluster = decided.placed.get(str(name))
+    async def _carry_out(self, demand: Demand, decided: Plan) -> None:
+        name, cluster = parse_name(demand.name, "trainingJobs"), decided.placed.get(demand.name)
+        why = decided.blocked.get(demand.name, "")
+        if cluster is None and why == demand.message:
+            return
         async with self._store.begin() as unit:
-            job = await unit.locked(name)
-            if job.state not in {State.QUEUED, State.STARTING} or (
-                job.not_before and job.not_before > self._clock.now()
-            ):
-                return False  # cancelled or started since it was read
+            job, now = await unit.locked(name), self._clock.now()
+            if job.state not in {State.QUEUED, State.STARTING}:
+                return  # cancelled since it was read
             if cluster is None:
-                why = decided.blocked[str(name)]
-                if job.message != why:
-                    await unit.save(Step(replace(job, message=why, update_time=self._clock.now())))
-                return False
+                await unit.save(Step(replace(job, message=why, update_time=now)))
+                return
             attempt = await unit.dispatch(name, cluster)
-            await unit.save(domain.dispatched(job, attempt, self._clock.now()))
-        log.info("job_dispatched", job=str(name), attempt=attempt.number, cluster=cluster)
-        return True
+            await unit.save(domain.dispatched(job, attempt, now))
+        log.info("job_dispatched", job=demand.name, attempt=attempt.number, cluster=cluster)

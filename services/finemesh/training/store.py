@@ -28,7 +28,7 @@ from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
-from finemesh.training.placement import Claim
+from finemesh.training.placement import Claim, Demand
 from finemesh.training.ports import PageQuery, RequestKey
 from finemesh.training.rows import checkpoint_of, checkpoint_values, job_of, job_values
 from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
@@ -136,15 +136,18 @@ class SqlUnit:
         due = select(JOBS).where(JOBS.c.state == State.VALIDATING, _due(now))
         return await self._jobs_of(await self._tx.rows(due.order_by(JOBS.c.create_time).limit(limit)))
 
-    async def waiting(self, now: datetime, limit: int) -> list[TrainingJob]:
+    async def waiting(self, now: datetime, limit: int) -> list[Demand]:
         attempts = CHASSIS.attempts
         at_work = exists().where(attempts.c.resource == JOBS.c.name, attempts.c.state != AttemptState.ENDED)
         query = (
-            select(JOBS)
+            select(JOBS.c.name, JOBS.c.message, JOBS.c.spec["resources"].label("resources"))
             .where(JOBS.c.state.in_([State.QUEUED, State.STARTING]), _due(now), ~at_work)
             .order_by(JOBS.c.priority.desc(), JOBS.c.create_time, JOBS.c.name)
         )
-        return await self._jobs_of(await self._tx.rows(query.limit(limit)))
+        return [
+            Demand(row["name"], Resources(**row["resources"]), row["message"])
+            for row in await self._tx.rows(query.limit(limit))
+        ]
 
     async def clusters(self) -> list[Cluster]:
         return await self._store.queue.clusters(self._tx)
@@ -155,15 +158,16 @@ class SqlUnit:
             (attempts.c.cluster == cluster) & (attempts.c.end_time > seen) for cluster, seen in since.items()
         ]
         held = or_(attempts.c.state != AttemptState.ENDED, *recent)
+        resources = JOBS.c.spec["resources"].label("resources")
         query = (
-            select(attempts.c.cluster, attempts.c.start_time, attempts.c.end_time, JOBS.c.spec)
+            select(attempts.c.cluster, attempts.c.start_time, attempts.c.end_time, resources)
             .join(JOBS, JOBS.c.name == attempts.c.resource)
             .where(held)
         )
         return [
             Claim(
                 row["cluster"],
-                Resources(**row["spec"]["resources"]),
+                Resources(**row["resources"]),
                 row["start_time"],
                 row["end_time"],
             )

@@ -27,6 +27,7 @@ from finemesh.core.states import TrainingJobState
 from finemesh.training.attempts import JobAttempts
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
+from finemesh.training.ports import View
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.store import SqlStore
 from finemesh.training.tables import CHASSIS, METADATA
@@ -143,6 +144,10 @@ async def test_lists_stay_within_the_project(store: SqlStore) -> None:
     assert [each.name.id for each in urgent] == ["j1", "j3"]
 
 
+async def waiting(view: View, clock: ManualClock) -> list[str]:
+    return [demand.name.rpartition("/")[2] for demand in await view.waiting(clock.now(), 10)]
+
+
 async def test_what_waits_is_found_in_its_order_and_what_runs_is_claimed(
     store: SqlStore, clock: ManualClock
 ) -> None:
@@ -155,11 +160,11 @@ async def test_what_waits_is_found_in_its_order_and_what_runs_is_claimed(
             await unit.save(Step(replace(made, state=TrainingJobState.QUEUED, not_before=not_before)))
     await store.queue.sync("c", ClusterCapacity(cpus=4, cpus_free=4, nodes=1), [])
     async with store.read() as view:
-        assert [each.name.id for each in await view.waiting(clock.now(), 10)] == ["urgent", "old", "young"]
+        assert await waiting(view, clock) == ["urgent", "old", "young"]
     async with store.begin() as unit:
         attempt = await unit.dispatch(job("old").name, "c")
     async with store.read() as view:
-        assert [each.name.id for each in await view.waiting(clock.now(), 10)] == ["urgent", "young"]
+        assert await waiting(view, clock) == ["urgent", "young"]
         (claim,) = await view.claims({"c": clock.now()})
     assert (claim.cluster, claim.resources.cpus, claim.end_time) == ("c", 1.0, None)
     clock.advance(1)
