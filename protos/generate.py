@@ -1,8 +1,8 @@
 """Generates everything that follows from the protos: `python protos/generate.py [--check]`.
 
-Python stubs go to clients/python, the descriptor set that Envoy transcodes by goes to the gateway. Needs no network: the imports of
-google/api and google/rpc come from the googleapis-common-protos wheel. With `--check` nothing is written; the exit code is 1 if a file
-differs from what would be generated.
+Python stubs go to clients/python, the descriptor set that Envoy transcodes by goes to the gateway. Needs no
+network: the imports of google/api and google/rpc come from the googleapis-common-protos wheel. With `--check`
+nothing is written; the exit code is 1 if a file differs from what would be generated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ PROTOS = ROOT / "protos"
 STUBS = ROOT / "clients/python"
 DESCRIPTOR_SET = ROOT / "gateway/finemesh/gateway/finemesh.binpb"
 GENERATED = ("finemesh/v1", "finemesh/events/v1")
-# Beside the imports of our own protos: without error_details in Envoy's descriptor set, the details of errors are dropped from JSON.
+# Beside the imports of our own protos: without error_details in Envoy's descriptor set, the details of errors
+# are dropped from JSON.
 GOOGLEAPIS = (
     "google/api/annotations.proto",
     "google/api/client.proto",
@@ -43,7 +44,9 @@ def googleapis() -> Path:
 
 
 def copy_googleapis(target: Path) -> None:
-    """Puts the imported googleapis protos where buf.yaml looks for them; buf reads no paths outside its workspace."""
+    """Puts the imported googleapis protos where buf.yaml looks for them; buf reads no paths outside its
+    workspace.
+    """
     for name in GOOGLEAPIS:
         destination = target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,7 @@ def main() -> int:
         stale = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
         if check:
             for name in stale:
-                print(f"out of date: {name}; run `make proto`", file=sys.stderr)
+                sys.stderr.write(f"out of date: {name}; run `make proto`\n")
             return 1 if stale else 0
         for name in stale:
             target = DESCRIPTOR_SET if name == DESCRIPTOR_SET.name else STUBS / name
@@ -103,7 +106,7 @@ def main() -> int:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(new[name])
-    print(f"{len(new)} files, {len(stale)} changed")
+    sys.stdout.write(f"{len(new)} files, {len(stale)} changed\n")
     return 0
 
 

@@ -62,6 +62,23 @@ async def test_it_is_held_for_longer_than_it_lasts(holder: Holder) -> None:
     assert len(holder.held.reports) >= 8  # six per lease, give or take a busy machine
 
 
+async def test_cut_off_it_ends_before_the_service_lets_go(mesh: ScriptedMesh, holder: Holder) -> None:
+    await mesh.stop("service")
+    async with asyncio.timeout(10):
+        await holder.task
+    assert time.monotonic() < holder.held.lease_end
+    assert holder.lease.lost_because
+
+
+async def test_an_outage_shorter_than_the_lease_changes_nothing(mesh: ScriptedMesh, holder: Holder) -> None:
+    await mesh.stop("service")
+    await asyncio.sleep(LEASE_SECONDS / 3)
+    renewals = len(holder.held.reports)
+    await mesh.start("service")
+    await until(lambda: len(holder.held.reports) > renewals, "a renewal after the outage")
+    assert not holder.task.done()
+
+
 async def test_superseded_it_ends_at_once(mesh: ScriptedMesh, holder: Holder) -> None:
     mesh.dispatch(JOB)
     started = time.monotonic()

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from finemesh.cluster.spool import SpoolReader, SpoolWriter, remove_spool, spool_path, spools_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +121,12 @@ def test_spools_are_listed_by_attempt_and_removed_with_their_folder(tmp_path: Pa
 
 def test_a_spool_that_is_not_there_has_no_records(tmp_path: Path) -> None:
     assert SpoolReader(tmp_path / "none.spool").read() == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_does_not_stop_a_step() -> None:
+    """DESIGN, promise 5: telemetry can neither kill nor lie."""
+    writer = SpoolWriter(Path("/dev/full"), RUN, 1)
+    writer.append(1, {"train/loss": 1.0})
+    writer.append(2, {"train/loss": 0.5})
+    writer.close()

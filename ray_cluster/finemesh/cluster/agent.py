@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from typing import Final
 
 import grpc.aio
@@ -19,7 +20,7 @@ from finemesh.chassis.client_channel import channel
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.events import Delivery, EventBus, command_subject, heartbeat_subject
 from finemesh.chassis.logs import get_logger
-from finemesh.cluster.attempts import check_command, resource_key, service_of, to_proto
+from finemesh.cluster.attempts import check_command, resource_key, scratch_name, service_of, to_proto
 from finemesh.cluster.config import SERVICE_OF, AgentConfig
 from finemesh.cluster.driver import RayDriver
 from finemesh.cluster.head import RayHead
@@ -91,6 +92,9 @@ class Agent:
                     await self._advance(entry)
                 self._capacity = await asyncio.to_thread(self._driver.capacity)
                 self._drain_orphans()
+                await asyncio.to_thread(
+                    self._remove_scratch, {scratch_name(e.ref) for e in self._ledger.live()}
+                )
             except UnavailableError as error:
                 self._capacity = ClusterCapacity()
                 _log.warning("ray_away", error=str(error))
@@ -181,7 +185,14 @@ class Agent:
             await asyncio.to_thread(self._driver.connect)
             self._head_id = found
 
-    # ---- points that an ended attempt has left
+    # ---- what an ended attempt has left
+
+    def _remove_scratch(self, kept: set[str]) -> None:
+        """Delete the scratch folders of attempts that are over: a killed worker cannot do it itself."""
+        folder = self._site.scratch_dir
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _drain_orphans(self) -> None:
         live = {resource_key(entry.ref.resource) for entry in self._ledger.live()}

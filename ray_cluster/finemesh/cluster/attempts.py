@@ -49,6 +49,11 @@ def resource_key(resource: str) -> str:
     return resource.removeprefix("projects/").replace("/", ".")
 
 
+def scratch_name(ref: AttemptRef) -> str:
+    """The folder name of an attempt's scratch space, e.g. `a.trainingJobs.b-2`."""
+    return f"{resource_key(ref.resource)}-{ref.attempt}"
+
+
 def actor_name(ref: AttemptRef) -> str:
     """The supervisor's name on Ray, e.g. `attempt-a.trainingJobs.b-2`. An id has no dot, so it is unique."""
     return f"attempt-{resource_key(ref.resource)}-{ref.attempt}"

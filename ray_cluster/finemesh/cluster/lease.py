@@ -65,14 +65,15 @@ class Lease:
                 return
             pause = self._interval_seconds
             try:
-                await self._renew(stub, describe(), min(left, _CALL_TIMEOUT_SECONDS))
+                # A call that hangs must leave time for others within the same lease.
+                await self._renew(stub, describe(), min(left, _CALL_TIMEOUT_SECONDS, self._interval_seconds))
             except grpc.aio.AioRpcError as error:
                 cause = from_rpc_error(error)
                 if isinstance(cause, _OVER):
                     self.lost_because = str(cause)
                     return
                 _log.warning("lease_not_renewed", reason=cause.reason, seconds_left=round(left, 1))
-                pause = min(0.5, self._interval_seconds)
+                pause = min(0.5, self._interval_seconds, max(0.0, self._end - margin - time.monotonic()))
             self._wake.clear()
             try:
                 async with asyncio.timeout(pause):

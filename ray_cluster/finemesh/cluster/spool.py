@@ -9,32 +9,50 @@ the end, which only a crash of the machine can leave, is not read.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from finemesh.chassis.logs import get_logger
 from finemesh.v1.metric_pb2 import MetricBatch
 
 SUFFIX: Final = ".spool"
 _HEADER: Final = struct.Struct("<II")
 _MAX_RECORD_BYTES: Final = 16 << 20
+# Records kept in memory while the disk is full: hours of most runs, some tens of megabytes.
+MAX_HELD_RECORDS: Final = 100_000
+
+_log = get_logger("finemesh.spool")
 
 
 class SpoolWriter:
-    """Appends the points of one attempt. Used from one thread."""
+    """Appends the points of one attempt. Used from one thread.
+
+    While the disk takes nothing, records wait in memory: a full disk must not end a run. Beyond
+    `MAX_HELD_RECORDS` the newest points are dropped, and their number is logged at the end.
+    """
 
     def __init__(self, path: Path, run: str, attempt: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._end = os.fstat(self._file).st_size
+        self._held: deque[bytes] = deque()
+        self._dropped = 0
         self._run = run
         self._attempt = attempt
         self._sequence = 0
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the values measured at `step`, now, as one batch."""
+        """Write the values measured at `step`, now, as one batch. Never raises for a disk that is full."""
+        if len(self._held) >= MAX_HELD_RECORDS:
+            self._dropped += 1
+            self._write_held()
+            return
         self._sequence += 1
         now_us = time.time_ns() // 1000
         count = len(values)
@@ -49,10 +67,28 @@ class SpoolWriter:
             times_us=[now_us] * count,
         )
         payload = batch.SerializeToString()
-        self._file.write(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+        self._held.append(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+        self._write_held()
 
     def close(self) -> None:
-        self._file.close()
+        """Try once more to write what waits, and close the file."""
+        self._write_held()
+        if self._held or self._dropped:
+            _log.error("points_lost", run=self._run, batches=len(self._held) + self._dropped)
+        os.close(self._file)
+
+    def _write_held(self) -> None:
+        """Write what waits, each record at the end of the last whole one: a short write is written over."""
+        try:
+            while self._held:
+                written = os.pwrite(self._file, self._held[0], self._end)
+                if written < len(self._held[0]):
+                    return
+                self._end += written
+                self._held.popleft()
+        except OSError as error:
+            if len(self._held) == 1:
+                _log.warning("spool_blocked", run=self._run, error=str(error))
 
 
 class SpoolReader:

@@ -19,7 +19,7 @@ import ray
 
 from finemesh.chassis.errors import new_error_id, to_status, unexpected
 from finemesh.chassis.logs import configure_logging, get_logger
-from finemesh.cluster.attempts import ref_of, resource_key
+from finemesh.cluster.attempts import ref_of, scratch_name
 from finemesh.cluster.config import Site
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError
@@ -92,9 +92,7 @@ class Worker:
     def __init__(self, site: Site, command: bytes) -> None:
         configure_logging("worker", site.log_level)
         parsed = attempt_pb2.Command.FromString(command)
-        ref = ref_of(parsed)
-        scratch = site.scratch_dir / f"{resource_key(ref.resource)}-{ref.attempt}"
-        self._job = Job(parsed, site, scratch)
+        self._job = Job(parsed, site, site.scratch_dir / scratch_name(ref_of(parsed)))
 
     def identity(self) -> tuple[int, str, list[str]]:
         """Process id, Ray node, and the GPUs assigned."""

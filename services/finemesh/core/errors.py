@@ -1,18 +1,19 @@
 """The one error tree of Finemesh.
 
-    FinemeshError                     reason, metadata, message
-    ├── InvalidError                  the request is wrong: field violations say where       INVALID_ARGUMENT
-    ├── NotFoundError                 a name that leads nowhere                              NOT_FOUND
-    ├── AlreadyExistsError            the name is taken by something else                    ALREADY_EXISTS
-    ├── PreconditionError             right request, wrong moment or wrong state             FAILED_PRECONDITION
-    ├── UnauthenticatedError          no token, or one that does not verify                  UNAUTHENTICATED
-    ├── PermissionDeniedError         a good token without the right                         PERMISSION_DENIED
-    ├── FencedError                   an attempt that has lost its lease                     ABORTED
-    ├── ResourceExhaustedError        a limit or a budget was reached                        RESOURCE_EXHAUSTED
-    └── UnavailableError              a dependency is away; trying again may help            UNAVAILABLE
+    FinemeshError               reason, metadata, message
+    ├── InvalidError            the request is wrong; violations say where       INVALID_ARGUMENT
+    ├── NotFoundError           a name that leads nowhere                        NOT_FOUND
+    ├── AlreadyExistsError      the name is taken by something else              ALREADY_EXISTS
+    ├── PreconditionError       right request, wrong moment or wrong state       FAILED_PRECONDITION
+    ├── UnauthenticatedError    no token, or one that does not verify            UNAUTHENTICATED
+    ├── PermissionDeniedError   a good token without the right                   PERMISSION_DENIED
+    ├── FencedError             an attempt that has lost its lease               ABORTED
+    ├── ResourceExhaustedError  a limit or a budget was reached                  RESOURCE_EXHAUSTED
+    └── UnavailableError        a dependency is away; trying again may help      UNAVAILABLE
 
-Each error carries a stable machine-readable `reason` (UPPER_SNAKE_CASE) and says in its message what is wrong, where, and
-what to do about it. The mapping to gRPC lives in the chassis alone; nothing here knows of a transport.
+Each error carries a stable machine-readable `reason` (UPPER_SNAKE_CASE) and says in its message what is
+wrong, where, and what to do about it. The mapping to gRPC lives in the chassis alone; nothing here knows of a
+transport.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class FinemeshError(Exception):
     default_reason: ClassVar[str] = "UNKNOWN"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, reason: str | None = None, metadata: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, metadata: dict[str, str] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason or self.default_reason
@@ -70,7 +73,11 @@ class InvalidError(FinemeshError):
     @classmethod
     def of(cls, field_path: str, description: str, *, reason: str | None = None) -> InvalidError:
         """An error about a single field."""
-        return cls(f"{field_path}: {description}", violations=[FieldViolation(field_path, description)], reason=reason)
+        return cls(
+            f"{field_path}: {description}",
+            violations=[FieldViolation(field_path, description)],
+            reason=reason,
+        )
 
 
 class NotFoundError(FinemeshError):

@@ -24,7 +24,8 @@ def check_id(value: str, field: str) -> str:
     if not _ID.match(value):
         raise InvalidError.of(
             field,
-            f"{value!r} is not an id: use 1 to 63 of a-z, 0-9 and '-', starting with a letter, not ending with '-'",
+            f"{value!r} is not an id: use 1 to 63 of a-z, 0-9 and '-', "
+            "starting with a letter, not ending with '-'",
             reason="MALFORMED_ID",
         )
     return value
@@ -61,22 +62,28 @@ def parse_project(value: str, field: str = "parent") -> str:
     """The id out of `projects/{project}`. Raises InvalidError."""
     head, _, project = value.partition("/")
     if head != "projects" or not project:
-        raise InvalidError.of(field, f"{value!r} is not a project: write projects/{{project}}", reason="MALFORMED_NAME")
+        raise InvalidError.of(
+            field, f"{value!r} is not a project: write projects/{{project}}", reason="MALFORMED_NAME"
+        )
     return check_id(project, field)
 
 
 def parse_name(value: str, collection: str, field: str = "name") -> Name:
-    """Parse `projects/{p}/{collection}/{id}`, or a child when `collection` is like `datasets/validationReports`.
+    """Parse `projects/{p}/{collection}/{id}`, or a child when `collection` is like
+    `datasets/validationReports`.
 
     Raises:
         InvalidError: reason MALFORMED_NAME or MALFORMED_ID, naming `field`.
     """
     collections = collection.split("/")
     parts = value.split("/")
-    shape_ok = len(parts) == 2 + 2 * len(collections) and parts[0] == "projects" and parts[2::2] == collections
+    shape_ok = (
+        len(parts) == 2 + 2 * len(collections) and parts[0] == "projects" and parts[2::2] == collections
+    )
     if not shape_ok:
-        pattern = "projects/{project}/" + "/".join(f"{c}/{{id}}" for c in collections)
-        raise InvalidError.of(field, f"{value!r} is not a name of this kind: write {pattern}", reason="MALFORMED_NAME")
+        wanted = "projects/{project}/" + "/".join(f"{each}/{{id}}" for each in collections)
+        problem = f"{value!r} is not a name of this kind: write {wanted}"
+        raise InvalidError.of(field, problem, reason="MALFORMED_NAME")
     ids = [check_id(part, field) for part in parts[1::2]]
     if len(collections) == 2:
         return Name(ids[0], collections[0], ids[1], collections[1], ids[2])

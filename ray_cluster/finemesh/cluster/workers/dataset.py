@@ -10,9 +10,9 @@ from finemesh.cluster import convert
 from finemesh.cluster.worker import Job
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
-from finemesh.core.errors import PreconditionError
+from finemesh.core.errors import FinemeshError, PreconditionError
 from finemesh.core.spec.data import DatasetManifest
-from finemesh.v1.attempt_pb2 import AttemptResult
+from finemesh.v1.attempt_pb2 import AttemptResult, ImportWork
 
 
 def import_archive(job: Job) -> AttemptResult:
@@ -32,10 +32,23 @@ def import_archive(job: Job) -> AttemptResult:
                 f"{work.upload.name} has {size_bytes} bytes of {work.upload.size_bytes}: upload it again",
                 reason="UPLOAD_INCOMPLETE",
             )
-        store.fetch_file(work.source_uri, source, sha256=work.upload.sha256)
+        _fetch_upload(store, work, source)
         return _make(
             job, store, work.output_uri, lambda out: import_source(source, out, options, job.progress)
         )
+
+
+def _fetch_upload(store: Store, work: ImportWork, source: Path) -> None:
+    """Raises PreconditionError, reason UPLOAD_CORRUPT: fetching it again would bring the same bytes."""
+    try:
+        store.fetch_file(work.source_uri, source, sha256=work.upload.sha256)
+    except FinemeshError as error:
+        if error.reason != "OBJECT_CORRUPT":
+            raise
+        raise PreconditionError(
+            f"{work.upload.name} does not have the SHA-256 that was announced: upload it again",
+            reason="UPLOAD_CORRUPT",
+        ) from error
 
 
 def split(job: Job) -> AttemptResult:

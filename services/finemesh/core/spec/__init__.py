@@ -1,1 +1,4 @@
-"""Specifications and the tables that rule them: fine-tune and export specs, ledger types, states. Standard library only."""
+"""Specifications and the tables that rule them: fine-tune and export specs, data options, ledger types.
+
+Standard library only.
+"""
