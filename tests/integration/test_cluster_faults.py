@@ -327,6 +327,7 @@ async def test_a_training_survives_what_is_killed_around_it(
     assert second.completions[0].cancelled.step == second.checkpoints[-1].step
     assert mesh.steps(RUN, 2) == set(range(resumed_from + 1, second.checkpoints[-1].step + 1))
     await until(lambda: gone(second.pids), "the end of the worker")
+    assert not list(site.data_dir.glob("scratch/*")), "scratch folders of ended attempts"
 
 
 async def test_a_supervisor_that_is_cut_off_stops_before_its_lease_ends(
@@ -378,6 +379,7 @@ async def test_a_killed_supervisor_takes_its_worker_and_resources_along(
     assert not held.completions
     await until(lambda: not list(site.data_dir.glob("spool/*/*")), "the agent to ship what was left")
     assert mesh.steps(RUN, 1) >= set(range(1, held.step + 1))
+    await until(lambda: not list(site.data_dir.glob("scratch/*")), "the scratch folder to go")
 
 
 async def test_stale_attempts_are_killed(site: Site, mesh: ScriptedMesh, material: Path) -> None:

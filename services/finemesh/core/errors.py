@@ -101,7 +101,7 @@ class PermissionDeniedError(FinemeshError):
 
 
 class FencedError(FinemeshError):
-    """The caller's attempt has been superseded or its lease has run out. It must stop and write nothing more."""
+    """The attempt has been superseded or its lease has run out. It must stop and write nothing more."""
 
     default_reason = "ATTEMPT_FENCED"
 
