@@ -1,4 +1,4 @@
-"""Reacts to every job that succeeds, once, over restarts: run it beside `finemesh up`, stop it with Ctrl-C."""
+"""Reacts to every job that succeeds, once, over restarts: run it beside `finemesh up`, stop it by Ctrl-C."""
 
 import asyncio
 from pathlib import Path

@@ -1,0 +1,16 @@
+"""Rounds of faults on a running mesh: one in `make test`, many in `make soak`."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=1, help="how many rounds of faults")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        # The option is known only to a run that begins in this folder.
+        rounds = int(str(metafunc.config.getoption("--rounds", default=1)))
+        metafunc.parametrize("seed", list(range(rounds)))
