@@ -20,6 +20,7 @@ import urllib3
 from finemesh.embedded import Mesh, MeshConfig
 from finemesh.embedded.components import SERVICES
 from finemesh.embedded.doctor import Verdict, examine
+from finemesh.embedded.processes import memory_pss_bytes
 from finemesh.embedded.site import executable
 from finemesh.gateway.config import PUBLIC_SERVICES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 _READY_SECONDS = 20.0
 _IDLE_PSS_BYTES = 1.5e9
+_SUPERVISOR_PSS_BYTES = 50e6  # 31 MB when measured
 _LISTS = {
     "dataprep": ("datasets", "DataPrepService/ListDatasets"),
     "training": ("trainingJobs", "TrainingService/ListTrainingJobs"),
@@ -67,8 +69,11 @@ async def test_ready_in_time(running: Running) -> None:
 
 
 async def test_small_when_idle(running: Running) -> None:
-    used = await asyncio.to_thread(running.mesh.memory_pss_bytes)
-    assert used < _IDLE_PSS_BYTES
+    """The test's own process stands in for `up`, but has loaded torch for other tests: it counts by what `up`
+    holds.
+    """
+    used = await asyncio.to_thread(memory_pss_bytes, running.mesh.processes())
+    assert used + _SUPERVISOR_PSS_BYTES < _IDLE_PSS_BYTES
 
 
 async def test_every_listener_is_on_loopback(running: Running) -> None:

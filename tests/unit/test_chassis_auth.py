@@ -74,7 +74,7 @@ def _claims(**changes: Any) -> dict[str, Any]:
         "sub": "ann",
         "role": "admin",
         "projects": ["*"],
-        "exp": time.time() + 60,
+        "exp": time.time() + 3600,  # made when the tests are collected, long before they may run
     }
     return {key: value for key, value in (claims | changes).items() if value is not None}
 
@@ -99,7 +99,7 @@ def _signed(claims: dict[str, Any], **header: Any) -> str:
         _signed(_claims(attempt="many")),
         _signed(_claims(), kid="other"),
         _signed(_claims())[:-3] + "abc",
-        SigningKey.generate().mint("ann", Role.ADMIN, ["*"], 60),
+        SigningKey.generate().mint("ann", Role.ADMIN, ["*"], 3600),
         jwt.encode(_claims(), "", "none", headers={"kid": KEY.key_id}),
     ],
 )
