@@ -8,9 +8,10 @@ does not run the handler again.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ ALL: Final = "finemesh.v1.*.*.*.*"
 _PAYLOADS: Final = _register_payloads.Event.DESCRIPTOR.oneofs_by_name["payload"]
 _FETCH_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 5.0
 
 
 class SubscriptionError(Exception):
@@ -134,6 +136,7 @@ class Subscriber:
                 self.subject, durable=self.durable or None, stream=STREAM, config=self._consumer()
             )
             while True:
+                _raise_if_cancelled()
                 try:
                     batch = await subscription.fetch(32, timeout=_FETCH_SECONDS)
                 except NatsTimeoutError:  # nothing new
@@ -145,7 +148,10 @@ class Subscriber:
                 f"the broker refused the subscription to {self.subject}: {error}"
             ) from error
         finally:
-            await client.close()
+            # A broker that is away must not hold up the end.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await client.close()
 
     async def _connect(self) -> Client:
         if not self.settings.nats_url:
@@ -182,6 +188,17 @@ class Subscriber:
         else:
             config.deliver_policy = DeliverPolicy.NEW
         return config
+
+
+def _raise_if_cancelled() -> None:
+    """End the task if it was cancelled and something below has swallowed that.
+
+    `asyncio.wait_for` of Python 3.11 returns its result, and forgets the cancellation, when both come at
+    once.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class _Handled:

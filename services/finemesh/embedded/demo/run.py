@@ -116,7 +116,7 @@ async def _main_job(
         # Ends the calls of the thread too, when the demo is interrupted.
         connection.close()
         counting.cancel()
-        await asyncio.gather(counting, return_exceptions=True)
+        await asyncio.wait([counting], timeout=_LAST_EVENTS_SECONDS)
 
 
 class _EventCount:
