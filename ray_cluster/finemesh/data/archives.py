@@ -7,6 +7,7 @@ directory declares and checks the CRC, so what is refused here is refused for go
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -34,7 +35,7 @@ def open_archive(path: Path, options: ImportOptions) -> tuple[zipfile.ZipFile, d
     """
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
         message = f"{path.name} is not a readable ZIP ({error}): upload it again, or make the archive anew"
         raise InvalidError(message, reason="ARCHIVE_UNREADABLE", metadata={"file": path.name}) from error
     try:
@@ -104,8 +105,8 @@ def _check_kind(entry: zipfile.ZipInfo) -> None:
     name = entry.filename
     if kind == stat.S_IFLNK:
         raise _refusal("ARCHIVE_LINK", name, "it is a link", "put the file itself into the archive")
-    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise _refusal("ARCHIVE_DEVICE", name, "it is a device, pipe or socket", "leave it out")
+    if kind not in ({0, stat.S_IFDIR} if entry.is_dir() else {0, stat.S_IFREG}):
+        raise _refusal("ARCHIVE_DEVICE", name, "it is neither a file nor a folder", "leave it out")
     if entry.flag_bits & _ENCRYPTED:
         raise _refusal("ARCHIVE_ENCRYPTED", name, "it is encrypted", "make the archive without a password")
     if entry.compress_type not in _METHODS:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
 from finemesh.data.faults import RowFault
-from finemesh.data.images import FRAME, SUFFIXES, Picture, check_picture, encode_jpeg
+from finemesh.data.images import FRAME, SUFFIXES, Picture, check_picture, check_size, encode_jpeg
 from finemesh.data.render import Renderer
 from finemesh.data.rle import Mask
 from finemesh.data.sources import Source
@@ -63,11 +63,16 @@ class VideoFrames:
 class RenderedFrames:
     """Frames made from the masks."""
 
-    def __init__(self, seed: int, video_id: str, width: int, height: int) -> None:
-        self._renderer = Renderer(seed, video_id, width, height)
+    def __init__(self, seed: int, video_id: str, width: int, height: int, max_pixels: int) -> None:
+        self._seed, self._video_id, self._max_pixels = seed, video_id, max_pixels
+        self._width, self._height = width, height
+        self._renderer: Renderer | None = None
 
     def get(self, index: int, masks: Sequence[tuple[str, Mask]]) -> Picture:
         del index
+        if self._renderer is None:
+            check_size(self._width, self._height, self._max_pixels)
+            self._renderer = Renderer(self._seed, self._video_id, self._width, self._height)
         return self._renderer.picture(masks)
 
 
@@ -81,10 +86,7 @@ def _decode(source: Source, name: str, max_pixels: int) -> Iterator[Any]:
                 raise RowFault("VIDEO_UNREADABLE", f"{name} has no video stream", "image")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            if stream.width * stream.height > max_pixels:
-                raise RowFault(
-                    "IMAGE_TOO_LARGE", f"{stream.width} x {stream.height} is more than allowed", "image"
-                )
+            check_size(stream.width, stream.height, max_pixels)
             yield from container.decode(stream)
     except (av.FFmpegError, ValueError) as error:
         raise RowFault("VIDEO_UNREADABLE", f"the video cannot be decoded: {error}", "image") from error

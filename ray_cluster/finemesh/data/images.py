@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from finemesh.data.faults import RowFault
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP")
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 JPEG_QUALITY: Final = 92
+# What Pillow's decoders raise on broken data.
+_DECODER_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    LookupError,
+    struct.error,
+)
 FRAME, STILL, RENDERED = "frame", "image", "rendered"
 
 
@@ -34,26 +45,28 @@ def check_picture(data: bytes, media: str, max_pixels: int, *, decode: bool = Tr
         RowFault: IMAGE_FORMAT_UNSUPPORTED, IMAGE_TOO_LARGE (before it is decoded) or IMAGE_UNREADABLE.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            name, (width, height) = image.format or "", image.size
-            if name not in FORMATS:
-                message = f"{name} pictures are not supported: convert them to {', '.join(FORMATS)}"
-                raise RowFault("IMAGE_FORMAT_UNSUPPORTED", message, "image")
-            if width * height > max_pixels:
-                message = f"{width} x {height} is more than the {max_pixels} pixels allowed"
-                raise RowFault("IMAGE_TOO_LARGE", message, "image")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            check_size(width, height, max_pixels)
             if decode:
                 image.load()
+            # A JPEG with further pictures behind the first, as some cameras write it, calls itself MPO.
+            name = "JPEG" if image.format == "MPO" else str(image.format)
+    except UnidentifiedImageError as error:
+        message = f"it is no {', '.join(FORMATS)} picture: convert it to one"
+        raise RowFault("IMAGE_FORMAT_UNSUPPORTED", message, "image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowFault("IMAGE_TOO_LARGE", str(error), "image") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-    ) as error:  # what Pillow's decoders raise on broken data
+    except _DECODER_ERRORS as error:
         raise RowFault("IMAGE_UNREADABLE", f"the picture cannot be decoded: {error}", "image") from error
     return Picture(data, name, width, height, media)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises RowFault (IMAGE_TOO_LARGE) for a picture that must not be decoded or made."""
+    if width * height > max_pixels:
+        message = f"{width} x {height} is more than the {max_pixels} pixels allowed"
+        raise RowFault("IMAGE_TOO_LARGE", message, "image")
 
 
 def decode_rgb(data: bytes) -> Image.Image:

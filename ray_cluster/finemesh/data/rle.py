@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from finemesh.data.faults import RowFault
 
-_MAX_GROUPS: Final = 7  # 7 x 5 bits hold any run of a mask below 2^34 pixels
+_MAX_PIXELS: Final = 1 << 33
+_MAX_GROUPS: Final = 7  # 7 x 5 bits hold any run of such a mask, and any difference of two
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +92,8 @@ def parse(value: object, field: str) -> Mask:
     ):
         raise RowFault("RLE_INVALID", f"the mask's size is {size!r}, not [height, width]", f"{field}.size")
     height, width = size
+    if height * width > _MAX_PIXELS:
+        raise RowFault("RLE_INVALID", f"{width} x {height} is beyond any picture", f"{field}.size")
     if isinstance(counts, str | bytes):
         runs = decompress(counts, f"{field}.counts")
     elif isinstance(counts, list):

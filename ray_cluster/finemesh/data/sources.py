@@ -4,6 +4,7 @@ outside.
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import stat
@@ -12,12 +13,23 @@ import zipfile
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.data import ImportOptions
 from finemesh.data.archives import open_archive
 from finemesh.data.faults import RowFault
+
+# What zipfile lets through from broken entries; NotImplementedError (a RuntimeError) for a forged header.
+_UNPACK_ERRORS: Final = (
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 class Source(Protocol):
@@ -83,7 +95,7 @@ class ZipSource:
     def read(self, name: str) -> bytes:
         try:
             return self._archive.read(self._entries[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        except _UNPACK_ERRORS as error:
             raise RowFault("FILE_UNREADABLE", f"{name} cannot be unpacked: {error}", "file") from error
 
     def local_path(self, name: str) -> Path:

@@ -216,7 +216,7 @@ def _png(size: tuple[int, int], name: str = "PNG") -> bytes:
         pytest.param(
             {ANNOTATIONS: _same_ids}, "DUPLICATE_OBJECT_ID", "objects[1].object_id", 3, id="one id twice"
         ),
-        pytest.param({FRAME: b"not a picture"}, "IMAGE_UNREADABLE", "image", 1, id="no picture"),
+        pytest.param({FRAME: b"not a picture"}, "IMAGE_FORMAT_UNSUPPORTED", "image", 1, id="no picture"),
         pytest.param({FRAME: _png((320, 240))[:60]}, "IMAGE_UNREADABLE", "image", 1, id="cut picture"),
         pytest.param(
             {FRAME: _png((64, 48))}, "MASK_SIZE_MISMATCH", "masklet[1][0].size", 1, id="picture size"

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final, TypeGuard
 
 from finemesh.data.faults import RowFault
-from finemesh.data.images import STILL, SUFFIXES, Picture, check_picture
+from finemesh.data.images import STILL, SUFFIXES, Picture, check_picture, check_size
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, json_files, load_object, stem, top_level_key
 from finemesh.data.render import Renderer
@@ -92,26 +92,22 @@ class _Pictures:
 
     def __init__(self, context: ReadContext) -> None:
         self._context = context
-        self._by_path: dict[str, str] = {}
+        self.max_pixels = context.options.max_image_pixels
         self._by_base: dict[str, list[str]] = {}
         for name in context.source.names:
             if name.lower().endswith(SUFFIXES):
-                self._by_path[name] = name
                 self._by_base.setdefault(PurePosixPath(name).name, []).append(name)
 
     def get(
         self, file: _File, image: Mapping[str, Any], size: tuple[int, int], masks: list[tuple[str, Mask]]
     ) -> Picture:
         width, height = size
-        if not self._by_path:
+        if not self._by_base:
             self._context.warn("images missing: rendered from masks")
-            return Renderer(self._context.options.seed, f"{file.name}/{image['id']}", width, height).picture(
-                masks
-            )
+            renderer = Renderer(self._context.options.seed, f"{file.name}/{image['id']}", width, height)
+            return renderer.picture(masks)
         name = self._find(str(image.get("file_name", "")), stem(file.name).removeprefix("instances_"))
-        picture = check_picture(
-            self._context.source.read(name), STILL, self._context.options.max_image_pixels
-        )
+        picture = check_picture(self._context.source.read(name), STILL, self.max_pixels)
         if (picture.width, picture.height) != size:
             message = f"the picture is {picture.width} x {picture.height}, but {width} x {height} is declared"
             raise RowFault("IMAGE_SIZE_MISMATCH", message, "width")
@@ -139,6 +135,7 @@ def _row(row_id: str, file: _File, index: int, pictures: _Pictures) -> Row:
     if not isinstance(image, dict) or not _is_id(image.get("id")):
         raise RowFault("MALFORMED_IMAGE", "the image is not an object with an id", f"images[{index}]")
     size = (_side(image, "width", index), _side(image, "height", index))
+    check_size(*size, pictures.max_pixels)
     annotations = file.by_image.get(image["id"], [])
     objects: list[ObjectRow] = []
     masks: list[tuple[str, Mask, str]] = []

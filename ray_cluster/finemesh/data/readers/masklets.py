@@ -70,7 +70,8 @@ class Video:
 def rendered_frames(context: ReadContext, video: Video) -> Frames:
     """Frames made from the masks, with a warning."""
     context.warn("video missing: frames rendered from masks")
-    return RenderedFrames(context.options.seed, video.video_id, video.width, video.height)
+    options = context.options
+    return RenderedFrames(options.seed, video.video_id, video.width, video.height, options.max_image_pixels)
 
 
 def video_rows(video: Video, frames: Frames) -> Iterator[Candidate]:
