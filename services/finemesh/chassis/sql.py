@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,6 +29,8 @@ from finemesh.core.errors import InvalidError, UnavailableError
 
 LOCK_TIMEOUT_SECONDS: Final = 10.0
 POOL_SIZE: Final = 8
+_WAL_ATTEMPTS: Final = 40
+_WAL_PAUSE_SECONDS: Final = 0.05
 _READ_ONLY: Final = "finemesh_read_only"
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, rollback (deadlock), resources,
 # operator intervention; and lock_not_available. https://www.sqlite.org/rescode.html.
@@ -210,9 +214,25 @@ def _engine(url: URL) -> AsyncEngine:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver must not begin transactions on its own: _begin_sqlite does
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    _enter_wal_mode(cursor)
     cursor.close()
+
+
+def _enter_wal_mode(cursor: Any) -> None:
+    """Two processes that bring a new file into WAL mode at once get SQLITE_BUSY, which no busy timeout
+    covers.
+    """
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if attempt == _WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(_WAL_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Any) -> None:
