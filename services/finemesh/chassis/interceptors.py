@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from typing import Any, Final
 
 import grpc
@@ -65,8 +65,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if not hasattr(responses, "__aiter__"):  # a handler that uses context.write
                     await responses
                     return
-                async for response in responses:
-                    yield response
+                async with aclosing(responses):
+                    async for response in responses:
+                        yield response
 
         make = _HANDLERS[handler.request_streaming, handler.response_streaming]
         behaviour = respond_with_stream if handler.response_streaming else respond
@@ -75,6 +76,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncGenerator[None]:
         started = time.perf_counter()
+        # Asked now, for a stream cancelled in mid-write ends after gRPC has freed its call: peer() would then crash.
+        peer = context.peer()
         metadata = dict(context.invocation_metadata() or ())
         outcome = {"code": "CANCELLED"}  # stays so when neither the end nor an error is reached
         with ExitStack() as stack:
@@ -101,7 +104,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 quiet = method.startswith(HEALTH_PREFIX) and outcome["code"] in {"OK", "CANCELLED"}
                 milliseconds = round(1000 * (time.perf_counter() - started), 2)
                 write = _log.debug if quiet else _log.info
-                write("rpc", method=method, duration_ms=milliseconds, peer=context.peer(), **outcome)
+                write("rpc", method=method, duration_ms=milliseconds, peer=peer, **outcome)
 
 
 def _code_name(context: Any) -> str:
