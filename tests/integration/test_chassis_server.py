@@ -255,7 +255,7 @@ async def test_cancelling_reaches_the_handler(
 async def test_a_stream_cancelled_in_mid_write_ends_in_order(
     signed_in: grpc.aio.Channel, echo: Echo, log: io.StringIO
 ) -> None:
-    # gRPC frees such a call before the handler's generator is closed: who then touches it dies of a segfault.
+    # gRPC frees such a call before the handler's generator is closed: touching it then is a segfault.
     stream: Any = signed_in.unary_stream(f"/{SERVICE}/unary_stream")(b"flood", timeout=60)
     assert await stream.read() == b"first"
     assert len(await stream.read()) == 1 << 20
