@@ -76,7 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _around(self, method: str, context: Any) -> AsyncGenerator[None]:
         started = time.perf_counter()
-        # Asked now: a stream cancelled in mid-write ends when gRPC has freed its call, and peer() would crash.
+        # Asked now: a stream cancelled in mid-write ends when gRPC has freed its call; peer() would crash.
         peer = context.peer()
         metadata = dict(context.invocation_metadata() or ())
         outcome = {"code": "CANCELLED"}  # stays so when neither the end nor an error is reached
