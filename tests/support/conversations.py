@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ from finemesh.core.spec.finetune import (
     Sequence as SequenceOptions,
 )
 from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.data.images import Picture
+from finemesh.data.rows import make_row
 from finemesh.data.schema import ROW_SCHEMA
 from finemesh.finetune.manifests import file_digest
 from finemesh.finetune.tiny import build_tiny
@@ -56,29 +58,23 @@ def message(role: str, *parts: str) -> dict[str, Any]:
         {"type": "image", "text": ""} if part == "<picture>" else {"type": "text", "text": part}
         for part in parts
     ]
-    return {"role": role, "content": content}
+    return {"role": role, "content": content, "tool_calls": "", "train": None}
 
 
 def row(
     row_id: str, split: str, messages: Sequence[dict[str, Any]], image: bytes = b"", video_id: str = ""
 ) -> dict[str, Any]:
     """A canonical row with the columns that training reads; the others are empty."""
-    return {
-        "row_id": row_id,
-        "source": {"file": "made up", "key": row_id},
-        "video_id": video_id or None,
-        "frame_index": None,
-        "image": image,
-        "image_format": "PNG",
-        "width": 32,
-        "height": 32,
-        "image_sha256": "",
-        "media": "image",
-        "objects": [],
-        "messages": list(messages),
-        "parents": [],
-        "split": split,
-    }
+    pictures = [Picture(image, "PNG", 32, 32, "image")] if image else []
+    made = make_row(
+        row_id,
+        source={"file": "made up", "key": row_id},
+        pictures=pictures,
+        video_id=video_id or None,
+        messages=cast("Any", list(messages)),
+        split=split,
+    )
+    return dict(made)
 
 
 def colour_rows(counts: dict[str, int], seed: int = 0) -> Iterator[dict[str, Any]]:

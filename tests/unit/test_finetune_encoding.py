@@ -14,7 +14,7 @@ from finemesh.core.spec.ledger import Disposition
 from finemesh.finetune.chat import render
 from finemesh.finetune.encoding import EncodedSplit, Encoder
 from finemesh.finetune.families import family_of
-from finemesh.finetune.rows import read_image
+from finemesh.finetune.rows import read_images
 
 from tests.support.conversations import (
     QUESTION,
@@ -186,7 +186,7 @@ def test_pictures_beyond_the_cache_are_made_again_alike(llava: Path, tmp_path: P
         assert sample.location
         cached = encoded.pictures.cached.pop(sample.location)
         assert np.array_equal(encoded.pictures.load(sample.location), cached)
-    assert len({read_image(dataset, sample.location) for sample in encoded.samples if sample.location}) == 40
+    assert len({read_images(dataset, sample.location) for sample in encoded.samples if sample.location}) == 40
 
 
 def test_a_shard_that_is_no_parquet_is_named(llama: Path, tmp_path: Path) -> None:

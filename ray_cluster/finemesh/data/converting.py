@@ -37,6 +37,7 @@ def convert_dataset(dataset: Path, out: Path, options: ConvertOptions, progress:
             parents=[parent.digest],
             warnings=parent.warnings,
             leakage=parent.leakage,
+            header=parent.header,
         )
     progress(1.0, f"{manifest.rows} rows written")
     return manifest
@@ -59,7 +60,7 @@ def _instruct(
         writer.take(len(inputs))
         made: defaultdict[str, list[Row]] = defaultdict(list)
         if any(identity in items for identity in inputs):
-            for child in make_items(row, decode_rgb(row["image"]), items, options):
+            for child in make_items(row, decode_rgb(row["images"][0]["data"]), items, options):
                 made[child["row_id"]].append(child)
         for identity in inputs:
             fate = fates[identity]

@@ -29,16 +29,21 @@ FRAME, STILL, RENDERED = "frame", "image", "rendered"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded picture. `media` is FRAME, STILL or RENDERED; sizes in pixels."""
+    """An encoded picture. `media` is FRAME, STILL or RENDERED; sizes in pixels; `name` is its path in the
+    source.
+    """
 
     data: bytes
     format: str
     width: int
     height: int
     media: str
+    name: str = ""
 
 
-def check_picture(data: bytes, media: str, max_pixels: int, *, decode: bool = True) -> Picture:
+def check_picture(
+    data: bytes, media: str, max_pixels: int, *, decode: bool = True, name: str = ""
+) -> Picture:
     """The picture in `data`, once it is known to be one.
 
     Raises:
@@ -51,7 +56,7 @@ def check_picture(data: bytes, media: str, max_pixels: int, *, decode: bool = Tr
             if decode:
                 image.load()
             # A JPEG with further pictures behind the first, as some cameras write it, calls itself MPO.
-            name = "JPEG" if image.format == "MPO" else str(image.format)
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
     except UnidentifiedImageError as error:
         message = f"it is no {', '.join(FORMATS)} picture: convert it to one"
         raise RowFault("IMAGE_FORMAT_UNSUPPORTED", message, "image") from error
@@ -59,7 +64,7 @@ def check_picture(data: bytes, media: str, max_pixels: int, *, decode: bool = Tr
         raise RowFault("IMAGE_TOO_LARGE", str(error), "image") from error
     except _DECODER_ERRORS as error:
         raise RowFault("IMAGE_UNREADABLE", f"the picture cannot be decoded: {error}", "image") from error
-    return Picture(data, name, width, height, media)
+    return Picture(data, kind, width, height, media, name)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -48,7 +48,9 @@ def import_source(source: Path, out: Path, options: ImportOptions, progress: Pro
                 reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
                 context.warn(f"{summary.quarantined} of {summary.inputs} rows quarantined: {reasons}")
             stated = options_json(options) | {"format": chosen.value}
-            manifest = writer.commit(DatasetOrigin.IMPORT, options=stated, warnings=context.warnings)
+            manifest = writer.commit(
+                DatasetOrigin.IMPORT, options=stated, warnings=context.warnings, header=context.header
+            )
     progress(1.0, f"{manifest.rows} rows imported")
     return manifest
 

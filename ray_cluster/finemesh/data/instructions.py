@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from finemesh.core.spec.data import ConvertOptions, InstructionTask
 from finemesh.data.images import encode_jpeg
 from finemesh.data.rle import Mask, from_array, parse
-from finemesh.data.rows import make_row, masked_object, question_and_answer
+from finemesh.data.rows import make_row, masked_object, picture_size, question_and_answer
 from finemesh.data.schema import ObjectRow, Row
 
 CELLS: Final = (
@@ -32,7 +32,13 @@ QUESTIONS: Final = {
     InstructionTask.LOCATE_OBJECT: "Where in the picture is the outlined object?",
 }
 OUTLINE_RGB: Final = (255, 0, 255)
-PLAN_COLUMNS: Final = ("row_id", "width", "height", "objects", "split")
+PLAN_COLUMNS: Final = (
+    "row_id",
+    "images.list.element.width",
+    "images.list.element.height",
+    "objects",
+    "split",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,8 @@ def _judge(
             "TOO_SMALL", f"{item['area']:.0f} pixels are visible, fewer than {options.min_object_px}"
         )
     x, y, width, height = item["bbox"]
-    if min(x + width, row["width"]) - max(x, 0) < 1 or min(y + height, row["height"]) - max(y, 0) < 1:
+    row_width, row_height = picture_size(row)
+    if min(x + width, row_width) - max(x, 0) < 1 or min(y + height, row_height) - max(y, 0) < 1:
         return Refusal("OUTSIDE", "the box lies outside the picture")
     answer = answer_of(row, item)
     if answer is None:
@@ -159,7 +166,7 @@ def make_items(row: Row, image: Image.Image, items: Mapping[str, Item], options:
                 make_row(
                     chosen.item_id,
                     source=row["source"],
-                    picture=encode_jpeg(picture, row["media"]),
+                    pictures=[encode_jpeg(picture, row["images"][0]["media"])],
                     objects=[shown],
                     parents=[chosen.item_id],
                     video_id=row["video_id"],
@@ -174,7 +181,8 @@ def make_items(row: Row, image: Image.Image, items: Mapping[str, Item], options:
 def _mask_of(row: Row, item: ObjectRow) -> Mask | None:
     if item["rle_counts"] is None:
         return None
-    return parse({"size": [row["height"], row["width"]], "counts": item["rle_counts"]}, "rle_counts")
+    width, height = picture_size(row)
+    return parse({"size": [height, width], "counts": item["rle_counts"]}, "rle_counts")
 
 
 def _resized_object(row: Row, item: ObjectRow, window: tuple[int, int, int, int], size_px: int) -> ObjectRow:
@@ -196,10 +204,11 @@ def _crop(
 ) -> tuple[Image.Image, ObjectRow]:
     """A square around the object with a margin, moved (and at last shrunk) to lie within the picture."""
     x, y, width, height = item["bbox"]
-    side = min(max(width, height) * (1 + 2 * options.context_fraction), row["width"], row["height"])
+    row_width, row_height = picture_size(row)
+    side = min(max(width, height) * (1 + 2 * options.context_fraction), row_width, row_height)
     side_px = max(round(side), 1)
-    left = min(max(round(x + width / 2 - side / 2), 0), row["width"] - side_px)
-    top = min(max(round(y + height / 2 - side / 2), 0), row["height"] - side_px)
+    left = min(max(round(x + width / 2 - side / 2), 0), row_width - side_px)
+    top = min(max(round(y + height / 2 - side / 2), 0), row_height - side_px)
     window = (left, top, left + side_px, top + side_px)
     size = (options.image_size_px, options.image_size_px)
     picture = image.resize(size, Image.Resampling.BICUBIC, box=window, reducing_gap=2.0)
@@ -212,7 +221,7 @@ def _outline(
     """The whole picture as a square, the object's mask (or box) outlined."""
     size = options.image_size_px
     picture = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    shown = _resized_object(row, item, (0, 0, row["width"], row["height"]), size)
+    shown = _resized_object(row, item, (0, 0, *picture_size(row)), size)
     if shown["rle_counts"] is None:
         x, y, width, height = shown["bbox"]
         ImageDraw.Draw(picture).rectangle((x, y, x + width, y + height), outline=OUTLINE_RGB, width=2)
@@ -233,8 +242,9 @@ def _class_answer(row: Row, item: ObjectRow) -> str | None:
 def _cell_answer(row: Row, item: ObjectRow) -> str:
     """The cell of the 3 x 3 grid that holds the middle of the object's box."""
     x, y, width, height = item["bbox"]
-    column = min(max(int(3 * (x + width / 2) / row["width"]), 0), 2)
-    line = min(max(int(3 * (y + height / 2) / row["height"]), 0), 2)
+    row_width, row_height = picture_size(row)
+    column = min(max(int(3 * (x + width / 2) / row_width), 0), 2)
+    line = min(max(int(3 * (y + height / 2) / row_height), 0), 2)
     return CELLS[line][column]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from finemesh.core.spec.data import Split
 from finemesh.data.faults import RowFault
 from finemesh.data.images import Picture
 from finemesh.data.rle import Mask
-from finemesh.data.schema import ContentPart, Message, ObjectRow, Row, SourceRef
+from finemesh.data.schema import ContentPart, ImageRow, Message, ObjectRow, Row, SourceRef
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done, 0 to 1, and a few words for people."""
@@ -31,32 +33,75 @@ def masked_object(
     compressed.
     """
     area = mask.area
+    return make_object(
+        object_id,
+        class_name,
+        bbox=list(mask.box()),
+        area=float(area),
+        rle_counts=mask.counts() if counts is None else counts,
+        visible=area > 0,
+        iscrowd=iscrowd,
+    )
+
+
+def make_object(
+    object_id: str,
+    class_name: str | None,
+    *,
+    bbox: list[float],
+    area: float | None = None,
+    rle_counts: str | None = None,
+    polygons: list[list[float]] | None = None,
+    keypoints: list[float] | None = None,
+    score: float | None = None,
+    visible: bool | None = None,
+    iscrowd: bool = False,
+    attributes: Mapping[str, Any] | None = None,
+) -> ObjectRow:
+    """An object. Without `area` it is the box's; without `visible` it is whether the box holds anything."""
     return {
         "object_id": object_id,
         "class_name": class_name,
-        "bbox": list(mask.box()),
-        "area": float(area),
-        "rle_counts": mask.counts() if counts is None else counts,
-        "visible": area > 0,
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3] if area is None else area,
+        "rle_counts": rle_counts,
+        "polygons": polygons,
+        "keypoints": keypoints,
+        "score": score,
+        "visible": bbox[2] > 0 and bbox[3] > 0 if visible is None else visible,
         "iscrowd": iscrowd,
+        "attributes": json_text(attributes),
     }
+
+
+def json_text(value: Mapping[str, Any] | Sequence[Any] | None) -> str:
+    """`value` as compact JSON; "" if it is empty."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
 
 
 def make_row(
     row_id: str,
     *,
     source: SourceRef,
-    picture: Picture,
-    objects: list[ObjectRow],
-    parents: list[str],
+    pictures: Sequence[Picture] = (),
+    objects: list[ObjectRow] | None = None,
+    parents: list[str] | None = None,
     video_id: str | None = None,
     frame_index: int | None = None,
+    class_name: str | None = None,
+    captions: list[str] | None = None,
+    text: str | None = None,
     messages: list[Message] | None = None,
+    rejected: list[Message] | None = None,
+    tools: Sequence[Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
     split: str = Split.NONE,
 ) -> Row:
-    """A canonical row. Raises RowFault (DUPLICATE_OBJECT_ID) if two of its objects share an id."""
+    """A canonical row; what is left out is empty. Raises RowFault (DUPLICATE_OBJECT_ID) if two of its objects
+    share an id.
+    """
     seen: set[str] = set()
-    for index, item in enumerate(objects):
+    for index, item in enumerate(objects or ()):
         if item["object_id"] in seen:
             message = f"two objects have the id {item['object_id']}"
             raise RowFault("DUPLICATE_OBJECT_ID", message, f"objects[{index}].object_id")
@@ -66,17 +111,36 @@ def make_row(
         "source": source,
         "video_id": video_id,
         "frame_index": frame_index,
-        "image": picture.data,
-        "image_format": picture.format,
-        "width": picture.width,
-        "height": picture.height,
-        "image_sha256": hashlib.sha256(picture.data).hexdigest(),
-        "media": picture.media,
-        "objects": objects,
+        "images": [image_row(picture) for picture in pictures],
+        "objects": objects or [],
+        "class_name": class_name,
+        "captions": captions or [],
+        "text": text,
         "messages": messages or [],
-        "parents": parents,
+        "rejected": rejected or [],
+        "tools": json_text(tools),
+        "attributes": json_text(attributes),
+        "parents": parents or [],
         "split": split,
     }
+
+
+def image_row(picture: Picture) -> ImageRow:
+    return {
+        "data": picture.data,
+        "format": picture.format,
+        "width": picture.width,
+        "height": picture.height,
+        "sha256": hashlib.sha256(picture.data).hexdigest(),
+        "media": picture.media,
+        "name": picture.name,
+    }
+
+
+def picture_size(row: Row) -> tuple[int, int]:
+    """Width and height in pixels of the first picture, in which the row's objects lie."""
+    first = row["images"][0]
+    return first["width"], first["height"]
 
 
 def class_name_of(value: object, field: str) -> str:
@@ -101,12 +165,22 @@ def text_part(text: str) -> ContentPart:
     return {"type": "text", "text": text}
 
 
-IMAGE_PART: ContentPart = {"type": "image", "text": ""}
+IMAGE_PART: Final[ContentPart] = {"type": "image", "text": ""}
+
+
+def make_message(
+    role: str,
+    content: list[ContentPart],
+    *,
+    tool_calls: Sequence[Any] | None = None,
+    train: bool | None = None,
+) -> Message:
+    return {"role": role, "content": content, "tool_calls": json_text(tool_calls), "train": train}
 
 
 def question_and_answer(question: str, answer: str) -> list[Message]:
     """A conversation of one question about the row's picture."""
     return [
-        {"role": "user", "content": [IMAGE_PART, text_part(question)]},
-        {"role": "assistant", "content": [text_part(answer)]},
+        make_message("user", [IMAGE_PART, text_part(question)]),
+        make_message("assistant", [text_part(answer)]),
     ]

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -28,7 +28,7 @@ from finemesh.data.rows import Progress
 from finemesh.data.storage import iter_batches, load_manifest, options_json
 from finemesh.data.writing import DatasetWriter
 
-_KEYS: Final = ("row_id", "video_id", "frame_index", "image_sha256")
+_KEYS: Final = ("row_id", "video_id", "frame_index", "images.list.element.sha256")
 _HELD_OUT: Final = (Split.VAL, Split.TEST)
 
 
@@ -39,7 +39,14 @@ class RowKey:
     row_id: str
     video_id: str | None
     frame_index: int | None
-    image_sha256: str
+    images: tuple[str, ...]
+    """SHA-256 of each picture."""
+
+
+def row_key(row: Mapping[str, Any]) -> RowKey:
+    """The key of a row, or of its columns that make the key."""
+    images = tuple(image["sha256"] for image in row["images"])
+    return RowKey(row["row_id"], row["video_id"], row["frame_index"], images)
 
 
 def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Progress) -> DatasetManifest:
@@ -52,7 +59,7 @@ def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Pro
     """
     parent = load_manifest(dataset)
     progress(0.0, "reading keys")
-    keys = [RowKey(**row) for batch in iter_batches(dataset, _KEYS) for row in batch.to_pylist()]
+    keys = [row_key(row) for batch in iter_batches(dataset, _KEYS) for row in batch.to_pylist()]
     splits, notes = assign_splits(keys, options)
     leakage = measure_leakage(keys, splits)
     with DatasetWriter(out, parent.format) as writer:
@@ -71,6 +78,7 @@ def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Pro
             parents=[parent.digest],
             warnings=list(dict.fromkeys([*parent.warnings, *notes])),
             leakage=leakage,
+            header=parent.header,
         )
     progress(1.0, ", ".join(f"{split} {count}" for split, count in manifest.splits.items()))
     return manifest
@@ -109,19 +117,15 @@ def _groups(keys: Sequence[RowKey]) -> list[list[str]]:
             parent[node], node = root, parent[node]
         return root
 
-    anchors = [
-        (
-            key.row_id,
-            f"image\0{key.image_sha256}",
-            f"row\0{key.row_id}" if key.video_id is None else f"video\0{key.video_id}",
-        )
-        for key in keys
-    ]
-    for _, image, owner in anchors:
-        parent[find(image)] = find(owner)
+    owners = {
+        key.row_id: f"row\0{key.row_id}" if key.video_id is None else f"video\0{key.video_id}" for key in keys
+    }
+    for key in keys:
+        for image in key.images:
+            parent[find(f"image\0{image}")] = find(owners[key.row_id])
     members: defaultdict[str, list[str]] = defaultdict(list)
-    for row_id, image, _ in anchors:
-        members[find(image)].append(row_id)
+    for row_id, owner in owners.items():
+        members[find(owner)].append(row_id)
     return [sorted(group) for group in members.values()]
 
 
@@ -219,11 +223,11 @@ def measure_leakage(keys: Sequence[RowKey], splits: Mapping[str, Split]) -> Leak
     """How much of val and test is also in train, by video and by exact picture."""
     train = [key for key in keys if splits[key.row_id] is Split.TRAIN]
     videos = {key.video_id for key in train if key.video_id is not None}
-    images = {key.image_sha256 for key in train}
+    images = {image for key in train for image in key.images}
     counts: Counter[str] = Counter()
     held_out = [key for key in keys if splits[key.row_id] in _HELD_OUT]
     for key in held_out:
-        same_video, same_image = key.video_id in videos, key.image_sha256 in images
+        same_video, same_image = key.video_id in videos, not images.isdisjoint(key.images)
         counts.update(video=same_video, image=same_image, any=same_video or same_image)
     total = max(len(held_out), 1)
     return Leakage(

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from finemesh.core.spec.data import ClassCount
 
-COLUMNS: Final = ("video_id", "media", "objects", "messages", "split")
+COLUMNS: Final = ("video_id", "objects", "messages", "split")
 MAX_ANSWERS: Final = 1000  # free text has no table of answers
 
 
@@ -29,6 +29,8 @@ class Statistics:
         self._unnamed = 0
 
     def observe(self, batch: pa.RecordBatch) -> None:
+        images: Any = batch.column("images").flatten()  # without reading the pictures themselves
+        self.media.update(images.field("media").to_pylist())
         for row in batch.select(list(COLUMNS)).to_pylist():
             self._observe_row(row)
 
@@ -36,7 +38,6 @@ class Statistics:
         split = row["split"]
         self.rows += 1
         self.splits[split] += 1
-        self.media[row["media"]] += 1
         if row["video_id"] is not None:
             self._videos.add(row["video_id"])
         for item in row["objects"]:

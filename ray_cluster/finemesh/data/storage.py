@@ -16,17 +16,14 @@ from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.data import DatasetFormat, DatasetManifest, ShardInfo, Split
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.data.jsonio import parse_json, sha256_file
-from finemesh.data.schema import Row
+from finemesh.data.schema import Row, leaf_columns
 
 MANIFEST: Final = "manifest.json"
 SHARD_BYTES: Final = 64 << 20
 BATCH_ROWS: Final = 256
 BATCH_BYTES: Final = 8 << 20
-_PLAIN: Final = (
-    "image",
-    "image.bytes",
-    "image_sha256",
-)  # already dense: neither dictionary nor statistics help
+# Already dense: neither dictionary nor statistics help. `bytes` is what `datasets` calls a picture's data.
+_DENSE: Final = ("data", "bytes", "sha256")
 
 
 class ParquetShards:
@@ -41,13 +38,13 @@ class ParquetShards:
 
     def write(self, batch: pa.RecordBatch) -> None:
         if self._writer is None:
-            dense = [name for name in self._schema.names if name not in _PLAIN]
+            sparse = [name for name in leaf_columns(self._schema) if name.rsplit(".", 1)[-1] not in _DENSE]
             self._writer = pq.ParquetWriter(
                 self._path,
                 self._schema,
                 compression="zstd",
-                use_dictionary=cast("bool", dense),  # the stubs do not know of column lists
-                write_statistics=cast("bool", dense),
+                use_dictionary=cast("bool", sparse),  # the stubs do not know of column lists
+                write_statistics=cast("bool", sparse),
             )
         self._writer.write_batch(batch)
         self._bytes += batch.nbytes

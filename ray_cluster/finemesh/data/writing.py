@@ -71,7 +71,7 @@ class DatasetWriter:
                 return
         for row in rows:
             self._rows.append(row)
-            self._row_bytes += len(row["image"])
+            self._row_bytes += sum(len(image["data"]) for image in row["images"])
         self.keep_as(input_id, [row["row_id"] for row in rows])
         if len(self._rows) >= BATCH_ROWS or self._row_bytes >= BATCH_BYTES:
             self._flush_rows()
@@ -116,6 +116,7 @@ class DatasetWriter:
         parents: Sequence[str] = (),
         warnings: Sequence[str] = (),
         leakage: Leakage | None = None,
+        header: Mapping[str, Any] | None = None,
     ) -> DatasetManifest:
         """Finish all files and write the manifest.
 
@@ -152,6 +153,7 @@ class DatasetWriter:
             options=dict(options),
             leakage=leakage,
             warnings=tuple(warnings),
+            header=dict(header or {}),
         )
         write_json_atomically(self._out / MANIFEST, manifest.to_json())
         self._committed = True

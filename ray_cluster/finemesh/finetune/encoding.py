@@ -22,7 +22,7 @@ from finemesh.core.spec.finetune import OverLength, Sequence
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
 from finemesh.finetune.chat import Rendered, render
 from finemesh.finetune.families.family import Family
-from finemesh.finetune.rows import Location, Row, read_image, read_rows
+from finemesh.finetune.rows import Location, Row, read_images, read_rows
 
 MAX_IMAGE_PIXELS: Final = 64_000_000
 PIXEL_CACHE_BYTES: Final = 1 << 30
@@ -86,7 +86,7 @@ class Pictures:
         cached = self.cached.get(location)
         if cached is not None:
             return cached
-        picture = decode_image(read_image(self.dataset, location))
+        picture = decode_image(read_images(self.dataset, location)[0])
         return np.asarray(self.processor.image_processor(picture)["pixel_values"][0], dtype=np.float32)
 
 
@@ -150,6 +150,9 @@ class Encoder:
         placeholders = sum(part["type"] == "image" for message in row.messages for part in message["content"])
         if placeholders > 1:
             return _lost(row, "SEVERAL_IMAGE_PARTS", "a row has one picture, its messages name more"), None
+        if placeholders != len(row.images) and self._sees:
+            message = f"its messages show {placeholders} pictures, the row has {len(row.images)}"
+            return _lost(row, "PLACEHOLDER_MISMATCH", message), None
         if placeholders and not self._sees:
             return _lost(
                 row, "IMAGE_FOR_LANGUAGE_MODEL", "a language model cannot see the row's picture"
@@ -160,7 +163,7 @@ class Encoder:
                 row, "IMAGE_TOKEN_IN_TEXT", f"the text contains {self.processor.image_token!r}"
             ), None
         try:
-            picture = decode_image(row.image) if placeholders else None
+            picture = decode_image(row.images[0]) if placeholders else None
         except InvalidError as error:
             return _lost(row, error.reason, error.message), None
         return LedgerEntry(row.row_id, Disposition.KEPT), (rendered, picture)

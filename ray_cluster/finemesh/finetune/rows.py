@@ -12,12 +12,13 @@ from typing import Any, Final, TypedDict
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.data import DatasetManifest
 
-ROW_COLUMNS: Final = ("row_id", "video_id", "image", "messages")
+_IMAGES: Final = "images.list.element.data"
+ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages")
 _BATCH_ROWS: Final = 256
 
 
 class Part(TypedDict):
-    """A piece of a message: `text` with its text, or `image`, the row's picture."""
+    """A piece of a message: `text` with its text, or `image`, the next of the row's pictures."""
 
     type: str
     text: str
@@ -44,7 +45,7 @@ class Row:
     row_id: str
     group: str
     messages: list[Message]
-    image: bytes
+    images: tuple[bytes, ...]
     location: Location
 
 
@@ -79,9 +80,10 @@ def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = 
                 start += batch.num_rows
 
 
-def read_image(dataset: Path, location: Location) -> bytes:
-    """The encoded picture of one row. The last few row groups stay in memory."""
-    return _images(dataset / location.shard, location.row_group)[location.row].as_py()
+def read_images(dataset: Path, location: Location) -> tuple[bytes, ...]:
+    """The encoded pictures of one row. The last few row groups stay in memory."""
+    images = _images(dataset / location.shard, location.row_group)[location.row].as_py()
+    return tuple(image["data"] for image in images)
 
 
 def _row(values: dict[str, Any], location: Location) -> Row:
@@ -89,8 +91,11 @@ def _row(values: dict[str, Any], location: Location) -> Row:
     return Row(
         row_id=row_id,
         group=values.get("video_id") or row_id,
-        messages=values.get("messages") or [],
-        image=values.get("image") or b"",
+        messages=[
+            {"role": message["role"], "content": message["content"]}
+            for message in values.get("messages") or ()
+        ],
+        images=tuple(image["data"] for image in values.get("images") or ()),
         location=location,
     )
 
@@ -110,4 +115,4 @@ def _open(path: Path) -> Any:
 
 @lru_cache(maxsize=8)
 def _images(path: Path, row_group: int) -> Any:
-    return _open(path).read_row_group(row_group, columns=["image"]).column("image")
+    return _open(path).read_row_group(row_group, columns=[_IMAGES]).column("images")

@@ -68,8 +68,8 @@ def _item(row: Row, index: int, sample: Sample, folder: Path) -> dict[str, Any]:
     last = max(turn for turn, message in enumerate(row.messages) if message["role"] == "assistant")
     image = ""
     if sample.location:
-        image = f"golden/images/{index:03d}{_suffix(row.image)}"
-        (folder.parent / image).write_bytes(row.image)
+        image = f"golden/images/{index:03d}{_suffix(row.images[0])}"
+        (folder.parent / image).write_bytes(row.images[0])
     return {
         "row_id": row.row_id,
         "messages": row.messages[:last],

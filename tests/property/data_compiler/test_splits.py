@@ -19,9 +19,9 @@ def datasets(draw: st.DrawFn) -> list[RowKey]:
     for video in range(draw(st.integers(0, 12))):
         for frame in range(draw(st.integers(1, 9))):
             picture = draw(st.integers(0, 400))
-            keys.append(RowKey(f"v{video}/{frame}", f"v{video}", frame, str(picture)))
+            keys.append(RowKey(f"v{video}/{frame}", f"v{video}", frame, (str(picture),)))
     keys.extend(
-        RowKey(f"s{still}", None, None, f"still {still // 2}") for still in range(draw(st.integers(0, 9)))
+        RowKey(f"s{still}", None, None, (f"still {still // 2}",)) for still in range(draw(st.integers(0, 9)))
     )
     assume(keys)
     return keys
@@ -76,12 +76,12 @@ def group_of(keys: list[RowKey]) -> list[int]:
     changed = True
     while changed:
         changed = False
-        least: defaultdict[tuple[str, str], int] = defaultdict(lambda: len(keys))
+        least: defaultdict[tuple[str, ...], int] = defaultdict(lambda: len(keys))
         for index, key in enumerate(keys):
-            for name in (("image", key.image_sha256), ("video", key.video_id or key.row_id)):
+            for name in (("image", *key.images), ("video", key.video_id or key.row_id)):
                 least[name] = min(least[name], label[index])
         for index, key in enumerate(keys):
-            new = min(least["image", key.image_sha256], least["video", key.video_id or key.row_id])
+            new = min(least["image", *key.images], least["video", key.video_id or key.row_id])
             changed |= new != label[index]
             label[index] = new
     return list(label.values())
@@ -89,7 +89,7 @@ def group_of(keys: list[RowKey]) -> list[int]:
 
 @given(st.integers(1, 200), st.integers(0, 12), options)
 def test_temporal_split_keeps_time_and_gaps(frames: int, gap: int, options: SplitOptions) -> None:
-    keys = [RowKey(f"v/{index}", "v", 7 * index, str(index)) for index in range(frames)]
+    keys = [RowKey(f"v/{index}", "v", 7 * index, (str(index),)) for index in range(frames)]
     options = SplitOptions(SplitStrategy.TEMPORAL, options.train, options.val, options.test, gap)
     try:
         splits, _ = assign_splits(keys, options)

@@ -67,10 +67,13 @@ def test_crop_shows_the_object_in_its_colour(conversations: Path) -> None:
     seen = 0
     for row in iter_rows(conversations):
         [item] = row["objects"]
-        counts: Any = {"size": [row["height"], row["width"]], "counts": item["rle_counts"]}
+        counts: Any = {
+            "size": [row["images"][0]["height"], row["images"][0]["width"]],
+            "counts": item["rle_counts"],
+        }
         inside = coco_mask.decode(counts) > 0
         assert float(inside.sum()) == item["area"]
-        with Image.open(io.BytesIO(row["image"])) as image:
+        with Image.open(io.BytesIO(row["images"][0]["data"])) as image:
             assert image.size == (112, 112)
             hue = np.asarray(image.convert("HSV"), dtype=float)[..., 0][inside] * 360 / 255
         turn = np.deg2rad(hue - hues[item["class_name"] or ""])
@@ -100,7 +103,7 @@ def test_located_objects_lie_in_the_cell_that_is_answered(
         line = 0 if "top" in answer else 2 if "bottom" in answer else 1
         assert column - 0.1 <= (x + width / 2) / 30 <= column + 1.1
         assert line - 0.1 <= (y + height / 2) / 30 <= line + 1.1
-        with Image.open(io.BytesIO(row["image"])) as image:
+        with Image.open(io.BytesIO(row["images"][0]["data"])) as image:
             red, green, blue = np.asarray(image, dtype=int).transpose(2, 0, 1)
         assert ((red > 180) & (blue > 180) & (green < 120)).sum() > 5, "the outline is to be seen"
 
@@ -144,15 +147,15 @@ def test_hugging_face_form_opens_in_datasets(conversations: Path, tmp_path: Path
     loaded: Any = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     counts = {"validation" if split == "val" else split: count for split, count in manifest.splits.items()}
     assert {name: part.num_rows for name, part in loaded.items()} == counts
-    assert isinstance(loaded["train"].features["image"], datasets.Image)
+    assert isinstance(loaded["train"].features["images"].feature, datasets.Image)
     ours = {row["row_id"]: row for row in iter_rows(conversations)}
     for part in loaded.values():
         for row in part:
             mine = ours.pop(row["row_id"])
             assert row["messages"] == mine["messages"]
             assert row["objects"] == mine["objects"]
-            with Image.open(io.BytesIO(mine["image"])) as image:
-                assert np.array_equal(np.asarray(row["image"]), np.asarray(image))
+            with Image.open(io.BytesIO(mine["images"][0]["data"])) as image:
+                assert np.array_equal(np.asarray(row["images"][0]), np.asarray(image))
     assert not ours
 
 
@@ -174,7 +177,7 @@ def test_llava_form_reads_as_plain_json_and_pictures(
             assert gpt["value"] == mine["messages"][1]["content"][0]["text"]
             with Image.open(tmp_path / "out" / entry["image"]) as image:
                 assert image.size == (112, 112)
-            assert (tmp_path / "out" / entry["image"]).read_bytes() == mine["image"]
+            assert (tmp_path / "out" / entry["image"]).read_bytes() == mine["images"][0]["data"]
     assert not ours
 
 

@@ -58,7 +58,7 @@ def test_rendered_frames_show_each_object_in_its_colour(
     rows = [row for row in iter_rows(tmp_path / "out") if row["frame_index"] in {0, 60}]
     colours: list[Any] = []
     for row in rows:
-        with Image.open(io.BytesIO(row["image"])) as image:
+        with Image.open(io.BytesIO(row["images"][0]["data"])) as image:
             pixels = np.asarray(image, dtype=np.float64)
         largest = next(item for item in row["objects"] if item["object_id"] == "1")
         mask: Any = {"size": list(pixels.shape[:2]), "counts": largest["rle_counts"]}
@@ -79,8 +79,11 @@ def test_coco_sample_keeps_polygons_runs_and_crowds(samples: Path, tmp_path: Pat
     polygon, crowd = rows["instances_val/40"]["objects"]
     assert (polygon["area"], polygon["iscrowd"]) == (2.0, False)
     assert (crowd["area"], crowd["iscrowd"]) == (20.0, True)
-    assert rows["instances_val/40"]["media"] == "image"
-    assert rows["instances_val/40"]["image"] == (samples / "coco_instances/images/val/b.jpg").read_bytes()
+    assert rows["instances_val/40"]["images"][0]["media"] == "image"
+    assert (
+        rows["instances_val/40"]["images"][0]["data"]
+        == (samples / "coco_instances/images/val/b.jpg").read_bytes()
+    )
 
 
 def test_frames_come_from_the_video(samples: Path, tmp_path: Path, silent: Progress) -> None:
@@ -111,7 +114,7 @@ def test_frames_come_from_the_video(samples: Path, tmp_path: Path, silent: Progr
     manifest = import_source(source, tmp_path / "out", ImportOptions(), silent)
     assert manifest.media == {"frame": 3}
     for row in iter_rows(tmp_path / "out"):
-        with Image.open(io.BytesIO(row["image"])) as image:
+        with Image.open(io.BytesIO(row["images"][0]["data"])) as image:
             difference = abs(_array(image) - frames[4 * (row["frame_index"] or 0)].astype(float)).mean()
         assert difference < 3, "JPEG alone changes a frame less than that"
 

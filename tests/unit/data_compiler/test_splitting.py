@@ -46,7 +46,7 @@ def test_single_video_is_cut_in_time_with_a_gap(samples: Path, tmp_path: Path, s
 
 
 def test_too_few_videos_are_refused(imported: Path, tmp_path: Path, silent: Progress) -> None:
-    keys = [RowKey("a/0", "a", 0, "x"), RowKey("b/0", "b", 0, "y")]
+    keys = [RowKey("a/0", "a", 0, ("x",)), RowKey("b/0", "b", 0, ("y",))]
     with pytest.raises(InvalidError) as error:
         assign_splits(keys, SplitOptions())
     assert error.value.reason == "SPLIT_IMPOSSIBLE"
@@ -59,19 +59,19 @@ def test_too_few_videos_are_refused(imported: Path, tmp_path: Path, silent: Prog
 
 def test_stills_have_no_time(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="belongs to no video"):
-        assign_splits([RowKey("a", None, None, "x")], SplitOptions(SplitStrategy.TEMPORAL))
+        assign_splits([RowKey("a", None, None, ("x",))], SplitOptions(SplitStrategy.TEMPORAL))
 
 
 def test_identical_pictures_of_two_videos_stay_together() -> None:
-    keys = [RowKey(f"{video}/{i}", video, i, f"{video}{i}") for video in "abcdef" for i in range(3)]
-    keys.append(RowKey("f/3", "f", 3, "a0"))
+    keys = [RowKey(f"{video}/{i}", video, i, (f"{video}{i}",)) for video in "abcdef" for i in range(3)]
+    keys.append(RowKey("f/3", "f", 3, ("a0",)))
     for seed in range(20):
         splits, _ = assign_splits(keys, SplitOptions(seed=seed))
         assert splits["f/0"] is splits["a/0"]
 
 
 def test_two_way_split_has_no_third_part() -> None:
-    keys = [RowKey(f"v/{i}", "v", i, str(i)) for i in range(20)]
+    keys = [RowKey(f"v/{i}", "v", i, (str(i),)) for i in range(20)]
     splits, _ = assign_splits(keys, SplitOptions(train=0.8, val=0.0, test=0.2, gap_frames=2))
     counts = [
         sum(split is wanted for split in splits.values()) for wanted in (Split.TRAIN, Split.GAP, Split.TEST)

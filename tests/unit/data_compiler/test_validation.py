@@ -19,6 +19,7 @@ from finemesh.core.spec.data import (
     ValidationStatus,
 )
 from finemesh.data import Progress, ValidationReport, iter_rows, validate_dataset
+from finemesh.data.rows import make_message, text_part
 from finemesh.data.schema import Row
 from finemesh.data.validation.checks import check_classes
 from finemesh.data.writing import DatasetWriter
@@ -40,7 +41,7 @@ def _png(size: tuple[int, int]) -> bytes:
 
 
 def _say(row: dict[str, Any], *turns: tuple[str, str]) -> None:
-    row["messages"] = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    row["messages"] = [make_message(role, [text_part(text)]) for role, text in turns]
 
 
 def _object(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -50,11 +51,11 @@ def _object(**changes: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("plant", "kind"),
     [
-        (lambda row: row.update(image=b"nothing"), "IMAGE_UNREADABLE"),
-        (lambda row: row.update(image=row["image"][:-3000]), "IMAGE_UNREADABLE"),
-        (lambda row: row.update(image_sha256="0" * 64), "IMAGE_HASH_MISMATCH"),
-        (lambda row: row.update(image=_png((320, 20))), "ASPECT_RATIO"),
-        (lambda row: row.update(image=_png((32, 24))), "IMAGE_SIZE_MISMATCH"),
+        (lambda row: row["images"][0].update(data=b"nothing"), "IMAGE_UNREADABLE"),
+        (lambda row: row["images"][0].update(data=row["images"][0]["data"][:-3000]), "IMAGE_UNREADABLE"),
+        (lambda row: row["images"][0].update(sha256="0" * 64), "IMAGE_HASH_MISMATCH"),
+        (lambda row: row["images"][0].update(data=_png((320, 20))), "ASPECT_RATIO"),
+        (lambda row: row["images"][0].update(data=_png((32, 24))), "IMAGE_SIZE_MISMATCH"),
         (_object(rle_counts="11"), "RLE_INVALID"),
         (_object(bbox=[float("inf"), 0, 1, 1]), "BOX_INVALID"),
         (_object(bbox=[300.0, 0.0, 90.0, 10.0]), "BOX_OUTSIDE"),
@@ -121,7 +122,7 @@ def test_classes_that_are_rare_unbalanced_or_never_trained() -> None:
 def test_examples_are_capped_but_all_are_counted(imported: Path, tmp_path: Path, silent: Progress) -> None:
     rows = list(iter_rows(imported))
     for row in rows:
-        row["image_sha256"] = "0" * 64
+        row["images"][0]["sha256"] = "0" * 64
     _write(rows, tmp_path / "out")
     report = validate_dataset(tmp_path / "out", ValidateOptions(max_examples=2), silent)
     assert report.counts["IMAGE_HASH_MISMATCH"] == 24

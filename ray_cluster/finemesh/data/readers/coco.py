@@ -19,7 +19,7 @@ from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, json_files, load_object, stem, top_level_key
 from finemesh.data.render import Renderer
 from finemesh.data.rle import Mask, parse
-from finemesh.data.rows import Candidate, check_mask_size, class_name_of, make_row, masked_object
+from finemesh.data.rows import Candidate, check_mask_size, class_name_of, make_object, make_row, masked_object
 from finemesh.data.schema import ObjectRow, Row
 
 MARKS: Final = frozenset({"images", "annotations", "categories"})
@@ -107,7 +107,7 @@ class _Pictures:
             renderer = Renderer(self._context.options.seed, f"{file.name}/{image['id']}", width, height)
             return renderer.picture(masks)
         name = self._find(str(image.get("file_name", "")), stem(file.name).removeprefix("instances_"))
-        picture = check_picture(self._context.source.read(name), STILL, self.max_pixels)
+        picture = check_picture(self._context.source.read(name), STILL, self.max_pixels, name=name)
         if (picture.width, picture.height) != size:
             message = f"the picture is {picture.width} x {picture.height}, but {width} x {height} is declared"
             raise RowFault("IMAGE_SIZE_MISMATCH", message, "width")
@@ -150,7 +150,7 @@ def _row(row_id: str, file: _File, index: int, pictures: _Pictures) -> Row:
     return make_row(
         row_id,
         source={"file": file.name, "key": f"images[{index}]"},
-        picture=picture,
+        pictures=[picture],
         objects=objects,
         parents=[f"{file.name}#annotations[{position}]" for position, _ in annotations],
     )
@@ -192,15 +192,8 @@ def _boxed_object(
 ) -> ObjectRow:
     box = _box(annotation.get("bbox"), f"{where}.bbox")
     area = annotation.get("area")
-    return {
-        "object_id": object_id,
-        "class_name": class_name,
-        "bbox": box,
-        "area": float(area) if _is_number(area) and area >= 0 else box[2] * box[3],
-        "rle_counts": None,
-        "visible": box[2] > 0 and box[3] > 0,
-        "iscrowd": crowd,
-    }
+    stated = float(area) if _is_number(area) and area >= 0 else None
+    return make_object(object_id, class_name, bbox=box, area=stated, iscrowd=crowd)
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

@@ -15,12 +15,15 @@ from finemesh.data.sources import Source
 
 @dataclass(slots=True)
 class ReadContext:
-    """One reading of a source. Readers set `total` (rows to expect) and add `warnings`, for people."""
+    """One reading of a source. Readers set `total` (rows to expect) and `header` (see DatasetManifest), and
+    add `warnings`, for people.
+    """
 
     source: Source
     options: ImportOptions
     total: int = 0
     warnings: list[str] = field(default_factory=list[str])
+    header: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def warn(self, sentence: str) -> None:
         """Say it once."""

@@ -95,7 +95,7 @@ def _row(row_id: str, video: Video, frames: Frames, frame: AnnotatedFrame) -> Ro
     return make_row(
         row_id,
         source={"file": video.file, "key": frame.key},
-        picture=picture,
+        pictures=[picture],
         objects=objects,
         parents=[f"{video.file}#{raw.field}" for raw, _ in masks],
         video_id=video.video_id,

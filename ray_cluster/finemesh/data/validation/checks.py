@@ -10,29 +10,35 @@ from finemesh.core.spec.data import ClassCount, DatasetManifest, Leakage, Valida
 from finemesh.data.faults import RowFault
 from finemesh.data.images import check_picture
 from finemesh.data.rle import Mask, parse
-from finemesh.data.schema import Message, ObjectRow, Row
+from finemesh.data.rows import picture_size
+from finemesh.data.schema import ImageRow, Message, ObjectRow, Row
 
 Found = tuple[str, str, str]
 _HELD_OUT = ("val", "test")
 _MAX_PIXELS = 1 << 28
 
 
-def check_image(row: Row, options: ValidateOptions) -> Iterator[Found]:
-    """The picture: decodable (in full at STRICT), as large as stated, unchanged, of ordinary shape."""
+def check_images(row: Row, options: ValidateOptions) -> Iterator[Found]:
+    """The pictures: decodable (in full at STRICT), as large as stated, unchanged, of ordinary shape."""
+    for index, image in enumerate(row["images"]):
+        yield from _check_image(image, f"images[{index}]", options)
+
+
+def _check_image(image: ImageRow, field: str, options: ValidateOptions) -> Iterator[Found]:
     strict = options.level is ValidationLevel.STRICT
-    if hashlib.sha256(row["image"]).hexdigest() != row["image_sha256"]:
-        yield "IMAGE_HASH_MISMATCH", "image", f"its digest is not {row['image_sha256'][:12]}…"
+    if hashlib.sha256(image["data"]).hexdigest() != image["sha256"]:
+        yield "IMAGE_HASH_MISMATCH", field, f"its digest is not {image['sha256'][:12]}…"
     try:
-        picture = check_picture(row["image"], row["media"], _MAX_PIXELS, decode=strict)
+        picture = check_picture(image["data"], image["media"], _MAX_PIXELS, decode=strict)
     except RowFault as fault:
-        yield "IMAGE_UNREADABLE", "image", fault.message
+        yield "IMAGE_UNREADABLE", field, fault.message
         return
-    if (picture.width, picture.height) != (row["width"], row["height"]):
-        stated = f"{row['width']} x {row['height']}"
-        yield "IMAGE_SIZE_MISMATCH", "width", f"{picture.width} x {picture.height} instead of {stated}"
+    if (picture.width, picture.height) != (image["width"], image["height"]):
+        stated = f"{image['width']} x {image['height']}"
+        yield "IMAGE_SIZE_MISMATCH", field, f"{picture.width} x {picture.height} instead of {stated}"
     ratio = max(picture.width, picture.height) / min(picture.width, picture.height)
     if ratio > options.max_aspect_ratio:
-        yield "ASPECT_RATIO", "image", f"{picture.width} x {picture.height} is {ratio:.1f} to 1"
+        yield "ASPECT_RATIO", field, f"{picture.width} x {picture.height} is {ratio:.1f} to 1"
 
 
 def check_objects(row: Row, options: ValidateOptions) -> Iterator[Found]:
@@ -46,8 +52,9 @@ def check_objects(row: Row, options: ValidateOptions) -> Iterator[Found]:
         if not all(math.isfinite(side) for side in item["bbox"]) or width < 0 or height < 0:
             yield "BOX_INVALID", f"{field}.bbox", str(item["bbox"])
             continue
-        if x < -1 or y < -1 or x + width > row["width"] + 1 or y + height > row["height"] + 1:
-            yield "BOX_OUTSIDE", f"{field}.bbox", f"{item['bbox']} in {row['width']} x {row['height']}"
+        row_width, row_height = picture_size(row)
+        if x < -1 or y < -1 or x + width > row_width + 1 or y + height > row_height + 1:
+            yield "BOX_OUTSIDE", f"{field}.bbox", f"{item['bbox']} in {row_width} x {row_height}"
         yield from _check_mask(row, item, field, options)
         identity = (item["class_name"], tuple(item["bbox"]), item["rle_counts"])
         if item["visible"] and identity in seen:
@@ -59,7 +66,8 @@ def _check_mask(row: Row, item: ObjectRow, field: str, options: ValidateOptions)
     if item["rle_counts"] is None:
         return
     try:
-        mask = parse({"size": [row["height"], row["width"]], "counts": item["rle_counts"]}, field)
+        width, height = picture_size(row)
+        mask = parse({"size": [height, width], "counts": item["rle_counts"]}, field)
     except RowFault as fault:
         yield "RLE_INVALID", f"{field}.rle_counts", fault.message
         return
@@ -77,8 +85,8 @@ def _box_iou(box: Sequence[float], mask: Mask) -> float:
     return shared / union if union > 0 else 0.0
 
 
-def check_messages(messages: Sequence[Message]) -> Iterator[Found]:
-    """A conversation: perhaps a system turn, then user and assistant by turns, the picture shown once."""
+def check_messages(messages: Sequence[Message], images: int) -> Iterator[Found]:
+    """A conversation: perhaps a system turn, then user and assistant by turns, each picture shown once."""
     if not messages:
         return
     roles = [message["role"] for message in messages]
@@ -87,8 +95,8 @@ def check_messages(messages: Sequence[Message]) -> Iterator[Found]:
     if not turns or turns != expected:
         yield "ROLE_ORDER", "messages", " ".join(roles)
     shown = sum(part["type"] == "image" for message in messages for part in message["content"])
-    if shown != 1:
-        yield "PLACEHOLDER_MISMATCH", "messages", f"{shown} times"
+    if shown != images:
+        yield "PLACEHOLDER_MISMATCH", "messages", f"{shown} shown, {images} there"
     for index, message in enumerate(messages):
         text = "".join(part["text"] for part in message["content"])
         if not text.strip():

@@ -63,7 +63,7 @@ RULES: Final[dict[str, Rule]] = {
     "ROLE_ORDER": Rule(ERROR, "turns are not user and assistant by turns", "correct the source"),
     "EMPTY_TURN": Rule(ERROR, "a turn says nothing", "correct the source"),
     "PLACEHOLDER_MISMATCH": Rule(
-        ERROR, "a conversation does not show its picture once", "correct the source"
+        ERROR, "a conversation does not show each picture once", "correct the source"
     ),
     "SUSPICIOUS_ENCODING": Rule(
         WARNING, "a text holds replacement characters", "read the source in its encoding"

@@ -10,12 +10,12 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.data import DatasetManifest, Split, ValidateOptions
 from finemesh.data.rows import Progress
 from finemesh.data.schema import Row
-from finemesh.data.splitting import RowKey, measure_leakage
+from finemesh.data.splitting import RowKey, measure_leakage, row_key
 from finemesh.data.storage import iter_ledger, iter_rows, load_manifest, verify_dataset
 from finemesh.data.validation.checks import (
     Found,
     check_classes,
-    check_image,
+    check_images,
     check_leakage,
     check_manifest,
     check_messages,
@@ -97,12 +97,14 @@ def _examine_rows(
         row_id = row["row_id"]
         if row_id in splits:
             findings.add(row_id, [("DUPLICATE_ROW_ID", "row_id", row_id)])
-        keys.append(RowKey(row_id, row["video_id"], row["frame_index"], row["image_sha256"]))
+        keys.append(row_key(row))
         splits[row_id] = Split(row["split"])
         findings.add(row_id, _row_findings(row, options))
-        first = first_with.setdefault(row["image_sha256"], row_id)
-        if first != row_id and not row["messages"]:  # several conversations about one picture are in order
-            findings.add(row_id, [("DUPLICATE_IMAGE", "image", f"the same as {first}")])
+        if not row["messages"]:  # several conversations about one picture are in order
+            for index, image in enumerate(row["images"]):
+                first = first_with.setdefault(image["sha256"], row_id)
+                if first != row_id:
+                    findings.add(row_id, [("DUPLICATE_IMAGE", f"images[{index}]", f"the same as {first}")])
         if number % 16 == 0:
             progress(number / max(manifest.rows, number), f"{number} of {manifest.rows} rows")
     if len(keys) != manifest.rows:
@@ -112,9 +114,9 @@ def _examine_rows(
 
 
 def _row_findings(row: Row, options: ValidateOptions) -> Iterable[Found]:
-    yield from check_image(row, options)
+    yield from check_images(row, options)
     yield from check_objects(row, options)
-    yield from check_messages(row["messages"])
+    yield from check_messages(row["messages"], len(row["images"]))
 
 
 def _ledger_findings(dataset: Path, manifest: DatasetManifest) -> Iterable[Found]:

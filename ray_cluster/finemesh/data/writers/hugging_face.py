@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -22,16 +23,22 @@ from finemesh.data.schema import ROW_SCHEMA
 from finemesh.data.storage import ParquetShards, describe_file
 
 _SPLIT_NAMES: Final = {Split.NONE: "all", Split.VAL: "validation"}
+_IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _COLUMNS: Final = (
     "row_id",
-    "image",
+    "images",
     "width",
     "height",
     "objects",
+    "class_name",
+    "captions",
+    "text",
     "messages",
+    "rejected",
+    "tools",
     "video_id",
     "frame_index",
-    "media",
+    "attributes",
     "parents",
 )
 
@@ -66,17 +73,17 @@ class HuggingFaceWriter:
 
 
 def _schema() -> pa.Schema:
-    image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-    fields = [pa.field(name, image if name == "image" else ROW_SCHEMA.field(name).type) for name in _COLUMNS]
-    features = {
-        field.name: {"_type": "Image"} if field.name == "image" else _feature(field.type) for field in fields
-    }
+    own = {"images": pa.list_(_IMAGE), "width": pa.int32(), "height": pa.int32()}
+    fields = [pa.field(name, own.get(name) or ROW_SCHEMA.field(name).type) for name in _COLUMNS]
+    features = {field.name: _feature(field.type) for field in fields}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.schema(fields, metadata=metadata)
 
 
 def _feature(kind: pa.DataType) -> Any:
     """The `datasets` feature of an Arrow type, in the JSON that its Features.to_dict gives."""
+    if kind == _IMAGE:
+        return {"_type": "Image"}
     if pa.types.is_struct(kind):
         return {kind.field(i).name: _feature(kind.field(i).type) for i in range(kind.num_fields)}
     if pa.types.is_fixed_size_list(kind):
@@ -94,11 +101,15 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 def _convert(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    paths = batch.column("row_id")
-    image = pa.StructArray.from_arrays(
-        [batch.column("image"), paths], fields=list(schema.field("image").type)
-    )
-    columns = [image if name == "image" else batch.column(name) for name in _COLUMNS]
+    images: Any = batch.column("images")
+    every = images.flatten()
+    files = pa.StructArray.from_arrays([every.field("data"), every.field("name")], fields=list(_IMAGE))
+    own = {"images": pa.ListArray.from_arrays(images.offsets, files)}
+    for side in ("width", "height"):
+        values, starts = every.field(side).to_pylist(), images.offsets.to_pylist()
+        firsts = [values[start] if end > start else None for start, end in pairwise(starts)]
+        own[side] = pa.array(firsts, pa.int32())
+    columns = [own[name] if name in own else batch.column(name) for name in _COLUMNS]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -110,7 +121,7 @@ configs:
   data_files:
 {files}---
 
-Open with `datasets.load_dataset("path/of/this/folder")`. Columns: the picture (`image`), its `objects`
-(boxes in pixels as x, y, width, height; masks as COCO compressed run lengths of `height` x `width`), and the
-conversation about it (`messages`).
+Open with `datasets.load_dataset("path/of/this/folder")`. Columns: the pictures (`images`), the `objects` of
+the first (boxes in pixels as x, y, width, height; masks as COCO compressed run lengths of `height` x
+`width`), and the conversation (`messages`).
 """

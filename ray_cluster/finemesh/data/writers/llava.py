@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from finemesh.core.spec.data import ShardInfo
 from finemesh.data.faults import RowFault
+from finemesh.data.schema import ImageRow
 from finemesh.data.storage import describe_file
 
 _SPEAKERS: Final = {"user": "human", "assistant": "gpt", "system": "system"}
@@ -40,6 +41,8 @@ class LlavaWriter:
             return RowFault(
                 "NO_MESSAGES", "the row has no conversation: convert with an instruction task", "messages"
             )
+        if len(row["images"]) > 1:
+            return RowFault("SEVERAL_IMAGES", "LLaVA holds one picture a row: write messages", "images")
         texts = [part["text"] for message in row["messages"] for part in message["content"]]
         if any(_PLACEHOLDER in text for text in texts):
             message = f"a text holds {_PLACEHOLDER}, which LLaVA would take for a picture"
@@ -52,18 +55,20 @@ class LlavaWriter:
             if name not in self._files:
                 self._files[name] = self._path(name).open("w", encoding="utf-8")
                 self._counts[name] = 0
-            image = self._root / "images" / _file_name(row["row_id"], row["image_format"])
-            image.write_bytes(row["image"])
-            self._images.append(ShardInfo(f"images/{image.name}", row["image_sha256"], len(row["image"]), 0))
-            entry = {
-                "id": row["row_id"],
-                "image": f"images/{image.name}",
-                "conversations": _turns(row["messages"]),
-            }
+            pictures = [self._write_image(row["row_id"], image) for image in row["images"]]
+            shown = {"image": pictures[0]} if pictures else {}
+            entry = {"id": row["row_id"], **shown, "conversations": _turns(row["messages"])}
             self._files[name].write(
                 ("[\n" if self._counts[name] == 0 else ",\n") + json.dumps(entry, ensure_ascii=False)
             )
             self._counts[name] += 1
+
+    def _write_image(self, row_id: str, image: ImageRow) -> str:
+        """Returns its path below the dataset."""
+        path = f"images/{_file_name(row_id, image['format'])}"
+        (self._root / path).write_bytes(image["data"])
+        self._images.append(ShardInfo(path, image["sha256"], len(image["data"]), 0))
+        return path
 
     def close(self) -> list[ShardInfo]:
         described: list[ShardInfo] = []

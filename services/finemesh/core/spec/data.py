@@ -323,6 +323,8 @@ class DatasetManifest:
         options: what was asked for, as JSON values.
         leakage: after a split.
         warnings: sentences for people.
+        header: what the source says of itself as a whole, as JSON values: COCO's `info`, `licenses` and
+            `categories`, so that they can be written again. Inherited by conversions and splits.
     """
 
     digest: str
@@ -342,7 +344,8 @@ class DatasetManifest:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     leakage: Leakage | None = None
     warnings: tuple[str, ...] = ()
-    version: int = 1
+    header: dict[str, Any] = field(default_factory=dict[str, Any])
+    version: int = 2
 
     @property
     def total_bytes(self) -> int:
@@ -374,6 +377,7 @@ class DatasetManifest:
                 options=dict(value["options"]),
                 leakage=Leakage(**value["leakage"]) if value["leakage"] else None,
                 warnings=tuple(value["warnings"]),
+                header=dict(value["header"]),
                 version=int(value["version"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
