@@ -1,0 +1,48 @@
+"""What is asked of a conversion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finemesh.core.spec.data.terms import DatasetFormat, InstructionTask
+from finemesh.core.spec.data.violations import refuse
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """What a dataset is turned into.
+
+    Attributes:
+        target: the form that is written.
+        instruction: makes conversations from objects; None keeps the rows as they are.
+        image_size_px: side of the square pictures of an instruction.
+        context_fraction: margin around an object, as a share of its longer side.
+        min_object_px: objects with a smaller visible area (in pixels of the frame) are dropped.
+        max_answer_ratio: of the most frequent answer of a split to the median one; 0 is no limit.
+        max_items: at most so many conversations, taken evenly over splits and answers; 0 is no limit.
+        seed: of the choice among equals.
+    """
+
+    target: DatasetFormat = DatasetFormat.CANONICAL
+    instruction: InstructionTask | None = None
+    image_size_px: int = 112
+    context_fraction: float = 0.15
+    min_object_px: int = 64
+    max_answer_ratio: float = 4.0
+    max_items: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong: dict[str, str] = {}
+        if not 16 <= self.image_size_px <= 2048:
+            wrong["image_size_px"] = f"{self.image_size_px} is out of range: give 16 to 2048"
+        if not 0 <= self.context_fraction <= 4:
+            wrong["context_fraction"] = f"{self.context_fraction} is out of range: give 0 to 4"
+        if self.max_answer_ratio != 0 and not self.max_answer_ratio >= 1:
+            wrong["max_answer_ratio"] = (
+                f"{self.max_answer_ratio} is out of range: give 0 (no limit) or at least 1"
+            )
+        for name, value in (("max_items", self.max_items), ("min_object_px", self.min_object_px)):
+            if value < 0:
+                wrong[name] = f"{value} is negative: give 0 or more"
+        refuse(wrong)
