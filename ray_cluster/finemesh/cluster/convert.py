@@ -22,7 +22,6 @@ from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, validation_report_
 MAX_FINDINGS: Final = 200
 DEFAULT_RATIOS: Final = (0.6, 0.1, 0.3)
 DEFAULT_GAP_FRAMES: Final = 5
-DEFAULT_IMAGE_PIXELS: Final = 112
 DEFAULT_QUARANTINED_FRACTION: Final = 0.5
 
 _ANNOTATIONS: Final = {
@@ -76,7 +75,7 @@ def convert_options(origin: dataset_pb2.ConvertOrigin) -> ConvertOptions:
     return ConvertOptions(
         target=_FORMATS[origin.format],
         instruction=_INSTRUCTIONS[origin.instruction],
-        image_size_px=origin.image_size_pixels or DEFAULT_IMAGE_PIXELS,
+        image_size_px=origin.image_size_pixels,
         seed=origin.seed,
     )
 

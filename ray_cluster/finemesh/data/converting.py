@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
 from finemesh.core.spec.data import ConvertOptions, DatasetManifest, DatasetOrigin
-from finemesh.data.images import decode_rgb
-from finemesh.data.instructions import PLAN_COLUMNS, Item, item_id, make_items, plan
+from finemesh.data.instructions import PLAN_COLUMNS, TASKS, Scene, make_rows, plan
 from finemesh.data.rows import Progress
-from finemesh.data.schema import Row
 from finemesh.data.storage import iter_rows, load_manifest, options_json
 from finemesh.data.writing import DatasetWriter
 
@@ -53,21 +50,19 @@ def _copy(dataset: Path, parent: DatasetManifest, writer: DatasetWriter, progres
 def _instruct(
     dataset: Path, parent: DatasetManifest, writer: DatasetWriter, options: ConvertOptions, progress: Progress
 ) -> None:
-    fates = plan(iter_rows(dataset, columns=PLAN_COLUMNS), options).fates
-    items = {identity: fate for identity, fate in fates.items() if isinstance(fate, Item)}
+    assert options.instruction is not None
+    inputs_of = TASKS[options.instruction].inputs
+    made = plan(lambda: iter_rows(dataset, columns=PLAN_COLUMNS), options)
     for number, row in enumerate(iter_rows(dataset), start=1):
-        inputs = [item_id(row["row_id"], item["object_id"]) for item in row["objects"]] or [row["row_id"]]
+        inputs = inputs_of(row) if row["images"] else [row["row_id"]]
         writer.take(len(inputs))
-        made: defaultdict[str, list[Row]] = defaultdict(list)
-        if any(identity in items for identity in inputs):
-            for child in make_items(row, decode_rgb(row["images"][0]["data"]), items, options):
-                made[child["row_id"]].append(child)
-        for identity in inputs:
-            fate = fates[identity]
-            if isinstance(fate, Item):
-                writer.keep(identity, made[identity])
+        scene = Scene(row)
+        for input_id in inputs:
+            if asked := made.questions[input_id]:
+                writer.keep(input_id, make_rows(row, asked, scene, options))
             else:
-                writer.drop(identity, fate.reason, fate.message)
+                refusal = made.refusals[input_id]
+                writer.drop(input_id, refusal.reason, refusal.message)
         _report(number, parent, progress)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.data.terms import DatasetFormat, InstructionTask
 from finemesh.core.spec.data.violations import refuse
 
@@ -15,27 +16,37 @@ class ConvertOptions:
     Attributes:
         target: the form that is written.
         instruction: makes conversations from objects; None keeps the rows as they are.
-        image_size_px: side of the square pictures of an instruction.
+        image_size_px: of the pictures of an instruction: side of a crop or an outlined square (0 is 112),
+            limit of the longer side of a whole picture (0 leaves it as it is).
         context_fraction: margin around an object, as a share of its longer side.
         min_object_px: objects with a smaller visible area (in pixels of the frame) are dropped.
         max_answer_ratio: of the most frequent answer of a split to the median one; 0 is no limit.
         max_items: at most so many conversations, taken evenly over splits and answers; 0 is no limit.
-        seed: of the choice among equals.
+        box_convention: how boxes are written in questions and answers.
+        questions, answers: templates instead of the task's own, with fields in braces such as `{class}`.
+        max_turns: at most so many questions about a whole picture in one conversation.
+        seed: of the choice among equals, and of the wording.
     """
 
     target: DatasetFormat = DatasetFormat.CANONICAL
     instruction: InstructionTask | None = None
-    image_size_px: int = 112
+    image_size_px: int = 0
     context_fraction: float = 0.15
     min_object_px: int = 64
     max_answer_ratio: float = 4.0
     max_items: int = 0
+    box_convention: BoxConvention = BoxConvention.UNIT
+    questions: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    max_turns: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         wrong: dict[str, str] = {}
-        if not 16 <= self.image_size_px <= 2048:
-            wrong["image_size_px"] = f"{self.image_size_px} is out of range: give 16 to 2048"
+        if self.image_size_px and not 16 <= self.image_size_px <= 4096:
+            wrong["image_size_px"] = f"{self.image_size_px} is out of range: give 16 to 4096, or 0"
+        if not 1 <= self.max_turns <= 64:
+            wrong["max_turns"] = f"{self.max_turns} is out of range: give 1 to 64"
         if not 0 <= self.context_fraction <= 4:
             wrong["context_fraction"] = f"{self.context_fraction} is out of range: give 0 to 4"
         if self.max_answer_ratio != 0 and not self.max_answer_ratio >= 1:

@@ -59,6 +59,16 @@ class InstructionTask(StrEnum):
     """A crop around each visible object; the question is what it is, the answer its class name."""
     LOCATE_OBJECT = "locate_object"
     """The whole frame, one object outlined; the answer is one of nine cells, e.g. `top left`."""
+    REFER_OBJECT = "refer_object"
+    """The whole picture and an object that is the only one of its class; the answer is its box."""
+    DESCRIBE_REGION = "describe_region"
+    """The whole picture and a box; the answer says what is there, how large and where."""
+    CAPTION = "caption"
+    """The whole picture; the answer is its caption, or what its objects are."""
+    COUNT = "count"
+    """The whole picture and a class; the answer is how many there are."""
+    PRESENCE = "presence"
+    """The whole picture and a class that is there, or one that usually is beside what is; yes or no."""
 
 
 class ValidationLevel(StrEnum):
