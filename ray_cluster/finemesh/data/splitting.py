@@ -97,7 +97,7 @@ def assign_splits(keys: Sequence[RowKey], options: SplitOptions) -> tuple[dict[s
     strategy = options.strategy
     if strategy is SplitStrategy.AUTO:
         one_video = len({key.video_id for key in keys}) == 1 and keys[0].video_id is not None
-        strategy = SplitStrategy.TEMPORAL if one_video else SplitStrategy.GROUPED_BY_VIDEO
+        strategy = SplitStrategy.TEMPORAL if one_video else SplitStrategy.BY_VIDEO
     if strategy is SplitStrategy.TEMPORAL:
         return _temporal(keys, options)
     return _grouped(groups, options), []
@@ -166,9 +166,7 @@ def _temporal(keys: Sequence[RowKey], options: SplitOptions) -> tuple[dict[str, 
     videos: defaultdict[str, list[RowKey]] = defaultdict(list)
     for key in keys:
         if key.video_id is None or key.frame_index is None:
-            message = (
-                f"row {key.row_id} belongs to no video, so there is no time to cut: use grouped_by_video"
-            )
+            message = f"row {key.row_id} belongs to no video, so there is no time to cut: use by_video"
             raise InvalidError.of("options.strategy", message, reason="SPLIT_IMPOSSIBLE")
         videos[key.video_id].append(key)
     splits: dict[str, Split] = {}

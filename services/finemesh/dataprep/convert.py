@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from finemesh.chassis.dataset_options import (
+    convert_options,
+    fill,
+    import_options,
+    level_of,
+    split_options,
+)
 from finemesh.chassis.errors import record_to_status
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.data import (
-    AnnotationFormat,
-    DatasetFormat,
-    InstructionTask,
-    SplitStrategy,
-    ValidationLevel,
-)
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.dataprep.domain import (
     ConvertOrigin,
@@ -31,47 +31,6 @@ from finemesh.dataprep.domain import (
     ValidationResult,
 )
 from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, progress_pb2, validation_report_pb2
-
-ANNOTATION_FORMATS: Final = {
-    dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED: None,
-    dataset_pb2.ANNOTATION_FORMAT_SAM2: AnnotationFormat.SAM2_ARCHIVE,
-    dataset_pb2.ANNOTATION_FORMAT_SAV: AnnotationFormat.SAV_JSON,
-    dataset_pb2.ANNOTATION_FORMAT_COCO: AnnotationFormat.COCO_INSTANCES,
-}
-STRATEGIES: Final = {
-    dataset_pb2.SPLIT_STRATEGY_UNSPECIFIED: SplitStrategy.AUTO,
-    dataset_pb2.SPLIT_STRATEGY_BY_VIDEO: SplitStrategy.GROUPED_BY_VIDEO,
-    dataset_pb2.SPLIT_STRATEGY_TEMPORAL: SplitStrategy.TEMPORAL,
-}
-FORMATS: Final = {
-    dataset_pb2.DATASET_FORMAT_CANONICAL: DatasetFormat.CANONICAL,
-    dataset_pb2.DATASET_FORMAT_HUGGING_FACE: DatasetFormat.HUGGING_FACE,
-    dataset_pb2.DATASET_FORMAT_LLAVA: DatasetFormat.LLAVA,
-}
-INSTRUCTIONS: Final = {
-    dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED: None,
-    dataset_pb2.INSTRUCTION_TASK_CLASSIFY_REGION: InstructionTask.CLASSIFY_REGION,
-    dataset_pb2.INSTRUCTION_TASK_LOCATE_OBJECT: InstructionTask.LOCATE_OBJECT,
-}
-LEVELS: Final = {
-    validation_report_pb2.VALIDATION_LEVEL_UNSPECIFIED: ValidationLevel.BASIC,
-    validation_report_pb2.VALIDATION_LEVEL_BASIC: ValidationLevel.BASIC,
-    validation_report_pb2.VALIDATION_LEVEL_STRICT: ValidationLevel.STRICT,
-}
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-def _chosen(table: dict[K, V], value: Any, field: str) -> V:
-    if value not in table:
-        raise InvalidError.of(field, f"{value} is not a value of this enum that can be asked for")
-    return table[value]
-
-
-def key_of(table: dict[K, V], value: V) -> K:
-    """The contract's value for ours; the explicit one where UNSPECIFIED means the same."""
-    return [key for key, each in table.items() if each == value][-1]
 
 
 def _value(enum: Any, name: str) -> Any:
@@ -91,36 +50,17 @@ def stamp(moment: datetime | None) -> Timestamp | None:
 
 
 def origin_from_proto(message: dataset_pb2.Dataset) -> Origin:
-    """Raises InvalidError naming the field that is wrong or missing."""
+    """Raises InvalidError naming the fields that are wrong or missing."""
     match message.WhichOneof("origin"):
         case "imported_from":
-            source = message.imported_from
-            return ImportOrigin(
-                upload=source.upload,
-                format=_chosen(ANNOTATION_FORMATS, source.format, "dataset.imported_from.format"),
-                max_quarantined_fraction=source.max_quarantined_fraction,
-                seed=source.seed,
-            )
+            origin = message.imported_from
+            return ImportOrigin(origin.upload, import_options(origin, "dataset.imported_from"))
         case "split_from":
             split = message.split_from
-            return SplitOrigin(
-                dataset=split.dataset,
-                strategy=_chosen(STRATEGIES, split.strategy, "dataset.split_from.strategy"),
-                train_ratio=split.train_ratio,
-                validation_ratio=split.validation_ratio,
-                test_ratio=split.test_ratio,
-                gap_frames=split.gap_frames,
-                seed=split.seed,
-            )
+            return SplitOrigin(split.dataset, split_options(split, "dataset.split_from"))
         case "converted_from":
             convert = message.converted_from
-            return ConvertOrigin(
-                dataset=convert.dataset,
-                format=_chosen(FORMATS, convert.format, "dataset.converted_from.format"),
-                instruction=_chosen(INSTRUCTIONS, convert.instruction, "dataset.converted_from.instruction"),
-                image_size_pixels=convert.image_size_pixels,
-                seed=convert.seed,
-            )
+            return ConvertOrigin(convert.dataset, convert_options(convert, "dataset.converted_from"))
         case _:
             raise InvalidError.of(
                 "dataset.origin", "say how the dataset is made: imported_from, split_from or converted_from"
@@ -177,36 +117,12 @@ def origin_to_proto(origin: Origin) -> dict[str, Any]:
     """The origin as keyword argument of a Dataset message."""
     match origin:
         case ImportOrigin():
-            return {
-                "imported_from": dataset_pb2.ImportOrigin(
-                    upload=origin.upload,
-                    format=key_of(ANNOTATION_FORMATS, origin.format),
-                    max_quarantined_fraction=origin.max_quarantined_fraction,
-                    seed=origin.seed,
-                )
-            }
+            return {"imported_from": fill(dataset_pb2.ImportOrigin(upload=origin.upload), origin.options)}
         case SplitOrigin():
-            return {
-                "split_from": dataset_pb2.SplitOrigin(
-                    dataset=origin.dataset,
-                    strategy=key_of(STRATEGIES, origin.strategy),
-                    train_ratio=origin.train_ratio,
-                    validation_ratio=origin.validation_ratio,
-                    test_ratio=origin.test_ratio,
-                    gap_frames=origin.gap_frames,
-                    seed=origin.seed,
-                )
-            }
+            return {"split_from": fill(dataset_pb2.SplitOrigin(dataset=origin.dataset), origin.options)}
         case ConvertOrigin():
-            return {
-                "converted_from": dataset_pb2.ConvertOrigin(
-                    dataset=origin.dataset,
-                    format=key_of(FORMATS, origin.format),
-                    instruction=key_of(INSTRUCTIONS, origin.instruction),
-                    image_size_pixels=origin.image_size_pixels,
-                    seed=origin.seed,
-                )
-            }
+            message = dataset_pb2.ConvertOrigin(dataset=origin.dataset)
+            return {"converted_from": fill(message, origin.options)}
 
 
 def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
@@ -214,7 +130,7 @@ def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
         name=str(dataset.name),
         display_name=dataset.display_name,
         labels=dict(dataset.labels),
-        format=key_of(FORMATS, dataset.format),
+        format=_value(dataset_pb2.DatasetFormat, f"DATASET_FORMAT_{dataset.format.name}"),
         state=_value(dataset_pb2.Dataset.State, f"STATE_{dataset.life.state}"),
         summary=_summary_to_proto(dataset.summary) if dataset.summary else None,
         **origin_to_proto(dataset.origin),
@@ -229,7 +145,8 @@ def report_to_proto(
     kind = validation_report_pb2.ValidationReport
     message = kind(
         name=str(report.name),
-        level=key_of(LEVELS, report.level),
+        level=level_of(report.options),
+        thresholds=fill(validation_report_pb2.ValidationThresholds(), report.options),
         state=_value(kind.State, f"STATE_{report.life.state}"),
         html_url=html_url,
         **_life_to_proto(report.life),

@@ -11,11 +11,11 @@ from finemesh.core.attempts import RestartPolicy
 from finemesh.core.errors import ErrorRecord
 from finemesh.core.names import Name
 from finemesh.core.spec.data import (
-    AnnotationFormat,
+    ConvertOptions,
     DatasetFormat,
-    InstructionTask,
-    SplitStrategy,
-    ValidationLevel,
+    ImportOptions,
+    SplitOptions,
+    ValidateOptions,
 )
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.core.states import (
@@ -33,26 +33,19 @@ SUCCEEDED: Final = "SUCCEEDED"
 
 @dataclass(frozen=True, slots=True)
 class ImportOrigin:
-    """Made from a user's annotations. `format` None means detected."""
+    """Made from a user's annotations."""
 
     upload: str
-    format: AnnotationFormat | None = None
-    max_quarantined_fraction: float = 0.0
-    seed: int = 0
+    options: ImportOptions = field(default_factory=ImportOptions)
     case = "import"
 
 
 @dataclass(frozen=True, slots=True)
 class SplitOrigin:
-    """Made by dividing another dataset. Zeros mean the defaults of the contract."""
+    """Made by dividing another dataset."""
 
     dataset: str
-    strategy: SplitStrategy = SplitStrategy.AUTO
-    train_ratio: float = 0.0
-    validation_ratio: float = 0.0
-    test_ratio: float = 0.0
-    gap_frames: int = 0
-    seed: int = 0
+    options: SplitOptions = field(default_factory=SplitOptions)
     case = "split"
 
 
@@ -61,10 +54,7 @@ class ConvertOrigin:
     """Made of another dataset, in another form."""
 
     dataset: str
-    format: DatasetFormat = DatasetFormat.CANONICAL
-    instruction: InstructionTask | None = None
-    image_size_pixels: int = 0
-    seed: int = 0
+    options: ConvertOptions = field(default_factory=ConvertOptions)
     case = "convert"
 
 
@@ -169,7 +159,9 @@ class Dataset:
     @property
     def format(self) -> DatasetFormat:
         """The form in which it is stored, which follows from how it is made."""
-        return self.origin.format if isinstance(self.origin, ConvertOrigin) else DatasetFormat.CANONICAL
+        return (
+            self.origin.options.target if isinstance(self.origin, ConvertOrigin) else DatasetFormat.CANONICAL
+        )
 
     @property
     def parent(self) -> str:
@@ -182,7 +174,7 @@ class Report:
     """A validation of a dataset."""
 
     name: Name
-    level: ValidationLevel
+    options: ValidateOptions
     life: Life[ValidationReportState]
     result: ValidationResult | None = None
 

@@ -19,7 +19,7 @@ from finemesh.core.errors import (
     UnavailableError,
 )
 from finemesh.core.names import Name, new_id, parse_name
-from finemesh.core.spec.data import DatasetFormat, ValidationLevel
+from finemesh.core.spec.data import DatasetFormat, ValidateOptions
 from finemesh.core.states import VALIDATION_REPORT, DatasetState
 from finemesh.dataprep.domain import (
     RESTARTS,
@@ -109,8 +109,7 @@ class DataPrepService:
                 field = "dataset.imported_from.upload"
                 name = _own(upload_name, "uploads", draft.name.project, field)
                 await self._check_uploaded(await unit.upload(name))
-            case SplitOrigin() as origin:
-                _check_split(origin)
+            case SplitOrigin():
                 await _check_parent(unit, draft, "dataset.split_from.dataset")
             case ConvertOrigin():
                 await _check_parent(unit, draft, "dataset.converted_from.dataset")
@@ -171,10 +170,10 @@ class DataPrepService:
 
     # Reports
 
-    async def validate(self, dataset: Name, level: ValidationLevel, key: Any) -> Report:
+    async def validate(self, dataset: Name, options: ValidateOptions, key: Any) -> Report:
         """Start a validation. Raises NotFoundError, PreconditionError, AlreadyExistsError."""
         name = Name(dataset.project, "datasets", dataset.id, "validationReports", new_id("vr"))
-        report = Report(name, level, new_life(VALIDATION_REPORT, self._clock.now()))
+        report = Report(name, options, new_life(VALIDATION_REPORT, self._clock.now()))
         async with self._store.begin() as unit:
             earlier = await unit.claim(key, name)
             if earlier is not None:
@@ -315,33 +314,13 @@ async def _check_parent(unit: Unit, draft: Dataset, field: str) -> None:
     _require_complete(parent)
     if parent.format is not DatasetFormat.CANONICAL:
         raise InvalidError.of(field, f"{parent.name} is in {parent.format} form: name the canonical dataset")
-    if isinstance(draft.origin, ConvertOrigin) and draft.origin.instruction is not None:
-        classes_needed = draft.origin.instruction.name == "CLASSIFY_REGION"
+    if isinstance(draft.origin, ConvertOrigin) and draft.origin.options.instruction is not None:
+        classes_needed = draft.origin.options.instruction.name == "CLASSIFY_REGION"
         if classes_needed and parent.summary and not parent.summary.has_class_names:
             raise InvalidError.of(
                 "dataset.converted_from.instruction",
                 f"{parent.name} has no class names to ask for: use LOCATE_OBJECT",
             )
-
-
-def _check_split(origin: SplitOrigin) -> None:
-    ratios = {
-        "train_ratio": origin.train_ratio,
-        "validation_ratio": origin.validation_ratio,
-        "test_ratio": origin.test_ratio,
-    }
-    wrong = [
-        FieldViolation(f"dataset.split_from.{name}", f"{value} is no share: give 0 or more")
-        for name, value in ratios.items()
-        if not 0 <= value < float("inf")
-    ]
-    if any(ratios.values()) and origin.train_ratio == 0:
-        wrong.append(FieldViolation("dataset.split_from.train_ratio", "nothing would be left to train on"))
-    if origin.gap_frames < 0:
-        wrong.append(FieldViolation("dataset.split_from.gap_frames", "give 0 or more"))
-    if wrong:
-        message = "; ".join(f"{each.field}: {each.description}" for each in wrong)
-        raise InvalidError(message, violations=wrong, reason="INVALID_SPLIT")
 
 
 def _check_upload(filename: str, size_bytes: int, sha256: str, max_bytes: int) -> None:

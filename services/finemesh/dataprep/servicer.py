@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.dataset_options import validate_options
 from finemesh.chassis.objects import ObjectStore
 from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
@@ -20,7 +21,6 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
 from finemesh.core.states import DATASET
 from finemesh.dataprep.convert import (
-    LEVELS,
     dataset_to_proto,
     ledger_entry_to_proto,
     origin_from_proto,
@@ -167,9 +167,8 @@ class DataPrepServicer(DataPrepServiceServicer):
     ) -> validation_report_pb2.ValidationReport:
         name = _named(request.name, "datasets", Role.OPERATOR)
         key = request_key(name.project, "ValidateDataset", request)
-        if request.level not in LEVELS:
-            raise InvalidError.of("level", "is no validation level: use BASIC or STRICT")
-        return self._report(await self._service.validate(name, LEVELS[request.level], key))
+        options = validate_options(request.level, request.thresholds)
+        return self._report(await self._service.validate(name, options, key))
 
     async def GetValidationReport(
         self, request: pb.GetValidationReportRequest, context: Any

@@ -28,12 +28,9 @@ from finemesh.chassis.sql import Tx, UtcDateTime
 from finemesh.chassis.tables import chassis_tables
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
+from finemesh.core.spec import codec
 from finemesh.core.spec.data import (
-    AnnotationFormat,
-    DatasetFormat,
-    InstructionTask,
-    SplitStrategy,
-    ValidationLevel,
+    ValidateOptions,
 )
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.core.states import DatasetState, ValidationReportState
@@ -90,7 +87,7 @@ REPORTS: Final = Table(
     Column("project", String(63), primary_key=True),
     Column("dataset", String(63), primary_key=True),
     Column("id", String(63), primary_key=True),
-    Column("level", String(16), nullable=False),
+    Column("options", JSON, nullable=False),
     Column("result", JSON),
     *_life_columns(),
 )
@@ -224,6 +221,11 @@ def _not_found(noun: str, name: Name) -> NotFoundError:
     )
 
 
+_ORIGINS: Final[dict[str, type[Origin]]] = {
+    kind.case: kind for kind in (ImportOrigin, SplitOrigin, ConvertOrigin)
+}
+
+
 def _life_values(life: Life[Any]) -> dict[str, Any]:
     values = {each.name: getattr(life, each.name) for each in dataclasses.fields(life)}
     return values | {
@@ -246,7 +248,7 @@ def _dataset_values(dataset: Dataset) -> dict[str, Any]:
         "display_name": dataset.display_name,
         "labels": dict(dataset.labels),
         "origin_case": dataset.origin.case,
-        "origin": dataclasses.asdict(dataset.origin),
+        "origin": codec.encode(dataset.origin),
         "format": dataset.format.name,
         "summary": dataclasses.asdict(dataset.summary) if dataset.summary else None,
         **_life_values(dataset.life),
@@ -265,20 +267,7 @@ def _dataset(row: RowMapping) -> Dataset:
 
 
 def _origin(case: str, stored: Mapping[str, Any]) -> Origin:
-    values = dict(stored)
-    if case == ImportOrigin.case:
-        chosen = values["format"]
-        values |= {"format": AnnotationFormat(chosen) if chosen else None}
-        return ImportOrigin(**values)
-    if case == SplitOrigin.case:
-        values |= {"strategy": SplitStrategy(values["strategy"])}
-        return SplitOrigin(**values)
-    task = values["instruction"]
-    values |= {
-        "format": DatasetFormat(values["format"]),
-        "instruction": InstructionTask(task) if task else None,
-    }
-    return ConvertOrigin(**values)
+    return codec.decode(_ORIGINS[case], stored, "origin")
 
 
 def _summary(values: dict[str, Any]) -> DatasetSummary:
@@ -290,13 +279,13 @@ def _summary(values: dict[str, Any]) -> DatasetSummary:
 
 def _report_values(report: Report) -> dict[str, Any]:
     result = dataclasses.asdict(report.result) if report.result else None
-    return {"level": report.level.value, "result": result, **_life_values(report.life)}
+    return {"options": codec.encode(report.options), "result": result, **_life_values(report.life)}
 
 
 def _report(row: RowMapping) -> Report:
     return Report(
         name=Name(row["project"], "datasets", row["dataset"], "validationReports", row["id"]),
-        level=ValidationLevel(row["level"]),
+        options=codec.decode(ValidateOptions, row["options"], "options"),
         life=_life(row, ValidationReportState),
         result=_result(row["result"]) if row["result"] else None,
     )

@@ -8,16 +8,17 @@ from typing import Any
 
 from finemesh.chassis.attempts_servicer import mint_attempt_token
 from finemesh.chassis.auth import SigningKey
+from finemesh.chassis.dataset_options import fill, level_of
 from finemesh.chassis.sql import Tx
 from finemesh.chassis.telemetry import trace_headers
 from finemesh.core.attempts import Attempt, Completion, WorkReport
 from finemesh.core.clock import Clock
 from finemesh.core.names import Name, parse_name
-from finemesh.dataprep.convert import LEVELS, key_of, origin_to_proto, upload_to_proto
+from finemesh.dataprep.convert import origin_to_proto, upload_to_proto
 from finemesh.dataprep.domain import Dataset, ImportOrigin, SplitOrigin
 from finemesh.dataprep.service import DataPrepService, parse_work
 from finemesh.dataprep.unit import Result, SqlStore, SqlUnit
-from finemesh.v1 import attempt_pb2, fine_tune_spec_pb2
+from finemesh.v1 import attempt_pb2, fine_tune_spec_pb2, validation_report_pb2
 
 # One core each: the compiler works shard by shard, and several datasets may be made at a time.
 RESOURCES = fine_tune_spec_pb2.ResourceSpec(cpus=1)
@@ -56,7 +57,10 @@ class DatasetWork:
             report = await unit.report(name)
             source = Name(name.project, name.collection, name.id)
             work = attempt_pb2.ValidateWork(
-                source_uri=self._uri(source), level=key_of(LEVELS, report.level), output_uri=self._uri(name)
+                source_uri=self._uri(source),
+                level=level_of(report.options),
+                thresholds=fill(validation_report_pb2.ValidationThresholds(), report.options),
+                output_uri=self._uri(name),
             )
             return {"validate_work": work}
         return await self._dataset_work(unit, await unit.dataset(name))

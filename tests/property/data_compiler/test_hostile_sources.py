@@ -126,7 +126,7 @@ json_values = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(json_values, st.sampled_from([AnnotationFormat.SAV_JSON, AnnotationFormat.COCO_INSTANCES, None]))
+@given(json_values, st.sampled_from([AnnotationFormat.SAV, AnnotationFormat.COCO, None]))
 def test_any_json_ends_in_a_dataset_or_in_our_error(value: object, kind: AnnotationFormat | None) -> None:
     _import(json.dumps(value).encode(), "source.json", ImportOptions(kind))
 
@@ -184,7 +184,7 @@ def test_sound_json_with_one_strange_value(data: st.DataObject) -> None:
 @given(st.integers(0, 10**6), st.sampled_from([_coco, _sav]))
 def test_cut_json_is_malformed_at_a_byte(position: int, make: Any) -> None:
     raw = json.dumps(make()).encode()
-    kind = AnnotationFormat.COCO_INSTANCES if make is _coco else AnnotationFormat.SAV_JSON
+    kind = AnnotationFormat.COCO if make is _coco else AnnotationFormat.SAV
     cut = raw[: position % len(raw)]
     if cut:
         assert _import(cut, "source.json", ImportOptions(kind)) in {"MALFORMED_JSON", "EMPTY_DATASET"}

@@ -54,7 +54,7 @@ def test_order_of_rows_changes_nothing(
 @given(datasets(), options)
 def test_grouped_split_never_leaks_and_meets_its_ratios(keys: list[RowKey], options: SplitOptions) -> None:
     options = SplitOptions(
-        SplitStrategy.GROUPED_BY_VIDEO, options.train, options.val, options.test, seed=options.seed
+        SplitStrategy.BY_VIDEO, options.train, options.val, options.test, seed=options.seed
     )
     try:
         splits, _ = assign_splits(keys, options)

@@ -351,7 +351,7 @@ def test_two_formats_in_one_source_must_be_told_apart(
     with pytest.raises(InvalidError) as error:
         import_source(source, tmp_path / "out", ImportOptions(), silent)
     assert error.value.reason == "AMBIGUOUS_FORMAT"
-    manifest = import_source(source, tmp_path / "out", ImportOptions(AnnotationFormat.SAV_JSON), silent)
+    manifest = import_source(source, tmp_path / "out", ImportOptions(AnnotationFormat.SAV), silent)
     assert manifest.rows == 121
 
 

@@ -79,14 +79,16 @@ class ConvertWork(_message.Message):
     def __init__(self, source_uri: _Optional[str] = ..., origin: _Optional[_Union[_dataset_pb2.ConvertOrigin, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
 
 class ValidateWork(_message.Message):
-    __slots__ = ("source_uri", "level", "output_uri")
+    __slots__ = ("source_uri", "level", "output_uri", "thresholds")
     SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     source_uri: str
     level: _validation_report_pb2.ValidationLevel
     output_uri: str
-    def __init__(self, source_uri: _Optional[str] = ..., level: _Optional[_Union[_validation_report_pb2.ValidationLevel, str]] = ..., output_uri: _Optional[str] = ...) -> None: ...
+    thresholds: _validation_report_pb2.ValidationThresholds
+    def __init__(self, source_uri: _Optional[str] = ..., level: _Optional[_Union[_validation_report_pb2.ValidationLevel, str]] = ..., output_uri: _Optional[str] = ..., thresholds: _Optional[_Union[_validation_report_pb2.ValidationThresholds, _Mapping]] = ...) -> None: ...
 
 class TrainWork(_message.Message):
     __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best")

@@ -129,14 +129,16 @@ class ListLedgerEntriesResponse(_message.Message):
     def __init__(self, ledger_entries: _Optional[_Iterable[_Union[_ledger_pb2.LedgerEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ValidateDatasetRequest(_message.Message):
-    __slots__ = ("name", "level", "request_id")
+    __slots__ = ("name", "level", "request_id", "thresholds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     level: _validation_report_pb2.ValidationLevel
     request_id: str
-    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[_validation_report_pb2.ValidationLevel, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    thresholds: _validation_report_pb2.ValidationThresholds
+    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[_validation_report_pb2.ValidationLevel, str]] = ..., request_id: _Optional[str] = ..., thresholds: _Optional[_Union[_validation_report_pb2.ValidationThresholds, _Mapping]] = ...) -> None: ...
 
 class GetValidationReportRequest(_message.Message):
     __slots__ = ("name",)

@@ -34,6 +34,19 @@ class InstructionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INSTRUCTION_TASK_UNSPECIFIED: _ClassVar[InstructionTask]
     INSTRUCTION_TASK_CLASSIFY_REGION: _ClassVar[InstructionTask]
     INSTRUCTION_TASK_LOCATE_OBJECT: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_REFER_OBJECT: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_DESCRIBE_REGION: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_CAPTION: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_COUNT: _ClassVar[InstructionTask]
+    INSTRUCTION_TASK_PRESENCE: _ClassVar[InstructionTask]
+
+class BoxConvention(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BOX_CONVENTION_UNSPECIFIED: _ClassVar[BoxConvention]
+    BOX_CONVENTION_UNIT: _ClassVar[BoxConvention]
+    BOX_CONVENTION_THOUSANDTHS: _ClassVar[BoxConvention]
+    BOX_CONVENTION_PIXELS: _ClassVar[BoxConvention]
+    BOX_CONVENTION_LOCATIONS: _ClassVar[BoxConvention]
 
 class SplitStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -51,21 +64,39 @@ ANNOTATION_FORMAT_COCO: AnnotationFormat
 INSTRUCTION_TASK_UNSPECIFIED: InstructionTask
 INSTRUCTION_TASK_CLASSIFY_REGION: InstructionTask
 INSTRUCTION_TASK_LOCATE_OBJECT: InstructionTask
+INSTRUCTION_TASK_REFER_OBJECT: InstructionTask
+INSTRUCTION_TASK_DESCRIBE_REGION: InstructionTask
+INSTRUCTION_TASK_CAPTION: InstructionTask
+INSTRUCTION_TASK_COUNT: InstructionTask
+INSTRUCTION_TASK_PRESENCE: InstructionTask
+BOX_CONVENTION_UNSPECIFIED: BoxConvention
+BOX_CONVENTION_UNIT: BoxConvention
+BOX_CONVENTION_THOUSANDTHS: BoxConvention
+BOX_CONVENTION_PIXELS: BoxConvention
+BOX_CONVENTION_LOCATIONS: BoxConvention
 SPLIT_STRATEGY_UNSPECIFIED: SplitStrategy
 SPLIT_STRATEGY_BY_VIDEO: SplitStrategy
 SPLIT_STRATEGY_TEMPORAL: SplitStrategy
 
 class ImportOrigin(_message.Message):
-    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed")
+    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed", "max_total_bytes", "max_files", "max_ratio", "max_image_pixels")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RATIO_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     upload: str
     format: AnnotationFormat
     max_quarantined_fraction: float
     seed: int
-    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    max_total_bytes: int
+    max_files: int
+    max_ratio: float
+    max_image_pixels: int
+    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., max_total_bytes: _Optional[int] = ..., max_files: _Optional[int] = ..., max_ratio: _Optional[float] = ..., max_image_pixels: _Optional[int] = ...) -> None: ...
 
 class SplitOrigin(_message.Message):
     __slots__ = ("dataset", "strategy", "train_ratio", "validation_ratio", "test_ratio", "gap_frames", "seed")
@@ -86,18 +117,34 @@ class SplitOrigin(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., strategy: _Optional[_Union[SplitStrategy, str]] = ..., train_ratio: _Optional[float] = ..., validation_ratio: _Optional[float] = ..., test_ratio: _Optional[float] = ..., gap_frames: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class ConvertOrigin(_message.Message):
-    __slots__ = ("dataset", "format", "instruction", "image_size_pixels", "seed")
+    __slots__ = ("dataset", "format", "instruction", "image_size_pixels", "seed", "context_fraction", "min_object_pixels", "max_answer_ratio", "max_items", "box_convention", "questions", "answers", "max_turns")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MIN_OBJECT_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ANSWER_RATIO_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    BOX_CONVENTION_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TURNS_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     format: DatasetFormat
     instruction: InstructionTask
     image_size_pixels: int
     seed: int
-    def __init__(self, dataset: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., instruction: _Optional[_Union[InstructionTask, str]] = ..., image_size_pixels: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    context_fraction: float
+    min_object_pixels: int
+    max_answer_ratio: float
+    max_items: int
+    box_convention: BoxConvention
+    questions: _containers.RepeatedScalarFieldContainer[str]
+    answers: _containers.RepeatedScalarFieldContainer[str]
+    max_turns: int
+    def __init__(self, dataset: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., instruction: _Optional[_Union[InstructionTask, str]] = ..., image_size_pixels: _Optional[int] = ..., seed: _Optional[int] = ..., context_fraction: _Optional[float] = ..., min_object_pixels: _Optional[int] = ..., max_answer_ratio: _Optional[float] = ..., max_items: _Optional[int] = ..., box_convention: _Optional[_Union[BoxConvention, str]] = ..., questions: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[str]] = ..., max_turns: _Optional[int] = ...) -> None: ...
 
 class SplitCount(_message.Message):
     __slots__ = ("split", "rows")

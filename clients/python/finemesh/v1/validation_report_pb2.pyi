@@ -23,6 +23,24 @@ VALIDATION_LEVEL_UNSPECIFIED: ValidationLevel
 VALIDATION_LEVEL_BASIC: ValidationLevel
 VALIDATION_LEVEL_STRICT: ValidationLevel
 
+class ValidationThresholds(_message.Message):
+    __slots__ = ("min_class_examples", "max_imbalance", "max_aspect_ratio", "min_box_iou", "max_leakage", "max_quarantined_fraction", "max_examples")
+    MIN_CLASS_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMBALANCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ASPECT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    MIN_BOX_IOU_FIELD_NUMBER: _ClassVar[int]
+    MAX_LEAKAGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MAX_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    min_class_examples: int
+    max_imbalance: float
+    max_aspect_ratio: float
+    min_box_iou: float
+    max_leakage: float
+    max_quarantined_fraction: float
+    max_examples: int
+    def __init__(self, min_class_examples: _Optional[int] = ..., max_imbalance: _Optional[float] = ..., max_aspect_ratio: _Optional[float] = ..., min_box_iou: _Optional[float] = ..., max_leakage: _Optional[float] = ..., max_quarantined_fraction: _Optional[float] = ..., max_examples: _Optional[int] = ...) -> None: ...
+
 class Finding(_message.Message):
     __slots__ = ("id", "severity", "row_id", "field", "evidence", "remedy")
     class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -50,7 +68,7 @@ class Finding(_message.Message):
     def __init__(self, id: _Optional[str] = ..., severity: _Optional[_Union[Finding.Severity, str]] = ..., row_id: _Optional[str] = ..., field: _Optional[str] = ..., evidence: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
 class ValidationReport(_message.Message):
-    __slots__ = ("name", "level", "state", "verdict", "row_count", "finding_counts", "findings", "html_url", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time")
+    __slots__ = ("name", "level", "state", "verdict", "row_count", "finding_counts", "findings", "html_url", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time", "thresholds")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[ValidationReport.State]
@@ -99,6 +117,7 @@ class ValidationReport(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     level: ValidationLevel
     state: ValidationReport.State
@@ -114,4 +133,5 @@ class ValidationReport(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[ValidationLevel, str]] = ..., state: _Optional[_Union[ValidationReport.State, str]] = ..., verdict: _Optional[_Union[ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., html_url: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    thresholds: ValidationThresholds
+    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[ValidationLevel, str]] = ..., state: _Optional[_Union[ValidationReport.State, str]] = ..., verdict: _Optional[_Union[ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., html_url: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., thresholds: _Optional[_Union[ValidationThresholds, _Mapping]] = ...) -> None: ...

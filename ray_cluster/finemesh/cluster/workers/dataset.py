@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from finemesh.chassis import dataset_options
 from finemesh.cluster import convert
 from finemesh.cluster.worker import Job
 from finemesh.cluster.workers.store import Store
@@ -23,7 +24,7 @@ def import_archive(job: Job) -> AttemptResult:
     # Only the suffix tells something; the rest of a user's file name has no place on our disk.
     suffix = "".join(PurePosixPath(work.upload.filename).suffixes[-2:])[:16]
     source = job.scratch / f"source{suffix if suffix.replace('.', '').isalnum() else ''}"
-    options = convert.import_options(work.origin)
+    options = dataset_options.import_options(work.origin)
     job.progress(0.0, "fetching the upload")
     with Store(job.site) as store:
         size_bytes = store.size(work.source_uri)
@@ -56,7 +57,7 @@ def split(job: Job) -> AttemptResult:
     from finemesh.data import split_dataset
 
     work = job.command.split_work
-    options = convert.split_options(work.origin)
+    options = dataset_options.split_options(work.origin)
     with Store(job.site) as store:
         parent = _fetch(job, store, work.source_uri)
         return _make(
@@ -69,7 +70,7 @@ def convert_form(job: Job) -> AttemptResult:
     from finemesh.data import convert_dataset
 
     work = job.command.convert_work
-    options = convert.convert_options(work.origin)
+    options = dataset_options.convert_options(work.origin)
     with Store(job.site) as store:
         parent = _fetch(job, store, work.source_uri)
         return _make(
@@ -82,10 +83,11 @@ def validate(job: Job) -> AttemptResult:
     from finemesh.data import validate_dataset
 
     work = job.command.validate_work
+    options = dataset_options.validate_options(work.level, work.thresholds)
     with Store(job.site) as store:
         dataset = _fetch(job, store, work.source_uri)
         job.phase = Phase.RUNNING
-        report = validate_dataset(dataset, convert.validate_options(work.level), job.progress)
+        report = validate_dataset(dataset, options, job.progress)
         page, text = job.scratch / "report.html", job.scratch / "report.md"
         page.write_text(report.to_html(), encoding="utf-8")
         text.write_text(report.to_markdown(), encoding="utf-8")

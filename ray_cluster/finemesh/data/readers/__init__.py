@@ -28,18 +28,16 @@ class Reader:
 
 
 READERS: Final[dict[AnnotationFormat, Reader]] = {
-    AnnotationFormat.SAM2_ARCHIVE: Reader(
-        "SAM 2 export archive (manifest.json)", frozenset(), sam2_archive.read
-    ),
-    AnnotationFormat.SAV_JSON: Reader("SA-V JSON", sav.MARKS, sav.read),
-    AnnotationFormat.COCO_INSTANCES: Reader("COCO instances JSON", coco.MARKS, coco.read),
+    AnnotationFormat.SAM2: Reader("SAM 2 export archive (manifest.json)", frozenset(), sam2_archive.read),
+    AnnotationFormat.SAV: Reader("SA-V JSON", sav.MARKS, sav.read),
+    AnnotationFormat.COCO: Reader("COCO instances JSON", coco.MARKS, coco.read),
 }
 
 
 def detect_format(source: Source) -> AnnotationFormat:
     """The format of a source. Raises InvalidError (UNKNOWN_FORMAT, AMBIGUOUS_FORMAT, MALFORMED_JSON)."""
     if sam2_archive.find_manifest(source) is not None:
-        return AnnotationFormat.SAM2_ARCHIVE
+        return AnnotationFormat.SAM2
     marks = {mark: name for name, reader in READERS.items() for mark in reader.marks}
     found: dict[AnnotationFormat, str] = {}
     for name in json_files(source):

@@ -2,7 +2,7 @@
 
 A union of dataclasses is written as an object with one key, the class name in lower case:
 `{"lora": {"rank": 8}}`, as a protobuf `oneof` inside a message reads too. Tuples become lists, enums
-their values.
+their values, and a field that may be None is null.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def encode(value: Any, annotation: Any = None) -> Any:
     """The JSON value of a dataclass, following its annotations, so that 3 and 3.0 write the same."""
     annotation = annotation or type(value)
     if isinstance(annotation, types.UnionType):
+        if types.NoneType in typing.get_args(annotation):
+            return None if value is None else encode(value, _without_none(annotation))
         return {type(value).__name__.lower(): encode(value)}
     if dataclasses.is_dataclass(value):
         hints = type_hints(type(value))
@@ -75,6 +77,8 @@ def digest(value: object) -> str:
 
 def _decode(annotation: Any, value: object, path: str, violations: list[FieldViolation]) -> object:
     if isinstance(annotation, types.UnionType):
+        if types.NoneType in typing.get_args(annotation):
+            return None if value is None else _decode(_without_none(annotation), value, path, violations)
         return _decode_union(annotation, value, path, violations)
     if dataclasses.is_dataclass(annotation):
         return _decode_dataclass(cast("type[Any]", annotation), value, path, violations)
@@ -119,6 +123,11 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
         elif not has_default:
             _wrong(violations, f"{path}.{field.name}", "is required")
     return None if violations else cls(**arguments)
+
+
+def _without_none(annotation: types.UnionType) -> Any:
+    """`X | None` -> `X`."""
+    return next(arm for arm in typing.get_args(annotation) if arm is not types.NoneType)
 
 
 def _decode_union(

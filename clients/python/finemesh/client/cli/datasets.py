@@ -12,6 +12,7 @@ from rich.markup import escape
 from finemesh.client.cli.context import EXIT_FAILED, Commands, err, options, out
 from finemesh.client.cli.output import (
     choice,
+    choices_of,
     duration,
     enum_name,
     moment,
@@ -44,27 +45,11 @@ NewId = Annotated[str, typer.Option("--id", help="Id of the new dataset; made up
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
-_FORMATS = {
-    "auto": dataset_pb2.ANNOTATION_FORMAT_UNSPECIFIED,
-    "sam2": dataset_pb2.ANNOTATION_FORMAT_SAM2,
-    "sav": dataset_pb2.ANNOTATION_FORMAT_SAV,
-    "coco": dataset_pb2.ANNOTATION_FORMAT_COCO,
-}
-_TARGETS = {
-    "canonical": dataset_pb2.DATASET_FORMAT_CANONICAL,
-    "huggingface": dataset_pb2.DATASET_FORMAT_HUGGING_FACE,
-    "llava": dataset_pb2.DATASET_FORMAT_LLAVA,
-}
-_INSTRUCTIONS = {
-    "none": dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED,
-    "classify-region": dataset_pb2.INSTRUCTION_TASK_CLASSIFY_REGION,
-    "locate-object": dataset_pb2.INSTRUCTION_TASK_LOCATE_OBJECT,
-}
-_STRATEGIES = {
-    "auto": dataset_pb2.SPLIT_STRATEGY_UNSPECIFIED,
-    "by-video": dataset_pb2.SPLIT_STRATEGY_BY_VIDEO,
-    "temporal": dataset_pb2.SPLIT_STRATEGY_TEMPORAL,
-}
+_FORMATS = choices_of(dataset_pb2.AnnotationFormat, "auto")
+_TARGETS = choices_of(dataset_pb2.DatasetFormat)
+_INSTRUCTIONS = choices_of(dataset_pb2.InstructionTask, "none")
+_STRATEGIES = choices_of(dataset_pb2.SplitStrategy, "auto")
+_BOXES = choices_of(dataset_pb2.BoxConvention)
 
 
 @commands("import")
@@ -133,8 +118,18 @@ def convert(
     target: Annotated[str, typer.Option("--to", help=" | ".join(_TARGETS))] = "canonical",
     instruction: Annotated[str, typer.Option(help=" | ".join(_INSTRUCTIONS))] = "none",
     image_size: Annotated[
-        int, typer.Option(help="Edge of generated images in pixels.", min=16, max=2048)
-    ] = 112,
+        int,
+        typer.Option(help="Pixels: side of a crop (0 is 112), limit of a whole picture (0 is none).", min=0),
+    ] = 0,
+    boxes: Annotated[str, typer.Option(help="How boxes are written: " + " | ".join(_BOXES))] = "unit",
+    question: Annotated[
+        list[str] | None, typer.Option(help="Template of a question, e.g. 'Is there a {class}?'; repeatable.")
+    ] = None,
+    answer: Annotated[list[str] | None, typer.Option(help="Template of an answer; repeatable.")] = None,
+    max_items: Annotated[int, typer.Option(help="At most so many questions; 0 is no limit.", min=0)] = 0,
+    max_turns: Annotated[
+        int, typer.Option(help="Questions about a whole picture in one conversation.", min=1, max=64)
+    ] = 1,
     seed: Seed = 0,
     *,
     wait: Wait = True,
@@ -145,6 +140,11 @@ def convert(
         format=choice(target, _TARGETS, "--to"),
         instruction=choice(instruction, _INSTRUCTIONS, "--instruction"),
         image_size_pixels=image_size,
+        box_convention=choice(boxes, _BOXES, "--boxes"),
+        questions=question or (),
+        answers=answer or (),
+        max_items=max_items,
+        max_turns=max_turns,
         seed=seed,
     )
     _create(

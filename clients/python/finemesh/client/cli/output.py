@@ -82,11 +82,27 @@ def enum_name(message: Message, field: str) -> str:
     )
 
 
+def choices_of(enum: Any, unspecified: str = "") -> dict[str, Any]:
+    """The values of an enum of the contract by the words for them: `BOX_CONVENTION_UNIT` is `unit`.
+
+    `unspecified` is the word for zero; without one it cannot be chosen.
+    """
+    names: list[str] = enum.keys()
+    prefix = names[0].removesuffix("UNSPECIFIED")
+    words = {name.removeprefix(prefix).lower().replace("_", "-"): enum.Value(name) for name in names[1:]}
+    return {unspecified: enum.Value(names[0]), **words} if unspecified else words
+
+
 def choice(value: str, choices: Mapping[str, V], option: str) -> V:
-    """What a word on the command line stands for. Raises typer.BadParameter, naming the words that are."""
-    if value not in choices:
+    """What a word on the command line stands for, however its parts are joined.
+
+    Raises typer.BadParameter, naming the words that are.
+    """
+    joined = {word.replace("-", ""): chosen for word, chosen in choices.items()}
+    word = value.lower().replace("-", "").replace("_", "")
+    if word not in joined:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}", param_hint=option)
-    return choices[value]
+    return joined[word]
 
 
 def styled(state: str) -> str:

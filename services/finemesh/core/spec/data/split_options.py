@@ -13,9 +13,9 @@ class SplitOptions:
     """How rows are divided. Between the splits of one video lie `gap_frames` annotated frames of none."""
 
     strategy: SplitStrategy = SplitStrategy.AUTO
-    train: float = 0.7
+    train: float = 0.6
     val: float = 0.1
-    test: float = 0.2
+    test: float = 0.3
     gap_frames: int = 5
     seed: int = 0
 

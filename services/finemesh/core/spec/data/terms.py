@@ -8,11 +8,11 @@ from enum import StrEnum
 class AnnotationFormat(StrEnum):
     """A form of annotations that can be imported."""
 
-    SAV_JSON = "sav_json"
+    SAV = "sav"
     """SA-V masklets, one JSON file per video (manual or automatic)."""
-    SAM2_ARCHIVE = "sam2_archive"
+    SAM2 = "sam2"
     """The SAM 2 export layout of docs/reference/sam2-archive.md: manifest, class names, masklets, frames."""
-    COCO_INSTANCES = "coco_instances"
+    COCO = "coco"
     """COCO instances: polygons, compressed and uncompressed RLE, boxes."""
 
 
@@ -34,8 +34,8 @@ class DatasetOrigin(StrEnum):
 
 class SplitStrategy(StrEnum):
     AUTO = "auto"
-    """TEMPORAL for a single video, GROUPED_BY_VIDEO otherwise."""
-    GROUPED_BY_VIDEO = "grouped_by_video"
+    """TEMPORAL for a single video, BY_VIDEO otherwise."""
+    BY_VIDEO = "by_video"
     """A video, and whatever shares an identical image with it, lies in one split."""
     TEMPORAL = "temporal"
     """Each video is cut in time: train first, then val, then test, with gaps between."""

@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.Column("project", sa.String(63), primary_key=True),
         sa.Column("dataset", sa.String(63), primary_key=True),
         sa.Column("id", sa.String(63), primary_key=True),
-        sa.Column("level", sa.String(16), nullable=False),
+        sa.Column("options", sa.JSON, nullable=False),
         sa.Column("result", sa.JSON),
         *_life(),
     )
