@@ -5,13 +5,21 @@ makes the bootstrap of Envoy from it. May import: finemesh.core, protobuf. Impor
 """
 
 from finemesh.gateway.bootstrap import envoy_bootstrap, write_configuration
-from finemesh.gateway.config import GatewayConfig, ObjectStore, Tls, Upstream, packaged_descriptor_set
+from finemesh.gateway.config import (
+    GatewayConfig,
+    ObjectStore,
+    Tls,
+    Upstream,
+    UpstreamTls,
+    packaged_descriptor_set,
+)
 
 __all__ = [
     "GatewayConfig",
     "ObjectStore",
     "Tls",
     "Upstream",
+    "UpstreamTls",
     "envoy_bootstrap",
     "packaged_descriptor_set",
     "write_configuration",

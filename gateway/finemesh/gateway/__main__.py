@@ -14,6 +14,7 @@ from finemesh.gateway.config import (
     ObjectStore,
     Tls,
     Upstream,
+    UpstreamTls,
     packaged_descriptor_set,
 )
 
@@ -31,6 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _config(given: argparse.Namespace) -> GatewayConfig:
     tls = Tls(given.tls_certificate, given.tls_key) if given.tls_certificate else None
+    upstream_tls = (
+        UpstreamTls(given.upstream_ca, given.upstream_certificate, given.upstream_key)
+        if given.upstream_ca
+        else None
+    )
     return GatewayConfig(
         host=given.host,
         port=given.port,
@@ -42,6 +48,7 @@ def _config(given: argparse.Namespace) -> GatewayConfig:
         access_log_path=given.access_log,
         object_store=ObjectStore(given.s3, given.bucket) if given.s3 else None,
         tls=tls,
+        upstream_tls=upstream_tls,
         cors_origins=tuple(given.cors_origin),
         issuer=given.issuer,
         audience=given.audience,
@@ -62,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--audience", default="finemesh")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file; plain text without it")
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--upstream-ca", type=Path, help="authority of the services; plain text without it")
+    parser.add_argument("--upstream-certificate", type=Path, help="what the gateway shows to the services")
+    parser.add_argument("--upstream-key", type=Path)
     parser.add_argument("--cors-origin", action="append", default=[], help="browsers may call from here")
     parser.add_argument("--descriptor-set", type=Path, help="default: the one of this package")
     parser.add_argument("--access-log", type=Path, default=Path("/dev/stdout"))

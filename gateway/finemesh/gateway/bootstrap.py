@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from finemesh.gateway.config import GatewayConfig, Tls
+from finemesh.gateway.config import GatewayConfig, Tls, Upstream, UpstreamTls
 from finemesh.gateway.methods import read_methods
 from finemesh.gateway.routes import OBJECT_STORE_CLUSTER, route_table, seconds, token_rules
 
@@ -45,7 +45,7 @@ def write_configuration(config: GatewayConfig, path: Path) -> None:
 
 def envoy_bootstrap(config: GatewayConfig) -> dict[str, Any]:
     """The bootstrap as JSON data. Raises InvalidError if the descriptor set lacks an upstream's service."""
-    clusters = [_cluster(upstream.name, upstream.address, http2=True) for upstream in config.upstreams]
+    clusters = [_service_cluster(upstream, config.upstream_tls) for upstream in config.upstreams]
     if config.object_store:
         clusters.append(_cluster(OBJECT_STORE_CLUSTER, config.object_store.address, http2=False))
     return {
@@ -77,17 +77,17 @@ def _listener(config: GatewayConfig) -> dict[str, Any]:
 
 
 def _tls(tls: Tls) -> dict[str, Any]:
-    certificate = {
-        "certificate_chain": {"filename": str(tls.certificate_chain)},
-        "private_key": {"filename": str(tls.private_key)},
-    }
     context = {
         "alpn_protocols": ["h2", "http/1.1"],
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "tls_certificates": [certificate],
+        "tls_certificates": [_certificate(tls.certificate_chain, tls.private_key)],
     }
     kind = "transport_sockets.tls.v3.DownstreamTlsContext"
     return _typed("envoy.transport_sockets.tls", kind, common_tls_context=context)
+
+
+def _certificate(chain: Path, private_key: Path) -> dict[str, Any]:
+    return {"certificate_chain": {"filename": str(chain)}, "private_key": {"filename": str(private_key)}}
 
 
 def _connection_manager(config: GatewayConfig) -> dict[str, Any]:
@@ -225,6 +225,28 @@ def _access_log(path: Path) -> dict[str, Any]:
     }
     kind = "access_loggers.file.v3.FileAccessLog"
     return _typed("envoy.access_loggers.file", kind, path=str(path), log_format={"json_format": fields})
+
+
+def _service_cluster(upstream: Upstream, tls: UpstreamTls | None) -> dict[str, Any]:
+    cluster = _cluster(upstream.name, upstream.address, http2=True)
+    return cluster | {"transport_socket": _upstream_tls(tls, upstream)} if tls else cluster
+
+
+def _upstream_tls(tls: UpstreamTls, upstream: Upstream) -> dict[str, Any]:
+    """Both sides prove who they are: the service by its name in the certificate."""
+    host = upstream.address.rpartition(":")[0]
+    name = {"san_type": "DNS", "matcher": {"exact": host}}
+    context = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_certificates": [_certificate(tls.certificate_chain, tls.private_key)],
+        "validation_context": {
+            "trusted_ca": {"filename": str(tls.authority)},
+            "match_typed_subject_alt_names": [name],
+        },
+        "alpn_protocols": ["h2"],
+    }
+    kind = "transport_sockets.tls.v3.UpstreamTlsContext"
+    return _typed("envoy.transport_sockets.tls", kind, common_tls_context=context, sni=host)
 
 
 def _cluster(name: str, address: str, *, http2: bool) -> dict[str, Any]:

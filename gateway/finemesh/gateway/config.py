@@ -44,6 +44,17 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamTls:
+    """PEM files for the way to the services: the authority that signed their certificates, and the
+    certificate and key that the gateway shows them.
+    """
+
+    authority: Path
+    certificate_chain: Path
+    private_key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """Input of the generator.
 
@@ -64,6 +75,7 @@ class GatewayConfig:
     access_log_path: Path
     object_store: ObjectStore | None = None
     tls: Tls | None = None
+    upstream_tls: UpstreamTls | None = None
     cors_origins: tuple[str, ...] = ()
     issuer: str = "finemesh"
     audience: str = "finemesh"

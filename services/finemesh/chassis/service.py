@@ -63,7 +63,7 @@ class ServiceConfig:
 
     Attributes:
         service: where it listens (`FINEMESH_SERVICE_HOST`, `_PORT`, `_TLS_…`).
-        database_url: SQLAlchemy URL of its own database.
+        database_url: SQLAlchemy URL of its own database; it may hold a password.
         public_endpoint: URL of the gateway, for which presigned URLs are signed.
         jwt_key_file: the key that signs and verifies bearer tokens.
         client_tls: certificates for calls to other services; None for plain text on loopback.
@@ -71,7 +71,7 @@ class ServiceConfig:
     """
 
     service: ServerConfig = field(default_factory=ServerConfig)
-    database_url: str
+    database_url: Secret
     nats: NatsSettings = field(default_factory=NatsSettings)
     s3: S3Settings
     public_endpoint: str = ""
@@ -88,7 +88,7 @@ class Foundation:
         self.name = name
         self.config = config
         self.key = SigningKey.load(config.jwt_key_file)
-        self.db = Database(config.database_url)
+        self.db = Database(config.database_url.reveal())
         nats = config.nats
         self.bus = NatsEventBus(
             BusConfig(
