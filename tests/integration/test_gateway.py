@@ -10,9 +10,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -21,7 +18,6 @@ import pytest
 import urllib3
 from finemesh.chassis.auth import Role, SigningKey, write_private_file
 from finemesh.chassis.presign import presign
-from finemesh.chassis.reflection import service_names
 from finemesh.embedded.servers import envoy_executable
 from finemesh.gateway import (
     GatewayConfig,
@@ -36,129 +32,31 @@ from finemesh.v1 import (
     attempt_service_pb2_grpc,
     dataprep_service_pb2,
     dataprep_service_pb2_grpc,
-    dataset_pb2,
     export_service_pb2_grpc,
-    run_pb2,
-    tracking_service_pb2_grpc,
     training_job_pb2,
     training_service_pb2,
     training_service_pb2_grpc,
 )
 from google.api import httpbody_pb2
-from google.protobuf import any_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
-from grpc_status import rpc_status
+from google.rpc import code_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.gateway_door import (
+    BUCKET,
+    LIMIT_BYTES,
+    NOT_SERVING,
+    SERVING,
+    DataPrep,
+    Door,
+    Export,
+    Training,
+    serve,
+    serve_tracking,
+)
 from tests.support.servers import S3Server, ServerProcess, free_ports, wait_until
 
 pytestmark = pytest.mark.integration
-
-_BUCKET = "finemesh-gateway"
-_LIMIT_BYTES = 1 << 20
-SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-class Training(training_service_pb2_grpc.TrainingServiceServicer):
-    def GetTrainingJob(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        if request.name.endswith("/none"):
-            detail = any_pb2.Any()
-            detail.Pack(error_details_pb2.ErrorInfo(reason="TRAINING_JOB_NOT_FOUND", domain="finemesh"))
-            status = status_pb2.Status(code=code_pb2.NOT_FOUND, message="no such job", details=[detail])
-            context.abort_with_status(rpc_status.to_status(status))
-        seen = dict(context.invocation_metadata())
-        return training_job_pb2.TrainingJob(name=request.name, display_name=str(seen.get("authorization")))
-
-    def WatchTrainingJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
-        for state in (training_job_pb2.TrainingJob.STATE_QUEUED, training_job_pb2.TrainingJob.STATE_RUNNING):
-            yield training_job_pb2.TrainingJob(name=request.name, state=state)
-            time.sleep(0.2)
-
-
-class DataPrep(dataprep_service_pb2_grpc.DataPrepServiceServicer):
-    def UploadArchive(self, request_iterator: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        name, size = "", 0
-        for request in request_iterator:
-            name = name or request.name
-            size += len(request.chunk.data)
-        return dataset_pb2.Upload(name=name, size_bytes=size)
-
-    def CreateUpload(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return dataset_pb2.Upload(name=f"{request.parent}/uploads/a", filename=request.upload.filename)
-
-
-class Tracking(tracking_service_pb2_grpc.TrackingServiceServicer):
-    def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        return run_pb2.Run(name=request.name)
-
-
-class Export(export_service_pb2_grpc.ExportServiceServicer):
-    def DownloadExport(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
-        for _ in range(5):
-            yield httpbody_pb2.HttpBody(content_type="application/zip", data=bytes(1 << 20))
-
-
-@dataclass
-class Door:
-    """An Envoy with three of the four services behind it; Tracking is away."""
-
-    address: str
-    key: SigningKey
-    store: S3Server
-    health: dict[str, Any]
-    access_log: Path
-    pool: urllib3.PoolManager
-    absent_port: int
-
-    def token(self, **claims: Any) -> str:
-        return self.key.mint("tester", Role.ADMIN, ["*"], claims.pop("ttl_seconds", 60), **claims)
-
-    def channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.address)
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self.token()}"),)
-
-    def request(self, method: str, path: str, *, token: str | None = None, **options: Any) -> Any:
-        headers = {"authorization": f"Bearer {self.token() if token is None else token}"}
-        headers |= options.pop("headers", {})
-        if token == "":
-            del headers["authorization"]
-        url = f"http://{self.address}{path}"
-        return self.pool.request(method, url, headers=headers, retries=False, **options)
-
-    def presigned(self, method: str, key: str) -> str:
-        return presign(
-            method,
-            f"http://{self.address}",
-            f"/{_BUCKET}/{key}",
-            access_key=self.store.access_key,
-            secret_key=self.store.secret_key,
-            region="us-east-1",
-            expires_seconds=60,
-        )
-
-
-def _serve(service: str, add: Any, servicer: Any) -> tuple[grpc.Server, int, Any]:
-    server = grpc.server(ThreadPoolExecutor(8))
-    add(servicer, server)
-    status = health.HealthServicer()
-    status.set(service, SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    reflected = reflection.ReflectionServicer(service_names())
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    return server, port, status
-
-
-def _serve_tracking(port: int) -> grpc.Server:
-    server = grpc.server(ThreadPoolExecutor(1))
-    tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(cast("Any", Tracking)(), server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    return server
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +70,7 @@ def door(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Itera
         "training": (training_service_pb2_grpc.add_TrainingServiceServicer_to_server, cast("Any", Training)),
         "export": (export_service_pb2_grpc.add_ExportServiceServicer_to_server, cast("Any", Export)),
     }
-    started = {name: _serve(PUBLIC_SERVICES[name], add, make()) for name, (add, make) in servicers.items()}
+    started = {name: serve(PUBLIC_SERVICES[name], add, make()) for name, (add, make) in servicers.items()}
     port, nobody = free_ports(2)
     ports = {name: started[name][1] if name in started else nobody for name in PUBLIC_SERVICES}
     config = GatewayConfig(
@@ -184,8 +82,8 @@ def door(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Itera
         jwks_path=folder / "jwks.json",
         descriptor_set_path=packaged_descriptor_set(),
         access_log_path=folder / "access.jsonl",
-        object_store=ObjectStore(s3_server.endpoint, _BUCKET),
-        max_request_bytes=_LIMIT_BYTES,
+        object_store=ObjectStore(s3_server.endpoint, BUCKET),
+        max_request_bytes=LIMIT_BYTES,
     )
     write_configuration(config, folder / "envoy.json")
     command = [envoy_executable(), "-c", str(folder / "envoy.json"), "--disable-hot-restart", "-l", "warning"]
@@ -323,10 +221,10 @@ class TestCalls:
         answer = door.request(
             "POST",
             "/v1/projects/demo/uploads/u:upload",
-            body=bytes(5 * _LIMIT_BYTES),
+            body=bytes(5 * LIMIT_BYTES),
             headers={"content-type": "application/zip"},
         )
-        assert answer.json() == {"name": "projects/demo/uploads/u", "sizeBytes": str(5 * _LIMIT_BYTES)}
+        assert answer.json() == {"name": "projects/demo/uploads/u", "sizeBytes": str(5 * LIMIT_BYTES)}
 
     def test_download_streams(self, door: Door) -> None:
         answer = door.request("GET", "/v1/projects/demo/exports/e:download")
@@ -334,7 +232,7 @@ class TestCalls:
         assert len(answer.data) == 5 << 20
 
     def test_request_over_the_limit_is_413(self, door: Door) -> None:
-        body = json.dumps({"filename": "a" * (2 * _LIMIT_BYTES)}).encode()
+        body = json.dumps({"filename": "a" * (2 * LIMIT_BYTES)}).encode()
         answer = door.request("POST", "/v1/projects/demo/uploads", body=body)
         assert (answer.status, answer.json()["code"]) == (413, code_pb2.OUT_OF_RANGE)
 
@@ -421,7 +319,7 @@ class TestPresigned:
         url = presign(
             "PUT",
             f"http://{door.store.endpoint}",
-            f"/{_BUCKET}",
+            f"/{BUCKET}",
             access_key=door.store.access_key,
             secret_key=door.store.secret_key,
             region="us-east-1",
@@ -441,15 +339,15 @@ class TestPresigned:
         assert part.data == content[5:10]
 
     def test_changed_key_is_refused_by_s3(self, door: Door) -> None:
-        url = door.presigned("GET", "a").replace(f"/{_BUCKET}/a?", f"/{_BUCKET}/b?")
+        url = door.presigned("GET", "a").replace(f"/{BUCKET}/a?", f"/{BUCKET}/b?")
         assert door.pool.request("GET", url, retries=False).status == 403
 
-    @pytest.mark.parametrize("path", [f"/{_BUCKET}/a", f"/{_BUCKET}/?list-type=2", f"/{_BUCKET}/../v1/x"])
+    @pytest.mark.parametrize("path", [f"/{BUCKET}/a", f"/{BUCKET}/?list-type=2", f"/{BUCKET}/../v1/x"])
     def test_unsigned_is_refused_at_the_door(self, door: Door, path: str) -> None:
         assert door.request("GET", path, token="").status == 401
 
     def test_signature_opens_nothing_else(self, door: Door) -> None:
-        path = f"/{_BUCKET}/../v1/projects/demo/trainingJobs/a?X-Amz-Signature=0"
+        path = f"/{BUCKET}/../v1/projects/demo/trainingJobs/a?X-Amz-Signature=0"
         connection = http.client.HTTPConnection(door.address)  # sends the path as it is
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -470,7 +368,7 @@ class TestPresigned:
 
 
 def test_request_waits_for_a_service_that_restarts(door: Door) -> None:
-    later = threading.Timer(1.0, lambda: servers.append(_serve_tracking(door.absent_port)))
+    later = threading.Timer(1.0, lambda: servers.append(serve_tracking(door.absent_port)))
     servers: list[grpc.Server] = []
     later.start()
     answer = door.request("GET", "/v1/projects/demo/runs/a")
