@@ -24,7 +24,6 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import Error as JetStreamError
 
 from finemesh.client.settings import Settings
 from finemesh.events.v1 import event_pb2 as _register_payloads
@@ -32,7 +31,11 @@ from finemesh.events.v1 import event_pb2 as _register_payloads
 STREAM: Final = "FINEMESH_EVENTS"
 ALL: Final = "finemesh.v1.*.*.*.*"
 _PAYLOADS: Final = _register_payloads.Event.DESCRIPTOR.oneofs_by_name["payload"]
+_CONNECT_SECONDS: Final = 10.0
 _FETCH_SECONDS: Final = 5.0
+# The broker forgets a subscription that is not durable when nobody fetches for so long. Its default of 5 s
+# is over before a client has noticed that the broker was restarted.
+_FORGET_SECONDS: Final = 300.0
 _RETRY_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 5.0
 
@@ -121,13 +124,13 @@ class Subscriber:
                         await message.nak(_RETRY_SECONDS)
                         raise
                     handled.add(event.id)
-                await message.ack()
+                await _acknowledge(message)
 
     async def events(self) -> AsyncIterator[Received]:
         """The events one by one; each counts as handled when the next is asked for."""
         async for event, message in self._messages():
             yield event
-            await message.ack()
+            await _acknowledge(message)
 
     async def _messages(self) -> AsyncIterator[tuple[Received, Any]]:
         client = await self._connect()
@@ -139,14 +142,14 @@ class Subscriber:
                 _raise_if_cancelled()
                 try:
                     batch = await subscription.fetch(32, timeout=_FETCH_SECONDS)
-                except NatsTimeoutError:  # nothing new
+                except NatsTimeoutError:  # nothing new, or nobody there who could tell
+                    with suppress(NatsTimeoutError):
+                        await subscription.consumer_info()
                     continue
                 for message in batch:
                     yield _received(message), message
-        except JetStreamError as error:
-            raise SubscriptionError(
-                f"the broker refused the subscription to {self.subject}: {error}"
-            ) from error
+        except NatsError as error:
+            raise SubscriptionError(f"the subscription to {self.subject} was lost: {error}") from error
         finally:
             # A broker that is away must not hold up the end.
             with suppress(TimeoutError):
@@ -164,15 +167,17 @@ class Subscriber:
             del error  # the client reconnects by itself; what matters surfaces where it is awaited
 
         try:
-            return await nats.connect(
-                self.settings.nats_url,
-                name="finemesh-client",
-                nkeys_seed=self.settings.nats_nkey_file or None,
-                error_cb=on_error,
-                max_reconnect_attempts=-1,
-                allow_reconnect=True,
-                connect_timeout=5,
-            )
+            # The client's own loop over attempts never ends while the broker is away.
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                return await nats.connect(
+                    self.settings.nats_url,
+                    name="finemesh-client",
+                    nkeys_seed=self.settings.nats_nkey_file or None,
+                    error_cb=on_error,
+                    max_reconnect_attempts=-1,
+                    allow_reconnect=True,
+                    connect_timeout=5,
+                )
         except (NatsError, OSError) as error:
             raise SubscriptionError(
                 f"cannot reach the event broker at {self.settings.nats_url}: {error}"
@@ -180,6 +185,8 @@ class Subscriber:
 
     def _consumer(self) -> ConsumerConfig:
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, ack_wait=60, max_ack_pending=64)
+        if not self.durable:
+            config.inactive_threshold = _FORGET_SECONDS
         if isinstance(self.start, int):
             config.deliver_policy, config.opt_start_seq = DeliverPolicy.BY_START_SEQUENCE, self.start
         elif self.start is not None:
@@ -188,6 +195,14 @@ class Subscriber:
         else:
             config.deliver_policy = DeliverPolicy.NEW
         return config
+
+
+async def _acknowledge(message: Any) -> None:
+    """Raises SubscriptionError when the broker is away; it will send the message again."""
+    try:
+        await message.ack()
+    except NatsError as error:
+        raise SubscriptionError(f"an event could not be acknowledged: {error}") from error
 
 
 def _raise_if_cancelled() -> None:

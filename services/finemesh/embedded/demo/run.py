@@ -81,7 +81,7 @@ async def _on_mesh(source: Path | None, folder: Path, output: Path, console: Con
             with Stopwatch(mesh.memory_pss_bytes) as watch:
                 watch.add("start of the mesh", time.monotonic() - began)
                 display.say(f"the mesh is ready at {mesh.url}: {len(mesh.pids())} components")
-                await _main_job(mesh, source, folder, output, display, watch, findings)
+                await run_main_job(mesh, source, folder, output, display, watch, findings)
             findings.stages = watch.stages
         finally:
             with display.bar("stopping the mesh"):
@@ -90,7 +90,7 @@ async def _on_mesh(source: Path | None, folder: Path, output: Path, console: Con
     return EXIT_FAILED if findings.failures else 0
 
 
-async def _main_job(
+async def run_main_job(
     mesh: Mesh,
     source: Path | None,
     folder: Path,
