@@ -22,7 +22,6 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from finemesh.client.settings import Settings
@@ -142,14 +141,14 @@ class Subscriber:
                 _raise_if_cancelled()
                 try:
                     batch = await subscription.fetch(32, timeout=_FETCH_SECONDS)
-                except NatsTimeoutError:  # nothing new, or nobody there who could tell
-                    with suppress(NatsTimeoutError):
+                except TimeoutError:  # nothing new, or nobody there who could tell
+                    with suppress(TimeoutError):
                         await subscription.consumer_info()
                     continue
                 for message in batch:
                     yield _received(message), message
-        except NatsError as error:
-            raise SubscriptionError(f"the subscription to {self.subject} was lost: {error}") from error
+        except (NatsError, OSError) as error:  # some time-outs of the client are Python's own, an OSError
+            raise SubscriptionError(f"the subscription to {self.subject} was lost: {error!r}") from error
         finally:
             # A broker that is away must not hold up the end.
             with suppress(TimeoutError):
@@ -180,7 +179,7 @@ class Subscriber:
                 )
         except (NatsError, OSError) as error:
             raise SubscriptionError(
-                f"cannot reach the event broker at {self.settings.nats_url}: {error}"
+                f"cannot reach the event broker at {self.settings.nats_url}: {str(error) or 'no answer'}"
             ) from error
 
     def _consumer(self) -> ConsumerConfig:
@@ -201,7 +200,7 @@ async def _acknowledge(message: Any) -> None:
     """Raises SubscriptionError when the broker is away; it will send the message again."""
     try:
         await message.ack()
-    except NatsError as error:
+    except (NatsError, OSError) as error:
         raise SubscriptionError(f"an event could not be acknowledged: {error}") from error
 
 

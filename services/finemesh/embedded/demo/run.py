@@ -116,7 +116,10 @@ async def run_main_job(
         # Ends the calls of the thread too, when the demo is interrupted.
         connection.close()
         counting.cancel()
-        await asyncio.wait([counting], timeout=_LAST_EVENTS_SECONDS)
+        done, _ = await asyncio.wait([counting], timeout=_LAST_EVENTS_SECONDS)
+        findings.failures += [
+            f"counting events broke: {task.exception()!r}" for task in done if not task.cancelled()
+        ]
 
 
 class _EventCount:

@@ -1,0 +1,148 @@
+"""The README's tour, typed line by line into a shell by somebody who has only the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import datasets
+import pytest
+from finemesh.embedded.state import State, read_record
+
+from tests.support.servers import ServerProcess, executable, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+# The first block starts the mesh, which the fixture does.
+BLOCKS: Final = re.findall(
+    r"^```sh\n(.*?)^```",
+    (ROOT / "README.md").read_text().split("## Tour")[1].split("\n## ")[0],
+    re.MULTILINE | re.DOTALL,
+)[1:]
+
+
+class Shell:
+    """A shell in the folder of a running mesh, as a person has it after activating the environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder / "home"),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def run(self, script: str, *, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == expect, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, command: str) -> Any:
+        return json.loads(self.run(f"finemesh {command} --json").stdout)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A folder with a mesh that `finemesh up` runs."""
+    folder = tmp_path_factory.mktemp("tour")
+    (folder / "home").mkdir()
+    mesh = ServerProcess([executable("finemesh"), "up"], folder, folder / "up.log")
+    mesh.start()
+
+    def ready() -> bool:
+        mesh.require_running()
+        record = read_record(folder / ".finemesh")
+        return record is not None and record.state is State.READY
+
+    try:
+        wait_until(ready, "finemesh up", 60)
+        yield Shell(folder)
+    finally:
+        mesh.stop()
+
+
+@pytest.fixture(scope="module")
+def toured(shell: Shell) -> Shell:
+    """The shell, after every line of the tour. A line that follows events for ever is cut off."""
+    endless = re.compile(r"^(finemesh events tail .*?)( +#.*)?$", re.MULTILINE)
+    with (shell.folder / "out.txt").open("a") as said:
+        for block in BLOCKS:
+            said.write(shell.run(endless.sub(r"timeout 8 \1 > events.jsonl || true", block)).stdout)
+    return shell
+
+
+def test_the_tour_leaves_what_it_says(toured: Shell) -> None:
+    folder = toured.folder
+    loaded: Any = datasets.load_dataset(str(folder / "hf"), cache_dir=str(folder / "cache"))
+    assert set(loaded) == {"train", "validation", "test"}
+    with zipfile.ZipFile(folder / "package.zip") as package:
+        names = {name.split("/", 1)[1] for name in package.namelist()}
+    assert {"manifest.json", "README.md", "verify.py"} <= names
+    said = (folder / "out.txt").read_text()
+    assert "trainingJobs/r16" in said
+    assert said.count("data: {") >= 1, "no Server-Sent Event"
+    kinds = [json.loads(line)["type"] for line in (folder / "events.jsonl").read_text().splitlines()]
+    for fact in ("dataset.imported", "dataset.split", "training_job.succeeded", "export.succeeded"):
+        assert f"finemesh.v1.{fact}" in kinds
+
+
+def test_every_list_and_show_speaks_json(toured: Shell) -> None:
+    assert {each["name"].rsplit("/", 1)[1] for each in toured.json("dataset list")} >= {
+        "raw",
+        "split",
+        "items",
+    }
+    assert toured.json("dataset show items")["state"] == "STATE_SUCCEEDED"
+    assert {each["name"].rsplit("/", 1)[1] for each in toured.json("train list")} == {"r4", "r16"}
+    assert toured.json("train show r16")["state"] == "STATE_SUCCEEDED"
+    assert len(toured.json("runs list")) == 2
+    assert toured.json("runs compare r4 r16")["configDifferences"]
+    assert toured.json("export show pkg")["state"] == "STATE_SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("dataset import nothing.zip", 2, "nothing.zip"),
+        ("dataset import scenes.zip --id Not-An-Id", 2, "dataset_id"),
+        ("dataset import scenes.zip --id raw", 1, "DATASET_EXISTS"),
+        ("dataset show none", 3, "DATASET_NOT_FOUND"),
+        ("runs show none", 3, "RUN_NOT_FOUND"),
+        ("export show none", 3, "EXPORT_NOT_FOUND"),
+        ("export create r16 --id pkg --format merged", 1, "EXPORT_EXISTS"),
+        ("train submit -o task=TASK_LANGUAGE -o dataset=items", 2, "base_model"),
+        ("dataset convert items --to parchment", 2, "hugging-face"),
+        ("--token-file README.md dataset list", 4, "README.md"),
+        ("--server 127.0.0.1:1 dataset list", 5, "doctor"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_a_few_words(toured: Shell, command: str, code: int, said: str) -> None:
+    done = toured.run(f"finemesh {command}", expect=code)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) < 20
+
+
+def test_a_subscriber_reacts_to_what_succeeded_once(toured: Shell) -> None:
+    """The example of the clients, started twice: it tells of both jobs, and the second time of none."""
+    example = ROOT / "clients/python/examples/on_training_succeeded.py"
+    command = f"timeout --signal INT 5 python {example} > told.txt 2> /dev/null || true; cat told.txt"
+    told = toured.run(command).stdout.splitlines()
+    assert sorted(line.split()[1].rsplit("/", 1)[1] for line in told) == ["r16", "r4"]
+    assert toured.run(command).stdout == ""
