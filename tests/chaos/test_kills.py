@@ -147,7 +147,8 @@ async def test_the_demo_outlives_everything(seed: int, tmp_path: Path) -> None:
                 jobs = await asyncio.to_thread(check_runs, connection)
     assert set(facts.effects.values()) == {1}, "a fact took effect twice"
     assert {fact: facts.kinds[fact] for fact in ONCE_EACH} == ONCE_EACH
-    assert facts.kinds["training_job.resumed"] == sum(len(job.resume_certificates) for job in jobs)
+    # An attempt that is killed as soon as it has resumed leaves no certificate.
+    assert facts.kinds["training_job.resumed"] >= sum(len(job.resume_certificates) for job in jobs) > 0
 
 
 def check_runs(connection: Connection) -> list[training_job_pb2.TrainingJob]:
