@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint types imports proto proto-check bench soak dist clean
+.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench soak dist clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -27,7 +27,7 @@ demo: setup ## run the main job end to end on this machine
 up: setup ## start the mesh in this folder and keep it running
 	$(BIN)/finemesh up
 
-test: setup lint types imports proto-check ## lint, types, import rules, protos, and every test that needs no GPU
+test: setup lint types imports proto-check docs-check ## lint, types, import rules, protos, and every test that needs no GPU
 	$(PYTEST) tests --ignore=tests/bench
 
 unit: setup ## the tests that start no server
@@ -52,6 +52,12 @@ proto-check: setup ## buf lint, breaking changes, and stubs up to date
 	$(BIN)/buf lint
 	$(BIN)/buf format protos --diff --exit-code
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
+
+docs: setup ## regenerate the pages that follow from the code
+	$(BIN)/python docs/generate.py
+
+docs-check: setup ## the generated pages are up to date
+	$(BIN)/python docs/generate.py --check
 
 bench: setup ## speed, a JSON line per bar
 	$(BIN)/python -m tests.bench

@@ -25,16 +25,20 @@ class AgentConfig:
     """The agent's environment, `FINEMESH_` and the field's name in capitals.
 
     Attributes:
-        service: where the agent answers health checks (`FINEMESH_SERVICE_HOST`, `_PORT`).
+        service: where the agent answers health checks.
+        nats: the broker.
+        s3: the object store.
         jwt_key_file: signs the agent's own tokens. It never leaves the agent.
+        client_tls: certificates for calls to the services; None for plain text on loopback.
         cluster_id: the name under which services give work to this cluster.
         ray_address: host:port of Ray's head.
+        dataprep_address, training_address, tracking_address, export_address: host:port of each service.
         data_dir: ledger, spools and scratch. With several Ray nodes: the same path on each, spools and
-            scratch
-            local to the node.
+            scratch local to the node.
         lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
         sync_seconds: how often the inventory is compared with each service.
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
+        log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
     service: ServerConfig = field(default_factory=ServerConfig)

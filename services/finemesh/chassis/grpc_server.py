@@ -34,10 +34,20 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """Where and how to listen. Off loopback TLS is required."""
+    """Where and how to listen. Off loopback TLS is required.
+
+    Attributes:
+        host: address to listen on.
+        port: 0 takes any free one.
+        max_message_bytes: largest message, both ways.
+        max_concurrent_calls: further calls wait.
+        grace_seconds: how long calls in flight may take when the process ends.
+        health_interval_seconds: how often SQL, NATS and S3 are looked at.
+        tls: certificate of the server; none is plain text, on loopback only.
+    """
 
     host: str = "127.0.0.1"
-    port: int = 0  # 0: any free port
+    port: int = 0
     max_message_bytes: int = 16 << 20
     max_concurrent_calls: int = 1000
     grace_seconds: float = 5.0

@@ -38,7 +38,14 @@ from finemesh.core.errors import FinemeshError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatsSettings:
-    """`FINEMESH_NATS_…`: see `BusConfig`."""
+    """The broker, as `BusConfig` says.
+
+    Attributes:
+        servers: addresses such as `nats://127.0.0.1:4222` or `tls://…`.
+        nkey_seed_path: file with this process's nkey seed; empty for a broker without accounts.
+        ca_path: certificates to trust for `tls://`; empty for the system's.
+        replicas: copies of each stream in a NATS cluster.
+    """
 
     servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
     nkey_seed_path: str = ""
@@ -48,7 +55,15 @@ class NatsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings:
-    """`FINEMESH_S3_…`: see `S3Config`."""
+    """The object store, as `S3Config` says.
+
+    Attributes:
+        endpoint: `http(s)://host:port`.
+        bucket: made if it is not there.
+        region: that URLs are signed for.
+        access_key: of a user who may do everything in the bucket.
+        secret_key: of the same user.
+    """
 
     endpoint: str = "http://127.0.0.1:8333"
     bucket: str = "finemesh"
@@ -62,12 +77,15 @@ class ServiceConfig:
     """What every service reads from its environment; a service adds its own fields.
 
     Attributes:
-        service: where it listens (`FINEMESH_SERVICE_HOST`, `_PORT`, `_TLS_…`).
+        service: where it listens.
         database_url: SQLAlchemy URL of its own database; it may hold a password.
+        nats: the broker.
+        s3: the object store.
         public_endpoint: URL of the gateway, for which presigned URLs are signed.
         jwt_key_file: the key that signs and verifies bearer tokens.
         client_tls: certificates for calls to other services; None for plain text on loopback.
         lease_seconds: how long an attempt may go without a renewal.
+        log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
     service: ServerConfig = field(default_factory=ServerConfig)

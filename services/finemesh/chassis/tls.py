@@ -12,7 +12,13 @@ from finemesh.core.errors import InvalidError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTls:
-    """PEM files. With `client_ca_file`, clients must show a certificate that it signed."""
+    """PEM files of a server.
+
+    Attributes:
+        certificate_file: the chain that the server shows.
+        key_file: its private key.
+        client_ca_file: with it, clients must show a certificate that it signed.
+    """
 
     certificate_file: Path
     key_file: Path
@@ -29,7 +35,13 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTls:
-    """PEM files. Without `ca_file` the system's roots are used; certificate and key are for mTLS."""
+    """PEM files of a client.
+
+    Attributes:
+        ca_file: authority to trust; the system's roots without it.
+        certificate_file: the chain that the client shows, for mTLS.
+        key_file: its private key.
+    """
 
     ca_file: Path | None = None
     certificate_file: Path | None = None

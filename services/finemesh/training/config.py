@@ -9,7 +9,11 @@ from finemesh.chassis.service import ServiceConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataprep:
-    """`FINEMESH_DATAPREP_ADDRESS`: host:port."""
+    """The DataPrep service.
+
+    Attributes:
+        address: host:port.
+    """
 
     address: str = "127.0.0.1:50051"
 
