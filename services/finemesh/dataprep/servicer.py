@@ -17,7 +17,7 @@ from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, PreconditionError, ResourceExhaustedError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
 from finemesh.core.states import DATASET
 from finemesh.dataprep.convert import (
@@ -71,9 +71,17 @@ class DataPrepServicer(DataPrepServiceServicer):
             async for message in request_iterator:
                 yield message.chunk.data
 
-        await self._objects.put_stream(
-            upload.key, chunks(), max_bytes=upload.size_bytes, sha256=upload.sha256
-        )
+        try:
+            await self._objects.put_stream(
+                upload.key, chunks(), max_bytes=upload.size_bytes, sha256=upload.sha256
+            )
+        except (InvalidError, ResourceExhaustedError) as error:
+            raise PreconditionError(
+                f"{upload.name} was announced as {upload.size_bytes} bytes, and others came: {error}; "
+                "send it again",
+                reason="UPLOAD_CORRUPT",
+                metadata={"upload": str(upload.name)},
+            ) from error
         return upload_to_proto(upload, url="")
 
     def _upload_url(self, upload: Upload) -> str:

@@ -154,9 +154,9 @@ async def test_a_stream_serves_as_upload_too(client: DataPrepClient) -> None:
         message.chunk.data = b"tampered"
         yield message
 
-    with pytest.raises(InvalidError) as error, translated():
+    with pytest.raises(PreconditionError) as error, translated():
         await client.stub.UploadArchive(wrong())
-    assert error.value.reason == "DIGEST_MISMATCH"
+    assert error.value.reason == "UPLOAD_CORRUPT"
 
 
 async def test_an_upload_without_its_bytes_is_refused(client: DataPrepClient) -> None:
