@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,23 +115,27 @@ class Subscriber:
         between, or a handler that is cut off halfway, can make it run twice for one event.
         """
         with closing(_Handled(self.state)) as handled:
-            async for event, message in self._messages():
-                if event.id not in handled:
-                    try:
-                        await handler(event)
-                    except Exception:
-                        await message.nak(_RETRY_SECONDS)
-                        raise
-                    handled.add(event.id)
+            async with aclosing(self._messages()) as messages:
+                async for event, message in messages:
+                    if event.id not in handled:
+                        try:
+                            await handler(event)
+                        except Exception:
+                            await message.nak(_RETRY_SECONDS)
+                            raise
+                        handled.add(event.id)
+                    await _acknowledge(message)
+
+    async def events(self) -> AsyncGenerator[Received]:
+        """The events one by one; each counts as handled when the next is asked for. Close it (`aclosing`)
+        to let go of the broker at once.
+        """
+        async with aclosing(self._messages()) as messages:
+            async for event, message in messages:
+                yield event
                 await _acknowledge(message)
 
-    async def events(self) -> AsyncIterator[Received]:
-        """The events one by one; each counts as handled when the next is asked for."""
-        async for event, message in self._messages():
-            yield event
-            await _acknowledge(message)
-
-    async def _messages(self) -> AsyncIterator[tuple[Received, Any]]:
+    async def _messages(self) -> AsyncGenerator[tuple[Received, Any]]:
         client = await self._connect()
         try:
             subscription = await client.jetstream().pull_subscribe(
