@@ -34,10 +34,11 @@ SERVICES: Final = {
 }
 HEAD: Final = """# Configuration
 
-Every process reads its configuration from the environment, once, at its start. What is missing or malformed is named, all of it
-at once, and the process does not start. A secret may also come from a file: `FINEMESH_S3_SECRET_KEY_FILE` names one that only
-its owner may read. `finemesh up` sets all of this by itself; [`deploy/`](../../deploy/README.md) sets it for containers. How the
-command line finds a mesh is told [with the command line](cli.md).
+Every process reads its configuration from the environment, once, at its start. What is missing or malformed
+is named, all of it at once, and the process does not start. A secret may also come from a file:
+`FINEMESH_S3_SECRET_KEY_FILE` names one that only its owner may read. `finemesh up` sets all of this by
+itself; [`deploy/`](../../deploy/README.md) sets it for containers. How the command line finds a mesh is told
+[with the command line](cli.md).
 
 This page is generated from the configuration classes by `make docs`.
 """

@@ -141,6 +141,10 @@ class NatsServer:
     def stop(self) -> None:
         if self._server:
             self._server.stop()
+        # `weed` puts the sockets of gRPC where no flag can change it, and leaves them.
+        for port in self.ports:
+            for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+                socket.unlink(missing_ok=True)
 
 
 @dataclass
@@ -177,7 +181,7 @@ class S3Server:
         sockets = ["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"]
         where = [f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.config=s3.json"]
         unused = ["-s3.port.iceberg=0", "-s3.port.lance=0", *(f"-{name}=false" for name in off)]
-        command = [executable("weed"), "mini", *where, *ports, *unused, *sockets]
+        command = [executable("weed"), "-logtostderr=true", "mini", *where, *ports, *unused, *sockets]
         server = self._server = ServerProcess(command, self.folder, self.folder / "weed.log")
         server.start()
 
@@ -212,3 +216,7 @@ class S3Server:
     def stop(self) -> None:
         if self._server:
             self._server.stop()
+        # `weed` puts the sockets of gRPC where no flag can change it, and leaves them.
+        for port in self.ports:
+            for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+                socket.unlink(missing_ok=True)
