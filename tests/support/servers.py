@@ -141,10 +141,6 @@ class NatsServer:
     def stop(self) -> None:
         if self._server:
             self._server.stop()
-        # `weed` puts the sockets of gRPC where no flag can change it, and leaves them.
-        for port in self.ports:
-            for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
-                socket.unlink(missing_ok=True)
 
 
 @dataclass
@@ -218,5 +214,5 @@ class S3Server:
             self._server.stop()
         # `weed` puts the sockets of gRPC where no flag can change it, and leaves them.
         for port in self.ports:
-            for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
-                socket.unlink(missing_ok=True)
+            for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):
+                left.unlink(missing_ok=True)
