@@ -8,17 +8,24 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 import urllib3
-from finemesh.client import Connection, Received, RpcError, Subscriber, download_files, wait_for
+from finemesh.client import (
+    Connection,
+    Received,
+    RpcError,
+    Subscriber,
+    download_files,
+    load_settings,
+    wait_for,
+)
 from finemesh.v1 import dataprep_service_pb2 as pb
 from finemesh.v1 import dataset_pb2
 from google.api.httpbody_pb2 import HttpBody
 
-from tests.e2e.conftest import Door
+from tests.e2e.conftest import RunningMesh
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -46,9 +53,10 @@ def masklets(frames: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def connection(door: Door) -> Iterator[Connection]:
+def connection(running_mesh: RunningMesh) -> Iterator[Connection]:
     """Stubs for a project of these tests' own."""
-    with Connection(replace(door.connection.settings, project="transfers")) as opened:
+    settings = load_settings(project="transfers", environ={}, folder=running_mesh.folder)
+    with Connection(settings) as opened:
         yield opened
 
 
@@ -106,10 +114,12 @@ def test_a_streamed_source_is_imported(imported: Dataset) -> None:
     assert (ledger.inputs, ledger.kept, ledger.quarantined) == (4, 4, 0)
 
 
-def test_a_file_comes_whole_and_in_ranges(door: Door, connection: Connection, imported: Dataset) -> None:
+def test_a_file_comes_whole_and_in_ranges(
+    running_mesh: RunningMesh, connection: Connection, imported: Dataset
+) -> None:
     """Through the gateway's address; the parts are the whole."""
     for file in files_of(connection, imported):
-        assert file.url.startswith(door.url)
+        assert file.url.startswith(running_mesh.url)
         whole = fetch(file.url)
         assert (whole.status, len(whole.data)) == (200, file.size_bytes)
         assert hashlib.sha256(whole.data).hexdigest() == file.sha256

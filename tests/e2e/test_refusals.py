@@ -8,7 +8,7 @@ import json
 import stat
 import uuid
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,8 @@ import urllib3
 from finemesh.chassis.auth import Role, SigningKey
 from finemesh.chassis.config import Secret
 from finemesh.chassis.s3 import S3Config, S3ObjectStore
-from finemesh.embedded.state import State, read_record
 
-from tests.support.servers import ServerProcess, executable, wait_until
+from tests.e2e.conftest import RunningMesh
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
@@ -37,7 +36,7 @@ MASKLET: Final[dict[str, Any]] = {
 
 
 @dataclass
-class Door:
+class Gate:
     """The gateway of a running mesh, spoken to in JSON."""
 
     url: str
@@ -89,30 +88,15 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    folder = tmp_path_factory.mktemp("refusals")
-    mesh = ServerProcess([executable("finemesh"), "up"], folder, folder / "up.log")
-    mesh.start()
-
-    def ready() -> bool:
-        mesh.require_running()
-        record = read_record(folder / ".finemesh")
-        return record is not None and record.state is State.READY
-
-    try:
-        wait_until(ready, "finemesh up", 60)
-        record = read_record(folder / ".finemesh")
-        assert record
-        yield Door(record.url, folder / ".finemesh", record.ports["s3"])
-    finally:
-        mesh.stop()
+def gate(running_mesh: RunningMesh) -> Gate:
+    return Gate(running_mesh.url, running_mesh.data, running_mesh.ports["s3"])
 
 
 @pytest.fixture
-async def objects(door: Door) -> AsyncIterator[S3ObjectStore]:
-    secrets = door.data / "secrets"
+async def objects(gate: Gate) -> AsyncIterator[S3ObjectStore]:
+    secrets = gate.data / "secrets"
     config = S3Config(
-        endpoint=f"http://127.0.0.1:{door.s3_port}",
+        endpoint=f"http://127.0.0.1:{gate.s3_port}",
         access_key=(secrets / "s3.access").read_text().strip(),
         secret_key=Secret((secrets / "s3.secret").read_text().strip()),
         bucket="finemesh",
@@ -171,17 +155,17 @@ def fields_of(status: Mapping[str, Any]) -> list[str]:
     ],
 )
 def test_a_refused_request_says_why_and_where(
-    door: Door, method: str, path: str, body: Any, code: int, reason: str, fields: list[str]
+    gate: Gate, method: str, path: str, body: Any, code: int, reason: str, fields: list[str]
 ) -> None:
-    status, said = door.call(method, path, body)
+    status, said = gate.call(method, path, body)
     assert (status, reason_of(said)) == (code, reason), said
     assert sorted(fields_of(said)) == fields
     assert len(said["message"]) > 10
 
 
-def test_nobody_gets_in_without_a_token_or_with_that_of_another_project(door: Door) -> None:
-    assert door.call("GET", "projects/demo/datasets", token="nonsense")[0] == 401
-    status, said = door.call("GET", "projects/demo/datasets", token=door.token("acme"))
+def test_nobody_gets_in_without_a_token_or_with_that_of_another_project(gate: Gate) -> None:
+    assert gate.call("GET", "projects/demo/datasets", token="nonsense")[0] == 401
+    status, said = gate.call("GET", "projects/demo/datasets", token=gate.token("acme"))
     assert (status, reason_of(said)) == (403, "PROJECT_DENIED")
 
 
@@ -213,46 +197,46 @@ SOURCES: Final[dict[str, tuple[str, bytes, str]]] = {
 
 @pytest.mark.parametrize("name", SOURCES)
 async def test_a_bad_source_leaves_a_reason_and_nothing_else(
-    door: Door, objects: S3ObjectStore, name: str
+    gate: Gate, objects: S3ObjectStore, name: str
 ) -> None:
     filename, content, reason = SOURCES[name]
-    ended = door.import_and_wait(door.upload(filename, content))
+    ended = gate.import_and_wait(gate.upload(filename, content))
     assert ended["state"] == "STATE_FAILED"
     assert reason_of(ended["error"]) == reason, ended["error"]
     assert await objects.list(ended["name"] + "/") == []
-    status, said = door.call("GET", f"{ended['name']}/files")
+    status, said = gate.call("GET", f"{ended['name']}/files")
     assert (status, reason_of(said)) == (400, "DATASET_NOT_READY")
 
 
-def test_a_faulty_row_is_put_aside_and_the_import_goes_on(door: Door) -> None:
+def test_a_faulty_row_is_put_aside_and_the_import_goes_on(gate: Gate) -> None:
     wrong = [{"size": [5, 6], "counts": "n0"}]
     source = json.dumps({**MASKLET, "masklet": [*MASKS, wrong]}).encode()
-    ended = door.import_and_wait(door.upload("dog.json", source))
+    ended = gate.import_and_wait(gate.upload("dog.json", source))
     assert ended["state"] == "STATE_SUCCEEDED", ended
     ledger = ended["summary"]["ledger"]
     assert (ledger["inputs"], ledger["kept"], ledger["quarantined"]) == ("3", "2", "1")
-    _, said = door.call("GET", f"{ended['name']}/ledger?filter=disposition%3D%22QUARANTINED%22")
+    _, said = gate.call("GET", f"{ended['name']}/ledger?filter=disposition%3D%22QUARANTINED%22")
     assert "ledgerEntries" in said, said
     [entry] = said["ledgerEntries"]
     assert entry["reason"] == "MASK_SIZE_MISMATCH"
 
 
-def test_other_bytes_than_announced_are_not_imported(door: Door) -> None:
+def test_other_bytes_than_announced_are_not_imported(gate: Gate) -> None:
     content = json.dumps(MASKLET).encode()
-    ended = door.import_and_wait(door.upload("dog.json", content, content.replace(b"dog", b"cat")))
+    ended = gate.import_and_wait(gate.upload("dog.json", content, content.replace(b"dog", b"cat")))
     assert (ended["state"], reason_of(ended["error"])) == ("STATE_FAILED", "UPLOAD_CORRUPT")
 
 
-def test_one_request_id_makes_one_dataset(door: Door) -> None:
+def test_one_request_id_makes_one_dataset(gate: Gate) -> None:
     """Eight at once, and once more later; for another request the id is taken."""
-    upload = door.upload("dog.json", json.dumps(MASKLET).encode())
+    upload = gate.upload("dog.json", json.dumps(MASKLET).encode())
     path = f"projects/demo/datasets?request_id={uuid.uuid4()}"
     with ThreadPoolExecutor(8) as pool:
         answers = list(
-            pool.map(lambda _: door.call("POST", path, {"importedFrom": {"upload": upload}}), range(8))
+            pool.map(lambda _: gate.call("POST", path, {"importedFrom": {"upload": upload}}), range(8))
         )
-    again = door.call("POST", path, {"importedFrom": {"upload": upload}})
+    again = gate.call("POST", path, {"importedFrom": {"upload": upload}})
     assert {status for status, _ in [*answers, again]} == {200}
     assert len({dataset["name"] for _, dataset in [*answers, again]}) == 1
-    status, said = door.call("POST", path, {"importedFrom": {"upload": upload, "seed": "7"}})
+    status, said = gate.call("POST", path, {"importedFrom": {"upload": upload, "seed": "7"}})
     assert (status, reason_of(said)) == (409, "REQUEST_ID_REUSED")

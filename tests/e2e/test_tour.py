@@ -8,15 +8,13 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import datasets
 import pytest
-from finemesh.embedded.state import State, read_record
 
-from tests.support.servers import ServerProcess, executable, wait_until
+from tests.e2e.conftest import RunningMesh
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -59,23 +57,10 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    """A folder with a mesh that `finemesh up` runs."""
-    folder = tmp_path_factory.mktemp("tour")
-    (folder / "home").mkdir()
-    mesh = ServerProcess([executable("finemesh"), "up"], folder, folder / "up.log")
-    mesh.start()
-
-    def ready() -> bool:
-        mesh.require_running()
-        record = read_record(folder / ".finemesh")
-        return record is not None and record.state is State.READY
-
-    try:
-        wait_until(ready, "finemesh up", 60)
-        yield Shell(folder)
-    finally:
-        mesh.stop()
+def shell(running_mesh: RunningMesh) -> Shell:
+    """In the folder of the mesh, with a home of its own."""
+    (running_mesh.folder / "home").mkdir()
+    return Shell(running_mesh.folder)
 
 
 @pytest.fixture(scope="module")
