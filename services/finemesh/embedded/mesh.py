@@ -308,7 +308,8 @@ def _short_folder(folder: Path, mesh_id: str) -> Path:
     if len(os.fsencode(folder)) <= _LONGEST_RAY_FOLDER:
         return folder
     # The mesh id is random and known to the owner alone: nobody else can have put a link of this name there.
-    link = Path(tempfile.gettempdir()) / f"finemesh-{mesh_id[:12]}"
+    folder_of_link = min(tempfile.gettempdir(), "/tmp", key=len)  # noqa: S108  TMPDIR may be long itself
+    link = Path(folder_of_link) / f"finemesh-{mesh_id[:12]}"
     link.unlink(missing_ok=True)
     link.symlink_to(folder, target_is_directory=True)
     return link
