@@ -131,3 +131,23 @@ def test_a_subscriber_reacts_to_what_succeeded_once(toured: Shell) -> None:
     told = toured.run(command).stdout.splitlines()
     assert sorted(line.split()[1].rsplit("/", 1)[1] for line in told) == ["r16", "r4"]
     assert toured.run(command).stdout == ""
+
+
+def test_what_is_cancelled_ends_and_can_be_deleted(toured: Shell) -> None:
+    submit = "train submit --id long -o task=TASK_VISION_LANGUAGE -o base_model=$PWD/base -o dataset=items"
+    toured.run(f"finemesh {submit} -o lora.rank=4 -o optimization.max_steps=100000")
+    refused = toured.run("finemesh train delete long", expect=1)
+    assert "TRAINING_JOB_LIVE" in refused.stderr
+    toured.run("finemesh train cancel long")
+    toured.run("finemesh train watch long", expect=1)
+    toured.run("finemesh train cancel long")  # what is cancelled stays so
+    assert toured.json("train show long")["state"] == "STATE_CANCELLED"
+    for command, reason in (
+        ("export create long --format merged", "TRAINING_JOB_NOT_READY"),
+        ("train cancel r4", "TRAINING_JOB_ENDED"),
+        ("dataset cancel items", "ALREADY_ENDED"),
+        ("export cancel pkg", "EXPORT_ENDED"),
+    ):
+        assert reason in toured.run(f"finemesh {command}", expect=1).stderr
+    toured.run("finemesh train delete long")
+    toured.run("finemesh train show long", expect=3)
