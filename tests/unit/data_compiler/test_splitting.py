@@ -37,12 +37,12 @@ def test_rows_of_one_split_are_read_alone(divided: Path) -> None:
 def test_single_video_is_cut_in_time_with_a_gap(samples: Path, tmp_path: Path, silent: Progress) -> None:
     import_source(samples / "sav/sav_000001_manual.json", tmp_path / "in", ImportOptions(), silent)
     manifest = split_dataset(tmp_path / "in", tmp_path / "out", SplitOptions(gap_frames=6), silent)
-    assert manifest.splits == {"train": 76, "gap": 12, "val": 11, "test": 22}
+    assert manifest.splits == {"train": 65, "gap": 12, "val": 11, "test": 33}
     assert "one video: temporal split with a gap of 6 frames" in manifest.warnings
     assert manifest.leakage is not None
     assert (manifest.leakage.by_video, manifest.leakage.by_image) == (1.0, 0.0)
     order = [row["split"] for row in iter_rows(tmp_path / "out", columns=["split"])]
-    assert order == ["train"] * 76 + ["gap"] * 6 + ["val"] * 11 + ["gap"] * 6 + ["test"] * 22
+    assert order == ["train"] * 65 + ["gap"] * 6 + ["val"] * 11 + ["gap"] * 6 + ["test"] * 33
 
 
 def test_too_few_videos_are_refused(imported: Path, tmp_path: Path, silent: Progress) -> None:
