@@ -7,7 +7,8 @@ from pathlib import Path
 from finemesh.core.spec.data import ConvertOptions, DatasetManifest, DatasetOrigin
 from finemesh.data.instructions import PLAN_COLUMNS, TASKS, Scene, make_rows, plan
 from finemesh.data.rows import Progress
-from finemesh.data.storage import iter_rows, load_manifest, options_json
+from finemesh.data.storage import iter_batches, iter_rows, load_manifest, options_json
+from finemesh.data.writers import FormContext
 from finemesh.data.writing import DatasetWriter
 
 
@@ -23,7 +24,8 @@ def convert_dataset(dataset: Path, out: Path, options: ConvertOptions, progress:
     """
     parent = load_manifest(dataset)
     progress(0.0, "planning")
-    with DatasetWriter(out, options.target) as writer:
+    context = FormContext(out, options, parent.header, [item.class_name for item in parent.classes])
+    with DatasetWriter(options.target, context) as writer:
         if options.instruction is None:
             _copy(dataset, parent, writer, progress)
         else:
@@ -41,10 +43,11 @@ def convert_dataset(dataset: Path, out: Path, options: ConvertOptions, progress:
 
 
 def _copy(dataset: Path, parent: DatasetManifest, writer: DatasetWriter, progress: Progress) -> None:
-    for number, row in enumerate(iter_rows(dataset), start=1):
-        writer.take()
-        writer.keep(row["row_id"], [row])
-        _report(number, parent, progress)
+    done = 0
+    for batch in iter_batches(dataset):
+        writer.copy(batch)
+        done += batch.num_rows
+        progress(done / max(parent.rows, 1), f"{done} of {parent.rows} rows")
 
 
 def _instruct(

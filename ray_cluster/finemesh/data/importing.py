@@ -14,6 +14,7 @@ from finemesh.data.readers.context import ReadContext
 from finemesh.data.rows import Candidate, Progress
 from finemesh.data.sources import open_source
 from finemesh.data.storage import options_json
+from finemesh.data.writers import FormContext
 from finemesh.data.writing import DatasetWriter
 
 NO_CLASS_NAMES: Final = "no class names, so class accuracy cannot be computed"
@@ -35,9 +36,9 @@ def import_source(source: Path, out: Path, options: ImportOptions, progress: Pro
     """
     progress(0.0, "looking at the source")
     with open_source(source, options) as opened:
-        chosen = options.format or detect_format(opened)
         context = ReadContext(opened, options)
-        with DatasetWriter(out, DatasetFormat.CANONICAL) as writer:
+        chosen = options.format or detect_format(context.survey)
+        with DatasetWriter(DatasetFormat.CANONICAL, FormContext(out)) as writer:
             _judge_all(READERS[chosen].read(context), context, writer, progress)
             summary = writer.summary
             if summary.quarantined > options.max_quarantined_fraction * summary.inputs:

@@ -4,6 +4,7 @@ outside.
 
 from __future__ import annotations
 
+import io
 import lzma
 import os
 import shutil
@@ -13,7 +14,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, BinaryIO, Final, Protocol, Self, cast
 
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.data import ImportOptions
@@ -46,6 +47,16 @@ class Source(Protocol):
         """The bytes of a file. Raises RowFault (FILE_UNREADABLE) if they cannot be read whole."""
         ...
 
+    def open(self, name: str) -> BinaryIO:
+        """The bytes of a file as a stream, from its start. Raises RowFault (FILE_UNREADABLE); so does a read
+        from the stream of a damaged file.
+        """
+        ...
+
+    def size(self, name: str) -> int:
+        """Of the file in bytes, unpacked."""
+        ...
+
     def local_path(self, name: str) -> Path:
         """A path on this machine with the file's bytes, for libraries that seek. Raises RowFault
         (FILE_UNREADABLE).
@@ -72,6 +83,15 @@ class FolderSource:
         except OSError as error:
             raise RowFault("FILE_UNREADABLE", f"{name} cannot be read: {error.strerror}", "file") from error
 
+    def open(self, name: str) -> BinaryIO:
+        try:
+            return self.local_path(name).open("rb")
+        except OSError as error:
+            raise RowFault("FILE_UNREADABLE", f"{name} cannot be read: {error.strerror}", "file") from error
+
+    def size(self, name: str) -> int:
+        return self.local_path(name).stat().st_size
+
     def local_path(self, name: str) -> Path:
         return _inside(self._root, self._root / name, name)
 
@@ -84,6 +104,29 @@ class FolderSource:
         """Nothing was unpacked, nothing is removed."""
 
 
+class _Unpacking(io.RawIOBase, BinaryIO):
+    """An entry that is being unpacked; damage shows as RowFault where it lies."""
+
+    def __init__(self, packed: BinaryIO, name: str) -> None:
+        super().__init__()
+        self._packed, self._name = packed, name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            chunk = self._packed.read(len(buffer))
+        except _UNPACK_ERRORS as error:
+            raise RowFault("FILE_UNREADABLE", f"{self._name} cannot be unpacked: {error}", "file") from error
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
 class ZipSource:
     """A ZIP that was judged as a whole. Entries are read in place; only what must be seekable is unpacked."""
 
@@ -91,6 +134,7 @@ class ZipSource:
         self._archive, self._entries = open_archive(path, options)
         self.names = sorted(self._entries)
         self._scratch: Path | None = None
+        self._unpacked: dict[str, Path] = {}
 
     def read(self, name: str) -> bytes:
         try:
@@ -98,12 +142,24 @@ class ZipSource:
         except _UNPACK_ERRORS as error:
             raise RowFault("FILE_UNREADABLE", f"{name} cannot be unpacked: {error}", "file") from error
 
+    def open(self, name: str) -> BinaryIO:
+        try:
+            return _Unpacking(cast("BinaryIO", self._archive.open(self._entries[name])), name)
+        except _UNPACK_ERRORS as error:
+            raise RowFault("FILE_UNREADABLE", f"{name} cannot be unpacked: {error}", "file") from error
+
+    def size(self, name: str) -> int:
+        return self._entries[name].file_size
+
     def local_path(self, name: str) -> Path:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="finemesh-import-"))
-        path = self._scratch / f"{self.names.index(name)}{Path(name).suffix}"
-        if not path.exists():
-            path.write_bytes(self.read(name))
+        path = self._unpacked.get(name)
+        if path is None:
+            path = self._scratch / f"{len(self._unpacked)}{Path(name).suffix}"
+            with self.open(name) as packed, path.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+            self._unpacked[name] = path
         return path
 
     def __enter__(self) -> Self:

@@ -26,6 +26,7 @@ from finemesh.core.spec.data import (
 )
 from finemesh.data.rows import Progress
 from finemesh.data.storage import iter_batches, load_manifest, options_json
+from finemesh.data.writers import FormContext
 from finemesh.data.writing import DatasetWriter
 
 _KEYS: Final = ("row_id", "video_id", "frame_index", "images.list.element.sha256")
@@ -62,14 +63,11 @@ def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Pro
     keys = [row_key(row) for batch in iter_batches(dataset, _KEYS) for row in batch.to_pylist()]
     splits, notes = assign_splits(keys, options)
     leakage = measure_leakage(keys, splits)
-    with DatasetWriter(out, parent.format) as writer:
+    with DatasetWriter(parent.format, FormContext(out)) as writer:
         done = 0
         for batch in iter_batches(dataset):
             row_ids: list[str] = batch.column("row_id").to_pylist()
-            writer.take(len(row_ids))
-            for row_id in row_ids:
-                writer.keep_as(row_id, [row_id])
-            writer.write_batch(_with_splits(batch, [splits[row_id] for row_id in row_ids]))
+            writer.copy(_with_splits(batch, [splits[row_id] for row_id in row_ids]))
             done += len(row_ids)
             progress(done / max(parent.rows, 1), f"{done} of {parent.rows} rows")
         manifest = writer.commit(

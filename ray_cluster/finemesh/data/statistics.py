@@ -6,9 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
-import pyarrow as pa
-
 from finemesh.core.spec.data import ClassCount
+from finemesh.data.batches import RowBatch
 
 COLUMNS: Final = ("video_id", "objects", "messages", "split")
 MAX_ANSWERS: Final = 1000  # free text has no table of answers
@@ -28,10 +27,9 @@ class Statistics:
         self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._unnamed = 0
 
-    def observe(self, batch: pa.RecordBatch) -> None:
-        images: Any = batch.column("images").flatten()  # without reading the pictures themselves
-        self.media.update(images.field("media").to_pylist())
-        for row in batch.select(list(COLUMNS)).to_pylist():
+    def observe(self, batch: RowBatch) -> None:
+        self.media.update(batch.media)
+        for row in batch.columns(COLUMNS):
             self._observe_row(row)
 
     def _observe_row(self, row: Mapping[str, Any]) -> None:

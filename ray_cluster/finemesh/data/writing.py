@@ -15,30 +15,32 @@ import pyarrow as pa
 from finemesh.core.errors import AlreadyExistsError, PreconditionError
 from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, Leakage, content_digest
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
+from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import write_json_atomically
-from finemesh.data.schema import LEDGER_SCHEMA, ROW_SCHEMA, Row
+from finemesh.data.schema import LEDGER_SCHEMA, Row
 from finemesh.data.statistics import Statistics
 from finemesh.data.storage import BATCH_BYTES, BATCH_ROWS, MANIFEST, ParquetShards
-from finemesh.data.writers import WRITERS
+from finemesh.data.writers import WRITERS, FormContext
 
 _LEDGER: Final = "ledger"
 _LEDGER_BATCH: Final = 4096
 
 
 class DatasetWriter:
-    """Writes one dataset version into `out`, a folder that is empty or absent.
+    """Writes one dataset version into the context's folder, which is empty or absent.
 
     Use as a context manager: leaving it without `commit` removes everything again. Call `take` for every
     input as it comes in, and then one of `keep`, `quarantine` or `drop`: `commit` checks that none was
     forgotten or told twice.
     """
 
-    def __init__(self, out: Path, dataset_format: DatasetFormat) -> None:
-        self._out, self._format = out, dataset_format
+    def __init__(self, dataset_format: DatasetFormat, context: FormContext) -> None:
+        out = context.root
+        self._out, self._format, self._context = out, dataset_format, context
         self._committed = False
         self._created = _prepare(out)
-        self._form = WRITERS[dataset_format](out)
+        self._form = WRITERS[dataset_format](context)
         self._ledger = ParquetShards(out, f"{_LEDGER}/part-", LEDGER_SCHEMA)
         self._rows: list[Row] = []
         self._row_bytes = 0
@@ -84,7 +86,18 @@ class DatasetWriter:
     def write_batch(self, batch: pa.RecordBatch) -> None:
         """Write canonical rows that are in a batch already."""
         self._flush_rows()
-        self._write(batch)
+        self._write(RowBatch(arrow=batch))
+
+    def copy(self, batch: pa.RecordBatch) -> None:
+        """Take the rows of a batch and keep each as it is; those that the form cannot hold are put aside."""
+        self.take(batch.num_rows)
+        if self._form.judges:
+            for row in RowBatch(arrow=batch).rows:
+                self.keep(row["row_id"], [row])
+            return
+        for row_id in batch.column("row_id").to_pylist():
+            self.keep_as(row_id, [row_id])
+        self.write_batch(batch)
 
     def quarantine(self, input_id: str, fault: RowFault) -> None:
         self._record(LedgerEntry(input_id, Disposition.QUARANTINED, fault.reason, fault.message, fault.field))
@@ -152,7 +165,7 @@ class DatasetWriter:
             parents=tuple(parents),
             options=dict(options),
             leakage=leakage,
-            warnings=tuple(warnings),
+            warnings=tuple(dict.fromkeys([*warnings, *self._context.warnings])),
             header=dict(header or {}),
         )
         write_json_atomically(self._out / MANIFEST, manifest.to_json())
@@ -182,10 +195,10 @@ class DatasetWriter:
 
     def _flush_rows(self) -> None:
         if self._rows:
-            self._write(pa.RecordBatch.from_pylist(self._rows, schema=ROW_SCHEMA))
+            self._write(RowBatch(self._rows))
             self._rows, self._row_bytes = [], 0
 
-    def _write(self, batch: pa.RecordBatch) -> None:
+    def _write(self, batch: RowBatch) -> None:
         self._statistics.observe(batch)
         self._form.write(batch)
 

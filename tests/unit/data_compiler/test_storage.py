@@ -23,6 +23,7 @@ from finemesh.data import iter_rows, load_manifest, verify_dataset
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
 from finemesh.data.storage import ParquetShards
+from finemesh.data.writers import FormContext
 from finemesh.data.writing import DatasetWriter
 
 
@@ -79,7 +80,7 @@ def test_rows_roll_over_into_further_shards(imported: Path, tmp_path: Path) -> N
 
 def test_forgotten_input_is_noticed(imported: Path, tmp_path: Path) -> None:
     row = next(iter_rows(imported))
-    with DatasetWriter(tmp_path / "out", DatasetFormat.CANONICAL) as writer:
+    with DatasetWriter(DatasetFormat.CANONICAL, FormContext(tmp_path / "out")) as writer:
         writer.take(2)
         writer.keep("a", [row])
         with pytest.raises(PreconditionError) as error:
@@ -90,7 +91,7 @@ def test_forgotten_input_is_noticed(imported: Path, tmp_path: Path) -> None:
 
 def test_input_told_twice_is_noticed(imported: Path, tmp_path: Path) -> None:
     row = next(iter_rows(imported))
-    with DatasetWriter(tmp_path / "out", DatasetFormat.CANONICAL) as writer:
+    with DatasetWriter(DatasetFormat.CANONICAL, FormContext(tmp_path / "out")) as writer:
         writer.take(1)
         writer.keep("a", [row])
         with pytest.raises(PreconditionError, match="two fates"):

@@ -22,6 +22,7 @@ from finemesh.data import Progress, ValidationReport, iter_rows, validate_datase
 from finemesh.data.rows import make_message, text_part
 from finemesh.data.schema import Row
 from finemesh.data.validation.checks import check_classes
+from finemesh.data.writers import FormContext
 from finemesh.data.writing import DatasetWriter
 from PIL import Image
 
@@ -83,7 +84,7 @@ def test_planted_fault_is_found(
 
 
 def _write(rows: list[Row], out: Path) -> None:
-    with DatasetWriter(out, DatasetFormat.CANONICAL) as writer:
+    with DatasetWriter(DatasetFormat.CANONICAL, FormContext(out)) as writer:
         for index, row in enumerate(rows):
             writer.take()
             writer.keep(str(index), [row])

@@ -21,6 +21,11 @@ class DatasetFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATASET_FORMAT_CANONICAL: _ClassVar[DatasetFormat]
     DATASET_FORMAT_HUGGING_FACE: _ClassVar[DatasetFormat]
     DATASET_FORMAT_LLAVA: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_MESSAGES: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_COCO: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_YOLO_DETECTION: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_YOLO_SEGMENTATION: _ClassVar[DatasetFormat]
+    DATASET_FORMAT_TEMPLATE: _ClassVar[DatasetFormat]
 
 class AnnotationFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +33,24 @@ class AnnotationFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ANNOTATION_FORMAT_SAM2: _ClassVar[AnnotationFormat]
     ANNOTATION_FORMAT_SAV: _ClassVar[AnnotationFormat]
     ANNOTATION_FORMAT_COCO: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_SA1B: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_MASK_STREAM: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_COCO_RESULTS: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_YOLO: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_VOC: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_CVAT: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_LABEL_STUDIO: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_IMAGE_FOLDER: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_LLAVA: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_SHAREGPT: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_OPENAI: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_ALPACA: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_PROMPT_COMPLETION: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_INPUT_OUTPUT: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_PREFERENCE: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_TEXT: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_TABLE: _ClassVar[AnnotationFormat]
+    ANNOTATION_FORMAT_PARQUET: _ClassVar[AnnotationFormat]
 
 class InstructionTask(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,19 +71,53 @@ class BoxConvention(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BOX_CONVENTION_PIXELS: _ClassVar[BoxConvention]
     BOX_CONVENTION_LOCATIONS: _ClassVar[BoxConvention]
 
+class MaskForm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_FORM_UNSPECIFIED: _ClassVar[MaskForm]
+    MASK_FORM_AS_SOURCE: _ClassVar[MaskForm]
+    MASK_FORM_POLYGON: _ClassVar[MaskForm]
+    MASK_FORM_RLE: _ClassVar[MaskForm]
+
 class SplitStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SPLIT_STRATEGY_UNSPECIFIED: _ClassVar[SplitStrategy]
     SPLIT_STRATEGY_BY_VIDEO: _ClassVar[SplitStrategy]
     SPLIT_STRATEGY_TEMPORAL: _ClassVar[SplitStrategy]
+    SPLIT_STRATEGY_STRATIFIED: _ClassVar[SplitStrategy]
+    SPLIT_STRATEGY_GROUPED: _ClassVar[SplitStrategy]
+    SPLIT_STRATEGY_RANDOM: _ClassVar[SplitStrategy]
+    SPLIT_STRATEGY_PREDEFINED: _ClassVar[SplitStrategy]
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat
 DATASET_FORMAT_CANONICAL: DatasetFormat
 DATASET_FORMAT_HUGGING_FACE: DatasetFormat
 DATASET_FORMAT_LLAVA: DatasetFormat
+DATASET_FORMAT_MESSAGES: DatasetFormat
+DATASET_FORMAT_COCO: DatasetFormat
+DATASET_FORMAT_YOLO_DETECTION: DatasetFormat
+DATASET_FORMAT_YOLO_SEGMENTATION: DatasetFormat
+DATASET_FORMAT_TEMPLATE: DatasetFormat
 ANNOTATION_FORMAT_UNSPECIFIED: AnnotationFormat
 ANNOTATION_FORMAT_SAM2: AnnotationFormat
 ANNOTATION_FORMAT_SAV: AnnotationFormat
 ANNOTATION_FORMAT_COCO: AnnotationFormat
+ANNOTATION_FORMAT_SA1B: AnnotationFormat
+ANNOTATION_FORMAT_MASK_STREAM: AnnotationFormat
+ANNOTATION_FORMAT_COCO_RESULTS: AnnotationFormat
+ANNOTATION_FORMAT_YOLO: AnnotationFormat
+ANNOTATION_FORMAT_VOC: AnnotationFormat
+ANNOTATION_FORMAT_CVAT: AnnotationFormat
+ANNOTATION_FORMAT_LABEL_STUDIO: AnnotationFormat
+ANNOTATION_FORMAT_IMAGE_FOLDER: AnnotationFormat
+ANNOTATION_FORMAT_LLAVA: AnnotationFormat
+ANNOTATION_FORMAT_SHAREGPT: AnnotationFormat
+ANNOTATION_FORMAT_OPENAI: AnnotationFormat
+ANNOTATION_FORMAT_ALPACA: AnnotationFormat
+ANNOTATION_FORMAT_PROMPT_COMPLETION: AnnotationFormat
+ANNOTATION_FORMAT_INPUT_OUTPUT: AnnotationFormat
+ANNOTATION_FORMAT_PREFERENCE: AnnotationFormat
+ANNOTATION_FORMAT_TEXT: AnnotationFormat
+ANNOTATION_FORMAT_TABLE: AnnotationFormat
+ANNOTATION_FORMAT_PARQUET: AnnotationFormat
 INSTRUCTION_TASK_UNSPECIFIED: InstructionTask
 INSTRUCTION_TASK_CLASSIFY_REGION: InstructionTask
 INSTRUCTION_TASK_LOCATE_OBJECT: InstructionTask
@@ -74,12 +131,27 @@ BOX_CONVENTION_UNIT: BoxConvention
 BOX_CONVENTION_THOUSANDTHS: BoxConvention
 BOX_CONVENTION_PIXELS: BoxConvention
 BOX_CONVENTION_LOCATIONS: BoxConvention
+MASK_FORM_UNSPECIFIED: MaskForm
+MASK_FORM_AS_SOURCE: MaskForm
+MASK_FORM_POLYGON: MaskForm
+MASK_FORM_RLE: MaskForm
 SPLIT_STRATEGY_UNSPECIFIED: SplitStrategy
 SPLIT_STRATEGY_BY_VIDEO: SplitStrategy
 SPLIT_STRATEGY_TEMPORAL: SplitStrategy
+SPLIT_STRATEGY_STRATIFIED: SplitStrategy
+SPLIT_STRATEGY_GROUPED: SplitStrategy
+SPLIT_STRATEGY_RANDOM: SplitStrategy
+SPLIT_STRATEGY_PREDEFINED: SplitStrategy
 
 class ImportOrigin(_message.Message):
-    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed", "max_total_bytes", "max_files", "max_ratio", "max_image_pixels")
+    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed", "max_total_bytes", "max_files", "max_ratio", "max_image_pixels", "columns")
+    class ColumnsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +160,7 @@ class ImportOrigin(_message.Message):
     MAX_FILES_FIELD_NUMBER: _ClassVar[int]
     MAX_RATIO_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     upload: str
     format: AnnotationFormat
     max_quarantined_fraction: float
@@ -96,10 +169,18 @@ class ImportOrigin(_message.Message):
     max_files: int
     max_ratio: float
     max_image_pixels: int
-    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., max_total_bytes: _Optional[int] = ..., max_files: _Optional[int] = ..., max_ratio: _Optional[float] = ..., max_image_pixels: _Optional[int] = ...) -> None: ...
+    columns: _containers.ScalarMap[str, str]
+    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., max_total_bytes: _Optional[int] = ..., max_files: _Optional[int] = ..., max_ratio: _Optional[float] = ..., max_image_pixels: _Optional[int] = ..., columns: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class SplitOrigin(_message.Message):
-    __slots__ = ("dataset", "strategy", "train_ratio", "validation_ratio", "test_ratio", "gap_frames", "seed")
+    __slots__ = ("dataset", "strategy", "train_ratio", "validation_ratio", "test_ratio", "gap_frames", "seed", "group_key", "assignments", "max_similar_bits")
+    class AssignmentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     DATASET_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     TRAIN_RATIO_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +188,9 @@ class SplitOrigin(_message.Message):
     TEST_RATIO_FIELD_NUMBER: _ClassVar[int]
     GAP_FRAMES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    GROUP_KEY_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIMILAR_BITS_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     strategy: SplitStrategy
     train_ratio: float
@@ -114,10 +198,13 @@ class SplitOrigin(_message.Message):
     test_ratio: float
     gap_frames: int
     seed: int
-    def __init__(self, dataset: _Optional[str] = ..., strategy: _Optional[_Union[SplitStrategy, str]] = ..., train_ratio: _Optional[float] = ..., validation_ratio: _Optional[float] = ..., test_ratio: _Optional[float] = ..., gap_frames: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    group_key: str
+    assignments: _containers.ScalarMap[str, str]
+    max_similar_bits: int
+    def __init__(self, dataset: _Optional[str] = ..., strategy: _Optional[_Union[SplitStrategy, str]] = ..., train_ratio: _Optional[float] = ..., validation_ratio: _Optional[float] = ..., test_ratio: _Optional[float] = ..., gap_frames: _Optional[int] = ..., seed: _Optional[int] = ..., group_key: _Optional[str] = ..., assignments: _Optional[_Mapping[str, str]] = ..., max_similar_bits: _Optional[int] = ...) -> None: ...
 
 class ConvertOrigin(_message.Message):
-    __slots__ = ("dataset", "format", "instruction", "image_size_pixels", "seed", "context_fraction", "min_object_pixels", "max_answer_ratio", "max_items", "box_convention", "questions", "answers", "max_turns")
+    __slots__ = ("dataset", "format", "instruction", "image_size_pixels", "seed", "context_fraction", "min_object_pixels", "max_answer_ratio", "max_items", "box_convention", "questions", "answers", "max_turns", "template", "mask_form", "prove_masks", "min_mask_iou")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +218,10 @@ class ConvertOrigin(_message.Message):
     QUESTIONS_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TURNS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    MASK_FORM_FIELD_NUMBER: _ClassVar[int]
+    PROVE_MASKS_FIELD_NUMBER: _ClassVar[int]
+    MIN_MASK_IOU_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     format: DatasetFormat
     instruction: InstructionTask
@@ -144,7 +235,11 @@ class ConvertOrigin(_message.Message):
     questions: _containers.RepeatedScalarFieldContainer[str]
     answers: _containers.RepeatedScalarFieldContainer[str]
     max_turns: int
-    def __init__(self, dataset: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., instruction: _Optional[_Union[InstructionTask, str]] = ..., image_size_pixels: _Optional[int] = ..., seed: _Optional[int] = ..., context_fraction: _Optional[float] = ..., min_object_pixels: _Optional[int] = ..., max_answer_ratio: _Optional[float] = ..., max_items: _Optional[int] = ..., box_convention: _Optional[_Union[BoxConvention, str]] = ..., questions: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[str]] = ..., max_turns: _Optional[int] = ...) -> None: ...
+    template: str
+    mask_form: MaskForm
+    prove_masks: bool
+    min_mask_iou: float
+    def __init__(self, dataset: _Optional[str] = ..., format: _Optional[_Union[DatasetFormat, str]] = ..., instruction: _Optional[_Union[InstructionTask, str]] = ..., image_size_pixels: _Optional[int] = ..., seed: _Optional[int] = ..., context_fraction: _Optional[float] = ..., min_object_pixels: _Optional[int] = ..., max_answer_ratio: _Optional[float] = ..., max_items: _Optional[int] = ..., box_convention: _Optional[_Union[BoxConvention, str]] = ..., questions: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[str]] = ..., max_turns: _Optional[int] = ..., template: _Optional[str] = ..., mask_form: _Optional[_Union[MaskForm, str]] = ..., prove_masks: _Optional[bool] = ..., min_mask_iou: _Optional[float] = ...) -> None: ...
 
 class SplitCount(_message.Message):
     __slots__ = ("split", "rows")

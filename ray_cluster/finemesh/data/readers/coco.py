@@ -16,13 +16,14 @@ from typing import Any, Final, TypeGuard
 from finemesh.data.faults import RowFault
 from finemesh.data.images import STILL, SUFFIXES, Picture, check_picture, check_size
 from finemesh.data.jsonio import malformed_annotations
-from finemesh.data.readers.context import ReadContext, json_files, load_object, stem, top_level_key
+from finemesh.data.readers.context import ReadContext, load_object, stem
+from finemesh.data.readers.survey import Survey
 from finemesh.data.render import Renderer
 from finemesh.data.rle import Mask, parse
 from finemesh.data.rows import Candidate, check_mask_size, class_name_of, make_object, make_row, masked_object
 from finemesh.data.schema import ObjectRow, Row
 
-MARKS: Final = frozenset({"images", "annotations", "categories"})
+_MARKS: Final = ("images", "annotations", "categories")
 
 
 @dataclass(slots=True)
@@ -36,9 +37,13 @@ class _File:
     by_image: dict[Any, list[tuple[int, dict[str, Any]]]] = field(default_factory=dict[Any, Any])
 
 
+def detect(survey: Survey) -> str | None:
+    return next(iter(survey.json_with_keys(*_MARKS)), None)
+
+
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all COCO files of a source: its images, and annotations whose image is not listed."""
-    names = [name for name in json_files(context.source) if top_level_key(context.source, name, MARKS)]
+    names = context.survey.json_with_keys(*_MARKS)
     files = [_load(context, name) for name in names]
     context.total = sum(len(file.images) + len(file.orphans) for file in files)
     pictures = _Pictures(context)

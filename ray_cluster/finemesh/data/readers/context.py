@@ -10,6 +10,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import ImportOptions
 from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import malformed_annotations, parse_json
+from finemesh.data.readers.survey import Survey
 from finemesh.data.sources import Source
 
 
@@ -24,15 +25,15 @@ class ReadContext:
     total: int = 0
     warnings: list[str] = field(default_factory=list[str])
     header: dict[str, Any] = field(default_factory=dict[str, Any])
+    survey: Survey = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.survey = Survey(self.source)
 
     def warn(self, sentence: str) -> None:
         """Say it once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
-
-
-def json_files(source: Source) -> list[str]:
-    return [name for name in source.names if name.lower().endswith(".json")]
 
 
 def load_json(source: Source, name: str) -> Any:
@@ -57,22 +58,6 @@ def load_object(source: Source, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed_annotations(name, "the top", f"is {type(value).__name__}, not an object")
     return value
-
-
-def top_level_key(source: Source, name: str, keys: frozenset[str]) -> str | None:
-    """The first of `keys` at the top of a JSON object, without reading further than to it."""
-    import ijson
-
-    raw = read_needed(source, name)
-    try:
-        for prefix, event, value in ijson.parse(raw):
-            if prefix == "" and event == "map_key" and value in keys:
-                return str(value)
-            if prefix == "" and event not in {"start_map", "map_key", "end_map"}:
-                return None
-    except (ijson.JSONError, UnicodeDecodeError, ValueError):
-        parse_json(raw, name)  # says where it goes wrong
-    return None
 
 
 def stem(name: str) -> str:

@@ -19,12 +19,17 @@ from finemesh.data.jsonio import malformed_annotations, parse_json
 from finemesh.data.readers.context import ReadContext, load_json, load_object, read_needed
 from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, rendered_frames, video_rows
 from finemesh.data.readers.sav import load_video
+from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 from finemesh.data.sources import Source
 
 FORMAT: Final = "finemesh.sam2-export"
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+
+
+def detect(survey: Survey) -> str | None:
+    return find_manifest(survey.source)
 
 
 def find_manifest(source: Source) -> str | None:

@@ -15,17 +15,22 @@ from typing import Any, Final
 from finemesh.data.faults import RowFault
 from finemesh.data.frames import VIDEO_SUFFIXES, FolderFrames, Frames, VideoFrames, numbered_pictures
 from finemesh.data.jsonio import malformed_annotations
-from finemesh.data.readers.context import ReadContext, json_files, load_object, stem, top_level_key
+from finemesh.data.readers.context import ReadContext, load_object, stem
 from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, rendered_frames, video_rows
+from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
-MARKS: Final = frozenset({"masklet", "masklet_id", "masklet_num"})
+_MARKS: Final = ("masklet", "masklet_id", "masklet_num")
 _DEFAULT_STRIDE: Final = 4
+
+
+def detect(survey: Survey) -> str | None:
+    return next(iter(survey.json_with_keys(*_MARKS)), None)
 
 
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all SA-V files of a source. Raises InvalidError for a file that is not SA-V."""
-    names = [name for name in json_files(context.source) if top_level_key(context.source, name, MARKS)]
+    names = context.survey.json_with_keys(*_MARKS)
     videos = [load_video(context, name) for name in names]
     context.total = sum(len(video.frames) for video in videos)
     for video in videos:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from finemesh.core.spec.data import DatasetFormat
 from finemesh.data.writers.canonical import CanonicalWriter
-from finemesh.data.writers.form import FormWriter
+from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.hugging_face import HuggingFaceWriter
 from finemesh.data.writers.llava import LlavaWriter
 
-WRITERS: Final[dict[DatasetFormat, Callable[[Path], FormWriter]]] = {
+WRITERS: Final[dict[DatasetFormat, Callable[[FormContext], FormWriter]]] = {
     DatasetFormat.CANONICAL: CanonicalWriter,
     DatasetFormat.HUGGING_FACE: HuggingFaceWriter,
     DatasetFormat.LLAVA: LlavaWriter,
 }
+
+__all__ = ["WRITERS", "FormContext", "FormWriter"]

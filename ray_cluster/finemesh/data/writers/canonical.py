@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-
 from finemesh.core.spec.data import ShardInfo
+from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
 from finemesh.data.storage import ParquetShards
+from finemesh.data.writers.form import FormContext
 
 
 class CanonicalWriter:
     folders: ClassVar[tuple[str, ...]] = ("shards",)
+    judges: ClassVar[bool] = False
 
-    def __init__(self, root: Path) -> None:
-        self._shards = ParquetShards(root, "shards/part-", ROW_SCHEMA)
+    def __init__(self, context: FormContext) -> None:
+        self._shards = ParquetShards(context.root, "shards/part-", ROW_SCHEMA)
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         del row
         return None
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._shards.write(batch)
+    def write(self, batch: RowBatch) -> None:
+        self._shards.write(batch.arrow)
 
     def close(self) -> list[ShardInfo]:
         return self._shards.close()

@@ -4,26 +4,53 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import pyarrow as pa
-
-from finemesh.core.spec.data import ShardInfo
+from finemesh.core.spec.data import ConvertOptions, ShardInfo
+from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 
 
+@dataclass(slots=True)
+class FormContext:
+    """One writing of a form.
+
+    Attributes:
+        root: the folder to write to.
+        options: what was asked for.
+        header: as DatasetManifest.header, of the parent.
+        classes: names of all object classes of the parent, sorted; a form that numbers classes follows it.
+        warnings: sentences for people; a form adds what it could not hold of rows that it kept.
+    """
+
+    root: Path
+    options: ConvertOptions = field(default_factory=ConvertOptions)
+    header: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    classes: Sequence[str] = ()
+    warnings: list[str] = field(default_factory=list[str])
+
+    def warn(self, sentence: str) -> None:
+        """Say it once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
 class FormWriter(Protocol):
-    """Made with the folder it writes to."""
+    """Made with its FormContext."""
 
     folders: ClassVar[tuple[str, ...]]
-    """Names it writes in that folder."""
+    """Names, or patterns of names, that it writes in its folder."""
+    judges: ClassVar[bool]
+    """Whether it may refuse a row; if not, rows can be copied in batches."""
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         """Why the form cannot hold a row; None if it can."""
         ...
 
-    def write(self, batch: pa.RecordBatch) -> None: ...
+    def write(self, batch: RowBatch) -> None: ...
 
     def close(self) -> list[ShardInfo]:
         """Finish all files and describe them."""

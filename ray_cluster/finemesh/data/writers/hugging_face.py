@@ -12,15 +12,16 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
 from finemesh.core.spec.data import ShardInfo, Split
+from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
 from finemesh.data.storage import ParquetShards, describe_file
+from finemesh.data.writers.form import FormContext
 
 _SPLIT_NAMES: Final = {Split.NONE: "all", Split.VAL: "validation"}
 _IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -45,9 +46,10 @@ _COLUMNS: Final = (
 
 class HuggingFaceWriter:
     folders: ClassVar[tuple[str, ...]] = ("data", "README.md")
+    judges: ClassVar[bool] = False
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, context: FormContext) -> None:
+        self._root = context.root
         self._splits: dict[str, ParquetShards] = {}
         self._schema = _schema()
 
@@ -55,12 +57,13 @@ class HuggingFaceWriter:
         del row
         return None
 
-    def write(self, batch: pa.RecordBatch) -> None:
+    def write(self, batch: RowBatch) -> None:
+        arrow = batch.arrow
         rows_of: defaultdict[str, list[int]] = defaultdict(list)
-        for index, split in enumerate(batch.column("split").to_pylist()):
+        for index, split in enumerate(arrow.column("split").to_pylist()):
             rows_of[_SPLIT_NAMES.get(Split(split), str(split))].append(index)
         for name, indices in rows_of.items():
-            rows = batch.take(pa.array(indices))
+            rows = arrow.take(pa.array(indices))
             if name not in self._splits:
                 self._splits[name] = ParquetShards(self._root, f"data/{name}-", self._schema)
             self._splits[name].write(_convert(rows, self._schema))

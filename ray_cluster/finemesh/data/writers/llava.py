@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, TextIO
 
-import pyarrow as pa
-
 from finemesh.core.spec.data import ShardInfo
+from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
-from finemesh.data.schema import ImageRow
+from finemesh.data.schema import ImageRow, Message
 from finemesh.data.storage import describe_file
+from finemesh.data.writers.form import FormContext
 
 _SPEAKERS: Final = {"user": "human", "assistant": "gpt", "system": "system"}
 _PLACEHOLDER: Final = "<image>"
@@ -28,9 +28,10 @@ _SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 class LlavaWriter:
     folders: ClassVar[tuple[str, ...]] = ("images", "llava_*.json")
+    judges: ClassVar[bool] = True
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, context: FormContext) -> None:
+        self._root = root = context.root
         self._files: dict[str, TextIO] = {}
         self._counts: dict[str, int] = {}
         self._images: list[ShardInfo] = []
@@ -49,8 +50,8 @@ class LlavaWriter:
             return RowFault("PLACEHOLDER_IN_TEXT", message, "messages")
         return None
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        for row in batch.to_pylist():
+    def write(self, batch: RowBatch) -> None:
+        for row in batch.rows:
             name = row["split"] or "all"
             if name not in self._files:
                 self._files[name] = self._path(name).open("w", encoding="utf-8")
@@ -88,7 +89,7 @@ def _file_name(row_id: str, image_format: str) -> str:
     return f"{_UNSAFE.sub('_', row_id)[-80:]}-{digest}{_SUFFIXES[image_format]}"
 
 
-def _turns(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
+def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
     turns: list[dict[str, str]] = []
     for message in messages:
         parts = [_PLACEHOLDER if part["type"] == "image" else part["text"] for part in message["content"]]

@@ -82,6 +82,12 @@ def _decode(annotation: Any, value: object, path: str, violations: list[FieldVio
         return _decode_union(annotation, value, path, violations)
     if dataclasses.is_dataclass(annotation):
         return _decode_dataclass(cast("type[Any]", annotation), value, path, violations)
+    if typing.get_origin(annotation) is dict:
+        if not isinstance(value, dict):
+            return _wrong(violations, path, "write an object")
+        item_type = typing.get_args(annotation)[1]
+        pairs = cast("dict[str, object]", value).items()
+        return {key: _decode(item_type, item, f"{path}.{key}", violations) for key, item in pairs}
     if typing.get_origin(annotation) is tuple:
         if not isinstance(value, list | tuple):
             return _wrong(violations, path, "write a list")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finemesh.core.spec.boxes import BoxConvention
-from finemesh.core.spec.data.terms import DatasetFormat, InstructionTask
+from finemesh.core.spec.data.terms import DatasetFormat, InstructionTask, MaskForm
 from finemesh.core.spec.data.violations import refuse
 
 
@@ -25,6 +25,10 @@ class ConvertOptions:
         box_convention: how boxes are written in questions and answers.
         questions, answers: templates instead of the task's own, with fields in braces such as `{class}`.
         max_turns: at most so many questions about a whole picture in one conversation.
+        template: of the form TEMPLATE, in Jinja; it sees the row's `messages`, `objects`, `text` and so on.
+        mask_form: how masks are written in COCO form.
+        prove_masks: whether masks are read back, drawn again and compared (forms with masks alone).
+        min_mask_iou: of a mask with what it came back as; a row with a worse one is quarantined.
         seed: of the choice among equals, and of the wording.
     """
 
@@ -39,6 +43,10 @@ class ConvertOptions:
     questions: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     max_turns: int = 1
+    template: str = ""
+    mask_form: MaskForm = MaskForm.AS_SOURCE
+    prove_masks: bool = True
+    min_mask_iou: float = 0.95
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,4 +64,8 @@ class ConvertOptions:
         for name, value in (("max_items", self.max_items), ("min_object_px", self.min_object_px)):
             if value < 0:
                 wrong[name] = f"{value} is negative: give 0 or more"
+        if not 0 <= self.min_mask_iou <= 1:
+            wrong["min_mask_iou"] = f"{self.min_mask_iou} is not a fraction: give 0 to 1"
+        if (self.target is DatasetFormat.TEMPLATE) is not bool(self.template):
+            wrong["template"] = "belongs to the form template, which needs one"
         refuse(wrong)

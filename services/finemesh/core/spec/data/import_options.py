@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from finemesh.core.spec.data.terms import AnnotationFormat
@@ -23,6 +23,7 @@ class ImportOptions:
         max_ratio: unpacked to packed bytes of an archive, and of each larger entry.
         max_image_pixels: of one image, checked before it is decoded.
         max_quarantined_fraction: the import is refused when a larger share of the rows is faulty.
+        columns: of a table or a Parquet file: what stands in which column, e.g. `{"prompt": "question"}`.
     """
 
     format: AnnotationFormat | None = None
@@ -32,6 +33,7 @@ class ImportOptions:
     max_ratio: float = 200.0
     max_image_pixels: int = 64_000_000
     max_quarantined_fraction: float = 0.5
+    columns: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         limits = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finemesh.core.spec.data.terms import Split, SplitStrategy
 from finemesh.core.spec.data.violations import refuse
@@ -10,13 +10,28 @@ from finemesh.core.spec.data.violations import refuse
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
-    """How rows are divided. Between the splits of one video lie `gap_frames` annotated frames of none."""
+    """How rows are divided.
+
+    Attributes:
+        train, val, test: shares of the rows, which sum to 1.
+        gap_frames: annotated frames of no split between the splits of one video (TEMPORAL).
+        group_key: what rows are grouped by (GROUPED): `video_id`, `class_name`, `source.file`, `folder` (of
+            the picture), or a key of the row's attributes.
+        assignments: the split of each video id, picture name, source file or row id (PREDEFINED). Empty takes
+            the splits that the source names.
+        max_similar_bits: pictures whose perceptual hashes differ in at most so many of 64 bits lie in one
+            split; -1 looks at identical pictures alone.
+        seed: of every draw.
+    """
 
     strategy: SplitStrategy = SplitStrategy.AUTO
     train: float = 0.6
     val: float = 0.1
     test: float = 0.3
     gap_frames: int = 5
+    group_key: str = ""
+    assignments: dict[str, str] = field(default_factory=dict[str, str])
+    max_similar_bits: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -30,6 +45,13 @@ class SplitOptions:
             wrong["train"] = f"train + val + test is {sum(ratios.values()):g}: make it 1"
         if self.gap_frames < 0:
             wrong["gap_frames"] = f"{self.gap_frames} is negative: give 0 or more"
+        if not -1 <= self.max_similar_bits <= 16:
+            wrong["max_similar_bits"] = f"{self.max_similar_bits} is out of range: give -1 to 16"
+        if self.strategy is SplitStrategy.GROUPED and not self.group_key:
+            wrong["group_key"] = "is not set: say what rows are grouped by"
+        known = {split.value for split in Split} - {Split.NONE.value}
+        if unknown := sorted({*self.assignments.values()} - known):
+            wrong["assignments"] = f"{unknown[0]!r} is no split: use one of {', '.join(sorted(known))}"
         refuse(wrong)
 
     @property

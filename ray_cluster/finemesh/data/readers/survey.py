@@ -1,0 +1,127 @@
+"""A first look at a source: what its files are called and what stands at the start of each, so that formats
+can say whether it is theirs. No file is read further than a bounded start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from finemesh.core.errors import InvalidError
+from finemesh.data.faults import RowFault
+from finemesh.data.jsonio import parse_json
+from finemesh.data.sources import Source
+
+HEAD_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class JsonHead:
+    """How a JSON file begins.
+
+    Attributes:
+        kind: of the value at the top: `object`, `list` or `other`.
+        keys: of the object at the top, in their order, as far as the start of the file shows them.
+        record: the first element of the list at the top, if it is an object that ends within the start of
+            the file; of JSON Lines, the object of the first line.
+    """
+
+    kind: str
+    keys: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None
+
+
+class Survey:
+    """Looks are kept: every file is opened once."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._heads: dict[str, bytes] = {}
+        self._json: dict[str, JsonHead] = {}
+
+    @cached_property
+    def json_files(self) -> list[str]:
+        return self.with_suffix(".json")
+
+    @cached_property
+    def json_lines_files(self) -> list[str]:
+        return self.with_suffix(".jsonl", ".ndjson")
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        return [name for name in self.source.names if name.lower().endswith(suffixes)]
+
+    def named(self, *base_names: str) -> list[str]:
+        """Files with one of these base names, in any folder."""
+        return [name for name in self.source.names if PurePosixPath(name).name in base_names]
+
+    def head(self, name: str) -> bytes:
+        """The first HEAD_BYTES of a file. Raises InvalidError (FILE_UNREADABLE)."""
+        if name not in self._heads:
+            try:
+                with self.source.open(name) as file:
+                    self._heads[name] = file.read(HEAD_BYTES)
+            except RowFault as fault:
+                raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+        return self._heads[name]
+
+    def json_head(self, name: str) -> JsonHead:
+        """How a JSON or JSON Lines file begins. Raises InvalidError (MALFORMED_JSON) for what is no JSON."""
+        if name not in self._json:
+            look = _lines_head if name in self.json_lines_files else _json_head
+            self._json[name] = look(self.head(name), name)
+        return self._json[name]
+
+    def json_with_keys(self, *keys: str) -> list[str]:
+        """JSON files whose object at the top shows one of these keys in the start of the file."""
+        return [name for name in self.json_files if not {*keys}.isdisjoint(self.json_head(name).keys)]
+
+
+def _json_head(head: bytes, name: str) -> JsonHead:
+    if len(head) < HEAD_BYTES:
+        value = parse_json(head, name)
+        if isinstance(value, dict):
+            return JsonHead("object", tuple(value))
+        first = value[0] if isinstance(value, list) and value else None
+        return JsonHead("list" if isinstance(value, list) else "other", (), _object(first))
+    return _cut_head(head.decode("utf-8-sig", errors="replace"), name)
+
+
+_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
+
+
+def _cut_head(text: str, name: str) -> JsonHead:
+    """Of the start of a longer text: the keys at depth 1 of an object, the first element of a list."""
+    kind, keys, depth = "other", list[str](), 0
+    begin: int | None = None
+    last = ""
+    for match in _PIECE.finditer(text):
+        piece = match.group()
+        if depth == 0:
+            kind = {"{": "object", "[": "list"}.get(piece, "other")
+            if kind == "other":
+                break
+        if kind == "object" and depth == 1 and piece == ":":
+            keys.append(str(parse_json(last.encode(), name)))
+        depth += (piece in "[{") - (piece in "]}")
+        if kind == "list" and begin is None and depth >= 1 and match.start() > 0 and piece != "[":
+            begin = match.start() if piece == "{" else -1
+        if kind == "list" and depth == 1 and piece == "}" and begin is not None and begin >= 0:
+            return JsonHead(kind, (), _object(parse_json(text[begin : match.end()].encode(), name)))
+        last = piece
+    return JsonHead(kind, tuple(keys))
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+def _lines_head(head: bytes, name: str) -> JsonHead:
+    line = next((line for line in head.splitlines() if line.strip()), b"")
+    if len(line) >= HEAD_BYTES - 1:
+        return JsonHead("list")
+    value = parse_json(line, f"{name} line 1")
+    return JsonHead("list", (), _object(value))
