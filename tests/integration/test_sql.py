@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -178,6 +179,10 @@ async def test_a_database_that_is_away_says_so(url: str) -> None:
         await db.check_ready()
     assert caught.value.reason == "DATABASE_UNAVAILABLE"
     await db.close()
+    # aiosqlite does not wait for the thread of a connection that failed; the thread still calls this loop.
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 5)
 
 
 @pytest.mark.parametrize("url", ["mysql://a/b", "sqlite://", "sqlite:///:memory:", "nonsense"])

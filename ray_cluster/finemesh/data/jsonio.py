@@ -11,24 +11,26 @@ from typing import Any
 from finemesh.core.errors import InvalidError
 
 
-def parse_json(raw: bytes, name: str) -> Any:
-    """The value of a JSON text. Raises InvalidError (MALFORMED_JSON) with the file and the byte where it goes
-    wrong.
+def parse_json(raw: bytes, name: str, base: int = 0) -> Any:
+    """The value of a JSON text that begins at byte `base` of a file. Raises InvalidError (MALFORMED_JSON) with
+    the file and the byte where it goes wrong.
     """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise malformed_json(name, error.start, f"byte 0x{raw[error.start]:02x} is not UTF-8") from error
+        raise malformed_json(
+            name, base + error.start, f"byte 0x{raw[error.start]:02x} is not UTF-8"
+        ) from error
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         position = len(text[: error.pos].encode()) + (len(raw) - len(text.encode()))
         ending = " (the file ends too early)" if error.pos >= len(text.rstrip()) else ""
-        raise malformed_json(name, position, f"{error.msg}{ending}") from error
+        raise malformed_json(name, base + position, f"{error.msg}{ending}") from error
     except RecursionError as error:
-        raise malformed_json(name, 0, "values are nested too deeply") from error
+        raise malformed_json(name, base, "values are nested too deeply") from error
     except ValueError as error:  # a number of more than 4300 digits
-        raise malformed_json(name, 0, str(error)) from error
+        raise malformed_json(name, base, str(error)) from error
 
 
 def malformed_json(name: str, position: int, problem: str) -> InvalidError:
