@@ -20,8 +20,11 @@ from finemesh.data.writing import DatasetWriter
 NO_CLASS_NAMES: Final = "no class names, so class accuracy cannot be computed"
 
 
-def import_source(source: Path, out: Path, options: ImportOptions, progress: Progress) -> DatasetManifest:
-    """Import the ZIP, folder or JSON file `source` into `out`, an empty or absent folder.
+def import_source(
+    source: Path, out: Path, options: ImportOptions, progress: Progress, *, scratch: Path | None = None
+) -> DatasetManifest:
+    """Import `source`, an archive, a folder or a file (see `open_source`), into `out`, an empty or absent
+    folder. What has to be unpacked on the way goes into `scratch`, or the system's folder for such.
 
     A faulty row is quarantined with its reason and the import goes on. A faulty container ends it, and `out`
     is left as it was.
@@ -35,7 +38,7 @@ def import_source(source: Path, out: Path, options: ImportOptions, progress: Pro
         PreconditionError: EMPTY_DATASET.
     """
     progress(0.0, "looking at the source")
-    with open_source(source, options) as opened:
+    with open_source(source, options, scratch) as opened:
         context = ReadContext(opened, options)
         chosen = options.format or detect_format(context.survey)
         with DatasetWriter(DatasetFormat.CANONICAL, FormContext(out)) as writer:

@@ -13,8 +13,8 @@ from typing import Any
 from finemesh.core.errors import FinemeshError, InvalidError
 from finemesh.core.spec.data import AnnotationFormat, ImportOptions
 from finemesh.data import import_source, iter_ledger, verify_dataset
-from finemesh.data.archives import open_archive
 from finemesh.data.scenes import SceneOptions, write_scene_archive
+from finemesh.data.sources.zips import open_archive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
