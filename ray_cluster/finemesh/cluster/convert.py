@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from finemesh.core.spec.data import DatasetManifest
+from finemesh.core.spec.data import DatasetManifest, Leakage
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, validation_report_pb2
 
@@ -40,8 +40,31 @@ def dataset_result(manifest: DatasetManifest, size_bytes: int) -> attempt_pb2.At
         leakage=manifest.leakage.score if manifest.leakage else 0.0,
         warnings=manifest.warnings,
         parent_digests=manifest.parents,
+        class_splits=_class_splits(manifest),
+        leakage_shares=_leakage_shares(manifest.leakage) if manifest.leakage else None,
     )
     return attempt_pb2.AttemptResult(dataset=summary)
+
+
+def _class_splits(manifest: DatasetManifest) -> list[dataset_pb2.ClassSplitCount]:
+    kind = dataset_pb2.ClassSplitCount
+    objects = [
+        kind(class_name=each.class_name, split=split, objects=each.splits.get(split, 0), rows=rows)
+        for each in manifest.classes
+        for split, rows in each.rows.items()
+    ]
+    whole = [
+        kind(class_name=name, split=split, rows=rows)
+        for name, splits in manifest.row_classes.items()
+        for split, rows in splits.items()
+    ]
+    return objects + whole
+
+
+def _leakage_shares(leakage: Leakage) -> dataset_pb2.LeakageShares:
+    return dataset_pb2.LeakageShares(
+        by_video=leakage.by_video, by_image=leakage.by_image, by_similar=leakage.by_similar
+    )
 
 
 def validation_result(report: Any) -> attempt_pb2.AttemptResult:

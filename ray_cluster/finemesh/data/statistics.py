@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from finemesh.core.spec.data import ClassCount
 from finemesh.data.batches import RowBatch
 
-COLUMNS: Final = ("video_id", "objects", "messages", "split")
+COLUMNS: Final = ("video_id", "objects", "class_name", "messages", "split")
 MAX_ANSWERS: Final = 1000  # free text has no table of answers
 
 
@@ -24,6 +24,8 @@ class Statistics:
         self._objects: Counter[str] = Counter()
         self._visible: Counter[str] = Counter()
         self._class_splits: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._class_rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._row_classes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._unnamed = 0
 
@@ -38,17 +40,27 @@ class Statistics:
         self.splits[split] += 1
         if row["video_id"] is not None:
             self._videos.add(row["video_id"])
-        for item in row["objects"]:
+        if row["class_name"] is not None:
+            self._row_classes[row["class_name"]][split] += 1
+        self._observe_objects(row["objects"], split)
+        messages = row["messages"]
+        if len(messages) == 2 and messages[1]["role"] == "assistant":
+            self._answers[split]["".join(part["text"] for part in messages[1]["content"])] += 1
+
+    def _observe_objects(self, objects: Iterable[Mapping[str, Any]], split: str) -> None:
+        shown: Counter[str] = Counter()
+        for item in objects:
             name = item["class_name"]
             if name is None:
                 self._unnamed += 1
                 continue
             self._objects[name] += 1
-            self._visible[name] += item["visible"]
-            self._class_splits[name][split] += 1
-        messages = row["messages"]
-        if len(messages) == 2 and messages[1]["role"] == "assistant":
-            self._answers[split]["".join(part["text"] for part in messages[1]["content"])] += 1
+            shown[name] += item["visible"]
+        for name, visible in shown.items():
+            self._visible[name] += visible
+            if visible:
+                self._class_splits[name][split] += visible
+                self._class_rows[name][split] += 1
 
     @property
     def videos(self) -> int:
@@ -61,9 +73,19 @@ class Statistics:
     @property
     def classes(self) -> tuple[ClassCount, ...]:
         return tuple(
-            ClassCount(name, count, self._visible[name], dict(sorted(self._class_splits[name].items())))
+            ClassCount(
+                name,
+                count,
+                self._visible[name],
+                dict(sorted(self._class_splits[name].items())),
+                dict(sorted(self._class_rows[name].items())),
+            )
             for name, count in sorted(self._objects.items())
         )
+
+    @property
+    def row_classes(self) -> dict[str, dict[str, int]]:
+        return {name: dict(sorted(rows.items())) for name, rows in sorted(self._row_classes.items())}
 
     @property
     def answers(self) -> dict[str, dict[str, int]]:

@@ -155,6 +155,7 @@ class DatasetWriter:
             rows=counted.rows,
             splits=dict(sorted(counted.splits.items())),
             classes=counted.classes,
+            row_classes=counted.row_classes,
             answers=counted.answers,
             media=dict(sorted(counted.media.items())),
             has_class_names=counted.has_class_names,

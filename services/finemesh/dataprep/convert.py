@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +19,13 @@ from finemesh.chassis.errors import record_to_status
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.dataprep.domain import (
+    ClassSplitCount,
     ConvertOrigin,
     Dataset,
     DatasetSummary,
     Finding,
     ImportOrigin,
+    LeakageShares,
     Life,
     Origin,
     Report,
@@ -102,7 +105,19 @@ def _summary_from_proto(message: dataset_pb2.DatasetSummary) -> DatasetSummary:
         leakage=message.leakage,
         warnings=tuple(message.warnings),
         parent_digests=tuple(message.parent_digests),
+        class_splits=tuple(
+            ClassSplitCount(each.class_name, each.split, each.objects, each.rows)
+            for each in message.class_splits
+        ),
+        leakage_shares=_leakage_from_proto(message.leakage_shares)
+        if message.HasField("leakage_shares")
+        else None,
     )
+
+
+def _leakage_from_proto(message: dataset_pb2.LeakageShares) -> LeakageShares:
+    similar = message.by_similar if message.HasField("by_similar") else None
+    return LeakageShares(message.by_video, message.by_image, similar)
 
 
 def _finding_from_proto(message: validation_report_pb2.Finding) -> Finding:
@@ -219,6 +234,12 @@ def _summary_to_proto(summary: DatasetSummary) -> dataset_pb2.DatasetSummary:
         leakage=summary.leakage,
         warnings=summary.warnings,
         parent_digests=summary.parent_digests,
+        class_splits=[
+            dataset_pb2.ClassSplitCount(**dataclasses.asdict(each)) for each in summary.class_splits
+        ],
+        leakage_shares=dataset_pb2.LeakageShares(**dataclasses.asdict(summary.leakage_shares))
+        if summary.leakage_shares
+        else None,
     )
 
 

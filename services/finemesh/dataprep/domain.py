@@ -62,6 +62,25 @@ Origin: TypeAlias = ImportOrigin | SplitOrigin | ConvertOrigin
 
 
 @dataclass(frozen=True, slots=True)
+class ClassSplitCount:
+    """Objects and rows of one class in one split."""
+
+    class_name: str
+    split: str
+    objects: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageShares:
+    """What the leakage is made of; `by_similar` is None if pictures were not compared."""
+
+    by_video: float
+    by_image: float
+    by_similar: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetSummary:
     """What is in a complete dataset; the fields are those of the contract."""
 
@@ -77,6 +96,8 @@ class DatasetSummary:
     leakage: float = 0.0
     warnings: tuple[str, ...] = ()
     parent_digests: tuple[str, ...] = ()
+    class_splits: tuple[ClassSplitCount, ...] = ()
+    leakage_shares: LeakageShares | None = None
 
 
 @dataclass(frozen=True, slots=True)

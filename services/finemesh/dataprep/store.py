@@ -35,11 +35,13 @@ from finemesh.core.spec.data import (
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.core.states import DatasetState, ValidationReportState
 from finemesh.dataprep.domain import (
+    ClassSplitCount,
     ConvertOrigin,
     Dataset,
     DatasetSummary,
     Finding,
     ImportOrigin,
+    LeakageShares,
     Life,
     Origin,
     Report,
@@ -273,7 +275,13 @@ def _origin(case: str, stored: Mapping[str, Any]) -> Origin:
 def _summary(values: dict[str, Any]) -> DatasetSummary:
     pairs = {key: tuple((name, count) for name, count in values[key]) for key in ("splits", "classes")}
     texts = {key: tuple(values[key]) for key in ("media", "warnings", "parent_digests")}
-    merged: dict[str, Any] = {**values, **pairs, **texts, "ledger": LedgerSummary(**values["ledger"])}
+    tables = {"class_splits": tuple(ClassSplitCount(**each) for each in values.get("class_splits", ()))}
+    shares: Mapping[str, Any] | None = values.get("leakage_shares")
+    parts = {
+        "ledger": LedgerSummary(**values["ledger"]),
+        "leakage_shares": LeakageShares(**shares) if shares else None,
+    }
+    merged: dict[str, Any] = {**values, **pairs, **texts, **tables, **parts}
     return DatasetSummary(**merged)
 
 

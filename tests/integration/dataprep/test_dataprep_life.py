@@ -53,6 +53,11 @@ def result(*, class_names: bool = True) -> attempt_pb2.AttemptResult:
         has_class_names=class_names,
         ledger=ledger,
         warnings=["video missing: frames rendered from masks"],
+        class_splits=[
+            dataset_pb2.ClassSplitCount(class_name="dog", split="train", objects=4, rows=3),
+            dataset_pb2.ClassSplitCount(class_name="indoors", split="train", rows=2),
+        ],
+        leakage_shares=dataset_pb2.LeakageShares(by_video=0.5, by_similar=0.0),
     )
     return attempt_pb2.AttemptResult(dataset=summary)
 

@@ -257,8 +257,30 @@ class ClassCount(_message.Message):
     objects: int
     def __init__(self, class_name: _Optional[str] = ..., objects: _Optional[int] = ...) -> None: ...
 
+class ClassSplitCount(_message.Message):
+    __slots__ = ("class_name", "split", "objects", "rows")
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    class_name: str
+    split: str
+    objects: int
+    rows: int
+    def __init__(self, class_name: _Optional[str] = ..., split: _Optional[str] = ..., objects: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class LeakageShares(_message.Message):
+    __slots__ = ("by_video", "by_image", "by_similar")
+    BY_VIDEO_FIELD_NUMBER: _ClassVar[int]
+    BY_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    BY_SIMILAR_FIELD_NUMBER: _ClassVar[int]
+    by_video: float
+    by_image: float
+    by_similar: float
+    def __init__(self, by_video: _Optional[float] = ..., by_image: _Optional[float] = ..., by_similar: _Optional[float] = ...) -> None: ...
+
 class DatasetSummary(_message.Message):
-    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests")
+    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests", "class_splits", "leakage_shares")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +293,8 @@ class DatasetSummary(_message.Message):
     LEAKAGE_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     PARENT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    CLASS_SPLITS_FIELD_NUMBER: _ClassVar[int]
+    LEAKAGE_SHARES_FIELD_NUMBER: _ClassVar[int]
     digest: str
     row_count: int
     size_bytes: int
@@ -283,7 +307,9 @@ class DatasetSummary(_message.Message):
     leakage: float
     warnings: _containers.RepeatedScalarFieldContainer[str]
     parent_digests: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ...) -> None: ...
+    class_splits: _containers.RepeatedCompositeFieldContainer[ClassSplitCount]
+    leakage_shares: LeakageShares
+    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ..., class_splits: _Optional[_Iterable[_Union[ClassSplitCount, _Mapping]]] = ..., leakage_shares: _Optional[_Union[LeakageShares, _Mapping]] = ...) -> None: ...
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "labels", "imported_from", "split_from", "converted_from", "format", "state", "progress", "error", "summary", "attempt", "create_time", "start_time", "end_time", "update_time")

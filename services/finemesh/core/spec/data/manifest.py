@@ -30,27 +30,42 @@ class ShardInfo:
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many objects a class has, in all, visible, and per split."""
+    """How many objects a class has: in all, visible, and visible per split; and per split the rows with
+    one.
+    """
 
     class_name: str
     objects: int
     visible: int
     splits: dict[str, int] = field(default_factory=dict[str, int])
+    rows: dict[str, int] = field(default_factory=dict[str, int])
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ClassCount:
         return cls(
-            str(value["class_name"]), int(value["objects"]), int(value["visible"]), dict(value["splits"])
+            str(value["class_name"]),
+            int(value["objects"]),
+            int(value["visible"]),
+            dict(value["splits"]),
+            dict(value.get("rows", {})),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """Share of val and test rows whose video, exact image, or either (`score`) is also in train; 0 to 1."""
+    """What of val and test is also in train: shares of their rows, 0 to 1.
+
+    Attributes:
+        score: rows that leak in any of the ways below.
+        by_video: whose video is in train.
+        by_image: with a picture that is in train, byte for byte.
+        by_similar: with a picture that another one in train resembles; None if pictures were not compared.
+    """
 
     score: float
     by_video: float
     by_image: float
+    by_similar: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,7 @@ class DatasetManifest:
         rows: in all shards.
         splits: rows per split; "" counts rows that were never split.
         classes: table of object classes, by name; objects without a class name are not in it.
+        row_classes: rows per class of a whole row and split.
         answers: answers per split, of a dataset of conversations with one short answer each.
         media: rows per kind of picture: `frame`, `image` or `rendered`.
         has_class_names: whether every object has one, and there are objects.
@@ -97,6 +113,7 @@ class DatasetManifest:
     leakage: Leakage | None = None
     warnings: tuple[str, ...] = ()
     header: dict[str, Any] = field(default_factory=dict[str, Any])
+    row_classes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     version: int = 2
 
     @property
@@ -130,6 +147,7 @@ class DatasetManifest:
                 leakage=Leakage(**value["leakage"]) if value["leakage"] else None,
                 warnings=tuple(value["warnings"]),
                 header=dict(value["header"]),
+                row_classes={name: dict(rows) for name, rows in value.get("row_classes", {}).items()},
                 version=int(value["version"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
