@@ -3,7 +3,7 @@ input.
 
     import_source -> split_dataset -> convert_dataset -> validate_dataset
 
-Imports core, numpy, pyarrow, Pillow, PyAV, pycocotools and ijson; no Ray, no gRPC. Everything works on local
+Imports core, numpy, pyarrow, Pillow, PyAV, pycocotools and orjson; no Ray, no gRPC. Everything works on local
 folders: a stage reads one and writes another, whose manifest comes last.
 """
 
