@@ -12,7 +12,7 @@ from typing import Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
-from finemesh.data.readers import coco, sam2_archive, sav
+from finemesh.data.readers import coco, sam2_archive, sav, yolo
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
@@ -40,6 +40,7 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.SAM2: Reader("SAM 2 export archive", sam2_archive.detect, sam2_archive.read),
     AnnotationFormat.SAV: Reader("SA-V JSON", sav.detect, sav.read),
     AnnotationFormat.COCO: Reader("COCO JSON", coco.detect, coco.read),
+    AnnotationFormat.YOLO: Reader("YOLO with data.yaml", yolo.detect, yolo.read),
 }
 
 
