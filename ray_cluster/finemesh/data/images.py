@@ -24,13 +24,13 @@ _DECODER_ERRORS: Final = (
     LookupError,
     struct.error,
 )
-FRAME, STILL, RENDERED = "frame", "image", "rendered"
+FRAME, STILL, RENDERED, ABSENT = "frame", "image", "rendered", "absent"
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded picture. `media` is FRAME, STILL or RENDERED; sizes in pixels; `name` is its path in the
-    source.
+    """An encoded picture. `media` is FRAME, STILL, RENDERED, or ABSENT for one of which the size alone is
+    known; sizes in pixels; `name` is its path in the source.
     """
 
     data: bytes

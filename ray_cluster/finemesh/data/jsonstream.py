@@ -62,7 +62,9 @@ def iter_pieces(stream: BinaryIO, name: str, *, skip: frozenset[str] = frozenset
 
 
 def loads(raw: bytes, name: str, base: int = 0) -> Any:
-    """The value of a JSON text that begins at byte `base` of a file. Raises InvalidError (MALFORMED_JSON)."""
+    """The value of a JSON text that begins at byte `base` of a file; whole numbers beyond 64 bits become
+    floating ones. Raises InvalidError (MALFORMED_JSON).
+    """
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

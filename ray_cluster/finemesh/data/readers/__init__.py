@@ -40,6 +40,7 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.SAM2: Reader("SAM 2 export archive", sam2_archive.detect, sam2_archive.read),
     AnnotationFormat.SAV: Reader("SA-V JSON", sav.detect, sav.read),
     AnnotationFormat.COCO: Reader("COCO JSON", coco.detect, coco.read),
+    AnnotationFormat.COCO_RESULTS: Reader("COCO results", coco.detect_results, coco.read_results),
     AnnotationFormat.YOLO: Reader("YOLO with data.yaml", yolo.detect, yolo.read),
 }
 
@@ -62,9 +63,10 @@ def detect_format(survey: Survey) -> AnnotationFormat:
 
 
 def _only(found: Mapping[AnnotationFormat, str]) -> AnnotationFormat:
-    # What the archive of a SAM 2 export holds would also be detected by itself.
-    if AnnotationFormat.SAM2 in found:
-        return AnnotationFormat.SAM2
+    # What the archive of a SAM 2 export holds would also be detected by itself; results lie beside a COCO file.
+    for whole in (AnnotationFormat.SAM2, AnnotationFormat.COCO_RESULTS):
+        if whole in found:
+            return whole
     if len(found) > 1:
         listed = " and ".join(f"{kind} ({name})" for kind, name in found.items())
         raise InvalidError(

@@ -14,6 +14,19 @@ from finemesh.data.readers.survey import Survey
 from finemesh.data.sources import Source
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What of a source will be used. A reader may leave out the rest where that saves work.
+
+    Attributes:
+        masks: of objects that have a box.
+        pictures: where the source has none, to be rendered; without, they are ABSENT.
+    """
+
+    masks: bool = True
+    pictures: bool = True
+
+
 @dataclass(slots=True)
 class ReadContext:
     """One reading of a source. Readers set `total` (rows to expect) and `header` (see DatasetManifest), and
@@ -22,6 +35,7 @@ class ReadContext:
 
     source: Source
     options: ImportOptions
+    needs: Needs = field(default_factory=Needs)
     total: int = 0
     warnings: list[str] = field(default_factory=list[str])
     header: dict[str, Any] = field(default_factory=dict[str, Any])

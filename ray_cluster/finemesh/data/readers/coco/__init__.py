@@ -1,0 +1,77 @@
+"""COCO: instances, keypoints and captions, and predictions in the form of its results. Source:
+https://cocodataset.org/#format-data and #format-results, and cocoapi for what its tools accept.
+
+Nothing of a file is lost: what canonical rows have no place for lies in the attributes of the row (the
+image's fields) and of its objects (the annotations'), and in the header (`info`, `licenses`, `categories`,
+whatever else stands at the top), from where the COCO form writes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from finemesh.core.errors import InvalidError
+from finemesh.data.faults import RowFault
+from finemesh.data.readers.coco.join import CocoFile
+from finemesh.data.readers.coco.rows import RowMaker
+from finemesh.data.readers.context import ReadContext, stem
+from finemesh.data.readers.survey import Survey
+from finemesh.data.rows import Candidate
+from finemesh.data.schema import Row
+
+_MARKS = ("images", "annotations", "categories")
+_RESULT = ("image_id", "category_id", "score")
+
+
+def detect(survey: Survey) -> str | None:
+    return next(iter(survey.json_with_keys(*_MARKS)), None)
+
+
+def detect_results(survey: Survey) -> str | None:
+    """A list of predictions. Their pictures' COCO file beside it is part of the source."""
+    return next(iter(_results_files(survey)), None)
+
+
+def _results_files(survey: Survey) -> list[str]:
+    heads = {name: survey.json_head(name).record for name in survey.json_files}
+    return [name for name, record in heads.items() if record and {*_RESULT} <= {*record}]
+
+
+def read(context: ReadContext) -> Iterator[Candidate]:
+    """Candidates of all COCO files of a source: its images, and annotations whose image is not listed."""
+    for name in context.survey.json_with_keys(*_MARKS):
+        yield from _read_file(context, name, name)
+
+
+def read_results(context: ReadContext) -> Iterator[Candidate]:
+    """Candidates of the images of the one COCO file, with the predictions of each results file as objects."""
+    files = context.survey.json_with_keys(*_MARKS)
+    if len(files) != 1:
+        message = (
+            f"the source has {len(files)} COCO files beside the results: put the one of their pictures there"
+        )
+        raise InvalidError(message, reason="MALFORMED_ANNOTATIONS")
+    for name in _results_files(context.survey):
+        yield from _read_file(context, files[0], name)
+
+
+def _read_file(context: ReadContext, name: str, annotations: str) -> Iterator[Candidate]:
+    with CocoFile(context, name, annotations) as file:
+        context.header.setdefault("coco", {})[annotations] = file.header
+        context.total += file.images + file.orphans
+        maker = RowMaker(context, file)
+        for index, image, found in file.rows():
+            identity = image.get("id") if isinstance(image, dict) else None
+            row_id = f"{stem(annotations)}/{f'images[{index}]' if identity is None else identity}"
+            yield Candidate(row_id, partial(maker.row, row_id, index, image, found))
+        for position, annotation in file.lost():
+            identity = annotation.get("id", f"annotations[{position}]")
+            yield Candidate(
+                f"{stem(annotations)}/annotation/{identity}", partial(_orphan, identity, annotation)
+            )
+
+
+def _orphan(identity: object, annotation: dict[str, object]) -> Row:
+    message = f"annotation {identity} belongs to image {annotation.get('image_id')!r}, which is not listed"
+    raise RowFault("UNKNOWN_IMAGE", message, "image_id")

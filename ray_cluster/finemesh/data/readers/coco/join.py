@@ -1,0 +1,258 @@
+"""Images of a COCO file with their annotations, which may stand anywhere in it, in memory that does not grow
+with the file.
+
+A small file is held. Of a large one the images and the annotations are written, in parts of PART_IMAGES
+images, to a scratch folder (Grace hash join: Kitsuregawa et al. 1983, with the images' order in place of the
+hash), and read back part by part.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+import orjson
+
+from finemesh.core.errors import InvalidError
+from finemesh.data.faults import RowFault
+from finemesh.data.jsonio import malformed_annotations
+from finemesh.data.jsonstream import iter_pieces
+from finemesh.data.readers.context import ReadContext
+
+HELD_BYTES: Final = 16 << 20
+PART_IMAGES: Final = 512
+
+Numbered = tuple[int, dict[str, Any]]
+"""An element and its index in the file."""
+
+
+class CocoFile:
+    """The COCO file `name`, with its annotations, or those of the results file `annotations`.
+
+    Attributes:
+        images, orphans: how many images there are, and annotations without one.
+        categories: name, as found, by id.
+        header: what stands at the top beside images and annotations.
+
+    Raises:
+        InvalidError: MALFORMED_JSON, MALFORMED_ANNOTATIONS, FILE_UNREADABLE.
+    """
+
+    def __init__(self, context: ReadContext, name: str, annotations: str) -> None:
+        self._source = context.source
+        self.name, self._annotations_name = name, annotations
+        self.images = self.orphans = 0
+        self.header: dict[str, Any] = {}
+        self.categories: dict[Any, Any] = {}
+        self._ordinals: dict[Any, int] = {}
+        self._store: _Held | _Spilled = self._sized()(PART_IMAGES)
+
+    def __enter__(self) -> Self:
+        try:
+            self._load()
+        except BaseException:
+            self._store.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+    def rows(self) -> Iterator[tuple[int, Any, list[Numbered]]]:
+        """Index and value of every image, in order, with its annotations in their order."""
+        for first in range(0, self.images, PART_IMAGES):
+            images, annotations = self._store.part(first // PART_IMAGES)
+            found: dict[int, list[Numbered]] = {}
+            for ordinal, position, annotation in annotations:
+                found.setdefault(ordinal, []).append((position, annotation))
+            for ordinal, image in enumerate(images, start=first):
+                yield ordinal, image, found.get(ordinal, [])
+
+    def lost(self) -> Iterator[Numbered]:
+        """Annotations whose image is not listed."""
+        for _, position, annotation in self._store.part(-1)[1]:
+            yield position, annotation
+
+    def _sized(self) -> type[_Held | _Spilled]:
+        try:
+            sizes = [self._source.size(each) for each in {self.name, self._annotations_name}]
+        except RowFault as fault:
+            raise InvalidError(fault.message, reason=fault.reason, metadata={"file": self.name}) from fault
+        return _Held if sum(sizes) <= HELD_BYTES else _Spilled
+
+    def _load(self) -> None:
+        own = self.name == self._annotations_name
+        early: list[tuple[int, list[Any]]] = []  # annotations that stand before the images
+        again = False
+        keep_early = isinstance(self._store, _Held)
+        seen: set[str] = set()
+        skip = frozenset[str]() if keep_early and own else frozenset({"annotations"})
+        for piece in self._pieces(self.name, skip):
+            seen.add(piece.key)
+            if piece.key in {"images", "annotations"} and piece.first < 0:
+                raise malformed_annotations(self.name, piece.key, "is not a list")
+            if piece.key == "images":
+                self._add_images(piece.values)
+            elif piece.key == "annotations":
+                again = again or not keep_early
+                early.append((piece.first, piece.values))
+            else:
+                self._add_header(piece.key, piece.first, piece.values)
+        for key in ("images", "annotations"):
+            if key not in seen:
+                raise malformed_annotations(self.name, key, "is missing")
+        self._name_categories()
+        if own and not again:
+            for first, values in early:
+                self._add_annotations(first, values)
+            return
+        others = frozenset(seen - {"annotations"})
+        for piece in self._pieces(self._annotations_name, others):
+            if not own and piece.key != "":
+                raise malformed_annotations(self._annotations_name, "the top", "is not a list of results")
+            if piece.key == ("annotations" if own else ""):
+                self._add_annotations(piece.first, piece.values)
+
+    def _pieces(self, name: str, skip: frozenset[str]) -> Iterator[Any]:
+        try:
+            with self._source.open(name) as stream:
+                yield from iter_pieces(stream, name, skip=skip)
+        except RowFault as fault:
+            raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+
+    def _add_images(self, values: list[Any]) -> None:
+        for image in values:
+            identity = image.get("id") if isinstance(image, dict) else None
+            if is_id(identity):
+                self._ordinals.setdefault(identity, self.images)
+            self._store.add_image(self.images, image)
+            self.images += 1
+
+    def _add_header(self, key: str, first: int, values: list[Any]) -> None:
+        if first < 0:
+            self.header[key] = values[0]
+        else:
+            self.header.setdefault(key, []).extend(values)
+
+    def _name_categories(self) -> None:
+        table = self.header.get("categories", [])
+        if not isinstance(table, list):
+            raise malformed_annotations(self.name, "categories", "is not a list")
+        for index, item in enumerate(table):
+            if not isinstance(item, dict) or not is_id(item.get("id")):
+                raise malformed_annotations(self.name, f"categories[{index}]", "is not an object with an id")
+            self.categories[item["id"]] = item.get("name")
+
+    def _add_annotations(self, first: int, values: list[Any]) -> None:
+        ordinals = self._ordinals
+        for position, annotation in enumerate(values, start=first):
+            if not isinstance(annotation, dict):
+                raise malformed_annotations(
+                    self._annotations_name, f"annotations[{position}]", "is not an object"
+                )
+            image_id = annotation.get("image_id")
+            ordinal = ordinals.get(image_id, -1) if is_id(image_id) else -1
+            self.orphans += ordinal < 0
+            self._store.add_annotation(ordinal, position, annotation)
+        self._store.flush()
+
+
+def is_id(value: object) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+class _Held:
+    """Everything in memory."""
+
+    def __init__(self, part_images: int) -> None:
+        self._part_images = part_images
+        self._images: list[Any] = []
+        self._annotations: dict[int, list[tuple[int, int, dict[str, Any]]]] = {}
+
+    def add_image(self, ordinal: int, image: Any) -> None:
+        del ordinal
+        self._images.append(image)
+
+    def add_annotation(self, ordinal: int, position: int, annotation: dict[str, Any]) -> None:
+        part = ordinal // self._part_images  # -1 of an orphan stays -1
+        self._annotations.setdefault(part, []).append((ordinal, position, annotation))
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def part(self, number: int) -> tuple[list[Any], list[tuple[int, int, dict[str, Any]]]]:
+        """Images and annotations of a part, given away; part -1 has the annotations without an image."""
+        begin = number * self._part_images
+        images = self._images[begin : begin + self._part_images] if number >= 0 else []
+        return images, self._annotations.pop(number, [])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Spilled:
+    """Everything in a scratch folder, a line per element, a file per part."""
+
+    def __init__(self, part_images: int) -> None:
+        self._part_images = part_images
+        self._root = Path(tempfile.mkdtemp(prefix="finemesh-coco-"))
+        self._waiting: dict[str, list[bytes]] = {}
+        self._count = 0
+
+    def add_image(self, ordinal: int, image: Any) -> None:
+        self._wait(f"i{ordinal // self._part_images}", image)
+
+    def add_annotation(self, ordinal: int, position: int, annotation: dict[str, Any]) -> None:
+        self._wait(f"a{ordinal // self._part_images}", (ordinal, position, annotation))
+
+    def _wait(self, name: str, value: Any) -> None:
+        self._waiting.setdefault(name, []).append(_dumps(value))
+        self._count += 1
+        if self._count >= 4096:
+            self.flush()
+
+    def flush(self) -> None:
+        for name, lines in self._waiting.items():
+            with (self._root / name).open("ab") as file:
+                file.write(b"\n".join(lines) + b"\n")
+        self._waiting.clear()
+        self._count = 0
+
+    def part(self, number: int) -> tuple[list[Any], list[tuple[int, int, dict[str, Any]]]]:
+        self.flush()
+        return self._lines(f"i{number}"), self._lines(f"a{number}")
+
+    def _lines(self, name: str) -> list[Any]:
+        try:
+            raw = (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return []
+        return [_loads(line) for line in raw.splitlines()]
+
+    def close(self) -> None:
+        shutil.rmtree(self._root, ignore_errors=True)
+
+
+def _dumps(value: Any) -> bytes:
+    """One line of JSON, by the library that knows NaN and large numbers where the fast one does not."""
+    try:
+        raw = orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
+    return json.dumps(value).encode() if b"null" in raw else raw
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return json.loads(line)
+
+
+def drop_keys(value: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """`value` without some of its keys."""
+    return {key: item for key, item in value.items() if key not in keys}
