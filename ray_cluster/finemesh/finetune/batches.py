@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from finemesh.finetune.encoding import Picture, Sample
 from finemesh.finetune.rows import Location
 
 LoadPicture = Callable[[Location], Picture]
+
+
+class _Sized(Protocol):
+    @property
+    def tokens(self) -> int: ...
+
+
+S = TypeVar("S", bound=_Sized)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,17 @@ class Batch:
     targets_N: torch.Tensor
     targets_per_sample: list[int]
     tokens: int
+
+
+def cut(samples: Sequence[S], size: int) -> list[list[S]]:
+    """The samples of one optimiser step as micro batches of `size`.
+
+    Equal lengths lie next to each other within a micro batch: they are attended as one (see `attention`).
+    """
+    return [
+        sorted(samples[start : start + size], key=lambda sample: sample.tokens)
+        for start in range(0, len(samples), size)
+    ]
 
 
 def collate(

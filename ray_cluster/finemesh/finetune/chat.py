@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from jinja2 import TemplateError
+
 from finemesh.core.errors import InvalidError
 from finemesh.finetune.rows import Message
 
@@ -35,7 +37,8 @@ def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rend
         parts: whether the template takes content as parts (vision-language) or as one string.
 
     Raises:
-        InvalidError: TEMPLATE_MISSING; TEMPLATE_NOT_INCREMENTAL, turns cannot be told apart in the text.
+        InvalidError: TEMPLATE_MISSING; TEMPLATE_NOT_INCREMENTAL, turns cannot be told apart in the text;
+            TEMPLATE_REFUSED, the template knows no such conversation.
     """
     template = template_owner.chat_template
     if not template:
@@ -46,9 +49,22 @@ def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rend
             reason="TEMPLATE_MISSING",
         )
     chat = [dict(message) if parts else _flat(message) for message in messages]
-    if isinstance(template, str) and _GENERATION_MARK.search(template):
-        return _render_marked(template_owner, template, chat)
-    return _render_by_turns(template_owner, chat)
+    try:
+        if is_marked(template):
+            return _render_marked(template_owner, template, chat)
+        return _render_by_turns(template_owner, chat)
+    except TemplateError as error:
+        raise InvalidError.of(
+            "spec.base_model",
+            f"its chat template refuses a conversation of {len(chat)} turns ({error}): mend the rows, or the "
+            "template",
+            reason="TEMPLATE_REFUSED",
+        ) from error
+
+
+def is_marked(template: Any) -> bool:
+    """Whether a chat template says itself, by `{% generation %}`, which words are the assistant's."""
+    return isinstance(template, str) and bool(_GENERATION_MARK.search(template))
 
 
 def _flat(message: Message) -> dict[str, Any]:

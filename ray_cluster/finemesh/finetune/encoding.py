@@ -105,8 +105,8 @@ class Encoder:
         self.processor = processor
         self.tokenizer: Any = getattr(processor, "tokenizer", processor)
         self.sequence = sequence
-        self._config = config
-        self._sees = family.image_features is not None
+        self.config = config
+        self.sees = family.image_features is not None
 
     def encode(self, dataset: Path, split: str, limit: int = 0) -> EncodedSplit:
         """Encode a split, or its first `limit` rows.
@@ -128,7 +128,7 @@ class Encoder:
     def encode_rows(self, dataset: Path, rows: Iterable[Row]) -> EncodedSplit:
         """Encode rows of `dataset`. Raises what `encode` raises of them."""
         encoded = EncodedSplit([], Pictures(dataset, self.processor), [], 0)
-        for chunk in _chunks(rows):
+        for chunk in chunks(rows):
             self._encode_chunk(chunk, encoded)
         return encoded
 
@@ -150,15 +150,15 @@ class Encoder:
         placeholders = sum(part["type"] == "image" for message in row.messages for part in message["content"])
         if placeholders > 1:
             return _lost(row, "SEVERAL_IMAGE_PARTS", "a row has one picture, its messages name more"), None
-        if placeholders != len(row.images) and self._sees:
+        if placeholders != len(row.images) and self.sees:
             message = f"its messages show {placeholders} pictures, the row has {len(row.images)}"
             return _lost(row, "PLACEHOLDER_MISMATCH", message), None
-        if placeholders and not self._sees:
+        if placeholders and not self.sees:
             return _lost(
                 row, "IMAGE_FOR_LANGUAGE_MODEL", "a language model cannot see the row's picture"
             ), None
-        rendered = render(self.processor, row.messages, parts=self._sees)
-        if self._sees and rendered.text.count(self.processor.image_token) != placeholders:
+        rendered = render(self.processor, row.messages, parts=self.sees)
+        if self.sees and rendered.text.count(self.processor.image_token) != placeholders:
             return _lost(
                 row, "IMAGE_TOKEN_IN_TEXT", f"the text contains {self.processor.image_token!r}"
             ), None
@@ -168,13 +168,13 @@ class Encoder:
             return _lost(row, error.reason, error.message), None
         return LedgerEntry(row.row_id, Disposition.KEPT), (rendered, picture)
 
-    def _tokenize(self, ready: list[tuple[Row, Rendered, Image.Image | None]]) -> Iterator[_Tokens]:
+    def _tokenize(self, ready: list[tuple[Row, Rendered, Image.Image | None]]) -> Iterator[Tokens]:
         texts = [rendered.text for _, rendered, _ in ready]
         options = {"add_special_tokens": False, "return_offsets_mapping": True}
-        if not self._sees:
+        if not self.sees:
             output = self.processor(texts, **options)
             for ids, offsets in zip(output["input_ids"], output["offset_mapping"], strict=True):
-                yield _Tokens(np.asarray(ids, np.int64), np.asarray(offsets, np.int64), [], None)
+                yield Tokens(np.asarray(ids, np.int64), np.asarray(offsets, np.int64), [], None)
             return
         pictures = [picture for _, _, picture in ready if picture is not None]
         output = self.processor(
@@ -183,14 +183,14 @@ class Encoder:
         pixels = iter(output["pixel_values"] if pictures else ())
         replacements = output["text_replacement_offsets"]
         for index, (_, _, picture) in enumerate(ready):
-            yield _Tokens(
+            yield Tokens(
                 np.asarray(output["input_ids"][index], np.int64),
                 np.asarray(output["offset_mapping"][index], np.int64),
                 replacements[index] if replacements else [],
                 None if picture is None else np.asarray(next(pixels), np.float32),
             )
 
-    def _finish(self, row: Row, rendered: Rendered, tokens: _Tokens, encoded: EncodedSplit) -> LedgerEntry:
+    def _finish(self, row: Row, rendered: Rendered, tokens: Tokens, encoded: EncodedSplit) -> LedgerEntry:
         """Mark the tokens with loss, apply the length policy, and keep the sample."""
         ids_T, loss_T = tokens.ids_T, tokens.loss(rendered)
         self._check_placeholders(row, tokens)
@@ -224,11 +224,11 @@ class Encoder:
         encoded.samples.append(Sample(row.row_id, row.group, ids_T, loss_T, location))
         return LedgerEntry(row.row_id, Disposition.KEPT, children=(row.row_id,))
 
-    def _check_placeholders(self, row: Row, tokens: _Tokens) -> None:
+    def _check_placeholders(self, row: Row, tokens: Tokens) -> None:
         if tokens.pixels_CHW is None or self.family.image_features is None:
             return
         placeholders = int((tokens.ids_T == self.processor.image_token_id).sum())
-        features = self.family.image_features(self._config, tokens.pixels_CHW)
+        features = self.family.image_features(self.config, tokens.pixels_CHW)
         if placeholders != features:
             raise InvalidError.of(
                 "spec.base_model",
@@ -240,7 +240,7 @@ class Encoder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tokens:
+class Tokens:
     """What the processor made of one row. `replacements` says how placeholders moved the text after them."""
 
     ids_T: npt.NDArray[np.int64]
@@ -253,11 +253,12 @@ class _Tokens:
         loss_T = np.zeros(len(self.ids_T), np.bool_)
         starts_T, ends_T = self.offsets_T2.reshape(-1, 2).T
         for start, end in rendered.spans:
-            loss_T |= (starts_T < self._moved(end)) & (ends_T > self._moved(start)) & (ends_T > starts_T)
+            loss_T |= (starts_T < self.moved(end)) & (ends_T > self.moved(start)) & (ends_T > starts_T)
         loss_T[:1] = False
         return loss_T
 
-    def _moved(self, character: int) -> int:
+    def moved(self, character: int) -> int:
+        """Where a character of the rendered text lies once placeholders are expanded."""
         gained = 0
         for replacement in self.replacements:
             if replacement["span"][1] <= character:
@@ -289,7 +290,8 @@ def _lost(row: Row, reason: str, message: str) -> LedgerEntry:
     return LedgerEntry(row.row_id, Disposition.QUARANTINED, reason, message)
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in the portions that are encoded together."""
     iterator = iter(rows)
     while chunk := list(islice(iterator, _CHUNK_ROWS)):
         yield chunk

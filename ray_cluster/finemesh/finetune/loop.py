@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from torch.nn import functional
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec import codec
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.finetune import checkpoint as checkpoints
-from finemesh.finetune.batches import Batch, collate
+from finemesh.finetune.batches import Batch, collate, cut
 from finemesh.finetune.checkpoint import TrainState
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
 from finemesh.finetune.evaluation import evaluate, evaluate_test
@@ -135,7 +136,7 @@ def _prepare(
         held_out["test"] = encoder.encode(dataset, spec.test_split)
     splits = {"train": train_split, **held_out}
     _write_ledger(work / "ledger.jsonl", splits)
-    _check_loss_budget(spec, dataset, splits)
+    check_loss_budget(spec, dataset, {split: encoded.ledger for split, encoded in splits.items()})
     row_ids = [sample.row_id for sample in train_split.samples]
     state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
     optimizer = make_optimizer(model.trainable, spec.optimization)
@@ -152,7 +153,7 @@ def _prepare(
         held_out=held_out,
         answers=closed_answers(train_split.samples),
         order=SampleOrder(row_ids, spec.optimization.seed),
-        total_steps=_total_steps(spec, len(row_ids)),
+        total_steps=total_steps(spec, len(row_ids)),
         state=state,
     )
     if resume_from:
@@ -200,7 +201,8 @@ def _recipe(spec: FineTuneSpec) -> str:
     )
 
 
-def _total_steps(spec: FineTuneSpec, samples: int) -> int:
+def total_steps(spec: FineTuneSpec, samples: int) -> int:
+    """Optimiser steps of a run over so many samples."""
     optimization = spec.optimization
     if optimization.max_steps:
         return optimization.max_steps
@@ -255,17 +257,15 @@ def _step(run: _Run) -> None:
 
 
 def _micro_batches(run: _Run, samples: Sequence[Sample]) -> list[Batch]:
-    """Equal lengths next to each other within a micro batch: they are attended as one (see `attention`)."""
-    size = run.spec.optimization.micro_batch_size
     return [
         collate(
-            sorted(samples[start : start + size], key=lambda sample: sample.tokens),
+            part,
             run.train.pictures.load,
             packing=run.spec.sequence.packing,
             pad_id=run.model.pad_id,
             device=run.model.device,
         )
-        for start in range(0, len(samples), size)
+        for part in cut(samples, run.spec.optimization.micro_batch_size)
     ]
 
 
@@ -361,23 +361,30 @@ def _write_ledger(path: Path, splits: dict[str, EncodedSplit]) -> None:
                 stream.write(json.dumps({"split": split, **asdict(entry)}, ensure_ascii=False) + "\n")
 
 
-def _check_loss_budget(spec: FineTuneSpec, dataset: Path, splits: dict[str, EncodedSplit]) -> None:
-    """Refuse to train on what is left after too much was lost, in making the dataset or in encoding it."""
-    earlier = read_manifest(dataset).ledger
-    stages = {"the dataset": (earlier.quarantined, earlier.inputs)} | {
-        f"split {split!r}": (encoded.ledger.quarantined, encoded.ledger.inputs)
-        for split, encoded in splits.items()
+def check_loss_budget(spec: FineTuneSpec, dataset: Path, ledgers: Mapping[str, LedgerSummary]) -> None:
+    """Refuse to train on what is left after too much was lost, in making the dataset or in encoding it.
+
+    Args:
+        spec: names the budget.
+        dataset: folder of the dataset.
+        ledgers: what the encoding of each split came to.
+
+    Raises:
+        PreconditionError: LOSS_BUDGET_EXCEEDED; SPLIT_EMPTY, nothing of a split is left.
+    """
+    stages = {"the dataset": read_manifest(dataset).ledger} | {
+        f"split {split!r}": ledger for split, ledger in ledgers.items()
     }
-    for stage, (quarantined, inputs) in stages.items():
-        if quarantined > spec.max_quarantined_fraction * inputs:
+    for stage, ledger in stages.items():
+        if ledger.quarantined > spec.max_quarantined_fraction * ledger.inputs:
             raise PreconditionError(
-                f"{quarantined} of {inputs} rows of {stage} are quarantined, over the budget of "
-                f"{spec.max_quarantined_fraction:.1%}: see the ledger, mend the rows, or raise "
+                f"{ledger.quarantined} of {ledger.inputs} rows of {stage} are quarantined, over the budget "
+                f"of {spec.max_quarantined_fraction:.1%}: see the ledger, mend the rows, or raise "
                 "max_quarantined_fraction",
                 reason="LOSS_BUDGET_EXCEEDED",
             )
-    for split, encoded in splits.items():
-        if not encoded.samples:
+    for split, ledger in ledgers.items():
+        if not ledger.kept:
             raise PreconditionError(
                 f"no row of the split {split!r} is left to use: see the ledger", reason="SPLIT_EMPTY"
             )

@@ -96,7 +96,7 @@ def load_model(spec: FineTuneSpec, base_model: Path) -> Model:
     device = _device(spec)
     family = family_of(base_model, spec.task)
     module = _load_module(base_model, family, spec)
-    processor = _load_processor(base_model, family)
+    processor = load_processor(base_model, family)
     # The adapters' first weights are drawn on the CPU, so that they are the same on any device.
     torch.manual_seed(spec.optimization.seed)
     if isinstance(spec.method, Lora):
@@ -144,7 +144,8 @@ def _load_module(base_model: Path, family: Family, spec: FineTuneSpec) -> Any:
         ) from error
 
 
-def _load_processor(base_model: Path, family: Family) -> Any:
+def load_processor(base_model: Path, family: Family) -> Any:
+    """The processor or tokenizer of a base model. Raises NotFoundError, reason PROCESSOR_NOT_FOUND."""
     if family.load_processor is None:
         raise NotFoundError(f"family {family.name} has no processor", reason="PROCESSOR_NOT_FOUND")
     try:
