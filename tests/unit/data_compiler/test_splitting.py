@@ -18,7 +18,7 @@ def test_no_video_lies_in_two_splits(divided: Path) -> None:
         where.setdefault(row["video_id"], set()).add(row["split"])
     assert all(len(splits) == 1 for splits in where.values())
     assert manifest.splits == {"train": 12, "val": 6, "test": 6}
-    assert manifest.leakage == Leakage(0.0, 0.0, 0.0)
+    assert manifest.leakage == Leakage(0.0, 0.0, 0.0, 0.0)
 
 
 def test_split_keeps_rows_and_lineage(imported: Path, divided: Path) -> None:

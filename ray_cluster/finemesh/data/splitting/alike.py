@@ -1,0 +1,98 @@
+"""Which pictures of a dataset look alike: every distinct picture is read once, by all cores."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from finemesh.data.similarity import (
+    SIDE,
+    Hashes,
+    Pairs,
+    Pixels,
+    digest_of,
+    hash_pixels,
+    iter_similar_pairs,
+    shrink,
+)
+from finemesh.data.storage import iter_batches
+
+_COLUMNS: Final = ("images.list.element.sha256", "images.list.element.data")
+# What Pillow raises of a picture that is broken, or too large to be decoded without being asked to.
+_UNREADABLE: Final = (
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    LookupError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlikePictures:
+    """The distinct pictures of a dataset, and how alike they are.
+
+    Attributes:
+        index: place in `hashes` of each picture by its SHA-256.
+        hashes: uint64[N], perceptual.
+        max_bits: hashes that differ in at most so many bits are alike.
+        unreadable: pictures that could not be decoded, and are alike to none.
+    """
+
+    index: Mapping[str, int]
+    hashes: Hashes
+    max_bits: int
+    unreadable: int = 0
+
+    def pairs(self) -> Iterator[Pairs]:
+        """int64[M, 2], places of pictures that are alike, each pair once, in blocks of bounded size."""
+        return iter_similar_pairs(self.hashes, self.max_bits)
+
+
+def compare_pictures(dataset: Path, max_bits: int, progress: Callable[[int], None]) -> AlikePictures:
+    """Read all pictures of a canonical dataset, a batch at a time. `progress` is told the rows of each
+    batch. Raises as `iter_batches`.
+    """
+    index: dict[str, int] = {}
+    hashes: list[Hashes] = [np.empty(0, np.uint64)]
+    unreadable = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for batch in iter_batches(dataset, _COLUMNS):
+            pictures: Any = batch.column("images").flatten()
+            new: list[bytes] = []
+            for place, digest in enumerate(pictures.field("sha256").to_pylist()):
+                if digest not in index:
+                    index[digest] = len(index)
+                    new.append(pictures.field("data")[place].as_py())
+            shrunk = list(pool.map(_shrink, new))
+            unreadable += sum(pixels is None for pixels in shrunk)
+            if new:
+                hashes.append(_hashes(shrunk, new))
+            progress(batch.num_rows)
+    return AlikePictures(index, np.concatenate(hashes), max_bits, unreadable)
+
+
+def _shrink(data: bytes) -> Pixels | None:
+    try:
+        return shrink(data)
+    except _UNREADABLE:
+        return None
+
+
+def _hashes(shrunk: list[Pixels | None], pictures: list[bytes]) -> Hashes:
+    """A picture that could not be read is hashed as one of one colour is: by its bytes."""
+    blank = np.zeros((SIDE, SIDE), np.uint8)
+    pixels = np.stack([blank if each is None else each for each in shrunk])
+    return hash_pixels(pixels, np.array([digest_of(data) for data in pictures], np.uint64))

@@ -1,0 +1,89 @@
+"""Rows that must stay together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from finemesh.data.splitting.alike import AlikePictures
+from finemesh.data.splitting.keys import RowKey
+
+Group = list[int]
+"""Places of rows that lie in one split, rising."""
+Tie = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Rows in groups, by their ties and by pictures that are the same.
+
+    Attributes:
+        apart: without a look at similar pictures.
+        tied: with it.
+    """
+
+    apart: list[Group]
+    tied: list[Group]
+
+
+class _Sets:
+    """Disjoint sets of the numbers below `count`, each named by the least of its members."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def find(self, member: int) -> int:
+        above = self._above
+        while above[member] != member:
+            above[member] = member = above[above[member]]
+        return member
+
+    def join(self, one: int, other: int) -> None:
+        first, second = sorted((self.find(one), self.find(other)))
+        self._above[second] = first
+
+    def names(self) -> npt.NDArray[np.int64]:
+        """The name of each member's set."""
+        names = np.array(self._above, np.int64)
+        while not np.array_equal(above := names[names], names):
+            names = above
+        return names
+
+    def groups(self) -> list[Group]:
+        found: defaultdict[int, Group] = defaultdict(list)
+        for member, name in enumerate(self.names().tolist()):
+            found[name].append(member)
+        return list(found.values())
+
+
+def group_rows(
+    keys: Sequence[RowKey], tie_of: Callable[[RowKey], Tie | None], alike: AlikePictures | None
+) -> Groups:
+    """Groups of rows that share a tie, a picture or a similar picture, and so on through all of these."""
+    sets = _Sets(len(keys))
+    first_with: dict[Tie, int] = {}
+    for place, key in enumerate(keys):
+        ties: list[Tie] = [("image", digest) for digest in key.images]
+        if (tie := tie_of(key)) is not None:
+            ties.append(tie)
+        for each in ties:
+            sets.join(place, first_with.setdefault(each, place))
+    apart = sets.groups()
+    if alike is None:
+        return Groups(apart, apart)
+    row_with = np.array([first_with["image", digest] for digest in alike.index], np.int64)
+    for block in alike.pairs():
+        if len(block):
+            _join_all(sets, row_with[block])
+    return Groups(apart, sets.groups())
+
+
+def _join_all(sets: _Sets, pairs: npt.NDArray[np.int64]) -> None:
+    """Most pairs of a large block lie in one set already, so those are left out all at once."""
+    distinct = np.unique(np.sort(sets.names()[pairs], axis=1), axis=0)
+    for one, other in distinct[distinct[:, 0] != distinct[:, 1]].tolist():
+        sets.join(one, other)
