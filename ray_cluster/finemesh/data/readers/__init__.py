@@ -63,7 +63,7 @@ def detect_format(survey: Survey) -> AnnotationFormat:
 
 
 def _only(found: Mapping[AnnotationFormat, str]) -> AnnotationFormat:
-    # What the archive of a SAM 2 export holds would also be detected by itself; results lie beside a COCO file.
+    # What a SAM 2 export holds would also be detected by itself; results lie beside a COCO file.
     for whole in (AnnotationFormat.SAM2, AnnotationFormat.COCO_RESULTS):
         if whole in found:
             return whole
