@@ -102,7 +102,7 @@ def _inside(root: Path, path: Path, name: str) -> Path:
     """`path` with its links followed. Raises InvalidError (SOURCE_LINK) if it then lies outside `root` or
     nowhere.
     """
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # unlike Path.resolve it takes links that lead in a circle
     if not target.is_relative_to(root) or not target.exists():
         raise _link(name)
     return target
