@@ -39,11 +39,14 @@ def write_files(folder: Path, files: Files) -> Path:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = content if isinstance(content, str) else None
-        if text is None and not isinstance(content, bytes):
-            text = json.dumps(content)
-        path.write_bytes(content if text is None else text.encode())
+        path.write_bytes(_encoded(content))
     return folder
+
+
+def _encoded(content: Any) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return (content if isinstance(content, str) else json.dumps(content)).encode()
 
 
 def load(folder: Path, files: Files, *, form: AnnotationFormat | None = None) -> Loaded:

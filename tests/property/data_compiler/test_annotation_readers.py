@@ -33,7 +33,21 @@ def _yolo() -> dict[str, Any]:
     }
 
 
-SOUND: dict[AnnotationFormat, Make] = {AnnotationFormat.YOLO: _yolo}
+def _voc() -> dict[str, Any]:
+    box = "<bndbox><xmin>2</xmin><ymin>1</ymin><xmax>5</xmax><ymax>4</ymax></bndbox>"
+    shown = f"<object><name>cat</name><difficult>0</difficult>{box}</object>"
+    size = "<size><width>12</width><height>8</height><depth>3</depth></size>"
+    return {
+        "Annotations/a.xml": f"<annotation><filename>a.png</filename>{size}{shown}</annotation>",
+        "Annotations/b.xml": f"<annotation>{shown}</annotation>",
+        "JPEGImages/a.png": PNG,
+        "JPEGImages/b.png": PNG,
+        "SegmentationObject/a.png": png(12, 8, "L"),
+        "ImageSets/Main/train.txt": "a\nc\n",
+    }
+
+
+SOUND: dict[AnnotationFormat, Make] = {AnnotationFormat.YOLO: _yolo, AnnotationFormat.VOC: _voc}
 TEXTS = [name for name, make in SOUND.items() if any(isinstance(value, str) for value in make().values())]
 _words = [
     "-1",

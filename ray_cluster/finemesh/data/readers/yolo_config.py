@@ -21,15 +21,10 @@ from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, read_needed
 from finemesh.data.readers.pictures import Pictures
+from finemesh.data.readers.splits import SPLIT_NAMES
 
 _MAX_BYTES: Final = 4 << 20
 _SPLITS: Final = (Split.TRAIN, Split.VAL, Split.TEST)
-# What folders of a split are called, so that `valid` in data.yaml may lead to `val`.
-_SYNONYMS: Final = (
-    ("train", "training"),
-    ("val", "valid", "validation"),
-    ("test", "testing"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +191,7 @@ def _places(config: Config, split: Split, value: str) -> Iterator[tuple[str, boo
         for said in dict.fromkeys((plain, plain.removeprefix("../"))):
             yield _resolve(start, said), False
     parts = [part for part in plain.split("/") if part not in {"", ".", ".."}]
-    synonyms = next(names for names in _SYNONYMS if split.value in names)
+    synonyms = SPLIT_NAMES[split]
     telling = [index for index, part in enumerate(parts) if part.lower() in synonyms]
     # Without the part that tells the split, a path would lead to the pictures of all.
     for first in range(telling[-1] + 1 if telling else len(parts)):

@@ -1,0 +1,96 @@
+"""XML that nobody vouches for: without entities, without document types, of a bounded depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring, iterparse
+
+from finemesh.core.errors import InvalidError
+from finemesh.data.faults import RowFault
+from finemesh.data.polygons import is_number
+
+_MAX_BYTES: Final = 16 << 20
+_MAX_DEPTH: Final = 32
+# LookupError and ValueError are expat's for encodings that it does not know.
+_ERRORS: Final = (ParseError, DefusedXmlException, LookupError, ValueError, RecursionError)
+
+
+def parse_xml(raw: bytes, name: str) -> Element:
+    """The root of a small XML file. Raises RowFault (MALFORMED_XML)."""
+    if len(raw) > _MAX_BYTES:
+        raise RowFault("MALFORMED_XML", f"{name} is longer than {_MAX_BYTES} bytes", name)
+    try:
+        return fromstring(raw, forbid_dtd=True)
+    except _ERRORS as error:
+        raise RowFault("MALFORMED_XML", f"{name} is not valid XML: {_said(error)}", name) from error
+
+
+def iter_xml(stream: BinaryIO, name: str) -> Iterator[tuple[int, Element]]:
+    """Elements of a large XML file as they end, each with its depth; the root's is 0. What lies at depth 1 is
+    forgotten after it was yielded. Raises InvalidError (MALFORMED_XML, FILE_UNREADABLE).
+    """
+    depth = -1
+    try:
+        root: Element | None = None
+        for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=True):
+            if event == "start":
+                depth += 1
+                root = element if root is None else root
+                if depth > _MAX_DEPTH:
+                    raise _malformed(name, f"elements are nested more than {_MAX_DEPTH} deep")
+                continue
+            yield depth, element
+            if depth == 1 and root is not None:
+                root.clear()
+            depth -= 1
+    except _ERRORS as error:
+        raise _malformed(name, _said(error)) from error
+    except RowFault as fault:
+        raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+
+
+def _malformed(name: str, problem: str) -> InvalidError:
+    message = f"{name} is not valid XML: {problem}. Export or copy it again"
+    return InvalidError(message, reason="MALFORMED_XML", metadata={"file": name})
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, DefusedXmlException):
+        return "it declares entities or a document type, which are not read"
+    return str(error)[:200]
+
+
+def as_value(element: Element, depth: int = 0) -> Any:
+    """An element as JSON: its text, or a mapping of its XML attributes and children, with a list for children
+    of one name. Raises RowFault (MALFORMED_XML) for what is nested too deeply.
+    """
+    if depth > _MAX_DEPTH:
+        raise RowFault("MALFORMED_XML", f"elements are nested more than {_MAX_DEPTH} deep", element.tag)
+    if not len(element) and not element.attrib:
+        return (element.text or "").strip()
+    value: dict[str, Any] = dict(element.attrib)
+    for child in element:
+        inner = as_value(child, depth + 1)
+        held = value.get(child.tag)
+        if held is None:
+            value[child.tag] = inner
+        else:
+            value[child.tag] = [*held, inner] if isinstance(held, list) else [held, inner]
+    if text := (element.text or "").strip():
+        value["text"] = text
+    return value
+
+
+def number_of(text: str | None, field: str) -> float:
+    """The number that `text` is. Raises RowFault (COORDINATE_INVALID)."""
+    try:
+        value = float(text or "")
+    except ValueError as error:
+        raise RowFault("COORDINATE_INVALID", f"{str(text)[:40]!r} is not a number", field) from error
+    if not is_number(value):
+        raise RowFault("COORDINATE_INVALID", f"{str(text)[:40]!r} is no coordinate", field)
+    return value
