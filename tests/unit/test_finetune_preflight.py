@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from finemesh.finetune import loop
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.models import load_model
 from finemesh.finetune.preflight import preflight_dataset
+from finemesh.finetune.preflight_page import page_of
 from finemesh.finetune.preflight_report import PreflightReport, Segment, Severity, ShownRow, histogram_of
 
 from tests.support.conversations import (
@@ -329,3 +331,60 @@ def test_histograms_have_at_most_twenty_round_buckets(tokens: list[int], width: 
     assert {after - before for before, after in zip(made.edges, made.edges[1:], strict=False)} <= {width}
     for count, edge in zip(made.tokens, made.edges, strict=False):
         assert count == sum(edge <= value < edge + width for value in tokens)
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: its tags, and the tokens of the rows with their titles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.tokens: list[tuple[str, str]] = []
+        self.images: list[str] = []
+        self._open: str = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open = "i" if tag == "i" else "image" if "image" in (dict(attrs).get("class") or "") else ""
+        if tag == "i":
+            self.tokens.append((dict(attrs)["title"] or "", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "i":
+            title, text = self.tokens[-1]
+            self.tokens[-1] = (title, text + data)
+        elif self._open == "image":
+            self.images.append(data)
+
+
+def test_the_page_shows_every_token_and_lets_no_text_become_markup(llava: Path, tmp_path: Path) -> None:
+    hostile = "</pre><script>alert(1)</script><!-- & {title} \"'"
+    turns = [message("user", "<picture>", hostile), message("assistant", hostile)]
+    made = row(f"<b>{hostile}", "train", turns, red())
+    dataset = write_dataset(tmp_path / "dataset", [made], shards=1)
+    report = preflight_dataset(options(Task.VISION_LANGUAGE), llava, dataset)
+    page = Page(text := page_of(report))
+    [shown] = report.shown
+    assert not {"script", "b", "img", "link"} & set(page.tags)
+    assert page.tokens == [
+        (str(token), word)
+        for part in shown.segments
+        if not part.image
+        for token, word in zip(part.ids, part.texts, strict=True)
+    ]
+    assert page.images == [f"<image x {PATCHES}>"]
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_the_page_stays_below_its_limit(llama: Path, tmp_path: Path) -> None:
+    rows = [chat(f"r{n}", "&" * 400, "<" * 400) for n in range(30)]
+    dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
+    report = preflight_dataset(options(shown_rows=50), llama, dataset)
+    assert len(report.shown) == 30
+    many = replace(report, shown=report.shown * 20)
+    assert 2_000_000 < len(page_of(many).encode()) < 3_000_000
+    assert "more rows do not fit" in page_of(many)
