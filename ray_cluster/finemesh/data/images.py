@@ -15,7 +15,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP")
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
 JPEG_QUALITY: Final = 92
 # What Pillow's decoders raise on broken data.
-_DECODER_ERRORS: Final = (
+DECODER_ERRORS: Final = (
     OSError,
     SyntaxError,
     ValueError,
@@ -62,7 +62,7 @@ def check_picture(
         raise RowFault("IMAGE_FORMAT_UNSUPPORTED", message, "image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowFault("IMAGE_TOO_LARGE", str(error), "image") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise RowFault("IMAGE_UNREADABLE", f"the picture cannot be decoded: {error}", "image") from error
     return Picture(data, kind, width, height, media, name)
 
