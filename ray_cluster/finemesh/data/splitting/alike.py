@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,27 +45,33 @@ class AlikePictures:
     """The distinct pictures of a dataset, and how alike they are.
 
     Attributes:
-        index: place in `hashes` of each picture by its SHA-256.
-        hashes: uint64[N], perceptual.
+        places: of each picture by its SHA-256, the place of its hash. Pictures in one place are alike.
+        hashes: uint64[N], perceptual, each once: k equal ones would make k (k - 1) / 2 pairs.
         max_bits: hashes that differ in at most so many bits are alike.
-        unreadable: pictures that could not be decoded, and are alike to none.
+        unreadable: pictures that could not be decoded, and are like none.
     """
 
-    index: Mapping[str, int]
+    places: Mapping[str, int]
     hashes: Hashes
     max_bits: int
     unreadable: int = 0
 
+    @classmethod
+    def of(cls, pictures: Iterable[str], hashes: Hashes, max_bits: int, unreadable: int = 0) -> AlikePictures:
+        """From the SHA-256 and the hash of each picture."""
+        distinct, places = np.unique(hashes, return_inverse=True)
+        return cls(dict(zip(pictures, places.tolist(), strict=True)), distinct, max_bits, unreadable)
+
     def pairs(self) -> Iterator[Pairs]:
-        """int64[M, 2], places of pictures that are alike, each pair once, in blocks of bounded size."""
-        return iter_similar_pairs(self.hashes, self.max_bits)
+        """int64[M, 2], different places that are alike, each pair once, in blocks of bounded size."""
+        return (block for block in iter_similar_pairs(self.hashes, self.max_bits) if len(block))
 
 
 def compare_pictures(dataset: Path, max_bits: int, progress: Callable[[int], None]) -> AlikePictures:
     """Read all pictures of a canonical dataset, a batch at a time. `progress` is told the rows of each
     batch. Raises as `iter_batches`.
     """
-    index: dict[str, int] = {}
+    seen: dict[str, None] = {}
     hashes: list[Hashes] = [np.empty(0, np.uint64)]
     unreadable = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -73,15 +79,15 @@ def compare_pictures(dataset: Path, max_bits: int, progress: Callable[[int], Non
             pictures: Any = batch.column("images").flatten()
             new: list[bytes] = []
             for place, digest in enumerate(pictures.field("sha256").to_pylist()):
-                if digest not in index:
-                    index[digest] = len(index)
+                if digest not in seen:
+                    seen[digest] = None
                     new.append(pictures.field("data")[place].as_py())
             shrunk = list(pool.map(_shrink, new))
             unreadable += sum(pixels is None for pixels in shrunk)
             if new:
                 hashes.append(_hashes(shrunk, new))
             progress(batch.num_rows)
-    return AlikePictures(index, np.concatenate(hashes), max_bits, unreadable)
+    return AlikePictures.of(seen, np.concatenate(hashes), max_bits, unreadable)
 
 
 def _shrink(data: bytes) -> Pixels | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from finemesh.data.splitting.alike import AlikePictures
 from finemesh.data.splitting.keys import RowKey
+
+_FEW: Final = 1000  # pairs
 
 Group = list[int]
 """Places of rows that lie in one split, rising."""
@@ -75,15 +78,20 @@ def group_rows(
     apart = sets.groups()
     if alike is None:
         return Groups(apart, apart)
-    row_with = np.array([first_with["image", digest] for digest in alike.index], np.int64)
+    row_at: dict[int, int] = {}
+    for digest, place in alike.places.items():
+        row = first_with["image", digest]
+        sets.join(row, row_at.setdefault(place, row))
+    rows = np.array([row_at[place] for place in range(len(alike.hashes))], np.int64)
     for block in alike.pairs():
-        if len(block):
-            _join_all(sets, row_with[block])
+        _join_all(sets, rows[block])
     return Groups(apart, sets.groups())
 
 
 def _join_all(sets: _Sets, pairs: npt.NDArray[np.int64]) -> None:
     """Most pairs of a large block lie in one set already, so those are left out all at once."""
-    distinct = np.unique(np.sort(sets.names()[pairs], axis=1), axis=0)
-    for one, other in distinct[distinct[:, 0] != distinct[:, 1]].tolist():
+    if len(pairs) > _FEW:
+        pairs = sets.names()[pairs]
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    for one, other in pairs.tolist():
         sets.join(one, other)

@@ -45,14 +45,17 @@ def measure_leakage(
 
 def _like_any_of(images: set[str], alike: AlikePictures) -> set[str]:
     """The pictures that resemble another one of `images`."""
-    digests = list(alike.index)
-    inside = np.array([digest in images for digest in digests], bool)
-    found = np.zeros(len(digests), bool)
+    inside = Counter(place for digest, place in alike.places.items() if digest in images)
+    taken = np.zeros(len(alike.hashes), bool)
+    taken[list(inside)] = True
+    near = np.zeros(len(alike.hashes), bool)
     for block in alike.pairs():
         first, second = block[:, 0], block[:, 1]
-        found[second[inside[first]]] = True
-        found[first[inside[second]]] = True
-    return {digests[place] for place in np.flatnonzero(found).tolist()}
+        near[second[taken[first]]] = True
+        near[first[taken[second]]] = True
+    return {
+        digest for digest, place in alike.places.items() if near[place] or inside[place] > (digest in images)
+    }
 
 
 def leakage_notes(leakage: Leakage, *, within_videos: bool) -> list[str]:
