@@ -14,6 +14,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
 from finemesh.data.readers import coco, sam2_archive, sav, voc, yolo
 from finemesh.data.readers.context import ReadContext
+from finemesh.data.readers.conversations import JsonForm
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
@@ -44,6 +45,18 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.YOLO: Reader("YOLO with data.yaml", yolo.detect, yolo.read),
     AnnotationFormat.VOC: Reader("Pascal VOC XML", voc.detect, voc.read),
 }
+
+for _name, _title in (
+    (AnnotationFormat.LLAVA, "LLaVA conversations"),
+    (AnnotationFormat.SHAREGPT, "ShareGPT conversations"),
+    (AnnotationFormat.OPENAI, "OpenAI messages"),
+    (AnnotationFormat.ALPACA, "Alpaca instructions"),
+    (AnnotationFormat.PROMPT_COMPLETION, "prompts and completions"),
+    (AnnotationFormat.INPUT_OUTPUT, "inputs and outputs"),
+    (AnnotationFormat.PREFERENCE, "preferences"),
+):
+    _form = JsonForm(_name)
+    READERS[_name] = Reader(_title, _form.detect, _form.read)
 
 
 def detect_format(survey: Survey) -> AnnotationFormat:

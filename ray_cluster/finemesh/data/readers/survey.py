@@ -4,6 +4,7 @@ can say whether it is theirs. No file is read further than a bounded start.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import parse_json
 from finemesh.data.sources import Source
 
+_LINES_SUFFIXES: Final = (".jsonl", ".ndjson")
 HEAD_BYTES: Final = 1 << 16
+RECORD_BYTES: Final = 1 << 24
+"""How far a first record may reach, which may hold pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Survey:
         self.source = source
         self._heads: dict[str, bytes] = {}
         self._json: dict[str, JsonHead] = {}
+        self._records: dict[str, Mapping[str, Any] | None] = {}
 
     @cached_property
     def json_files(self) -> list[str]:
@@ -49,7 +54,7 @@ class Survey:
 
     @cached_property
     def json_lines_files(self) -> list[str]:
-        return self.with_suffix(".jsonl", ".ndjson")
+        return self.with_suffix(*_LINES_SUFFIXES)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         return [name for name in self.source.names if name.lower().endswith(suffixes)]
@@ -61,19 +66,43 @@ class Survey:
     def head(self, name: str) -> bytes:
         """The first HEAD_BYTES of a file. Raises InvalidError (FILE_UNREADABLE)."""
         if name not in self._heads:
-            try:
-                with self.source.open(name) as file:
-                    self._heads[name] = file.read(HEAD_BYTES)
-            except RowFault as fault:
-                raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+            self._heads[name] = self._start(name, HEAD_BYTES)
         return self._heads[name]
+
+    def _start(self, name: str, size: int) -> bytes:
+        try:
+            with self.source.open(name) as file:
+                return file.read(size)
+        except RowFault as fault:
+            raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
 
     def json_head(self, name: str) -> JsonHead:
         """How a JSON or JSON Lines file begins. Raises InvalidError (MALFORMED_JSON) for what is no JSON."""
         if name not in self._json:
-            look = _lines_head if name in self.json_lines_files else _json_head
+            look = _lines_head if self.is_json_lines(name) else _json_head
             self._json[name] = look(self.head(name), name)
         return self._json[name]
+
+    def is_json_lines(self, name: str) -> bool:
+        """Whether a file holds a JSON value a line: by its suffix, or because an object that fills its first
+        line is followed by another.
+        """
+        if name.lower().endswith(_LINES_SUFFIXES):
+            return True
+        first, _, rest = self.head(name).lstrip().partition(b"\n")
+        return first.startswith(b"{") and rest.lstrip().startswith(b"{") and _parses(first)
+
+    def first_record(self, name: str) -> Mapping[str, Any] | None:
+        """The first record of a JSON list or of JSON Lines, also one that ends behind the start of the file.
+        None if it is no object, or longer than RECORD_BYTES. Raises InvalidError (MALFORMED_JSON).
+        """
+        head = self.json_head(name)
+        if head.record is not None or head.kind != "list" or len(self.head(name)) < HEAD_BYTES:
+            return head.record
+        if name not in self._records:
+            start = self._start(name, RECORD_BYTES)
+            self._records[name] = _first_object(start.decode("utf-8-sig", errors="replace"))
+        return self._records[name]
 
     def json_with_keys(self, *keys: str) -> list[str]:
         """JSON files whose object at the top shows one of these keys in the start of the file."""
@@ -119,9 +148,26 @@ def _object(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _parses(raw: bytes) -> bool:
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _first_object(text: str) -> Mapping[str, Any] | None:
+    """The object that a text begins with, or the list that it begins with."""
+    start = len(text) - len(text.lstrip().removeprefix("[").lstrip())
+    try:
+        return _object(json.JSONDecoder().raw_decode(text, start)[0])
+    except (ValueError, RecursionError):
+        return None
+
+
 def _lines_head(head: bytes, name: str) -> JsonHead:
-    line = next((line for line in head.splitlines() if line.strip()), b"")
-    if len(line) >= HEAD_BYTES - 1:
+    lines = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    line, ended, _ = lines.partition(b"\n")
+    if not line or (not ended and len(head) >= HEAD_BYTES):
         return JsonHead("list")
     value = parse_json(line, f"{name} line 1")
     return JsonHead("list", (), _object(value))
