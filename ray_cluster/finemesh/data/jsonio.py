@@ -22,25 +22,15 @@ def parse_json(raw: bytes, name: str, base: int = 0) -> Any:
             name, base + error.start, f"byte 0x{raw[error.start]:02x} is not UTF-8"
         ) from error
     try:
-        value = json.loads(text)
-        if "\\ud" in text or "\\uD" in text:
-            _check_surrogates(value)
-        return value
+        return json.loads(text)
     except json.JSONDecodeError as error:
         position = len(text[: error.pos].encode()) + (len(raw) - len(text.encode()))
         ending = " (the file ends too early)" if error.pos >= len(text.rstrip()) else ""
         raise malformed_json(name, base + position, f"{error.msg}{ending}") from error
     except RecursionError as error:
         raise malformed_json(name, base, "values are nested too deeply") from error
-    except UnicodeEncodeError as error:
-        raise malformed_json(name, base, "a text holds half a surrogate pair, no character") from error
     except ValueError as error:  # a number of more than 4300 digits
         raise malformed_json(name, base, str(error)) from error
-
-
-def _check_surrogates(value: Any) -> None:
-    """Raises UnicodeEncodeError for half a surrogate pair, which JSON can write and UTF-8 cannot."""
-    json.dumps(value, ensure_ascii=False).encode()
 
 
 def malformed_json(name: str, position: int, problem: str) -> InvalidError:
