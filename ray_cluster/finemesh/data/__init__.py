@@ -8,7 +8,7 @@ folders: a stage reads one and writes another, whose manifest comes last.
 """
 
 from finemesh.data.converting import convert_dataset
-from finemesh.data.importing import import_source
+from finemesh.data.importing import compile_source, import_source
 from finemesh.data.rows import Progress
 from finemesh.data.splitting import split_dataset
 from finemesh.data.storage import iter_ledger, iter_rows, load_manifest, verify_dataset
@@ -18,6 +18,7 @@ __all__ = [
     "Finding",
     "Progress",
     "ValidationReport",
+    "compile_source",
     "convert_dataset",
     "import_source",
     "iter_ledger",

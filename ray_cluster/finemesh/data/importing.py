@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, ImportOptions
+from finemesh.core.spec.data import (
+    ConvertOptions,
+    DatasetFormat,
+    DatasetManifest,
+    DatasetOrigin,
+    ImportOptions,
+)
 from finemesh.data.faults import RowFault
 from finemesh.data.readers import READERS, detect_format
-from finemesh.data.readers.context import ReadContext
+from finemesh.data.readers.context import Needs, ReadContext
 from finemesh.data.rows import Candidate, Progress
 from finemesh.data.sources import open_source
 from finemesh.data.storage import options_json
@@ -37,11 +43,47 @@ def import_source(
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
         PreconditionError: EMPTY_DATASET.
     """
+    return _compile(source, out, options, ConvertOptions(), Needs(), progress, scratch)
+
+
+def compile_source(
+    source: Path,
+    out: Path,
+    options: ImportOptions,
+    form: ConvertOptions,
+    progress: Progress,
+    scratch: Path | None = None,
+) -> DatasetManifest:
+    """Import `source` straight into another form, without a canonical dataset between: for forms of
+    annotations alone, where nothing is to be split or asked. Pictures that the source lacks stay away, and
+    masks are read if the form holds masks.
+
+    Raises:
+        As import_source. InvalidError: INVALID_OPTIONS for an instruction, which needs the whole dataset.
+    """
+    if form.instruction is not None:
+        raise InvalidError.of(
+            "options.instruction", "needs a dataset: import first", reason="INVALID_OPTIONS"
+        )
+    needs = Needs(masks=form.target is not DatasetFormat.YOLO_DETECTION, pictures=False)
+    return _compile(source, out, options, form, needs, progress, scratch)
+
+
+def _compile(
+    source: Path,
+    out: Path,
+    options: ImportOptions,
+    form: ConvertOptions,
+    needs: Needs,
+    progress: Progress,
+    scratch: Path | None,
+) -> DatasetManifest:
     progress(0.0, "looking at the source")
     with open_source(source, options, scratch) as opened:
-        context = ReadContext(opened, options)
+        context = ReadContext(opened, options, needs)
         chosen = options.format or detect_format(context.survey)
-        with DatasetWriter(DatasetFormat.CANONICAL, FormContext(out)) as writer:
+        # The header is the reader's own: it is complete once the first row comes.
+        with DatasetWriter(form.target, FormContext(out, form, context.header)) as writer:
             _judge_all(READERS[chosen].read(context), context, writer, progress)
             summary = writer.summary
             if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
@@ -52,6 +94,8 @@ def import_source(
                 reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
                 context.warn(f"{summary.quarantined} of {summary.inputs} rows quarantined: {reasons}")
             stated = options_json(options) | {"format": chosen.value}
+            if form.target is not DatasetFormat.CANONICAL:
+                stated["form"] = options_json(form)
             manifest = writer.commit(
                 DatasetOrigin.IMPORT, options=stated, warnings=context.warnings, header=context.header
             )

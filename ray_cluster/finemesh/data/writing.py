@@ -147,6 +147,7 @@ class DatasetWriter:
             raise PreconditionError(message, reason="LEDGER_UNBALANCED")
         if counted.rows == 0:
             raise _empty(ledger)
+        proof = self._form.proof()
         shards, ledger_shards = tuple(self._form.close()), tuple(self._ledger.close())
         manifest = DatasetManifest(
             digest=content_digest(self._format, options, (*shards, *ledger_shards), tuple(parents)),
@@ -166,6 +167,7 @@ class DatasetWriter:
             parents=tuple(parents),
             options=dict(options),
             leakage=leakage,
+            proof=proof,
             warnings=tuple(dict.fromkeys([*warnings, *self._context.warnings])),
             header=dict(header or {}),
         )

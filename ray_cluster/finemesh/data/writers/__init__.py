@@ -10,11 +10,14 @@ from finemesh.data.writers.canonical import CanonicalWriter
 from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.hugging_face import HuggingFaceWriter
 from finemesh.data.writers.llava import LlavaWriter
+from finemesh.data.writers.yolo import YoloDetectionWriter, YoloSegmentationWriter
 
 WRITERS: Final[dict[DatasetFormat, Callable[[FormContext], FormWriter]]] = {
     DatasetFormat.CANONICAL: CanonicalWriter,
     DatasetFormat.HUGGING_FACE: HuggingFaceWriter,
     DatasetFormat.LLAVA: LlavaWriter,
+    DatasetFormat.YOLO_DETECTION: YoloDetectionWriter,
+    DatasetFormat.YOLO_SEGMENTATION: YoloSegmentationWriter,
 }
 
 __all__ = ["WRITERS", "FormContext", "FormWriter"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from finemesh.core.spec.data import ShardInfo
+from finemesh.core.spec.data import MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
@@ -26,6 +26,9 @@ class CanonicalWriter:
 
     def write(self, batch: RowBatch) -> None:
         self._shards.write(batch.arrow)
+
+    def proof(self) -> MaskProof | None:
+        return None
 
     def close(self) -> list[ShardInfo]:
         return self._shards.close()

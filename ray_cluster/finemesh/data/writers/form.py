@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from finemesh.core.spec.data import ConvertOptions, ShardInfo
+from finemesh.core.spec.data import ConvertOptions, MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 
@@ -54,4 +54,8 @@ class FormWriter(Protocol):
 
     def close(self) -> list[ShardInfo]:
         """Finish all files and describe them."""
+        ...
+
+    def proof(self) -> MaskProof | None:
+        """Of the masks that were written; None where none were read back."""
         ...

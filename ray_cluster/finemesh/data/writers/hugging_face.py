@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
-from finemesh.core.spec.data import ShardInfo, Split
+from finemesh.core.spec.data import MaskProof, ShardInfo, Split
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
@@ -67,6 +67,9 @@ class HuggingFaceWriter:
             if name not in self._splits:
                 self._splits[name] = ParquetShards(self._root, f"data/{name}-", self._schema)
             self._splits[name].write(_convert(rows, self._schema))
+
+    def proof(self) -> MaskProof | None:
+        return None
 
     def close(self) -> list[ShardInfo]:
         files = [shard for _, shards in sorted(self._splits.items()) for shard in shards.close()]

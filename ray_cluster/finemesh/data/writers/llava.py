@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, TextIO
 
-from finemesh.core.spec.data import ShardInfo
+from finemesh.core.spec.data import MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ImageRow, Message
@@ -70,6 +70,9 @@ class LlavaWriter:
         (self._root / path).write_bytes(image["data"])
         self._images.append(ShardInfo(path, image["sha256"], len(image["data"]), 0))
         return path
+
+    def proof(self) -> MaskProof | None:
+        return None
 
     def close(self) -> list[ShardInfo]:
         described: list[ShardInfo] = []

@@ -6,7 +6,14 @@ Options are checked when they are made: a wrong one raises InvalidError that nam
 
 from finemesh.core.spec.data.convert_options import ConvertOptions
 from finemesh.core.spec.data.import_options import ImportOptions
-from finemesh.core.spec.data.manifest import ClassCount, DatasetManifest, Leakage, ShardInfo, content_digest
+from finemesh.core.spec.data.manifest import (
+    ClassCount,
+    DatasetManifest,
+    Leakage,
+    MaskProof,
+    ShardInfo,
+    content_digest,
+)
 from finemesh.core.spec.data.split_options import SplitOptions
 from finemesh.core.spec.data.terms import (
     AnnotationFormat,
@@ -33,6 +40,7 @@ __all__ = [
     "InstructionTask",
     "Leakage",
     "MaskForm",
+    "MaskProof",
     "Severity",
     "ShardInfo",
     "Split",

@@ -69,6 +69,24 @@ class Leakage:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskProof:
+    """How masks came back from the form they were written in.
+
+    Attributes:
+        masks: that were read back, drawn again and compared.
+        mean_iou, min_iou: intersection over union of each with what it was, 0 to 1.
+        below_floor: masks whose rows were quarantined for it.
+        cpu_seconds: what comparing them took.
+    """
+
+    masks: int
+    mean_iou: float
+    min_iou: float
+    below_floor: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetManifest:
     """What a dataset version is. Written last, as `manifest.json`: a folder without it is not a dataset.
 
@@ -90,6 +108,7 @@ class DatasetManifest:
         parents: digests of the dataset versions this one was made from.
         options: what was asked for, as JSON values.
         leakage: after a split.
+        proof: of its masks, where the form holds masks and the proof was not switched off.
         warnings: sentences for people.
         header: what the source says of itself as a whole, as JSON values: COCO's `info`, `licenses` and
             `categories`, so that they can be written again. Inherited by conversions and splits.
@@ -111,6 +130,7 @@ class DatasetManifest:
     parents: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     leakage: Leakage | None = None
+    proof: MaskProof | None = None
     warnings: tuple[str, ...] = ()
     header: dict[str, Any] = field(default_factory=dict[str, Any])
     row_classes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
@@ -145,6 +165,7 @@ class DatasetManifest:
                 parents=tuple(value["parents"]),
                 options=dict(value["options"]),
                 leakage=Leakage(**value["leakage"]) if value["leakage"] else None,
+                proof=MaskProof(**value["proof"]) if value.get("proof") else None,
                 warnings=tuple(value["warnings"]),
                 header=dict(value["header"]),
                 row_classes={name: dict(rows) for name, rows in value.get("row_classes", {}).items()},

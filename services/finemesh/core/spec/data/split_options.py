@@ -17,8 +17,9 @@ class SplitOptions:
         gap_frames: annotated frames of no split between the splits of one video (TEMPORAL).
         group_key: what rows are grouped by (GROUPED): `video_id`, `class_name`, `source.file`, `folder` (of
             the picture), or a key of the row's attributes.
-        assignments: the split of each video id, picture name, source file or row id (PREDEFINED). Empty takes
-            the splits that the source names.
+        assignments: the split of each row id, picture name (with or without its folder), video id or source
+            file (PREDEFINED); the first of these that is listed counts, and `*` stands for all that are not.
+            Empty takes the splits that the source names.
         max_similar_bits: pictures whose perceptual hashes differ in at most so many of 64 bits lie in one
             split; -1 looks at identical pictures alone.
         seed: of every draw.
@@ -49,6 +50,12 @@ class SplitOptions:
             wrong["max_similar_bits"] = f"{self.max_similar_bits} is out of range: give -1 to 16"
         if self.strategy is SplitStrategy.GROUPED and not self.group_key:
             wrong["group_key"] = "is not set: say what rows are grouped by"
+        if self.group_key and self.strategy is not SplitStrategy.GROUPED:
+            wrong["group_key"] = (
+                f"is of no use to the strategy {self.strategy}: choose grouped, or leave it out"
+            )
+        if self.assignments and self.strategy is not SplitStrategy.PREDEFINED:
+            wrong["assignments"] = f"are of no use to the strategy {self.strategy}: choose predefined"
         known = {split.value for split in Split} - {Split.NONE.value}
         if unknown := sorted({*self.assignments.values()} - known):
             wrong["assignments"] = f"{unknown[0]!r} is no split: use one of {', '.join(sorted(known))}"

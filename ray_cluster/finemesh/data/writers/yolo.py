@@ -1,0 +1,200 @@
+"""YOLO: `data.yaml`, `images/<split>/` and `labels/<split>/`, as the Ultralytics trainers read them. Source:
+https://docs.ultralytics.com/datasets/detect/ and /segment/.
+
+A label is a line: the class, and a box (centre and sides) or one polygon, in shares of the picture. A mask of
+several parts, or with holes, becomes one polygon by bridges (see finemesh.data.outlines).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+import yaml
+
+from finemesh.core.spec.data import MaskProof, ShardInfo
+from finemesh.data.batches import RowBatch
+from finemesh.data.faults import RowFault
+from finemesh.data.outlines import QUARTERS, join, trace
+from finemesh.data.rle import Mask, parse
+from finemesh.data.storage import describe_file
+from finemesh.data.writers.classes import ClassTable
+from finemesh.data.writers.files import FileTree, PictureNames
+from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.proof import MaskProver
+
+_FOLDERS: Final = ("images", "labels", "data.yaml")
+_DECIMALS: Final = 6
+
+
+class YoloWriter:
+    """What boxes and polygons have in common."""
+
+    folders: ClassVar[tuple[str, ...]] = _FOLDERS
+    judges: ClassVar[bool] = True
+
+    def __init__(self, context: FormContext) -> None:
+        self._context = context
+        self._classes = ClassTable(context)
+        self._files = FileTree(context.root)
+        self._names = PictureNames(flat=True)
+        self._labels: dict[str, list[str]] = {}
+        self._splits: dict[str, int] = {}
+        self._crowds = self._hidden = 0
+
+    def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
+        if len(row["images"]) != 1:
+            message = f"the row has {len(row['images'])} pictures, and a file of labels belongs to one"
+            return RowFault("NOT_ONE_IMAGE", message, "images")
+        crowds = sum(item["iscrowd"] for item in row["objects"])
+        shown = [item for item in row["objects"] if item["visible"] and not item["iscrowd"]]
+        try:
+            self._labels[row["row_id"]] = self._lines(row, shown)
+        except RowFault as fault:
+            return fault
+        self._crowds += crowds
+        self._hidden += len(row["objects"]) - len(shown) - crowds
+        return None
+
+    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
+        raise NotImplementedError
+
+    def write(self, batch: RowBatch) -> None:
+        for row in batch.rows:
+            split = row["split"] or "all"
+            image = row["images"][0]
+            name = self._names.give(split, image, image["name"] or row["row_id"], row["row_id"])
+            if image["data"]:
+                self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
+            lines = "\n".join([*self._labels.pop(row["row_id"]), ""])
+            self._files.write(f"labels/{split}/{name.rpartition('.')[0]}.txt", lines.encode())
+            self._splits[split] = self._splits.get(split, 0) + 1
+
+    def proof(self) -> MaskProof | None:
+        return None
+
+    def close(self) -> list[ShardInfo]:
+        if self._crowds:
+            self._context.warn(f"{self._crowds} crowd regions left out: YOLO has no place for them")
+        if self._hidden:
+            self._context.warn(f"{self._hidden} hidden objects left out: nothing of them is seen")
+        path = self._context.root / "data.yaml"
+        path.write_text(self._config(), encoding="utf-8")
+        return [describe_file(self._context.root, path, 0), *self._files.written]
+
+    def _config(self) -> str:
+        used = {split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits}
+        if "all" in self._splits:
+            self._context.warn("never split: data.yaml names the same pictures for train and val")
+            used = {"train": "images/all", "val": "images/all", **used}
+        names = dict(enumerate(self._classes.names))
+        return yaml.safe_dump({**used, "names": names}, sort_keys=False, allow_unicode=True)
+
+
+class YoloDetectionWriter(YoloWriter):
+    """Boxes."""
+
+    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
+        width, height = row["images"][0]["width"], row["images"][0]["height"]
+        index_of = self._classes.index_of
+        lines: list[str] = []
+        for item in objects:
+            x, y, box_width, box_height = item["bbox"]
+            left, top = max(x, 0.0), max(y, 0.0)
+            right, bottom = min(x + box_width, width), min(y + box_height, height)
+            if right <= left or bottom <= top:
+                message = f"object {item['object_id']} lies outside its picture"
+                raise RowFault("BBOX_OUTSIDE", message, "objects")
+            lines.append(
+                f"{index_of(item['class_name'])} {(left + right) / 2 / width:.6f}"
+                f" {(top + bottom) / 2 / height:.6f} {(right - left) / width:.6f}"
+                f" {(bottom - top) / height:.6f}"
+            )
+        return lines
+
+
+class YoloSegmentationWriter(YoloWriter):
+    """Polygons."""
+
+    def __init__(self, context: FormContext) -> None:
+        super().__init__(context)
+        proved = context.options.prove_masks
+        self._prover = MaskProver(context.options.min_mask_iou) if proved else None
+        self._boxes = 0
+
+    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
+        size = row["images"][0]["width"], row["images"][0]["height"]
+        shapes = self._shapes(objects, size)
+        index_of = self._classes.index_of
+        numbers = [index_of(item["class_name"]) for item in objects]
+        lines = [f"{number} {shape}" for number, shape in zip(numbers, shapes, strict=True)]
+        if self._prover is not None:
+            proved = [index for index, item in enumerate(objects) if item["rle_counts"] is not None]
+            fault = self._prover.compare(
+                [[_read_back(lines[index], size)] for index in proved],
+                [objects[index]["rle_counts"] for index in proved],
+                size,
+                [f"objects[{objects[index]['object_id']}].rle_counts" for index in proved],
+            )
+            if fault is not None:
+                raise fault
+        return lines
+
+    def _shapes(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> list[str]:
+        """The polygon of each object."""
+        shapes: dict[int, str] = {}
+        masks: dict[int, Mask] = {}
+        for index, item in enumerate(objects):
+            polygons = item["polygons"]
+            if polygons is not None and len(polygons) == 1:
+                shapes[index] = _shares(polygons[0], size)
+            elif item["rle_counts"] is not None:
+                value = {"size": [size[1], size[0]], "counts": item["rle_counts"]}
+                masks[index] = parse(value, f"objects[{index}].rle_counts")
+            else:
+                self._boxes += 1
+                shapes[index] = _shares(_corners(item["bbox"]), size)
+        columns, rows = _share_texts(size[0]), _share_texts(size[1])
+        for index, rings in zip(masks, trace(list(masks.values())), strict=True):
+            corners = join(rings)
+            texts = [""] * (2 * len(corners))
+            texts[0::2] = map(columns.__getitem__, corners[:, 0].tolist())
+            texts[1::2] = map(rows.__getitem__, corners[:, 1].tolist())
+            shapes[index] = " ".join(texts)
+        return [shapes[index] for index in range(len(objects))]
+
+    def close(self) -> list[ShardInfo]:
+        if self._boxes:
+            self._context.warn(f"{self._boxes} objects without a mask are written as their boxes")
+        return super().close()
+
+    def proof(self) -> MaskProof | None:
+        return None if self._prover is None else self._prover.report()
+
+
+@lru_cache(maxsize=16)
+def _share_texts(side: int) -> list[str]:
+    """The text of every quarter pixel as a share of `side` pixels."""
+    return [f"{quarter / QUARTERS / side:.{_DECIMALS}f}" for quarter in range(QUARTERS * side + 1)]
+
+
+def _shares(polygon: Iterable[float], size: tuple[int, int]) -> str:
+    clipped = (min(max(value / size[index % 2], 0.0), 1.0) for index, value in enumerate(polygon))
+    return " ".join(f"{share:.{_DECIMALS}f}" for share in clipped)
+
+
+def _corners(box: Sequence[float]) -> list[float]:
+    x, y, width, height = box
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def _read_back(line: str, size: tuple[int, int]) -> list[float]:
+    """The polygon of a label in pixels."""
+    width, height = size
+    numbers = json.loads("[" + line.replace(" ", ",") + "]")
+    polygon = numbers[1:]
+    polygon[0::2] = [x * width for x in polygon[0::2]]
+    polygon[1::2] = [y * height for y in polygon[1::2]]
+    return polygon
