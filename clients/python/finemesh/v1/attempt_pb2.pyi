@@ -3,6 +3,7 @@ import datetime
 from finemesh.v1 import dataset_pb2 as _dataset_pb2
 from finemesh.v1 import export_pb2 as _export_pb2
 from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
+from finemesh.v1 import preflight_pb2 as _preflight_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
 from finemesh.v1 import validation_report_pb2 as _validation_report_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -15,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("resource", "attempt", "fence", "cluster", "token", "start_deadline", "traceparent", "resources", "import_work", "split_work", "convert_work", "validate_work", "train_work", "export_work")
+    __slots__ = ("resource", "attempt", "fence", "cluster", "token", "start_deadline", "traceparent", "resources", "import_work", "split_work", "convert_work", "validate_work", "train_work", "export_work", "preflight_work")
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +31,7 @@ class Command(_message.Message):
     VALIDATE_WORK_FIELD_NUMBER: _ClassVar[int]
     TRAIN_WORK_FIELD_NUMBER: _ClassVar[int]
     EXPORT_WORK_FIELD_NUMBER: _ClassVar[int]
+    PREFLIGHT_WORK_FIELD_NUMBER: _ClassVar[int]
     resource: str
     attempt: int
     fence: int
@@ -44,7 +46,8 @@ class Command(_message.Message):
     validate_work: ValidateWork
     train_work: TrainWork
     export_work: ExportWork
-    def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., cluster: _Optional[str] = ..., token: _Optional[str] = ..., start_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., resources: _Optional[_Union[_fine_tune_spec_pb2.ResourceSpec, _Mapping]] = ..., import_work: _Optional[_Union[ImportWork, _Mapping]] = ..., split_work: _Optional[_Union[SplitWork, _Mapping]] = ..., convert_work: _Optional[_Union[ConvertWork, _Mapping]] = ..., validate_work: _Optional[_Union[ValidateWork, _Mapping]] = ..., train_work: _Optional[_Union[TrainWork, _Mapping]] = ..., export_work: _Optional[_Union[ExportWork, _Mapping]] = ...) -> None: ...
+    preflight_work: PreflightWork
+    def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., cluster: _Optional[str] = ..., token: _Optional[str] = ..., start_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., resources: _Optional[_Union[_fine_tune_spec_pb2.ResourceSpec, _Mapping]] = ..., import_work: _Optional[_Union[ImportWork, _Mapping]] = ..., split_work: _Optional[_Union[SplitWork, _Mapping]] = ..., convert_work: _Optional[_Union[ConvertWork, _Mapping]] = ..., validate_work: _Optional[_Union[ValidateWork, _Mapping]] = ..., train_work: _Optional[_Union[TrainWork, _Mapping]] = ..., export_work: _Optional[_Union[ExportWork, _Mapping]] = ..., preflight_work: _Optional[_Union[PreflightWork, _Mapping]] = ...) -> None: ...
 
 class ImportWork(_message.Message):
     __slots__ = ("upload", "source_uri", "origin", "output_uri")
@@ -90,6 +93,18 @@ class ValidateWork(_message.Message):
     thresholds: _validation_report_pb2.ValidationThresholds
     def __init__(self, source_uri: _Optional[str] = ..., level: _Optional[_Union[_validation_report_pb2.ValidationLevel, str]] = ..., output_uri: _Optional[str] = ..., thresholds: _Optional[_Union[_validation_report_pb2.ValidationThresholds, _Mapping]] = ...) -> None: ...
 
+class PreflightWork(_message.Message):
+    __slots__ = ("source_uri", "spec", "options", "output_uri")
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    source_uri: str
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    options: _preflight_pb2.PreflightOptions
+    output_uri: str
+    def __init__(self, source_uri: _Optional[str] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., options: _Optional[_Union[_preflight_pb2.PreflightOptions, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
+
 class TrainWork(_message.Message):
     __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best")
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -130,16 +145,18 @@ class ExportWork(_message.Message):
     def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., format: _Optional[_Union[_export_pb2.ExportFormat, str]] = ..., output_uri: _Optional[str] = ..., lineage: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class AttemptResult(_message.Message):
-    __slots__ = ("dataset", "validation", "training", "export")
+    __slots__ = ("dataset", "validation", "training", "export", "preflight")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     EXPORT_FIELD_NUMBER: _ClassVar[int]
+    PREFLIGHT_FIELD_NUMBER: _ClassVar[int]
     dataset: _dataset_pb2.DatasetSummary
     validation: ValidationResult
     training: TrainingResult
     export: ExportResult
-    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSummary, _Mapping]] = ..., validation: _Optional[_Union[ValidationResult, _Mapping]] = ..., training: _Optional[_Union[TrainingResult, _Mapping]] = ..., export: _Optional[_Union[ExportResult, _Mapping]] = ...) -> None: ...
+    preflight: _preflight_pb2.PreflightResult
+    def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSummary, _Mapping]] = ..., validation: _Optional[_Union[ValidationResult, _Mapping]] = ..., training: _Optional[_Union[TrainingResult, _Mapping]] = ..., export: _Optional[_Union[ExportResult, _Mapping]] = ..., preflight: _Optional[_Union[_preflight_pb2.PreflightResult, _Mapping]] = ...) -> None: ...
 
 class ValidationResult(_message.Message):
     __slots__ = ("verdict", "row_count", "finding_counts", "findings")

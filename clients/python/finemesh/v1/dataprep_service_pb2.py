@@ -23,7 +23,9 @@ _sym_db = _symbol_database.Default()
 
 
 from finemesh.v1 import dataset_pb2 as finemesh_dot_v1_dot_dataset__pb2
+from finemesh.v1 import fine_tune_spec_pb2 as finemesh_dot_v1_dot_fine__tune__spec__pb2
 from finemesh.v1 import ledger_pb2 as finemesh_dot_v1_dot_ledger__pb2
+from finemesh.v1 import preflight_pb2 as finemesh_dot_v1_dot_preflight__pb2
 from finemesh.v1 import validation_report_pb2 as finemesh_dot_v1_dot_validation__report__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
@@ -32,7 +34,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/dataprep_service.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a\x18\x66inemesh/v1/ledger.proto\x1a#finemesh/v1/validation_report.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\"V\n\x13\x43reateUploadRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x06upload\x18\x02 \x01(\x0b\x32\x13.finemesh.v1.UploadB\x04\xe2\x41\x01\x02\"O\n\x14UploadArchiveRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"\x98\x01\n\x14\x43reateDatasetRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.finemesh.v1.DatasetB\x04\xe2\x41\x01\x02\x12\x12\n\ndataset_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\'\n\x11GetDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"t\n\x13ListDatasetsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.finemesh.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13WatchDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14\x43\x61ncelDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14\x44\x65leteDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"V\n\x17ListDatasetFilesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x18ListDatasetFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.finemesh.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x18ListLedgerEntriesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"f\n\x19ListLedgerEntriesResponse\x12\x30\n\x0eledger_entries\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\x16ValidateDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x05level\x18\x02 \x01(\x0e\x32\x1c.finemesh.v1.ValidationLevel\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x35\n\nthresholds\x18\x04 \x01(\x0b\x32!.finemesh.v1.ValidationThresholds\"0\n\x1aGetValidationReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"[\n\x1cListValidationReportsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"s\n\x1dListValidationReportsResponse\x12\x39\n\x12validation_reports\x18\x01 \x03(\x0b\x32\x1d.finemesh.v1.ValidationReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x1cWatchValidationReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"3\n\x1d\x43\x61ncelValidationReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xc7\x11\n\x0f\x44\x61taPrepService\x12\x86\x01\n\x0c\x43reateUpload\x12 .finemesh.v1.CreateUploadRequest\x1a\x13.finemesh.v1.Upload\"?\xda\x41\rparent,upload\x82\xd3\xe4\x93\x02)\"\x1f/v1/{parent=projects/*}/uploads:\x06upload\x12\x80\x01\n\rUploadArchive\x12!.finemesh.v1.UploadArchiveRequest\x1a\x13.finemesh.v1.Upload\"5\x82\xd3\xe4\x93\x02/\"&/v1/{name=projects/*/uploads/*}:upload:\x05\x63hunk(\x01\x12\x97\x01\n\rCreateDataset\x12!.finemesh.v1.CreateDatasetRequest\x1a\x14.finemesh.v1.Dataset\"M\xda\x41\x19parent,dataset,dataset_id\x82\xd3\xe4\x93\x02+\" /v1/{parent=projects/*}/datasets:\x07\x64\x61taset\x12s\n\nGetDataset\x12\x1e.finemesh.v1.GetDatasetRequest\x1a\x14.finemesh.v1.Dataset\"/\xda\x41\x04name\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=projects/*/datasets/*}\x12\x86\x01\n\x0cListDatasets\x12 .finemesh.v1.ListDatasetsRequest\x1a!.finemesh.v1.ListDatasetsResponse\"1\xda\x41\x06parent\x82\xd3\xe4\x93\x02\"\x12 /v1/{parent=projects/*}/datasets\x12x\n\x0cWatchDataset\x12 .finemesh.v1.WatchDatasetRequest\x1a\x14.finemesh.v1.Dataset\".\x82\xd3\xe4\x93\x02(\x12&/v1/{name=projects/*/datasets/*}:watch0\x01\x12\x83\x01\n\rCancelDataset\x12!.finemesh.v1.CancelDatasetRequest\x1a\x14.finemesh.v1.Dataset\"9\xda\x41\x04name\x82\xd3\xe4\x93\x02,\"\'/v1/{name=projects/*/datasets/*}:cancel:\x01*\x12{\n\rDeleteDataset\x12!.finemesh.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\"/\xda\x41\x04name\x82\xd3\xe4\x93\x02\"* /v1/{name=projects/*/datasets/*}\x12\x9a\x01\n\x10ListDatasetFiles\x12$.finemesh.v1.ListDatasetFilesRequest\x1a%.finemesh.v1.ListDatasetFilesResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/datasets/*}/files\x12\x9e\x01\n\x11ListLedgerEntries\x12%.finemesh.v1.ListLedgerEntriesRequest\x1a&.finemesh.v1.ListLedgerEntriesResponse\":\xda\x41\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/datasets/*}/ledger\x12\x98\x01\n\x0fValidateDataset\x12#.finemesh.v1.ValidateDatasetRequest\x1a\x1d.finemesh.v1.ValidationReport\"A\xda\x41\nname,level\x82\xd3\xe4\x93\x02.\")/v1/{name=projects/*/datasets/*}:validate:\x01*\x12\xa2\x01\n\x13GetValidationReport\x12\'.finemesh.v1.GetValidationReportRequest\x1a\x1d.finemesh.v1.ValidationReport\"C\xda\x41\x04name\x82\xd3\xe4\x93\x02\x36\x12\x34/v1/{name=projects/*/datasets/*/validationReports/*}\x12\xb5\x01\n\x15ListValidationReports\x12).finemesh.v1.ListValidationReportsRequest\x1a*.finemesh.v1.ListValidationReportsResponse\"E\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x36\x12\x34/v1/{parent=projects/*/datasets/*}/validationReports\x12\xa7\x01\n\x15WatchValidationReport\x12).finemesh.v1.WatchValidationReportRequest\x1a\x1d.finemesh.v1.ValidationReport\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/datasets/*/validationReports/*}:watch0\x01\x12\xb2\x01\n\x16\x43\x61ncelValidationReport\x12*.finemesh.v1.CancelValidationReportRequest\x1a\x1d.finemesh.v1.ValidationReport\"M\xda\x41\x04name\x82\xd3\xe4\x93\x02@\";/v1/{name=projects/*/datasets/*/validationReports/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/dataprep_service.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a finemesh/v1/fine_tune_spec.proto\x1a\x18\x66inemesh/v1/ledger.proto\x1a\x1b\x66inemesh/v1/preflight.proto\x1a#finemesh/v1/validation_report.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\"V\n\x13\x43reateUploadRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x06upload\x18\x02 \x01(\x0b\x32\x13.finemesh.v1.UploadB\x04\xe2\x41\x01\x02\"O\n\x14UploadArchiveRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBody\"\x98\x01\n\x14\x43reateDatasetRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x14.finemesh.v1.DatasetB\x04\xe2\x41\x01\x02\x12\x12\n\ndataset_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\'\n\x11GetDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"t\n\x13ListDatasetsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"W\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.finemesh.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13WatchDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14\x43\x61ncelDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"*\n\x14\x44\x65leteDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"V\n\x17ListDatasetFilesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"U\n\x18ListDatasetFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.finemesh.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x18ListLedgerEntriesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"f\n\x19ListLedgerEntriesResponse\x12\x30\n\x0eledger_entries\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.LedgerEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x01\n\x16ValidateDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x05level\x18\x02 \x01(\x0e\x32\x1c.finemesh.v1.ValidationLevel\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x35\n\nthresholds\x18\x04 \x01(\x0b\x32!.finemesh.v1.ValidationThresholds\"0\n\x1aGetValidationReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"[\n\x1cListValidationReportsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"s\n\x1dListValidationReportsResponse\x12\x39\n\x12validation_reports\x18\x01 \x03(\x0b\x32\x1d.finemesh.v1.ValidationReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x1cWatchValidationReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"3\n\x1d\x43\x61ncelValidationReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xa0\x01\n\x17PreflightDatasetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.finemesh.v1.PreflightOptions\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"/\n\x19GetPreflightReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"Z\n\x1bListPreflightReportsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1cListPreflightReportsResponse\x12\x37\n\x11preflight_reports\x18\x01 \x03(\x0b\x32\x1c.finemesh.v1.PreflightReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x1bWatchPreflightReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"2\n\x1c\x43\x61ncelPreflightReportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\x8f\x18\n\x0f\x44\x61taPrepService\x12\x86\x01\n\x0c\x43reateUpload\x12 .finemesh.v1.CreateUploadRequest\x1a\x13.finemesh.v1.Upload\"?\xda\x41\rparent,upload\x82\xd3\xe4\x93\x02)\"\x1f/v1/{parent=projects/*}/uploads:\x06upload\x12\x80\x01\n\rUploadArchive\x12!.finemesh.v1.UploadArchiveRequest\x1a\x13.finemesh.v1.Upload\"5\x82\xd3\xe4\x93\x02/\"&/v1/{name=projects/*/uploads/*}:upload:\x05\x63hunk(\x01\x12\x97\x01\n\rCreateDataset\x12!.finemesh.v1.CreateDatasetRequest\x1a\x14.finemesh.v1.Dataset\"M\xda\x41\x19parent,dataset,dataset_id\x82\xd3\xe4\x93\x02+\" /v1/{parent=projects/*}/datasets:\x07\x64\x61taset\x12s\n\nGetDataset\x12\x1e.finemesh.v1.GetDatasetRequest\x1a\x14.finemesh.v1.Dataset\"/\xda\x41\x04name\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=projects/*/datasets/*}\x12\x86\x01\n\x0cListDatasets\x12 .finemesh.v1.ListDatasetsRequest\x1a!.finemesh.v1.ListDatasetsResponse\"1\xda\x41\x06parent\x82\xd3\xe4\x93\x02\"\x12 /v1/{parent=projects/*}/datasets\x12x\n\x0cWatchDataset\x12 .finemesh.v1.WatchDatasetRequest\x1a\x14.finemesh.v1.Dataset\".\x82\xd3\xe4\x93\x02(\x12&/v1/{name=projects/*/datasets/*}:watch0\x01\x12\x83\x01\n\rCancelDataset\x12!.finemesh.v1.CancelDatasetRequest\x1a\x14.finemesh.v1.Dataset\"9\xda\x41\x04name\x82\xd3\xe4\x93\x02,\"\'/v1/{name=projects/*/datasets/*}:cancel:\x01*\x12{\n\rDeleteDataset\x12!.finemesh.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Empty\"/\xda\x41\x04name\x82\xd3\xe4\x93\x02\"* /v1/{name=projects/*/datasets/*}\x12\x9a\x01\n\x10ListDatasetFiles\x12$.finemesh.v1.ListDatasetFilesRequest\x1a%.finemesh.v1.ListDatasetFilesResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/datasets/*}/files\x12\x9e\x01\n\x11ListLedgerEntries\x12%.finemesh.v1.ListLedgerEntriesRequest\x1a&.finemesh.v1.ListLedgerEntriesResponse\":\xda\x41\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/datasets/*}/ledger\x12\x98\x01\n\x0fValidateDataset\x12#.finemesh.v1.ValidateDatasetRequest\x1a\x1d.finemesh.v1.ValidationReport\"A\xda\x41\nname,level\x82\xd3\xe4\x93\x02.\")/v1/{name=projects/*/datasets/*}:validate:\x01*\x12\xa2\x01\n\x13GetValidationReport\x12\'.finemesh.v1.GetValidationReportRequest\x1a\x1d.finemesh.v1.ValidationReport\"C\xda\x41\x04name\x82\xd3\xe4\x93\x02\x36\x12\x34/v1/{name=projects/*/datasets/*/validationReports/*}\x12\xb5\x01\n\x15ListValidationReports\x12).finemesh.v1.ListValidationReportsRequest\x1a*.finemesh.v1.ListValidationReportsResponse\"E\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x36\x12\x34/v1/{parent=projects/*/datasets/*}/validationReports\x12\xa7\x01\n\x15WatchValidationReport\x12).finemesh.v1.WatchValidationReportRequest\x1a\x1d.finemesh.v1.ValidationReport\"B\x82\xd3\xe4\x93\x02<\x12:/v1/{name=projects/*/datasets/*/validationReports/*}:watch0\x01\x12\xb2\x01\n\x16\x43\x61ncelValidationReport\x12*.finemesh.v1.CancelValidationReportRequest\x1a\x1d.finemesh.v1.ValidationReport\"M\xda\x41\x04name\x82\xd3\xe4\x93\x02@\";/v1/{name=projects/*/datasets/*/validationReports/*}:cancel:\x01*\x12\x99\x01\n\x10PreflightDataset\x12$.finemesh.v1.PreflightDatasetRequest\x1a\x1c.finemesh.v1.PreflightReport\"A\xda\x41\tname,spec\x82\xd3\xe4\x93\x02/\"*/v1/{name=projects/*/datasets/*}:preflight:\x01*\x12\x9e\x01\n\x12GetPreflightReport\x12&.finemesh.v1.GetPreflightReportRequest\x1a\x1c.finemesh.v1.PreflightReport\"B\xda\x41\x04name\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/{name=projects/*/datasets/*/preflightReports/*}\x12\xb1\x01\n\x14ListPreflightReports\x12(.finemesh.v1.ListPreflightReportsRequest\x1a).finemesh.v1.ListPreflightReportsResponse\"D\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x35\x12\x33/v1/{parent=projects/*/datasets/*}/preflightReports\x12\xa3\x01\n\x14WatchPreflightReport\x12(.finemesh.v1.WatchPreflightReportRequest\x1a\x1c.finemesh.v1.PreflightReport\"A\x82\xd3\xe4\x93\x02;\x12\x39/v1/{name=projects/*/datasets/*/preflightReports/*}:watch0\x01\x12\xae\x01\n\x15\x43\x61ncelPreflightReport\x12).finemesh.v1.CancelPreflightReportRequest\x1a\x1c.finemesh.v1.PreflightReport\"L\xda\x41\x04name\x82\xd3\xe4\x93\x02?\":/v1/{name=projects/*/datasets/*/preflightReports/*}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,6 +75,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHVALIDATIONREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CANCELVALIDATIONREPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELVALIDATIONREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_PREFLIGHTDATASETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PREFLIGHTDATASETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_PREFLIGHTDATASETREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_PREFLIGHTDATASETREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
+  _globals['_GETPREFLIGHTREPORTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETPREFLIGHTREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_LISTPREFLIGHTREPORTSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_LISTPREFLIGHTREPORTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_WATCHPREFLIGHTREPORTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_WATCHPREFLIGHTREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_CANCELPREFLIGHTREPORTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CANCELPREFLIGHTREPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DATAPREPSERVICE'].methods_by_name['CreateUpload']._loaded_options = None
   _globals['_DATAPREPSERVICE'].methods_by_name['CreateUpload']._serialized_options = b'\332A\rparent,upload\202\323\344\223\002)\"\037/v1/{parent=projects/*}/uploads:\006upload'
   _globals['_DATAPREPSERVICE'].methods_by_name['UploadArchive']._loaded_options = None
@@ -103,44 +117,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATAPREPSERVICE'].methods_by_name['WatchValidationReport']._serialized_options = b'\202\323\344\223\002<\022:/v1/{name=projects/*/datasets/*/validationReports/*}:watch'
   _globals['_DATAPREPSERVICE'].methods_by_name['CancelValidationReport']._loaded_options = None
   _globals['_DATAPREPSERVICE'].methods_by_name['CancelValidationReport']._serialized_options = b'\332A\004name\202\323\344\223\002@\";/v1/{name=projects/*/datasets/*/validationReports/*}:cancel:\001*'
-  _globals['_CREATEUPLOADREQUEST']._serialized_start=285
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=371
-  _globals['_UPLOADARCHIVEREQUEST']._serialized_start=373
-  _globals['_UPLOADARCHIVEREQUEST']._serialized_end=452
-  _globals['_CREATEDATASETREQUEST']._serialized_start=455
-  _globals['_CREATEDATASETREQUEST']._serialized_end=607
-  _globals['_GETDATASETREQUEST']._serialized_start=609
-  _globals['_GETDATASETREQUEST']._serialized_end=648
-  _globals['_LISTDATASETSREQUEST']._serialized_start=650
-  _globals['_LISTDATASETSREQUEST']._serialized_end=766
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=768
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=855
-  _globals['_WATCHDATASETREQUEST']._serialized_start=857
-  _globals['_WATCHDATASETREQUEST']._serialized_end=898
-  _globals['_CANCELDATASETREQUEST']._serialized_start=900
-  _globals['_CANCELDATASETREQUEST']._serialized_end=942
-  _globals['_DELETEDATASETREQUEST']._serialized_start=944
-  _globals['_DELETEDATASETREQUEST']._serialized_end=986
-  _globals['_LISTDATASETFILESREQUEST']._serialized_start=988
-  _globals['_LISTDATASETFILESREQUEST']._serialized_end=1074
-  _globals['_LISTDATASETFILESRESPONSE']._serialized_start=1076
-  _globals['_LISTDATASETFILESRESPONSE']._serialized_end=1161
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1163
-  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1266
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1268
-  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1370
-  _globals['_VALIDATEDATASETREQUEST']._serialized_start=1373
-  _globals['_VALIDATEDATASETREQUEST']._serialized_end=1537
-  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_start=1539
-  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_end=1587
-  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_start=1589
-  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_end=1680
-  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_start=1682
-  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_end=1797
-  _globals['_WATCHVALIDATIONREPORTREQUEST']._serialized_start=1799
-  _globals['_WATCHVALIDATIONREPORTREQUEST']._serialized_end=1849
-  _globals['_CANCELVALIDATIONREPORTREQUEST']._serialized_start=1851
-  _globals['_CANCELVALIDATIONREPORTREQUEST']._serialized_end=1902
-  _globals['_DATAPREPSERVICE']._serialized_start=1905
-  _globals['_DATAPREPSERVICE']._serialized_end=4152
+  _globals['_DATAPREPSERVICE'].methods_by_name['PreflightDataset']._loaded_options = None
+  _globals['_DATAPREPSERVICE'].methods_by_name['PreflightDataset']._serialized_options = b'\332A\tname,spec\202\323\344\223\002/\"*/v1/{name=projects/*/datasets/*}:preflight:\001*'
+  _globals['_DATAPREPSERVICE'].methods_by_name['GetPreflightReport']._loaded_options = None
+  _globals['_DATAPREPSERVICE'].methods_by_name['GetPreflightReport']._serialized_options = b'\332A\004name\202\323\344\223\0025\0223/v1/{name=projects/*/datasets/*/preflightReports/*}'
+  _globals['_DATAPREPSERVICE'].methods_by_name['ListPreflightReports']._loaded_options = None
+  _globals['_DATAPREPSERVICE'].methods_by_name['ListPreflightReports']._serialized_options = b'\332A\006parent\202\323\344\223\0025\0223/v1/{parent=projects/*/datasets/*}/preflightReports'
+  _globals['_DATAPREPSERVICE'].methods_by_name['WatchPreflightReport']._loaded_options = None
+  _globals['_DATAPREPSERVICE'].methods_by_name['WatchPreflightReport']._serialized_options = b'\202\323\344\223\002;\0229/v1/{name=projects/*/datasets/*/preflightReports/*}:watch'
+  _globals['_DATAPREPSERVICE'].methods_by_name['CancelPreflightReport']._loaded_options = None
+  _globals['_DATAPREPSERVICE'].methods_by_name['CancelPreflightReport']._serialized_options = b'\332A\004name\202\323\344\223\002?\":/v1/{name=projects/*/datasets/*/preflightReports/*}:cancel:\001*'
+  _globals['_CREATEUPLOADREQUEST']._serialized_start=348
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=434
+  _globals['_UPLOADARCHIVEREQUEST']._serialized_start=436
+  _globals['_UPLOADARCHIVEREQUEST']._serialized_end=515
+  _globals['_CREATEDATASETREQUEST']._serialized_start=518
+  _globals['_CREATEDATASETREQUEST']._serialized_end=670
+  _globals['_GETDATASETREQUEST']._serialized_start=672
+  _globals['_GETDATASETREQUEST']._serialized_end=711
+  _globals['_LISTDATASETSREQUEST']._serialized_start=713
+  _globals['_LISTDATASETSREQUEST']._serialized_end=829
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=831
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=918
+  _globals['_WATCHDATASETREQUEST']._serialized_start=920
+  _globals['_WATCHDATASETREQUEST']._serialized_end=961
+  _globals['_CANCELDATASETREQUEST']._serialized_start=963
+  _globals['_CANCELDATASETREQUEST']._serialized_end=1005
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1007
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1049
+  _globals['_LISTDATASETFILESREQUEST']._serialized_start=1051
+  _globals['_LISTDATASETFILESREQUEST']._serialized_end=1137
+  _globals['_LISTDATASETFILESRESPONSE']._serialized_start=1139
+  _globals['_LISTDATASETFILESRESPONSE']._serialized_end=1224
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_start=1226
+  _globals['_LISTLEDGERENTRIESREQUEST']._serialized_end=1329
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_start=1331
+  _globals['_LISTLEDGERENTRIESRESPONSE']._serialized_end=1433
+  _globals['_VALIDATEDATASETREQUEST']._serialized_start=1436
+  _globals['_VALIDATEDATASETREQUEST']._serialized_end=1600
+  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_start=1602
+  _globals['_GETVALIDATIONREPORTREQUEST']._serialized_end=1650
+  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_start=1652
+  _globals['_LISTVALIDATIONREPORTSREQUEST']._serialized_end=1743
+  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_start=1745
+  _globals['_LISTVALIDATIONREPORTSRESPONSE']._serialized_end=1860
+  _globals['_WATCHVALIDATIONREPORTREQUEST']._serialized_start=1862
+  _globals['_WATCHVALIDATIONREPORTREQUEST']._serialized_end=1912
+  _globals['_CANCELVALIDATIONREPORTREQUEST']._serialized_start=1914
+  _globals['_CANCELVALIDATIONREPORTREQUEST']._serialized_end=1965
+  _globals['_PREFLIGHTDATASETREQUEST']._serialized_start=1968
+  _globals['_PREFLIGHTDATASETREQUEST']._serialized_end=2128
+  _globals['_GETPREFLIGHTREPORTREQUEST']._serialized_start=2130
+  _globals['_GETPREFLIGHTREPORTREQUEST']._serialized_end=2177
+  _globals['_LISTPREFLIGHTREPORTSREQUEST']._serialized_start=2179
+  _globals['_LISTPREFLIGHTREPORTSREQUEST']._serialized_end=2269
+  _globals['_LISTPREFLIGHTREPORTSRESPONSE']._serialized_start=2271
+  _globals['_LISTPREFLIGHTREPORTSRESPONSE']._serialized_end=2383
+  _globals['_WATCHPREFLIGHTREPORTREQUEST']._serialized_start=2385
+  _globals['_WATCHPREFLIGHTREPORTREQUEST']._serialized_end=2434
+  _globals['_CANCELPREFLIGHTREPORTREQUEST']._serialized_start=2436
+  _globals['_CANCELPREFLIGHTREPORTREQUEST']._serialized_end=2486
+  _globals['_DATAPREPSERVICE']._serialized_start=2489
+  _globals['_DATAPREPSERVICE']._serialized_end=5576
 # @@protoc_insertion_point(module_scope)

@@ -1,5 +1,7 @@
 from finemesh.v1 import dataset_pb2 as _dataset_pb2
+from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
 from finemesh.v1 import ledger_pb2 as _ledger_pb2
+from finemesh.v1 import preflight_pb2 as _preflight_pb2
 from finemesh.v1 import validation_report_pb2 as _validation_report_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
@@ -171,6 +173,54 @@ class WatchValidationReportRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class CancelValidationReportRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PreflightDatasetRequest(_message.Message):
+    __slots__ = ("name", "spec", "options", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    options: _preflight_pb2.PreflightOptions
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., options: _Optional[_Union[_preflight_pb2.PreflightOptions, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class GetPreflightReportRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListPreflightReportsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListPreflightReportsResponse(_message.Message):
+    __slots__ = ("preflight_reports", "next_page_token")
+    PREFLIGHT_REPORTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    preflight_reports: _containers.RepeatedCompositeFieldContainer[_preflight_pb2.PreflightReport]
+    next_page_token: str
+    def __init__(self, preflight_reports: _Optional[_Iterable[_Union[_preflight_pb2.PreflightReport, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class WatchPreflightReportRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class CancelPreflightReportRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str

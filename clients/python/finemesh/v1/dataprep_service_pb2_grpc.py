@@ -5,6 +5,7 @@ import warnings
 
 from finemesh.v1 import dataprep_service_pb2 as finemesh_dot_v1_dot_dataprep__service__pb2
 from finemesh.v1 import dataset_pb2 as finemesh_dot_v1_dot_dataset__pb2
+from finemesh.v1 import preflight_pb2 as finemesh_dot_v1_dot_preflight__pb2
 from finemesh.v1 import validation_report_pb2 as finemesh_dot_v1_dot_validation__report__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
@@ -29,7 +30,8 @@ if _version_not_supported:
 
 
 class DataPrepServiceStub:
-    """Compiles annotations into training data: imports, splits, converts and validates datasets, and keeps the ledger of every row.
+    """Compiles annotations into training data: imports, splits, converts and validates datasets, shows what a training would make of
+    them, and keeps the ledger of every row.
     """
 
     def __init__(self, channel):
@@ -113,10 +115,36 @@ class DataPrepServiceStub:
                 request_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.CancelValidationReportRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_validation__report__pb2.ValidationReport.FromString,
                 _registered_method=True)
+        self.PreflightDataset = channel.unary_unary(
+                '/finemesh.v1.DataPrepService/PreflightDataset',
+                request_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.PreflightDatasetRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+                _registered_method=True)
+        self.GetPreflightReport = channel.unary_unary(
+                '/finemesh.v1.DataPrepService/GetPreflightReport',
+                request_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.GetPreflightReportRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+                _registered_method=True)
+        self.ListPreflightReports = channel.unary_unary(
+                '/finemesh.v1.DataPrepService/ListPreflightReports',
+                request_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.ListPreflightReportsRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.ListPreflightReportsResponse.FromString,
+                _registered_method=True)
+        self.WatchPreflightReport = channel.unary_stream(
+                '/finemesh.v1.DataPrepService/WatchPreflightReport',
+                request_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.WatchPreflightReportRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+                _registered_method=True)
+        self.CancelPreflightReport = channel.unary_unary(
+                '/finemesh.v1.DataPrepService/CancelPreflightReport',
+                request_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.CancelPreflightReportRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+                _registered_method=True)
 
 
 class DataPrepServiceServicer:
-    """Compiles annotations into training data: imports, splits, converts and validates datasets, and keeps the ledger of every row.
+    """Compiles annotations into training data: imports, splits, converts and validates datasets, shows what a training would make of
+    them, and keeps the ledger of every row.
     """
 
     def CreateUpload(self, request, context):
@@ -224,6 +252,41 @@ class DataPrepServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreflightDataset(self, request, context):
+        """Starts a preflight of a complete dataset: a look, on a CPU, at what a fine-tune would be trained on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPreflightReport(self, request, context):
+        """Returns one preflight report.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPreflightReports(self, request, context):
+        """Lists the preflight reports of a dataset, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPreflightReport(self, request, context):
+        """Sends the report now and whenever it changes; ends when it reaches a terminal state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelPreflightReport(self, request, context):
+        """Stops a preflight.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DataPrepServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -302,6 +365,31 @@ def add_DataPrepServiceServicer_to_server(servicer, server):
                     request_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.CancelValidationReportRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_validation__report__pb2.ValidationReport.SerializeToString,
             ),
+            'PreflightDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreflightDataset,
+                    request_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.PreflightDatasetRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.SerializeToString,
+            ),
+            'GetPreflightReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPreflightReport,
+                    request_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.GetPreflightReportRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.SerializeToString,
+            ),
+            'ListPreflightReports': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPreflightReports,
+                    request_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.ListPreflightReportsRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_dataprep__service__pb2.ListPreflightReportsResponse.SerializeToString,
+            ),
+            'WatchPreflightReport': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPreflightReport,
+                    request_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.WatchPreflightReportRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.SerializeToString,
+            ),
+            'CancelPreflightReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelPreflightReport,
+                    request_deserializer=finemesh_dot_v1_dot_dataprep__service__pb2.CancelPreflightReportRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_preflight__pb2.PreflightReport.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'finemesh.v1.DataPrepService', rpc_method_handlers)
@@ -311,7 +399,8 @@ def add_DataPrepServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DataPrepService:
-    """Compiles annotations into training data: imports, splits, converts and validates datasets, and keeps the ledger of every row.
+    """Compiles annotations into training data: imports, splits, converts and validates datasets, shows what a training would make of
+    them, and keeps the ledger of every row.
     """
 
     @staticmethod
@@ -709,6 +798,141 @@ class DataPrepService:
             '/finemesh.v1.DataPrepService/CancelValidationReport',
             finemesh_dot_v1_dot_dataprep__service__pb2.CancelValidationReportRequest.SerializeToString,
             finemesh_dot_v1_dot_validation__report__pb2.ValidationReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreflightDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.DataPrepService/PreflightDataset',
+            finemesh_dot_v1_dot_dataprep__service__pb2.PreflightDatasetRequest.SerializeToString,
+            finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPreflightReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.DataPrepService/GetPreflightReport',
+            finemesh_dot_v1_dot_dataprep__service__pb2.GetPreflightReportRequest.SerializeToString,
+            finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPreflightReports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.DataPrepService/ListPreflightReports',
+            finemesh_dot_v1_dot_dataprep__service__pb2.ListPreflightReportsRequest.SerializeToString,
+            finemesh_dot_v1_dot_dataprep__service__pb2.ListPreflightReportsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPreflightReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/finemesh.v1.DataPrepService/WatchPreflightReport',
+            finemesh_dot_v1_dot_dataprep__service__pb2.WatchPreflightReportRequest.SerializeToString,
+            finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelPreflightReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.DataPrepService/CancelPreflightReport',
+            finemesh_dot_v1_dot_dataprep__service__pb2.CancelPreflightReportRequest.SerializeToString,
+            finemesh_dot_v1_dot_preflight__pb2.PreflightReport.FromString,
             options,
             channel_credentials,
             insecure,

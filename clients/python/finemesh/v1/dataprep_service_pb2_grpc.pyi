@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from finemesh.v1 import dataprep_service_pb2 as _dataprep_service_pb2
 from finemesh.v1 import dataset_pb2 as _dataset_pb2
+from finemesh.v1 import preflight_pb2 as _preflight_pb2
 from finemesh.v1 import validation_report_pb2 as _validation_report_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
@@ -30,7 +31,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DataPrepServiceStub:
-    """Compiles annotations into training data: imports, splits, converts and validates datasets, and keeps the ledger of every row."""
+    """Compiles annotations into training data: imports, splits, converts and validates datasets, shows what a training would make of
+    them, and keeps the ledger of every row.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -66,10 +69,22 @@ class DataPrepServiceStub:
     """Sends the report now and whenever it changes; ends when it reaches a terminal state."""
     CancelValidationReport: _grpc.UnaryUnaryMultiCallable[_dataprep_service_pb2.CancelValidationReportRequest, _validation_report_pb2.ValidationReport]
     """Stops a validation."""
+    PreflightDataset: _grpc.UnaryUnaryMultiCallable[_dataprep_service_pb2.PreflightDatasetRequest, _preflight_pb2.PreflightReport]
+    """Starts a preflight of a complete dataset: a look, on a CPU, at what a fine-tune would be trained on."""
+    GetPreflightReport: _grpc.UnaryUnaryMultiCallable[_dataprep_service_pb2.GetPreflightReportRequest, _preflight_pb2.PreflightReport]
+    """Returns one preflight report."""
+    ListPreflightReports: _grpc.UnaryUnaryMultiCallable[_dataprep_service_pb2.ListPreflightReportsRequest, _dataprep_service_pb2.ListPreflightReportsResponse]
+    """Lists the preflight reports of a dataset, newest first."""
+    WatchPreflightReport: _grpc.UnaryStreamMultiCallable[_dataprep_service_pb2.WatchPreflightReportRequest, _preflight_pb2.PreflightReport]
+    """Sends the report now and whenever it changes; ends when it reaches a terminal state."""
+    CancelPreflightReport: _grpc.UnaryUnaryMultiCallable[_dataprep_service_pb2.CancelPreflightReportRequest, _preflight_pb2.PreflightReport]
+    """Stops a preflight."""
 
 @_typing.type_check_only
 class DataPrepServiceAsyncStub(DataPrepServiceStub):
-    """Compiles annotations into training data: imports, splits, converts and validates datasets, and keeps the ledger of every row."""
+    """Compiles annotations into training data: imports, splits, converts and validates datasets, shows what a training would make of
+    them, and keeps the ledger of every row.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUpload: _aio.UnaryUnaryMultiCallable[_dataprep_service_pb2.CreateUploadRequest, _dataset_pb2.Upload]  # type: ignore[assignment]
@@ -102,9 +117,21 @@ class DataPrepServiceAsyncStub(DataPrepServiceStub):
     """Sends the report now and whenever it changes; ends when it reaches a terminal state."""
     CancelValidationReport: _aio.UnaryUnaryMultiCallable[_dataprep_service_pb2.CancelValidationReportRequest, _validation_report_pb2.ValidationReport]  # type: ignore[assignment]
     """Stops a validation."""
+    PreflightDataset: _aio.UnaryUnaryMultiCallable[_dataprep_service_pb2.PreflightDatasetRequest, _preflight_pb2.PreflightReport]  # type: ignore[assignment]
+    """Starts a preflight of a complete dataset: a look, on a CPU, at what a fine-tune would be trained on."""
+    GetPreflightReport: _aio.UnaryUnaryMultiCallable[_dataprep_service_pb2.GetPreflightReportRequest, _preflight_pb2.PreflightReport]  # type: ignore[assignment]
+    """Returns one preflight report."""
+    ListPreflightReports: _aio.UnaryUnaryMultiCallable[_dataprep_service_pb2.ListPreflightReportsRequest, _dataprep_service_pb2.ListPreflightReportsResponse]  # type: ignore[assignment]
+    """Lists the preflight reports of a dataset, newest first."""
+    WatchPreflightReport: _aio.UnaryStreamMultiCallable[_dataprep_service_pb2.WatchPreflightReportRequest, _preflight_pb2.PreflightReport]  # type: ignore[assignment]
+    """Sends the report now and whenever it changes; ends when it reaches a terminal state."""
+    CancelPreflightReport: _aio.UnaryUnaryMultiCallable[_dataprep_service_pb2.CancelPreflightReportRequest, _preflight_pb2.PreflightReport]  # type: ignore[assignment]
+    """Stops a preflight."""
 
 class DataPrepServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Compiles annotations into training data: imports, splits, converts and validates datasets, and keeps the ledger of every row."""
+    """Compiles annotations into training data: imports, splits, converts and validates datasets, shows what a training would make of
+    them, and keeps the ledger of every row.
+    """
 
     @_abc_1.abstractmethod
     def CreateUpload(
@@ -225,5 +252,45 @@ class DataPrepServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_validation_report_pb2.ValidationReport, _abc.Awaitable[_validation_report_pb2.ValidationReport]]:
         """Stops a validation."""
+
+    @_abc_1.abstractmethod
+    def PreflightDataset(
+        self,
+        request: _dataprep_service_pb2.PreflightDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preflight_pb2.PreflightReport, _abc.Awaitable[_preflight_pb2.PreflightReport]]:
+        """Starts a preflight of a complete dataset: a look, on a CPU, at what a fine-tune would be trained on."""
+
+    @_abc_1.abstractmethod
+    def GetPreflightReport(
+        self,
+        request: _dataprep_service_pb2.GetPreflightReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preflight_pb2.PreflightReport, _abc.Awaitable[_preflight_pb2.PreflightReport]]:
+        """Returns one preflight report."""
+
+    @_abc_1.abstractmethod
+    def ListPreflightReports(
+        self,
+        request: _dataprep_service_pb2.ListPreflightReportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataprep_service_pb2.ListPreflightReportsResponse, _abc.Awaitable[_dataprep_service_pb2.ListPreflightReportsResponse]]:
+        """Lists the preflight reports of a dataset, newest first."""
+
+    @_abc_1.abstractmethod
+    def WatchPreflightReport(
+        self,
+        request: _dataprep_service_pb2.WatchPreflightReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_preflight_pb2.PreflightReport], _abc.AsyncIterator[_preflight_pb2.PreflightReport]]:
+        """Sends the report now and whenever it changes; ends when it reaches a terminal state."""
+
+    @_abc_1.abstractmethod
+    def CancelPreflightReport(
+        self,
+        request: _dataprep_service_pb2.CancelPreflightReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preflight_pb2.PreflightReport, _abc.Awaitable[_preflight_pb2.PreflightReport]]:
+        """Stops a preflight."""
 
 def add_DataPrepServiceServicer_to_server(servicer: DataPrepServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

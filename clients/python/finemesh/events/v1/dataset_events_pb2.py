@@ -23,26 +23,29 @@ _sym_db = _symbol_database.Default()
 
 
 from finemesh.v1 import dataset_pb2 as finemesh_dot_v1_dot_dataset__pb2
+from finemesh.v1 import preflight_pb2 as finemesh_dot_v1_dot_preflight__pb2
 from finemesh.v1 import validation_report_pb2 as finemesh_dot_v1_dot_validation__report__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'finemesh/events/v1/dataset_events.proto\x12\x12\x66inemesh.events.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a#finemesh/v1/validation_report.proto\"8\n\x0f\x44\x61tasetImported\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\"9\n\x10\x44\x61tasetConverted\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\"5\n\x0c\x44\x61tasetSplit\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\"L\n\x10\x44\x61tasetValidated\x12\x38\n\x11validation_report\x18\x01 \x01(\x0b\x32\x1d.finemesh.v1.ValidationReport\"p\n\rDatasetFailed\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\x12\x38\n\x11validation_report\x18\x02 \x01(\x0b\x32\x1d.finemesh.v1.ValidationReport\"s\n\x10\x44\x61tasetCancelled\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\x12\x38\n\x11validation_report\x18\x02 \x01(\x0b\x32\x1d.finemesh.v1.ValidationReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'finemesh/events/v1/dataset_events.proto\x12\x12\x66inemesh.events.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a\x1b\x66inemesh/v1/preflight.proto\x1a#finemesh/v1/validation_report.proto\"8\n\x0f\x44\x61tasetImported\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\"9\n\x10\x44\x61tasetConverted\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\"5\n\x0c\x44\x61tasetSplit\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\"L\n\x10\x44\x61tasetValidated\x12\x38\n\x11validation_report\x18\x01 \x01(\x0b\x32\x1d.finemesh.v1.ValidationReport\"L\n\x12\x44\x61tasetPreflighted\x12\x36\n\x10preflight_report\x18\x01 \x01(\x0b\x32\x1c.finemesh.v1.PreflightReport\"\xa8\x01\n\rDatasetFailed\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\x12\x38\n\x11validation_report\x18\x02 \x01(\x0b\x32\x1d.finemesh.v1.ValidationReport\x12\x36\n\x10preflight_report\x18\x03 \x01(\x0b\x32\x1c.finemesh.v1.PreflightReport\"\xab\x01\n\x10\x44\x61tasetCancelled\x12%\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x14.finemesh.v1.Dataset\x12\x38\n\x11validation_report\x18\x02 \x01(\x0b\x32\x1d.finemesh.v1.ValidationReport\x12\x36\n\x10preflight_report\x18\x03 \x01(\x0b\x32\x1c.finemesh.v1.PreflightReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'finemesh.events.v1.dataset_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASETIMPORTED']._serialized_start=127
-  _globals['_DATASETIMPORTED']._serialized_end=183
-  _globals['_DATASETCONVERTED']._serialized_start=185
-  _globals['_DATASETCONVERTED']._serialized_end=242
-  _globals['_DATASETSPLIT']._serialized_start=244
-  _globals['_DATASETSPLIT']._serialized_end=297
-  _globals['_DATASETVALIDATED']._serialized_start=299
-  _globals['_DATASETVALIDATED']._serialized_end=375
-  _globals['_DATASETFAILED']._serialized_start=377
-  _globals['_DATASETFAILED']._serialized_end=489
-  _globals['_DATASETCANCELLED']._serialized_start=491
-  _globals['_DATASETCANCELLED']._serialized_end=606
+  _globals['_DATASETIMPORTED']._serialized_start=156
+  _globals['_DATASETIMPORTED']._serialized_end=212
+  _globals['_DATASETCONVERTED']._serialized_start=214
+  _globals['_DATASETCONVERTED']._serialized_end=271
+  _globals['_DATASETSPLIT']._serialized_start=273
+  _globals['_DATASETSPLIT']._serialized_end=326
+  _globals['_DATASETVALIDATED']._serialized_start=328
+  _globals['_DATASETVALIDATED']._serialized_end=404
+  _globals['_DATASETPREFLIGHTED']._serialized_start=406
+  _globals['_DATASETPREFLIGHTED']._serialized_end=482
+  _globals['_DATASETFAILED']._serialized_start=485
+  _globals['_DATASETFAILED']._serialized_end=653
+  _globals['_DATASETCANCELLED']._serialized_start=656
+  _globals['_DATASETCANCELLED']._serialized_end=827
 # @@protoc_insertion_point(module_scope)
