@@ -46,7 +46,8 @@ def _names(key: RowKey) -> list[tuple[str, ...]]:
     """The names that stand for a row, those that come first in front."""
     paths = [PurePosixPath(name) for name in key.names]
     bare = tuple(name for path in paths for name in (path.name, path.stem))
-    return [(key.row_id,), key.names, bare, (key.video_id or "",), (key.source_file,)]
+    names = [(key.row_id,), key.names, bare, (key.video_id or "",), (key.source_file,)]
+    return [tuple(filter(None, each)) for each in names]
 
 
 def _listed(key: RowKey, listed: Mapping[str, Split]) -> Split:

@@ -29,6 +29,13 @@ from finemesh.client.cli.output import (
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.client.cli.splits import (
+    choose_strategy,
+    class_table,
+    leakage_text,
+    parse_ratios,
+    read_assignments,
+)
 from finemesh.client.transfer import download_files, upload_source
 from finemesh.v1 import dataprep_service_pb2 as pb
 from finemesh.v1 import dataset_pb2, ledger_pb2, validation_report_pb2
@@ -87,19 +94,44 @@ def split(
     new_id: NewId = "",
     strategy: Annotated[str, typer.Option(help=" | ".join(_STRATEGIES))] = "auto",
     ratios: Annotated[str, typer.Option(help="Shares of train, val and test.")] = "0.6,0.1,0.3",
+    group_by: Annotated[
+        str,
+        typer.Option(
+            help="Keep rows with the same value together: video_id | class_name | source.file | folder | a"
+            " key of the row's attributes."
+        ),
+    ] = "",
+    assign: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV (name,split) or JSON: the split of each row id, picture, video or source file; the name"
+            " * is all others.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    max_similar_bits: Annotated[
+        int,
+        typer.Option(
+            help="Pictures whose perceptual hashes differ in at most so many of 64 bits stay together; -1"
+            " looks at identical ones alone.",
+            min=-1,
+            max=16,
+        ),
+    ] = 4,
     gap_frames: Annotated[int, typer.Option(help="Frames left unused between temporal splits.", min=0)] = 5,
     seed: Seed = 0,
     *,
     wait: Wait = True,
 ) -> None:
-    """Divide a dataset into train, val and test so that no video is on two sides."""
-    try:
-        train, validation, test = (float(part) for part in ratios.split(","))
-    except ValueError as error:
-        raise typer.BadParameter("write three numbers, e.g. 0.6,0.1,0.3", param_hint="--ratios") from error
+    """Divide a dataset into train, val and test so that no video and no picture is on two sides."""
+    train, validation, test = parse_ratios(ratios)
     origin = dataset_pb2.SplitOrigin(
         dataset=options.connection().name("datasets", dataset),
-        strategy=choice(strategy, _STRATEGIES, "--strategy"),
+        strategy=choose_strategy(strategy, _STRATEGIES, group_by, assign),
+        group_key=group_by,
+        assignments=read_assignments(assign) if assign else None,
+        max_similar_bits=max_similar_bits,
         train_ratio=train,
         validation_ratio=validation,
         test_ratio=test,
@@ -308,10 +340,9 @@ def _print_dataset(dataset: dataset_pb2.Dataset) -> None:
             ("format", enum_name(dataset, "format")),
             ("rows", summary.row_count if done else ""),
             ("splits", ", ".join(f"{each.split or 'none'} {each.rows}" for each in summary.splits)),
-            ("classes", escape(", ".join(f"{each.class_name} {each.objects}" for each in summary.classes))),
             ("videos", summary.video_count or ""),
             ("media", ", ".join(summary.media)),
-            ("leakage", f"{summary.leakage:.4f}" if len(summary.splits) > 1 else ""),
+            ("leakage", leakage_text(summary)),
             (
                 "ledger",
                 f"{ledger_sum.inputs} in = {ledger_sum.kept} kept + {ledger_sum.quarantined} quarantined"
@@ -324,6 +355,8 @@ def _print_dataset(dataset: dataset_pb2.Dataset) -> None:
             ("took", duration(dataset.start_time, dataset.end_time)),
         ]
     )
+    if (classes := class_table(summary.class_splits)) is not None:
+        out.print(classes)
     for warning in summary.warnings:
         err.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     print_error_state(dataset.error)

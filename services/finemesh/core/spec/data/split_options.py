@@ -51,9 +51,7 @@ class SplitOptions:
         if self.strategy is SplitStrategy.GROUPED and not self.group_key:
             wrong["group_key"] = "is not set: say what rows are grouped by"
         if self.group_key and self.strategy is not SplitStrategy.GROUPED:
-            wrong["group_key"] = (
-                f"is of no use to the strategy {self.strategy}: choose grouped, or leave it out"
-            )
+            wrong["group_key"] = f"is of no use to the strategy {self.strategy}: choose grouped"
         if self.assignments and self.strategy is not SplitStrategy.PREDEFINED:
             wrong["assignments"] = f"are of no use to the strategy {self.strategy}: choose predefined"
         known = {split.value for split in Split} - {Split.NONE.value}
