@@ -60,13 +60,20 @@ RULES: Final[dict[str, Rule]] = {
         WARNING, "a class is held out but not trained on", "split again, or add examples"
     ),
     # conversations
-    "ROLE_ORDER": Rule(ERROR, "turns are not user and assistant by turns", "correct the source"),
+    "ROLE_ORDER": Rule(
+        ERROR, "turns are not user and assistant by turns, results behind calls", "correct the source"
+    ),
     "EMPTY_TURN": Rule(ERROR, "a turn says nothing", "correct the source"),
+    "EMPTY_TEXT": Rule(ERROR, "a text or caption says nothing", "correct the source"),
+    "ALL_MASKED": Rule(
+        ERROR, "no turn of a row carries loss", "set train (or weight) of a turn to 1, or drop the row"
+    ),
+    "SAME_ANSWERS": Rule(WARNING, "the chosen answer is also the rejected one", "remove the pair"),
     "PLACEHOLDER_MISMATCH": Rule(
         ERROR, "a conversation does not show each picture once", "correct the source"
     ),
     "SUSPICIOUS_ENCODING": Rule(
-        WARNING, "a text holds replacement characters", "read the source in its encoding"
+        WARNING, "a text was read in the wrong encoding", "export the source in UTF-8, and import it again"
     ),
     # splits
     "IMAGE_LEAKAGE": Rule(ERROR, "pictures of val or test are also in train", "split by video"),
