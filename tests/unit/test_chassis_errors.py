@@ -72,7 +72,7 @@ def test_only_what_may_pass_asks_for_another_try() -> None:
         assert ("type.googleapis.com/google.rpc.RetryInfo" in kinds) == error_class.retryable
 
 
-@pytest.mark.parametrize("text", ["m" * 50_000, "ü" * 50_000, "🐟" * 50_000])
+@pytest.mark.parametrize("text", ["m" * 50_000, "ü" * 50_000, "🐟" * 50_000, "\ud83d" * 50_000, "\ud83d"])
 def test_a_status_always_fits_into_a_trailer(text: str) -> None:
     wrong = [FieldViolation(f"field[{index}]", text) for index in range(100)]
     metadata = {f"key{index}": text for index in range(100)}

@@ -14,10 +14,11 @@ from finemesh.core.spec.data import (
     DatasetOrigin,
     ImportOptions,
 )
-from finemesh.data.faults import RowFault
+from finemesh.data.faults import RowFault, as_text
 from finemesh.data.readers import READERS, detect_format
 from finemesh.data.readers.context import Needs, ReadContext
-from finemesh.data.rows import Candidate, Progress
+from finemesh.data.rows import Candidate, Progress, texts_of
+from finemesh.data.schema import Row
 from finemesh.data.sources import open_source
 from finemesh.data.storage import options_json
 from finemesh.data.writers import FormContext
@@ -110,17 +111,28 @@ def _judge_all(
     seen: set[str] = set()
     for number, candidate in enumerate(candidates, start=1):
         writer.take()
-        input_id = candidate.row_id
+        input_id = as_text(candidate.row_id)
         try:
             if input_id in seen:
-                input_id = f"{input_id}~{number}"
-                raise RowFault("DUPLICATE_ROW_ID", f"{candidate.row_id} occurs twice in the source", "row_id")
+                twice, input_id = input_id, f"{input_id}~{number}"
+                raise RowFault("DUPLICATE_ROW_ID", f"{twice} occurs twice in the source", "row_id")
             seen.add(input_id)
-            writer.keep(input_id, [candidate.build()])
+            writer.keep(input_id, [_row(candidate)])
         except RowFault as fault:
             writer.quarantine(input_id, fault)
         if number % 16 == 0:
             progress(number / max(context.total, number), f"{number} of {context.total} rows")
+
+
+def _row(candidate: Candidate) -> Row:
+    """The candidate's row. Raises RowFault: the candidate's own, or TEXT_INVALID."""
+    try:
+        row = candidate.build()
+        "".join(texts_of(row)).encode()
+    except UnicodeEncodeError as error:
+        message = "a text holds half a surrogate pair, which is no character: mend it in the source"
+        raise RowFault("TEXT_INVALID", message) from error
+    return row
 
 
 def _too_many(writer: DatasetWriter, options: ImportOptions) -> InvalidError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,6 +123,19 @@ def make_row(
         "parents": parents or [],
         "split": split,
     }
+
+
+def texts_of(row: Row) -> Iterator[str]:
+    """All that a row says in words taken from its source."""
+    yield from (row["row_id"], row["source"]["key"], row["video_id"] or "", row["class_name"] or "")
+    yield from (row["text"] or "", row["tools"], row["attributes"], *row["captions"])
+    for image in row["images"]:
+        yield image["name"]
+    for item in row["objects"]:
+        yield from (item["object_id"], item["class_name"] or "", item["attributes"])
+    for message in (*row["messages"], *row["rejected"]):
+        yield from (message["role"], message["tool_calls"])
+        yield from (part["text"] for part in message["content"])
 
 
 def image_row(picture: Picture) -> ImageRow:

@@ -189,6 +189,8 @@ def _detail(status: status_pb2.Status, kind: type[_MessageT]) -> _MessageT | Non
 
 
 def _clipped(text: str, limit_bytes: int) -> str:
-    """`text`, shortened to at most `limit_bytes` of UTF-8."""
-    encoded = text.encode()
-    return text if len(encoded) <= limit_bytes else encoded[: limit_bytes - 3].decode(errors="ignore") + "…"
+    """`text`, shortened to at most `limit_bytes` of UTF-8. What UTF-8 cannot hold is written out."""
+    encoded = text.encode(errors="backslashreplace")
+    if len(encoded) <= limit_bytes:
+        return encoded.decode()
+    return encoded[: limit_bytes - 3].decode(errors="ignore") + "…"

@@ -7,6 +7,7 @@ all-zero RLE. There are no classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
@@ -70,13 +71,13 @@ def _masks(object_ids: tuple[str, ...], index: int, values: Any) -> list[RawMask
 
 def _whole(value: object, name: str, field: str) -> int:
     """A positive whole number; the files write some of them as floats."""
-    if isinstance(value, int | float) and value > 0 and value == int(value):
+    if isinstance(value, int | float) and 0 < value < math.inf and value == int(value):
         return int(value)
     raise malformed_annotations(name, field, f"is {value!r}, not a positive whole number")
 
 
 def _stride(video_frame_count: object, annotated_frames: int) -> int:
-    if isinstance(video_frame_count, int | float) and annotated_frames > 0:
+    if isinstance(video_frame_count, int | float) and 0 < video_frame_count < 1e9 and annotated_frames > 0:
         return max(1, round(video_frame_count / annotated_frames))
     return _DEFAULT_STRIDE
 
