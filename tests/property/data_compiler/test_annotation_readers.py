@@ -4,6 +4,7 @@ ours.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from finemesh.core.spec.data import AnnotationFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.sources import Files, outcome, png
+from tests.support.sources import Files, load, outcome, png
 
 # pycocotools 2.0.11 itself sets off numpy 2.4
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -47,8 +48,37 @@ def _voc() -> dict[str, Any]:
     }
 
 
-SOUND: dict[AnnotationFormat, Make] = {AnnotationFormat.YOLO: _yolo, AnnotationFormat.VOC: _voc}
-TEXTS = [name for name, make in SOUND.items() if any(isinstance(value, str) for value in make().values())]
+def _label_studio() -> dict[str, Any]:
+    sides = {"original_width": 12, "original_height": 8}
+    place = {"x": 10, "y": 10, "width": 50, "height": 50}
+    items = [
+        {"id": "a", "type": "rectanglelabels", "value": {**place, "rotation": 9, "rectanglelabels": ["cat"]}},
+        {"id": "b", "type": "polygonlabels", "value": {"points": [[1, 1], [90, 9], [50, 80]]}},
+        {"id": "c", "type": "ellipselabels", "value": {**place, "radiusX": 20, "radiusY": 30}},
+        {"id": "d", "type": "keypointlabels", "value": place},
+        {"id": "e", "type": "brushlabels", "value": {"rle": [0, 0, 1, 128, 57, 27, 255, 1, 127, 255]}},
+        {"id": "a", "type": "choices", "from_name": "colour", "value": {"choices": ["red"]}},
+        {"id": "f", "type": "choices", "from_name": "place", "value": {"choices": ["street"]}},
+        {"id": "g", "type": "textarea", "value": {"text": ["a cat"]}},
+    ]
+    result = [{**item, **sides} for item in items]
+    guess = {"id": 3, "score": 0.5, "result": result[:1]}
+    tasks = [
+        {"id": 1, "data": {"image": "/data/upload/1/a.png"}, "annotations": [{"id": 2, "result": result}]},
+        {"id": 2, "data": {"image": "a.png"}, "annotations": [], "predictions": [guess]},
+    ]
+    return {"export.json": tasks, "a.png": PNG}
+
+
+SOUND: dict[AnnotationFormat, Make] = {
+    AnnotationFormat.YOLO: _yolo,
+    AnnotationFormat.VOC: _voc,
+    AnnotationFormat.LABEL_STUDIO: _label_studio,
+}
+TEXTS = [form for form, make in SOUND.items() if any(isinstance(value, str) for value in make().values())]
+JSON = [
+    form for form, make in SOUND.items() if any(isinstance(value, list | dict) for value in make().values())
+]
 _words = [
     "-1",
     "1e309",
@@ -79,7 +109,10 @@ def _outcome(files: Files, form: AnnotationFormat) -> str:
 
 @pytest.mark.parametrize("form", SOUND)
 def test_the_sources_that_are_varied_here_are_sound(form: AnnotationFormat) -> None:
-    assert _outcome(SOUND[form](), form) == ""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = load(Path(folder), SOUND[form](), form=form)
+    assert len(loaded.rows) == 2
+    assert {entry.reason for entry in loaded.faults} <= {"IMAGE_MISSING", "ANNOTATION_MISSING"}
 
 
 @pytest.mark.parametrize("form", TEXTS)
@@ -95,3 +128,49 @@ def test_texts_with_something_strange_put_in(form: AnnotationFormat, data: st.Da
     if data.draw(st.booleans()):
         del files[data.draw(st.sampled_from(sorted(files)))]
     _outcome(files, form)
+
+
+_strange = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 300)
+    | st.sampled_from([10**30, -1, 1e308, float("nan"), "", " ", "../a.png", "\ud800", "x" * 2000])
+    | st.floats()
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(deeper for key, item in items for deeper in _paths(item, (*path, key)))]
+
+
+@pytest.mark.parametrize("form", JSON)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_json_with_a_strange_value(form: AnnotationFormat, data: st.DataObject) -> None:
+    files = SOUND[form]()
+    name = next(name for name, value in files.items() if isinstance(value, list | dict))
+    path = data.draw(st.sampled_from(_paths(files[name], (name,))))
+    holder: Any = files
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = data.draw(_strange)
+    if data.draw(st.booleans()):
+        raw = json.dumps(files[name]).encode()
+        files[name] = raw[: data.draw(st.integers(1, len(raw)))]
+    _outcome(files, form)
+
+
+@pytest.mark.parametrize("form", JSON)
+@pytest.mark.parametrize("depth", [900, 990, 5000])
+def test_json_that_is_nested_deeply(form: AnnotationFormat, depth: int) -> None:
+    files = SOUND[form]()
+    name = next(name for name, value in files.items() if isinstance(value, list | dict))
+    text = json.dumps(files[name])
+    for mark in ('"data": {', '"value": {', '"image": {', "{"):
+        if mark in text:
+            deep = text.replace(mark, mark + '"deep": ' + "[" * depth + "]" * depth + ", ", 1)
+            _outcome({**files, name: deep}, form)
