@@ -36,6 +36,7 @@ def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Pro
     alike = _compare(dataset, keys, options, progress)
     splits, notes = assign_splits(keys, options, alike)
     leakage = measure_leakage(keys, splits, alike)
+    notes += _replaced(parent, options)
     notes += leakage_notes(leakage, within_videos=strategy_of(keys, options) is SplitStrategy.TEMPORAL)
     if alike and alike.unreadable:
         notes.append(f"{alike.unreadable} pictures cannot be decoded: compared byte for byte alone")
@@ -58,6 +59,14 @@ def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Pro
         )
     progress(1.0, ", ".join(f"{split} {count}" for split, count in manifest.splits.items()))
     return manifest
+
+
+def _replaced(parent: DatasetManifest, options: SplitOptions) -> list[str]:
+    """A sentence about the splits that the dataset had before, unless they are asked for."""
+    before = ", ".join(f"{split} {rows}" for split, rows in parent.splits.items() if split)
+    if not before or options.strategy is SplitStrategy.PREDEFINED:
+        return []
+    return [f"the splits it had before are replaced ({before}): predefined keeps them"]
 
 
 def _compare(
