@@ -29,9 +29,9 @@ class Loaded:
     faults: list[LedgerEntry]
 
 
-def png(width: int = 100, height: int = 50, mode: str = "RGB") -> bytes:
+def png(width: int = 100, height: int = 50, mode: str = "RGB", value: int = 90) -> bytes:
     buffer = io.BytesIO()
-    Image.new(mode, (width, height), 90).save(buffer, "PNG")
+    Image.new(mode, (width, height), value).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -43,7 +43,7 @@ def _voc() -> dict[str, Any]:
         "Annotations/b.xml": f"<annotation>{shown}</annotation>",
         "JPEGImages/a.png": PNG,
         "JPEGImages/b.png": PNG,
-        "SegmentationObject/a.png": png(12, 8, "L"),
+        "SegmentationObject/a.png": png(12, 8, "L", 1),
         "ImageSets/Main/train.txt": "a\nc\n",
     }
 
