@@ -9,6 +9,7 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.states import (
     DATASET,
     EXPORT,
+    PREFLIGHT_REPORT,
     TRAINING_JOB,
     VALIDATION_REPORT,
     StateTable,
@@ -18,10 +19,10 @@ from finemesh.core.states import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-TABLES = (DATASET, VALIDATION_REPORT, TRAINING_JOB, EXPORT)
+TABLES = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, EXPORT)
 # DESIGN §4, and the payloads in protos/finemesh/events/v1.
 FACTS = {
-    "dataset": {"imported", "converted", "validated", "split", "failed", "cancelled"},
+    "dataset": {"imported", "converted", "validated", "preflighted", "split", "failed", "cancelled"},
     "training_job": {"queued", "started", "resumed", "succeeded", "failed", "cancelled"},
     "export": {"started", "verified", "succeeded", "rejected", "failed", "cancelled"},
 }

@@ -12,6 +12,7 @@ from finemesh.core.states import (
     EXPORT,
     FIRST_ATTEMPT,
     LATER_ATTEMPT,
+    PREFLIGHT_REPORT,
     TRAINING_JOB,
     VALIDATION_REPORT,
     DatasetState,
@@ -21,7 +22,7 @@ from finemesh.core.states import (
     check_transition,
     facts_of,
 )
-from finemesh.v1 import dataset_pb2, export_pb2, training_job_pb2, validation_report_pb2
+from finemesh.v1 import dataset_pb2, export_pb2, preflight_pb2, training_job_pb2, validation_report_pb2
 
 D, T, E = DatasetState, TrainingJobState, ExportState
 
@@ -31,6 +32,7 @@ D, T, E = DatasetState, TrainingJobState, ExportState
     [
         (DATASET, dataset_pb2.Dataset.State),
         (VALIDATION_REPORT, validation_report_pb2.ValidationReport.State),
+        (PREFLIGHT_REPORT, preflight_pb2.PreflightReport.State),
         (TRAINING_JOB, training_job_pb2.TrainingJob.State),
         (EXPORT, export_pb2.Export.State),
     ],

@@ -61,6 +61,7 @@ def test_what_was_taken_on_survives_the_process(tmp_path: Path) -> None:
         command("projects/p/runs/r"),
         command("projects/p"),
         command("projects/p/datasets/Not an id"),
+        command("projects/p/datasets/d/otherReports/r"),
         command(attempt=0),
         attempt_pb2.Command(resource="projects/p/datasets/d", attempt=1, fence=1),
     ],
@@ -74,6 +75,7 @@ def test_names_are_unique_per_attempt() -> None:
     resources = [
         "projects/a/datasets/b",
         "projects/a/datasets/b/validationReports/c",
+        "projects/a/datasets/b/preflightReports/c",
         "projects/a/trainingJobs/b",
         "projects/a-b/trainingJobs/c",
         "projects/a/trainingJobs/b-c",
@@ -81,4 +83,4 @@ def test_names_are_unique_per_attempt() -> None:
     refs = [AttemptRef(resource, attempt, 1) for resource in resources for attempt in (1, 11)]
     assert len({actor_name(ref) for ref in refs}) == len(refs)
     assert "/" not in resource_key(resources[1])
-    assert [service_of(resource) for resource in resources[:3]] == ["dataprep", "dataprep", "training"]
+    assert [service_of(resource) for resource in resources[1:4]] == ["dataprep", "dataprep", "training"]

@@ -7,7 +7,7 @@ from typing import Final
 from finemesh.cluster.config import SERVICE_OF
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import InvalidError
-from finemesh.core.names import parse_name
+from finemesh.core.names import CHILD_COLLECTIONS, parse_name
 from finemesh.v1 import attempt_pb2
 from finemesh.v1 import attempt_service_pb2 as service_pb
 
@@ -34,9 +34,10 @@ def service_of(resource: str) -> str:
 def check_command(command: attempt_pb2.Command) -> AttemptRef:
     """The attempt that a command is for. Raises InvalidError for a command that nobody can carry out."""
     service_of(command.resource)
-    is_child = command.resource.count("/") == 5
-    collection = command.resource.split("/")[2]
-    parse_name(command.resource, "datasets/validationReports" if is_child else collection, "resource")
+    _, _, collection, _, *child = command.resource.split("/")
+    known = CHILD_COLLECTIONS.get(collection, ())
+    kind = f"{collection}/{child[0]}" if child and child[0] in known else collection
+    parse_name(command.resource, kind, "resource")
     if command.attempt < 1:
         raise InvalidError.of("attempt", f"{command.attempt} is not the number of an attempt")
     if command.WhichOneof("work") is None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final, TypeVar, cast
+
+from google.protobuf.message import Message
 
 from finemesh.core.spec.data import DatasetManifest, Leakage
 from finemesh.core.spec.ledger import LedgerSummary
-from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, validation_report_pb2
+from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, preflight_pb2, validation_report_pb2
 
 MAX_FINDINGS: Final = 200
+
+M = TypeVar("M", bound=Message)
 
 
 def ledger_summary(ledger: LedgerSummary) -> ledger_pb2.LedgerSummary:
@@ -91,3 +98,30 @@ def _finding(finding: Any) -> validation_report_pb2.Finding:
         evidence=finding.evidence,
         remedy=finding.remedy,
     )
+
+
+def preflight_result(report: Any) -> attempt_pb2.AttemptResult:
+    """What a preflight saw, from a `finemesh.finetune.preflight_report.PreflightReport`."""
+    return attempt_pb2.AttemptResult(preflight=mirror(preflight_pb2.PreflightResult(), report))
+
+
+def mirror(message: M, value: Any) -> M:
+    """`message`, filled from a dataclass whose fields and enums have the same names."""
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        target: Any = getattr(message, field.name)
+        if dataclasses.is_dataclass(item):
+            target.SetInParent()
+            mirror(target, item)
+        elif isinstance(item, Enum):
+            enum: Any = message.DESCRIPTOR.fields_by_name[field.name].enum_type
+            prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
+            setattr(message, field.name, enum.values_by_name[prefix + item.name].number)
+        elif isinstance(item, Mapping):
+            target.update(item)
+        elif isinstance(item, tuple):
+            for each in cast("tuple[Any, ...]", item):
+                mirror(target.add(), each) if dataclasses.is_dataclass(each) else target.append(each)
+        elif item is not None:
+            setattr(message, field.name, item)
+    return message

@@ -149,6 +149,10 @@ def _work(job: Job) -> attempt_pb2.AttemptResult:
         from finemesh.cluster.workers.export import export
 
         return export(job)
+    if kind == "preflight_work":
+        from finemesh.cluster.workers.preflight import preflight
+
+        return preflight(job)
     from finemesh.cluster.workers import dataset
 
     return dataset.WORK[kind](job)

@@ -16,7 +16,7 @@ ID_PATTERN: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 _ID: Final = re.compile(rf"^{ID_PATTERN}$")
 
 COLLECTIONS: Final = ("datasets", "trainingJobs", "runs", "exports")
-CHILD_COLLECTIONS: Final = {"datasets": ("validationReports",)}
+CHILD_COLLECTIONS: Final = {"datasets": ("validationReports", "preflightReports")}
 
 
 def check_id(value: str, field: str) -> str:
@@ -49,6 +49,11 @@ class Name:
     def __str__(self) -> str:
         own = f"projects/{self.project}/{self.collection}/{self.id}"
         return f"{own}/{self.child_collection}/{self.child_id}" if self.child_collection else own
+
+    @property
+    def kind(self) -> str:
+        """What `parse_name` takes as collection, e.g. `datasets/validationReports`."""
+        return f"{self.collection}/{self.child_collection}" if self.child_collection else self.collection
 
     @property
     def parent(self) -> str:

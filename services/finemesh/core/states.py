@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from finemesh.core.errors import PreconditionError
 
@@ -26,6 +26,15 @@ class DatasetState(StrEnum):
 
 
 class ValidationReportState(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLING = "CANCELLING"
+    CANCELLED = "CANCELLED"
+
+
+class PreflightReportState(StrEnum):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
@@ -169,7 +178,8 @@ def _table(
     )
 
 
-_D, _V, _T, _E = DatasetState, ValidationReportState, TrainingJobState, ExportState
+_D, _V, _P = DatasetState, ValidationReportState, PreflightReportState
+_T, _E = TrainingJobState, ExportState
 
 DATASET = _table(
     "dataset",
@@ -198,6 +208,19 @@ VALIDATION_REPORT = _table(
         Transition(_V.QUEUED, _V.RUNNING),
         Transition(_V.RUNNING, _V.QUEUED),
         Transition(_V.RUNNING, _V.SUCCEEDED, (Fact("validated"),)),
+    ),
+)
+
+PREFLIGHT_REPORT = _table(
+    "preflight report",
+    _P,
+    event_noun="dataset",
+    initial=_P.QUEUED,
+    terminal=(_P.SUCCEEDED, _P.FAILED, _P.CANCELLED),
+    own=(
+        Transition(_P.QUEUED, _P.RUNNING),
+        Transition(_P.RUNNING, _P.QUEUED),
+        Transition(_P.RUNNING, _P.SUCCEEDED, (Fact("preflighted"),)),
     ),
 )
 
@@ -235,18 +258,19 @@ EXPORT = _table(
 
 def markdown() -> str:
     """The tables as a page of documentation, one section per noun."""
-    sections = (_section(DATASET), _section(VALIDATION_REPORT), _section(TRAINING_JOB), _section(EXPORT))
-    return "\n\n".join(sections) + "\n"
+    tables = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, EXPORT)
+    return "\n\n".join(_section(table) for table in tables) + "\n"
 
 
-def _section(table: StateTable[S]) -> str:
-    final = ", ".join(f"`{state}`" for state in table.states if state in table.terminal)
+def _section(table: StateTable[Any]) -> str:
+    states: type[StrEnum] = table.states
+    final = ", ".join(f"`{state}`" for state in states if state in table.terminal)
     head = f"## {table.noun.capitalize()}\n\nStarts as `{table.initial}`; final states: {final}."
     rows = [f"| `{t.source}` | `{t.target}` | {_publishes(table, t)} |" for t in table.transitions]
     return "\n".join([head, "", "| from | to | publishes |", "|---|---|---|", *rows])
 
 
-def _publishes(table: StateTable[S], transition: Transition[S]) -> str:
+def _publishes(table: StateTable[Any], transition: Transition[Any]) -> str:
     return ", ".join(
         f"`{table.event_noun}.{fact.name}`" + (f" ({fact.when})" if fact.when else "")
         for fact in transition.facts

@@ -13,11 +13,12 @@ from finemesh.chassis.service import Foundation, foundation, serve
 from finemesh.chassis.watch import Notifier
 from finemesh.dataprep.config import DataPrepConfig
 from finemesh.dataprep.convert import result_from_proto
+from finemesh.dataprep.domain import Result
 from finemesh.dataprep.files import ObjectFiles
 from finemesh.dataprep.service import DataPrepService
 from finemesh.dataprep.servicer import DataPrepServicer
 from finemesh.dataprep.store import CHASSIS
-from finemesh.dataprep.unit import Result, SqlStore
+from finemesh.dataprep.unit import SqlStore
 from finemesh.dataprep.work import DatasetWork
 from finemesh.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from finemesh.v1.dataprep_service_pb2_grpc import add_DataPrepServiceServicer_to_server

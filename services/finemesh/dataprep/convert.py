@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from finemesh.chassis.dataset_options import (
@@ -16,6 +17,7 @@ from finemesh.chassis.dataset_options import (
     split_options,
 )
 from finemesh.chassis.errors import record_to_status
+from finemesh.chassis.preflight_options import options_to_proto
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.dataprep.domain import (
@@ -28,12 +30,25 @@ from finemesh.dataprep.domain import (
     LeakageShares,
     Life,
     Origin,
+    Preflight,
+    PreflightResult,
     Report,
+    Result,
     SplitOrigin,
     Upload,
     ValidationResult,
 )
-from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, progress_pb2, validation_report_pb2
+from finemesh.v1 import (
+    attempt_pb2,
+    dataset_pb2,
+    ledger_pb2,
+    preflight_pb2,
+    progress_pb2,
+    validation_report_pb2,
+)
+
+# What lists and events leave out of a preflight's result.
+_ROW_LISTS: Final = ("longest", "over_length", "all_masked", "mismatched", "not_trained", "shown")
 
 
 def _value(enum: Any, name: str) -> Any:
@@ -70,7 +85,7 @@ def origin_from_proto(message: dataset_pb2.Dataset) -> Origin:
             )
 
 
-def result_from_proto(message: attempt_pb2.AttemptResult) -> DatasetSummary | ValidationResult:
+def result_from_proto(message: attempt_pb2.AttemptResult) -> Result:
     """What an attempt brings back. Raises InvalidError for another service's result."""
     match message.WhichOneof("result"):
         case "dataset":
@@ -84,8 +99,10 @@ def result_from_proto(message: attempt_pb2.AttemptResult) -> DatasetSummary | Va
                 finding_counts=dict(found.finding_counts),
                 findings=tuple(_finding_from_proto(each) for each in found.findings),
             )
+        case "preflight":
+            return PreflightResult(json_format.MessageToDict(message.preflight))
         case _:
-            raise InvalidError.of("outcome.result", "a dataset's or a validation's result belongs here")
+            raise InvalidError.of("outcome.result", "the result of work on datasets belongs here")
 
 
 def _summary_from_proto(message: dataset_pb2.DatasetSummary) -> DatasetSummary:
@@ -172,6 +189,28 @@ def report_to_proto(
         message.finding_counts.update(report.result.finding_counts)
         if findings:
             message.findings.extend(_finding_to_proto(each) for each in report.result.findings)
+    return message
+
+
+def preflight_to_proto(
+    preflight: Preflight, html_url: str = "", json_url: str = "", *, rows: bool = True
+) -> preflight_pb2.PreflightReport:
+    """The report; without its lists of rows for lists and events."""
+    spec, options = options_to_proto(preflight.options)
+    message = preflight_pb2.PreflightReport(
+        name=str(preflight.name),
+        spec=spec,
+        options=options,
+        state=_value(preflight_pb2.PreflightReport.State, f"STATE_{preflight.life.state}"),
+        html_url=html_url,
+        json_url=json_url,
+        **_life_to_proto(preflight.life),
+    )
+    if preflight.result:
+        # A newer service may have stored what this one does not know.
+        json_format.ParseDict(dict(preflight.result.content), message.result, ignore_unknown_fields=True)
+        for name in () if rows else _ROW_LISTS:
+            message.result.ClearField(name)
     return message
 
 

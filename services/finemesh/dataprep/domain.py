@@ -1,4 +1,4 @@
-"""Datasets and validation reports, and how they move: values, and pure functions over the state tables."""
+"""Datasets and reports on them, and how they move: values, and pure functions over the state tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from finemesh.core.spec.data import (
     ValidateOptions,
 )
 from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.core.states import (
     DATASET,
+    PREFLIGHT_REPORT,
     VALIDATION_REPORT,
     DatasetState,
+    PreflightReportState,
     StateTable,
     ValidationReportState,
     facts_of,
@@ -123,6 +126,13 @@ class ValidationResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PreflightResult:
+    """What a preflight saw; `content` is the contract's message as JSON, which nothing here looks into."""
+
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """A promised file. Its bytes are at `key` of the object store, once they have come."""
 
@@ -138,7 +148,7 @@ class Upload:
         return f"{self.name}/source"
 
 
-S = TypeVar("S", DatasetState, ValidationReportState)
+S = TypeVar("S", DatasetState, ValidationReportState, PreflightReportState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,22 +210,43 @@ class Report:
     result: ValidationResult | None = None
 
 
-Item = TypeVar("Item", bound="Dataset | Report")
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """A look at what a fine-tune would be trained on."""
+
+    name: Name
+    options: PreflightOptions
+    life: Life[PreflightReportState]
+    result: PreflightResult | None = None
+
+
+Work: TypeAlias = Dataset | Report | Preflight
+"""What attempts work on."""
+Result: TypeAlias = DatasetSummary | ValidationResult | PreflightResult
+"""What they bring back."""
+
+Item = TypeVar("Item", bound=Work)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """An item after a change, and the facts to publish with it."""
 
-    item: Dataset | Report
+    item: Work
     facts: tuple[str, ...] = ()
 
 
-def table_of(item: Dataset | Report) -> StateTable[Any]:
-    return DATASET if isinstance(item, Dataset) else VALIDATION_REPORT
+def table_of(item: Work) -> StateTable[Any]:
+    match item:
+        case Dataset():
+            return DATASET
+        case Report():
+            return VALIDATION_REPORT
+        case Preflight():
+            return PREFLIGHT_REPORT
 
 
-def is_terminal(item: Dataset | Report) -> bool:
+def is_terminal(item: Work) -> bool:
     return item.life.state in table_of(item).terminal
 
 
@@ -228,7 +259,7 @@ def changed(item: Item, now: datetime, **changes: Any) -> Item:
     return replace(item, life=replace(item.life, update_time=now, **changes))
 
 
-def move(item: Dataset | Report, target: str, now: datetime, **changes: Any) -> Step:
+def move(item: Work, target: str, now: datetime, **changes: Any) -> Step:
     """Bring `item` to the state named `target`. Raises PreconditionError, reason ILLEGAL_TRANSITION."""
     table = table_of(item)
     state = table.states(target)
@@ -240,7 +271,7 @@ def move(item: Dataset | Report, target: str, now: datetime, **changes: Any) -> 
     return Step(changed(item, now, state=state, **changes), facts)
 
 
-def after_loss(item: Dataset | Report, error: ErrorRecord, now: datetime) -> Step:
+def after_loss(item: Work, error: ErrorRecord, now: datetime) -> Step:
     """The attempt is gone and another one will follow."""
     if item.life.state == "RUNNING":
         return move(item, "QUEUED", now, error=error, message="starting again after a loss")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from finemesh.core.attempts import Attempt
 from finemesh.core.names import Name
-from finemesh.dataprep.domain import Dataset, Report, Step, Upload
+from finemesh.dataprep.domain import Dataset, Preflight, Report, Step, Upload, Work
 
 
 class PageQuery(Protocol):
@@ -50,7 +50,7 @@ class Unit(Protocol):
         """Raises NotFoundError, reason UPLOAD_NOT_FOUND."""
         ...
 
-    async def add(self, item: Dataset | Report) -> None:
+    async def add(self, item: Work) -> None:
         """Raises AlreadyExistsError, reason DATASET_EXISTS."""
         ...
 
@@ -62,6 +62,10 @@ class Unit(Protocol):
         """Raises NotFoundError, reason VALIDATION_REPORT_NOT_FOUND."""
         ...
 
+    async def preflight(self, name: Name) -> Preflight:
+        """Raises NotFoundError, reason PREFLIGHT_REPORT_NOT_FOUND."""
+        ...
+
     async def datasets(self, project: str, query: PageQuery) -> tuple[list[Dataset], str]:
         """A page of a project's datasets, and the token of the next."""
         ...
@@ -70,13 +74,17 @@ class Unit(Protocol):
         """A page of a dataset's reports, and the token of the next."""
         ...
 
+    async def preflights(self, dataset: Name, query: PageQuery) -> tuple[list[Preflight], str]:
+        """A page of a dataset's preflight reports, and the token of the next."""
+        ...
+
     async def has_live_reports(self, dataset: Name) -> bool: ...
 
-    async def locked(self, name: Name) -> Dataset | Report:
+    async def locked(self, name: Name) -> Work:
         """The item, which nobody else changes until this transaction ends. Raises NotFoundError."""
         ...
 
-    async def save(self, step: Step) -> Dataset | Report:
+    async def save(self, step: Step) -> Work:
         """Store the item and publish the facts. Returns it with its new revision."""
         ...
 

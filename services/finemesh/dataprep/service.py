@@ -18,20 +18,25 @@ from finemesh.core.errors import (
     PreconditionError,
     UnavailableError,
 )
-from finemesh.core.names import Name, new_id, parse_name
+from finemesh.core.names import CHILD_COLLECTIONS, Name, new_id, parse_name
 from finemesh.core.spec.data import DatasetFormat, ValidateOptions
-from finemesh.core.states import VALIDATION_REPORT, DatasetState
+from finemesh.core.spec.preflight import PreflightOptions
+from finemesh.core.states import PREFLIGHT_REPORT, VALIDATION_REPORT, DatasetState
 from finemesh.dataprep.domain import (
     RESTARTS,
     ConvertOrigin,
     Dataset,
     DatasetSummary,
     ImportOrigin,
+    Preflight,
+    PreflightResult,
     Report,
+    Result,
     SplitOrigin,
     Step,
     Upload,
     ValidationResult,
+    Work,
     after_loss,
     changed,
     is_terminal,
@@ -194,10 +199,41 @@ class DataPrepService:
             await unit.dataset(dataset)
             return await unit.reports(dataset, query)
 
-    # Either
+    # Preflights
 
-    async def cancel(self, name: Name) -> Dataset | Report:
-        """Stop the making of a dataset, or a validation. Raises PreconditionError, reason ALREADY_ENDED."""
+    async def start_preflight(self, dataset: Name, options: PreflightOptions, key: Any) -> Preflight:
+        """Start a preflight.
+
+        Raises:
+            NotFoundError, AlreadyExistsError.
+            PreconditionError: DATASET_NOT_READY, DATASET_NOT_CANONICAL.
+        """
+        name = Name(dataset.project, "datasets", dataset.id, "preflightReports", new_id("pf"))
+        preflight = Preflight(name, options, new_life(PREFLIGHT_REPORT, self._clock.now()))
+        async with self._store.begin() as unit:
+            earlier = await unit.claim(key, name)
+            if earlier is not None:
+                return await unit.preflight(earlier)
+            _require_trainable(await unit.dataset(dataset))
+            await unit.add(preflight)
+            await unit.dispatch(name)
+        return preflight
+
+    async def preflight(self, name: Name) -> Preflight:
+        """Raises NotFoundError."""
+        async with self._store.read() as unit:
+            return await unit.preflight(name)
+
+    async def preflights(self, dataset: Name, query: PageQuery) -> tuple[Sequence[Preflight], str]:
+        """One page of a dataset's preflights, and the token of the next. Raises NotFoundError."""
+        async with self._store.read() as unit:
+            await unit.dataset(dataset)
+            return await unit.preflights(dataset, query)
+
+    # Any of them
+
+    async def cancel(self, name: Name) -> Work:
+        """Stop work on a dataset or a report. Raises PreconditionError, reason ALREADY_ENDED."""
         async with self._store.begin() as unit:
             item = await unit.locked(name)
             if item.life.state in {"CANCELLING", "CANCELLED"}:
@@ -228,9 +264,7 @@ class DataPrepService:
         else:
             await unit.save(Step(changed(item, now, **news)))
 
-    async def take_completion(
-        self, unit: Unit, attempt: Attempt, completion: Completion[DatasetSummary | ValidationResult]
-    ) -> None:
+    async def take_completion(self, unit: Unit, attempt: Attempt, completion: Completion[Result]) -> None:
         """An attempt ended and says how."""
         item, now = await unit.locked(parse_work(attempt.resource)), self._clock.now()
         if completion.result is not None:
@@ -242,9 +276,7 @@ class DataPrepService:
             final = completion.final and completion.outcome is not Outcome.CANCELLED
             await self._fail(unit, item, error, final=final)
 
-    async def _succeed(
-        self, unit: Unit, item: Dataset | Report, result: DatasetSummary | ValidationResult
-    ) -> None:
+    async def _succeed(self, unit: Unit, item: Work, result: Result) -> None:
         now = self._clock.now()
         if item.life.state == "QUEUED":  # it was over before it reported to be running
             item = await unit.save(move(item, "RUNNING", now))
@@ -252,14 +284,18 @@ class DataPrepService:
             await self._files.delete(item.name)
             await unit.save(move(item, "CANCELLED", now))
             return
-        done = {"fraction": 1.0, "message": "", "error": None}
-        if isinstance(item, Dataset) and isinstance(result, DatasetSummary):
-            result.ledger.check()
-            await unit.save(move(replace(item, summary=result), "SUCCEEDED", now, **done))
-        elif isinstance(item, Report) and isinstance(result, ValidationResult):
-            await unit.save(move(replace(item, result=result), "SUCCEEDED", now, **done))
-        else:
-            raise InvalidError.of("outcome.result", f"is not what {item.name} is waiting for")
+        finished: Work
+        match item, result:
+            case Dataset(), DatasetSummary():
+                result.ledger.check()
+                finished = replace(item, summary=result)
+            case Report(), ValidationResult():
+                finished = replace(item, result=result)
+            case Preflight(), PreflightResult():
+                finished = replace(item, result=result)
+            case _:
+                raise InvalidError.of("outcome.result", f"is not what {item.name} is waiting for")
+        await unit.save(move(finished, "SUCCEEDED", now, fraction=1.0, message="", error=None))
 
     async def take_loss(self, unit: Unit, attempt: Attempt) -> None:
         """An attempt's lease ran out."""
@@ -273,7 +309,7 @@ class DataPrepService:
         else:
             await self._fail(unit, item, error, final=False)
 
-    async def _fail(self, unit: Unit, item: Dataset | Report, error: ErrorRecord, *, final: bool) -> None:
+    async def _fail(self, unit: Unit, item: Work, error: ErrorRecord, *, final: bool) -> None:
         """Start again after a back-off, or give up."""
         now = self._clock.now()
         restarts = await unit.started_count(item.name) - 1
@@ -288,8 +324,8 @@ class DataPrepService:
 
 def parse_work(resource: str) -> Name:
     """The name of what an attempt works on. Raises InvalidError."""
-    kind = "datasets/validationReports" if "/validationReports/" in resource else "datasets"
-    return parse_name(resource, kind, "attempt.resource")
+    child = next((each for each in CHILD_COLLECTIONS["datasets"] if f"/{each}/" in resource), "")
+    return parse_name(resource, f"datasets/{child}" if child else "datasets", "attempt.resource")
 
 
 def _own(value: str, collection: str, project: str, field: str) -> Name:
@@ -306,6 +342,17 @@ def _require_complete(dataset: Dataset) -> None:
             f"{dataset.name} is {dataset.life.state}: wait until it has SUCCEEDED, or make it again",
             reason="DATASET_NOT_READY",
             metadata={"dataset": str(dataset.name), "state": str(dataset.life.state)},
+        )
+
+
+def _require_trainable(dataset: Dataset) -> None:
+    _require_complete(dataset)
+    if dataset.format is not DatasetFormat.CANONICAL:
+        raise PreconditionError(
+            f"{dataset.name} is in {dataset.format} form, which no training reads: look at the canonical one "
+            "that it was made of",
+            reason="DATASET_NOT_CANONICAL",
+            metadata={"dataset": str(dataset.name)},
         )
 
 

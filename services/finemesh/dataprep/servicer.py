@@ -14,6 +14,7 @@ from finemesh.chassis.auth import Role, current_principal
 from finemesh.chassis.dataset_options import validate_options
 from finemesh.chassis.objects import ObjectStore
 from finemesh.chassis.paging import PageRequest
+from finemesh.chassis.preflight_options import preflight_options
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
@@ -24,19 +25,22 @@ from finemesh.dataprep.convert import (
     dataset_to_proto,
     ledger_entry_to_proto,
     origin_from_proto,
+    preflight_to_proto,
     report_to_proto,
     stamp,
     upload_to_proto,
 )
-from finemesh.dataprep.domain import Dataset, Report, Upload, is_terminal, new_life
+from finemesh.dataprep.domain import Dataset, Preflight, Report, Upload, is_terminal, new_life
 from finemesh.dataprep.service import UPLOAD_SECONDS, DataPrepService
 from finemesh.v1 import dataprep_service_pb2 as pb
-from finemesh.v1 import dataset_pb2, validation_report_pb2
+from finemesh.v1 import dataset_pb2, preflight_pb2, validation_report_pb2
 from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceServicer
 
 URL_SECONDS: Final = 3600
 REPORT_PAGE: Final = "report.html"
+REPORT_JSON: Final = "report.json"
 _REPORTS: Final = "datasets/validationReports"
+_PREFLIGHTS: Final = "datasets/preflightReports"
 
 
 class DataPrepServicer(DataPrepServiceServicer):
@@ -214,12 +218,64 @@ class DataPrepServicer(DataPrepServiceServicer):
         return self._report(cast("Report", await self._service.cancel(name)))
 
     def _report(self, report: Report) -> validation_report_pb2.ValidationReport:
-        url = (
-            self._objects.presign_get(f"{report.name}/{REPORT_PAGE}", expires_seconds=URL_SECONDS)
-            if report.result
-            else ""
+        return report_to_proto(report, self._url(report, REPORT_PAGE))
+
+    def _url(self, report: Report | Preflight, file: str) -> str:
+        """Where a file of a report can be fetched; empty until it is complete."""
+        if not report.result:
+            return ""
+        return self._objects.presign_get(f"{report.name}/{file}", expires_seconds=URL_SECONDS)
+
+    # Preflights
+
+    async def PreflightDataset(
+        self, request: pb.PreflightDatasetRequest, context: Any
+    ) -> preflight_pb2.PreflightReport:
+        name = _named(request.name, "datasets", Role.OPERATOR)
+        key = request_key(name.project, "PreflightDataset", request)
+        options = preflight_options(request.spec, request.options, str(name))
+        return self._preflight(await self._service.start_preflight(name, options, key))
+
+    async def GetPreflightReport(
+        self, request: pb.GetPreflightReportRequest, context: Any
+    ) -> preflight_pb2.PreflightReport:
+        name = _named(request.name, _PREFLIGHTS, Role.VIEWER)
+        return self._preflight(await self._service.preflight(name))
+
+    async def ListPreflightReports(
+        self, request: pb.ListPreflightReportsRequest, context: Any
+    ) -> pb.ListPreflightReportsResponse:
+        name = _named(request.parent, "datasets", Role.VIEWER, "parent")
+        preflights, token = await self._service.preflights(name, PageRequest.of(request))
+        return pb.ListPreflightReportsResponse(
+            preflight_reports=[preflight_to_proto(each, rows=False) for each in preflights],
+            next_page_token=token,
         )
-        return report_to_proto(report, url)
+
+    async def WatchPreflightReport(
+        self, request: pb.WatchPreflightReportRequest, context: Any
+    ) -> AsyncGenerator[preflight_pb2.PreflightReport]:
+        name = _named(request.name, _PREFLIGHTS, Role.VIEWER)
+        states = watch(
+            self._notifier,
+            str(name),
+            lambda: self._service.preflight(name),
+            version=lambda preflight: preflight.life.revision,
+            terminal=is_terminal,
+        )
+        async for preflight in states:
+            yield self._preflight(preflight)
+
+    async def CancelPreflightReport(
+        self, request: pb.CancelPreflightReportRequest, context: Any
+    ) -> preflight_pb2.PreflightReport:
+        name = _named(request.name, _PREFLIGHTS, Role.OPERATOR)
+        return self._preflight(cast("Preflight", await self._service.cancel(name)))
+
+    def _preflight(self, preflight: Preflight) -> preflight_pb2.PreflightReport:
+        return preflight_to_proto(
+            preflight, self._url(preflight, REPORT_PAGE), self._url(preflight, REPORT_JSON)
+        )
 
 
 def _authorised(project: str, role: Role) -> str:

@@ -33,7 +33,8 @@ from finemesh.core.spec.data import (
     ValidateOptions,
 )
 from finemesh.core.spec.ledger import LedgerSummary
-from finemesh.core.states import DatasetState, ValidationReportState
+from finemesh.core.spec.preflight import PreflightOptions
+from finemesh.core.states import DatasetState, PreflightReportState, ValidationReportState
 from finemesh.dataprep.domain import (
     ClassSplitCount,
     ConvertOrigin,
@@ -44,10 +45,13 @@ from finemesh.dataprep.domain import (
     LeakageShares,
     Life,
     Origin,
+    Preflight,
+    PreflightResult,
     Report,
     SplitOrigin,
     Upload,
     ValidationResult,
+    Work,
 )
 
 METADATA: Final = MetaData()
@@ -83,16 +87,23 @@ DATASETS: Final = Table(
     Column("summary", JSON),
     *_life_columns(),
 )
-REPORTS: Final = Table(
-    "validation_reports",
-    METADATA,
-    Column("project", String(63), primary_key=True),
-    Column("dataset", String(63), primary_key=True),
-    Column("id", String(63), primary_key=True),
-    Column("options", JSON, nullable=False),
-    Column("result", JSON),
-    *_life_columns(),
-)
+
+
+def _reports(name: str) -> Table:
+    return Table(
+        name,
+        METADATA,
+        Column("project", String(63), primary_key=True),
+        Column("dataset", String(63), primary_key=True),
+        Column("id", String(63), primary_key=True),
+        Column("options", JSON, nullable=False),
+        Column("result", JSON),
+        *_life_columns(),
+    )
+
+
+REPORTS: Final = _reports("validation_reports")
+PREFLIGHTS: Final = _reports("preflight_reports")
 UPLOADS: Final = Table(
     "uploads",
     METADATA,
@@ -117,6 +128,9 @@ DATASET_LISTING: Final = Listing(
 )
 REPORT_LISTING: Final = Listing(
     {"name": Field(REPORTS.c.id), "create_time": Field(REPORTS.c.create_time, Kind.TIME)}
+)
+PREFLIGHT_LISTING: Final = Listing(
+    {"name": Field(PREFLIGHTS.c.id), "create_time": Field(PREFLIGHTS.c.create_time, Kind.TIME)}
 )
 
 
@@ -168,19 +182,18 @@ class Store:
 
     async def delete_dataset(self, tx: Tx, name: Name) -> None:
         """Delete a dataset with its reports."""
-        await tx.execute(delete(REPORTS).filter_by(project=name.project, dataset=name.id))
+        for reports in (REPORTS, PREFLIGHTS):
+            await tx.execute(delete(reports).filter_by(project=name.project, dataset=name.id))
         await tx.execute(delete(DATASETS).filter_by(project=name.project, id=name.id))
 
     # Reports
 
     async def insert_report(self, tx: Tx, report: Report) -> None:
-        keys = {"project": report.name.project, "dataset": report.name.id, "id": report.name.child_id}
-        await tx.execute(insert(REPORTS).values(**keys, **_report_values(report)))
+        await tx.execute(insert(REPORTS).values(**_report_keys(report.name), **_report_values(report)))
 
     async def report(self, tx: Tx, name: Name) -> Report:
         """Raises NotFoundError, reason VALIDATION_REPORT_NOT_FOUND."""
-        keys = {"project": name.project, "dataset": name.id, "id": name.child_id}
-        row = await tx.row(select(REPORTS).filter_by(**keys))
+        row = await tx.row(select(REPORTS).filter_by(**_report_keys(name)))
         if row is None:
             raise _not_found("validation report", name)
         return _report(row)
@@ -193,25 +206,57 @@ class Store:
         return [_report(row) for row in rows], token
 
     async def live_reports(self, tx: Tx, dataset: Name) -> int:
-        """How many validations of a dataset are under way."""
-        query = select(REPORTS.c.id).filter_by(project=dataset.project, dataset=dataset.id)
-        return len(await tx.rows(query.where(REPORTS.c.state.in_(("QUEUED", "RUNNING", "CANCELLING")))))
+        """How many validations and preflights of a dataset are under way."""
+        count = 0
+        for table in (REPORTS, PREFLIGHTS):
+            query = select(table.c.id).filter_by(project=dataset.project, dataset=dataset.id)
+            live = table.c.state.in_(("QUEUED", "RUNNING", "CANCELLING"))
+            count += len(await tx.rows(query.where(live)))
+        return count
 
-    # Either
+    async def insert_preflight(self, tx: Tx, preflight: Preflight) -> None:
+        keys = _report_keys(preflight.name)
+        await tx.execute(insert(PREFLIGHTS).values(**keys, **_preflight_values(preflight)))
 
-    async def item(self, tx: Tx, name: Name) -> Dataset | Report:
+    async def preflight(self, tx: Tx, name: Name) -> Preflight:
+        """Raises NotFoundError, reason PREFLIGHT_REPORT_NOT_FOUND."""
+        row = await tx.row(select(PREFLIGHTS).filter_by(**_report_keys(name)))
+        if row is None:
+            raise _not_found("preflight report", name)
+        return _preflight(row)
+
+    async def preflights(self, tx: Tx, dataset: Name, request: PageRequest) -> tuple[list[Preflight], str]:
+        """A page of a dataset's preflight reports, and the token of the next."""
+        page = PREFLIGHT_LISTING.page(request, scope=str(dataset))
+        query = select(PREFLIGHTS).filter_by(project=dataset.project, dataset=dataset.id)
+        rows, token = page.split(await tx.rows(page.apply(query)))
+        return [_preflight(row) for row in rows], token
+
+    # Any of them
+
+    async def item(self, tx: Tx, name: Name) -> Work:
         """The dataset or report that a name of work means."""
-        return await (self.report(tx, name) if name.child_id else self.dataset(tx, name))
+        match name.child_collection:
+            case "validationReports":
+                return await self.report(tx, name)
+            case "preflightReports":
+                return await self.preflight(tx, name)
+            case _:
+                return await self.dataset(tx, name)
 
-    async def save(self, tx: Tx, item: Dataset | Report) -> None:
+    async def save(self, tx: Tx, item: Work) -> None:
         """Write a changed item and count the change."""
         name = item.name
-        if isinstance(item, Dataset):
-            statement = update(DATASETS).filter_by(project=name.project, id=name.id)
-            values = _dataset_values(item)
-        else:
-            statement = update(REPORTS).filter_by(project=name.project, dataset=name.id, id=name.child_id)
-            values = _report_values(item)
+        match item:
+            case Dataset():
+                statement = update(DATASETS).filter_by(project=name.project, id=name.id)
+                values = _dataset_values(item)
+            case Report():
+                statement = update(REPORTS).filter_by(**_report_keys(name))
+                values = _report_values(item)
+            case Preflight():
+                statement = update(PREFLIGHTS).filter_by(**_report_keys(name))
+                values = _preflight_values(item)
         await tx.execute(statement.values(values | {"revision": item.life.revision + 1}))
 
 
@@ -236,7 +281,7 @@ def _life_values(life: Life[Any]) -> dict[str, Any]:
     }
 
 
-L = TypeVar("L", DatasetState, ValidationReportState)
+L = TypeVar("L", DatasetState, ValidationReportState, PreflightReportState)
 
 
 def _life(row: RowMapping, states: type[L]) -> Life[L]:
@@ -283,6 +328,24 @@ def _summary(values: dict[str, Any]) -> DatasetSummary:
     }
     merged: dict[str, Any] = {**values, **pairs, **texts, **tables, **parts}
     return DatasetSummary(**merged)
+
+
+def _report_keys(name: Name) -> dict[str, str]:
+    return {"project": name.project, "dataset": name.id, "id": name.child_id}
+
+
+def _preflight_values(preflight: Preflight) -> dict[str, Any]:
+    result = dict(preflight.result.content) if preflight.result else None
+    return {"options": codec.encode(preflight.options), "result": result, **_life_values(preflight.life)}
+
+
+def _preflight(row: RowMapping) -> Preflight:
+    return Preflight(
+        name=Name(row["project"], "datasets", row["dataset"], "preflightReports", row["id"]),
+        options=codec.decode(PreflightOptions, row["options"], "options"),
+        life=_life(row, PreflightReportState),
+        result=PreflightResult(row["result"]) if row["result"] else None,
+    )
 
 
 def _report_values(report: Report) -> dict[str, Any]:

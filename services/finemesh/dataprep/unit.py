@@ -15,12 +15,11 @@ from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.watch import Notifier
 from finemesh.core.attempts import Attempt
 from finemesh.core.names import Name, parse_name
-from finemesh.dataprep.domain import Dataset, DatasetSummary, Report, Step, Upload, ValidationResult
+from finemesh.dataprep.domain import Dataset, Preflight, Report, Result, Step, Upload, Work
 from finemesh.dataprep.events import event_of
 from finemesh.dataprep.ports import PageQuery
 from finemesh.dataprep.store import CHASSIS, Store
 
-Result = DatasetSummary | ValidationResult
 CLUSTER_LIVE_SECONDS = 60.0
 
 
@@ -67,7 +66,7 @@ class SqlUnit:
         earlier = await self._store.requests.claim(self._tx, key, str(name))
         if earlier is None:
             return None
-        return parse_name(earlier, "datasets/validationReports" if name.child_id else "datasets")
+        return parse_name(earlier, name.kind)
 
     async def add_upload(self, upload: Upload) -> None:
         await self._rows.insert_upload(self._tx, upload)
@@ -75,12 +74,15 @@ class SqlUnit:
     async def upload(self, name: Name) -> Upload:
         return await self._rows.upload(self._tx, name)
 
-    async def add(self, item: Dataset | Report) -> None:
+    async def add(self, item: Work) -> None:
         await self._tx.lock(str(item.name))
-        if isinstance(item, Dataset):
-            await self._rows.insert_dataset(self._tx, item)
-        else:
-            await self._rows.insert_report(self._tx, item)
+        match item:
+            case Dataset():
+                await self._rows.insert_dataset(self._tx, item)
+            case Report():
+                await self._rows.insert_report(self._tx, item)
+            case Preflight():
+                await self._rows.insert_preflight(self._tx, item)
 
     async def dataset(self, name: Name) -> Dataset:
         return await self._rows.dataset(self._tx, name)
@@ -88,20 +90,29 @@ class SqlUnit:
     async def report(self, name: Name) -> Report:
         return await self._rows.report(self._tx, name)
 
+    async def preflight(self, name: Name) -> Preflight:
+        return await self._rows.preflight(self._tx, name)
+
     async def datasets(self, project: str, query: PageQuery) -> tuple[list[Dataset], str]:
         return await self._rows.datasets(self._tx, project, PageRequest.of(query))
 
     async def reports(self, dataset: Name, query: PageQuery) -> tuple[list[Report], str]:
         return await self._rows.reports(self._tx, dataset, PageRequest.of(query))
 
+    async def preflights(self, dataset: Name, query: PageQuery) -> tuple[list[Preflight], str]:
+        return await self._rows.preflights(self._tx, dataset, PageRequest.of(query))
+
     async def has_live_reports(self, dataset: Name) -> bool:
         return await self._rows.live_reports(self._tx, dataset) > 0
 
-    async def locked(self, name: Name) -> Dataset | Report:
+    async def item(self, name: Name) -> Work:
+        return await self._rows.item(self._tx, name)
+
+    async def locked(self, name: Name) -> Work:
         await self._tx.lock(str(name))
         return await self._rows.item(self._tx, name)
 
-    async def save(self, step: Step) -> Dataset | Report:
+    async def save(self, step: Step) -> Work:
         item = step.item
         await self._rows.save(self._tx, item)
         saved = replace(item, life=replace(item.life, revision=item.life.revision + 1))

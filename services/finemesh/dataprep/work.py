@@ -9,15 +9,16 @@ from typing import Any
 from finemesh.chassis.attempts_servicer import mint_attempt_token
 from finemesh.chassis.auth import SigningKey
 from finemesh.chassis.dataset_options import fill, level_of
+from finemesh.chassis.preflight_options import options_to_proto
 from finemesh.chassis.sql import Tx
 from finemesh.chassis.telemetry import trace_headers
 from finemesh.core.attempts import Attempt, Completion, WorkReport
 from finemesh.core.clock import Clock
 from finemesh.core.names import Name, parse_name
 from finemesh.dataprep.convert import origin_to_proto, upload_to_proto
-from finemesh.dataprep.domain import Dataset, ImportOrigin, SplitOrigin
+from finemesh.dataprep.domain import Dataset, ImportOrigin, Preflight, Report, Result, SplitOrigin
 from finemesh.dataprep.service import DataPrepService, parse_work
-from finemesh.dataprep.unit import Result, SqlStore, SqlUnit
+from finemesh.dataprep.unit import SqlStore, SqlUnit
 from finemesh.v1 import attempt_pb2, fine_tune_spec_pb2, validation_report_pb2
 
 # One core each: the compiler works shard by shard, and several datasets may be made at a time.
@@ -53,17 +54,27 @@ class DatasetWork:
 
     async def _work(self, unit: SqlUnit, name: Name) -> dict[str, Any]:
         """What is to be done, as keyword argument of a Command."""
-        if name.child_id:
-            report = await unit.report(name)
-            source = Name(name.project, name.collection, name.id)
-            work = attempt_pb2.ValidateWork(
-                source_uri=self._uri(source),
-                level=level_of(report.options),
-                thresholds=fill(validation_report_pb2.ValidationThresholds(), report.options),
-                output_uri=self._uri(name),
-            )
-            return {"validate_work": work}
-        return await self._dataset_work(unit, await unit.dataset(name))
+        match await unit.item(name):
+            case Dataset() as dataset:
+                return await self._dataset_work(unit, dataset)
+            case Report(options=options):
+                work = attempt_pb2.ValidateWork(
+                    level=level_of(options),
+                    thresholds=fill(validation_report_pb2.ValidationThresholds(), options),
+                    **self._report_uris(name),
+                )
+                return {"validate_work": work}
+            case Preflight(options=options):
+                spec, shown = options_to_proto(options)
+                return {
+                    "preflight_work": attempt_pb2.PreflightWork(
+                        spec=spec, options=shown, **self._report_uris(name)
+                    )
+                }
+
+    def _report_uris(self, name: Name) -> dict[str, str]:
+        source = Name(name.project, name.collection, name.id)
+        return {"source_uri": self._uri(source), "output_uri": self._uri(name)}
 
     async def _dataset_work(self, unit: SqlUnit, dataset: Dataset) -> dict[str, Any]:
         (origin,) = origin_to_proto(dataset.origin).values()

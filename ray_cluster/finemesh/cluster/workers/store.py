@@ -51,14 +51,24 @@ class Store:
     def size(self, uri: str) -> int:
         return _run(self._objects.stat(self.key(uri))).size_bytes
 
-    def fetch(self, uri: str, target: Path, progress: Progress | None = None) -> DirectoryManifest:
-        """Download a directory, each file checked. Raises NotFoundError: it is not there, or not complete."""
+    def fetch(
+        self,
+        uri: str,
+        target: Path,
+        progress: Progress | None = None,
+        select: Callable[[str], bool] | None = None,
+    ) -> DirectoryManifest:
+        """Download a directory, or those of its files that `select` wants, each checked.
+
+        Raises NotFoundError: it is not there, or not complete.
+        """
 
         def on_bytes(done: int, total: int) -> None:
             if progress:
                 progress(0.0, f"downloading {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
-        return _run(download_directory(self._objects, self.key(uri), target, on_bytes=on_bytes))
+        key = self.key(uri)
+        return _run(download_directory(self._objects, key, target, select=select, on_bytes=on_bytes))
 
     def publish(self, folder: Path, uri: str) -> DirectoryManifest:
         """Upload a directory, its manifest last: it is there as a whole or not at all."""
