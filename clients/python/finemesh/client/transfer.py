@@ -63,14 +63,33 @@ def _as_file(source: Path) -> Generator[Path]:
     if source.is_file():
         yield source
         return
+    files = list(_files_of(source))
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "source.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:
-            for path in sorted(source.rglob("*")):
-                # Links are left out: what they point to may lie outside the folder.
-                if path.is_file() and not path.is_symlink():
-                    target.write(path, path.relative_to(source).as_posix())
+        # Not strict about times: files from before 1980, which a ZIP cannot date, are files all the same.
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, strict_timestamps=False) as target:
+            for path in files:
+                name = path.relative_to(source).as_posix()
+                try:
+                    target.write(path.resolve(), name)
+                except (OSError, UnicodeEncodeError) as error:
+                    raise TransferError(f"{name!r} in {source.name} cannot be packed: {error}") from error
         yield archive
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """Files of a folder. Nothing is left out in silence: what cannot be sent raises TransferError."""
+    root = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        target = Path(os.path.realpath(path))
+        if path.is_symlink() and not (target.is_relative_to(root) and target.is_file()):
+            raise TransferError(
+                f"{path} is a link out of the folder, to a folder, or to nothing: replace it by what it means"
+            )
+        if target.is_file():
+            yield path
+        elif not target.is_dir():
+            raise TransferError(f"{path} is a device, pipe or socket: remove it from the folder")
 
 
 def _sha256(path: Path) -> str:

@@ -23,12 +23,12 @@ from finemesh.client.cli.output import (
     progress_bar,
     short,
     size,
-    size_of,
     styled,
     table,
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.client.cli.sources import parse_columns, send
 from finemesh.client.cli.splits import (
     choose_strategy,
     class_table,
@@ -36,7 +36,7 @@ from finemesh.client.cli.splits import (
     parse_ratios,
     read_assignments,
 )
-from finemesh.client.transfer import download_files, upload_source
+from finemesh.client.transfer import download_files
 from finemesh.v1 import dataprep_service_pb2 as pb
 from finemesh.v1 import dataset_pb2, ledger_pb2, validation_report_pb2
 
@@ -61,29 +61,38 @@ _BOXES = choices_of(dataset_pb2.BoxConvention)
 
 @commands("import")
 def import_dataset(
-    source: Annotated[Path, typer.Argument(help="A ZIP, a folder, or a COCO or SA-V JSON.", exists=True)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder, a ZIP, a tar, or a JSON, JSON Lines, CSV, Parquet, XML or text file; tar and"
+            " texts also as .gz or .zst.",
+            exists=True,
+        ),
+    ],
     new_id: NewId = "",
     source_format: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "auto",
     max_quarantined: Annotated[
         float, typer.Option(help="Fail if a larger share of the rows is faulty, 0 to 1.", min=0, max=1)
     ] = 0.5,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What stands in which column of a table: role=column, e.g. prompt=question; repeatable."
+        ),
+    ] = None,
     seed: Seed = 0,
     *,
     wait: Wait = True,
 ) -> None:
     """Upload annotations and compile them into a dataset. Faulty rows are set aside, each with its reason."""
     annotation_format = choice(source_format, _FORMATS, "--format")
-    sent = 0
-    with progress_bar(f"uploading {source.name}", transfer_bytes=size_of(source)) as update:
-
-        def on_bytes(count: int) -> None:
-            nonlocal sent
-            sent += count
-            update(sent, "")
-
-        upload = upload_source(options.connection(), source, on_bytes)
+    roles = parse_columns(columns or ())
     origin = dataset_pb2.ImportOrigin(
-        upload=upload, format=annotation_format, max_quarantined_fraction=max_quarantined, seed=seed
+        upload=send(options.connection(), source),
+        format=annotation_format,
+        max_quarantined_fraction=max_quarantined,
+        seed=seed,
+        columns=roles,
     )
     _create(Dataset(display_name=source.name, imported_from=origin), new_id, "importing", wait=wait)
 
