@@ -29,6 +29,7 @@ from finemesh.v1 import dataset_pb2, validation_report_pb2
 
 _NAMES: Final = {
     "image_size_px": "image_size_pixels",
+    "max_box_overhang_px": "max_box_overhang_pixels",
     "min_object_px": "min_object_pixels",
     "target": "format",
     "test": "test_ratio",

@@ -24,7 +24,7 @@ VALIDATION_LEVEL_BASIC: ValidationLevel
 VALIDATION_LEVEL_STRICT: ValidationLevel
 
 class ValidationThresholds(_message.Message):
-    __slots__ = ("min_class_examples", "max_imbalance", "max_aspect_ratio", "min_box_iou", "max_leakage", "max_quarantined_fraction", "max_examples")
+    __slots__ = ("min_class_examples", "max_imbalance", "max_aspect_ratio", "min_box_iou", "max_leakage", "max_quarantined_fraction", "max_examples", "min_rows", "min_tail_share", "max_image_pixels", "max_box_overhang_pixels", "max_similar_bits", "tokenizer", "max_tokens")
     MIN_CLASS_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMBALANCE_FIELD_NUMBER: _ClassVar[int]
     MAX_ASPECT_RATIO_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,13 @@ class ValidationThresholds(_message.Message):
     MAX_LEAKAGE_FIELD_NUMBER: _ClassVar[int]
     MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
     MAX_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    MIN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MIN_TAIL_SHARE_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BOX_OVERHANG_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIMILAR_BITS_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     min_class_examples: int
     max_imbalance: float
     max_aspect_ratio: float
@@ -39,7 +46,14 @@ class ValidationThresholds(_message.Message):
     max_leakage: float
     max_quarantined_fraction: float
     max_examples: int
-    def __init__(self, min_class_examples: _Optional[int] = ..., max_imbalance: _Optional[float] = ..., max_aspect_ratio: _Optional[float] = ..., min_box_iou: _Optional[float] = ..., max_leakage: _Optional[float] = ..., max_quarantined_fraction: _Optional[float] = ..., max_examples: _Optional[int] = ...) -> None: ...
+    min_rows: int
+    min_tail_share: float
+    max_image_pixels: int
+    max_box_overhang_pixels: float
+    max_similar_bits: int
+    tokenizer: str
+    max_tokens: int
+    def __init__(self, min_class_examples: _Optional[int] = ..., max_imbalance: _Optional[float] = ..., max_aspect_ratio: _Optional[float] = ..., min_box_iou: _Optional[float] = ..., max_leakage: _Optional[float] = ..., max_quarantined_fraction: _Optional[float] = ..., max_examples: _Optional[int] = ..., min_rows: _Optional[int] = ..., min_tail_share: _Optional[float] = ..., max_image_pixels: _Optional[int] = ..., max_box_overhang_pixels: _Optional[float] = ..., max_similar_bits: _Optional[int] = ..., tokenizer: _Optional[str] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("id", "severity", "row_id", "field", "evidence", "remedy")

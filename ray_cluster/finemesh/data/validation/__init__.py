@@ -3,7 +3,8 @@
 `rules` says what can be found, `checks` looks at rows and at the whole, `report` holds and shows the result.
 """
 
-from finemesh.data.validation.report import Finding, ValidationReport
+from finemesh.data.validation.findings import Finding
+from finemesh.data.validation.report import ValidationReport
 from finemesh.data.validation.validate import validate_dataset
 
 __all__ = ["Finding", "ValidationReport", "validate_dataset"]

@@ -10,21 +10,10 @@ from typing import Any, Final
 
 from finemesh.core.spec.data import ClassCount, Severity, ValidationLevel, ValidationStatus
 from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.data.validation.exhibits import Exhibit
+from finemesh.data.validation.findings import Finding
+from finemesh.data.validation.measures import Measures
 from finemesh.data.validation.rules import RULES
-
-_ORDER: Final = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something found. `row_id` and `field` are empty where it concerns the dataset as a whole."""
-
-    id: str
-    severity: Severity
-    row_id: str
-    field: str
-    evidence: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +24,8 @@ class ValidationReport:
         dataset_digest: of the version that was examined.
         counts: how often each kind was found, by id, the gravest kinds first.
         findings: examples of each kind; `counts` has them all.
+        measures: what the dataset is like, in figures.
+        exhibits: pictures of some of the findings.
     """
 
     dataset_digest: str
@@ -46,6 +37,8 @@ class ValidationReport:
     ledger: LedgerSummary
     counts: dict[str, int]
     findings: tuple[Finding, ...]
+    measures: Measures
+    exhibits: tuple[Exhibit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -64,6 +57,8 @@ class ValidationReport:
             findings=tuple(
                 Finding(**{**item, "severity": Severity(item["severity"])}) for item in value["findings"]
             ),
+            measures=Measures.from_json(value["measures"]),
+            exhibits=tuple(Exhibit.from_json(item) for item in value["exhibits"]),
         )
 
     def to_markdown(self) -> str:
@@ -78,20 +73,6 @@ class ValidationReport:
         )
         title = f"Validation: {_status_words(self.status)}"
         return _PAGE.format(title=_text(title), status=self.status, facts=_text(_facts(self)), tables=tables)
-
-
-def summarise(findings: Mapping[str, int]) -> ValidationStatus:
-    """The status that follows from the kinds that were found."""
-    severities = {RULES[kind].severity for kind, count in findings.items() if count}
-    if Severity.ERROR in severities:
-        return ValidationStatus.FAILED
-    if Severity.WARNING in severities:
-        return ValidationStatus.PASSED_WITH_WARNINGS
-    return ValidationStatus.PASSED
-
-
-def gravest_first(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (_ORDER[RULES[item[0]].severity], item[0])))
 
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]

@@ -1,44 +1,62 @@
-"""Running all checks over a dataset, shard by shard."""
+"""Examining a dataset: its files, every row, the whole."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from finemesh.core.errors import PreconditionError
-from finemesh.core.spec.data import DatasetManifest, Split, ValidateOptions
+from finemesh.core.spec.data import DatasetManifest, ValidateOptions, ValidationLevel
 from finemesh.data.rows import Progress
-from finemesh.data.schema import Row
-from finemesh.data.splitting import RowKey, measure_leakage, row_key
-from finemesh.data.storage import iter_ledger, iter_rows, load_manifest, verify_dataset
-from finemesh.data.validation.checks import (
-    Found,
-    check_classes,
-    check_images,
+from finemesh.data.storage import iter_ledger, load_manifest, verify_dataset
+from finemesh.data.validation.classes import check_classes, check_manifest
+from finemesh.data.validation.columns import Batch, read_columns
+from finemesh.data.validation.conversations import check_conversation
+from finemesh.data.validation.copies import (
+    Alike,
+    check_alike,
+    check_copies,
     check_leakage,
-    check_manifest,
-    check_messages,
-    check_objects,
+    check_row_ids,
+    compare,
+    twins,
 )
-from finemesh.data.validation.report import Finding, ValidationReport, gravest_first, summarise
-from finemesh.data.validation.rules import RULES
+from finemesh.data.validation.exhibits import show
+from finemesh.data.validation.findings import WHOLE, Findings, Found, summarise
+from finemesh.data.validation.keys import Keys, KeyTable
+from finemesh.data.validation.measures import Measures, Meter
+from finemesh.data.validation.objects import check_objects
+from finemesh.data.validation.pictures import check_pictures, check_stated_sizes
+from finemesh.data.validation.report import ValidationReport
+from finemesh.data.validation.tokens import TokenCounter, load_tokenizer
+
+_PICTURES_SHARE: Final = 0.9  # of the time of a strict look
+_WORDS: Final = ("messages", "rejected", "text", "captions")
 
 
 def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress) -> ValidationReport:
     """Examine the canonical dataset in a folder.
 
     Raises:
+        InvalidError: TOKENIZER_UNAVAILABLE.
         NotFoundError, PreconditionError: as `iter_batches`; whatever else is wrong is a finding.
     """
     manifest = load_manifest(dataset)
-    findings = _Findings(options.max_examples)
+    counter = TokenCounter(options, load_tokenizer(options.tokenizer)) if options.tokenizer else None
+    findings = Findings(options.max_examples)
+    measures, exhibits = Measures(), ()
     progress(0.0, "checking files")
     if _files_are_whole(dataset, findings):
-        _examine_rows(dataset, manifest, options, findings, progress)
-        findings.add("", _ledger_findings(dataset, manifest))
-    findings.add("", check_manifest(manifest, options))
-    findings.add("", check_classes(manifest.classes, options))
+        examination = _Examination(dataset, manifest, options, findings, progress)
+        measures = examination.run(counter)
+        findings.add(WHOLE, _ledger_findings(dataset, manifest))
+        exhibits = show(dataset, findings, examination.twins)
+    findings.add(WHOLE, check_manifest(manifest, options))
+    findings.add(WHOLE, check_classes(manifest.classes, options))
     progress(1.0, f"{sum(findings.counts.values())} findings")
     return ValidationReport(
         dataset_digest=manifest.digest,
@@ -48,75 +66,88 @@ def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress
         splits=manifest.splits,
         classes=manifest.classes,
         ledger=manifest.ledger,
-        counts=gravest_first(findings.counts),
-        findings=findings.gravest_first(),
+        counts=findings.kinds,
+        findings=findings.gravest_first,
+        measures=measures,
+        exhibits=exhibits,
     )
 
 
-class _Findings:
-    """All findings counted, the first few of each kind kept."""
+class _Examination:
+    """The look at all rows of one dataset."""
 
-    def __init__(self, max_examples: int) -> None:
-        self._max_examples = max_examples
-        self._kept: dict[str, list[Finding]] = {}
-        self.counts: Counter[str] = Counter()
+    def __init__(
+        self,
+        dataset: Path,
+        manifest: DatasetManifest,
+        options: ValidateOptions,
+        findings: Findings,
+        progress: Progress,
+    ) -> None:
+        self._dataset, self._manifest, self._options = dataset, manifest, options
+        self._findings, self._progress = findings, progress
+        self._strict = options.level is ValidationLevel.STRICT
+        self._alike: Alike | None = None
+        self.twins: dict[tuple[int, str], tuple[int, int]] = {}
 
-    def add(self, row_id: str, found: Iterable[Found]) -> None:
-        for kind, field, evidence in found:
-            self.counts[kind] += 1
-            if self.counts[kind] <= self._max_examples:
-                rule = RULES[kind]
-                finding = Finding(kind, rule.severity, row_id, field, evidence, rule.remedy)
-                self._kept.setdefault(kind, []).append(finding)
+    def run(self, counter: TokenCounter | None) -> Measures:
+        meter, keys = self._look_at_rows(counter)
+        check_row_ids(keys, self._findings)
+        check_copies(keys, self._findings)
+        if self._strict:
+            hashed = check_pictures(self._dataset, self._options, self._findings, self._report_pictures)
+            self._alike = compare(keys, hashed, self._options.max_similar_bits)
+            check_alike(keys, self._alike, self._findings)
+            self.twins = twins(keys, self._alike)
+        return meter.finish(
+            near_pairs=self._alike.pairs if self._alike else None,
+            leakage=check_leakage(keys, self._alike, self._options, self._findings),
+            tokens=counter.finish() if counter else None,
+        )
 
-    def gravest_first(self) -> tuple[Finding, ...]:
-        return tuple(finding for kind in gravest_first(self.counts) for finding in self._kept.get(kind, []))
+    def _look_at_rows(self, counter: TokenCounter | None) -> tuple[Meter, Keys]:
+        meter, table = Meter(), KeyTable()
+        share = 1 - _PICTURES_SHARE if self._strict else 1.0
+        rows = 0
+        for batch in read_columns(self._dataset):
+            rows += len(batch)
+            meter.observe(batch)
+            table.add(batch)
+            self._check(batch)
+            if counter:
+                counter.observe(batch, self._findings)
+            self._tell(share * rows / max(self._manifest.rows, rows), rows, "rows")
+        if rows != self._manifest.rows:
+            evidence = f"{rows} instead of {self._manifest.rows}"
+            self._findings.add(WHOLE, [("ROW_COUNT_MISMATCH", "rows", evidence)])
+        return meter, table.finish()
+
+    def _check(self, batch: Batch) -> None:
+        check_stated_sizes(batch, self._options, self._findings)
+        check_objects(batch, self._options, self._findings)
+        speaking = np.flatnonzero(batch.speaks)
+        if len(speaking):
+            said = batch.table.select(list(_WORDS)).take(speaking).to_pylist()
+            for row, words in zip(speaking.tolist(), said, strict=True):
+                pictures = int(batch.images.lengths[row])
+                self._findings.add(batch.place(row), check_conversation(words, pictures))
+
+    def _report_pictures(self, rows: int) -> None:
+        share = rows / max(self._manifest.rows, rows)
+        self._tell(1 - _PICTURES_SHARE + _PICTURES_SHARE * share, rows, "rows with their pictures")
+
+    def _tell(self, fraction: float, rows: int, what: str) -> None:
+        self._progress(min(fraction, 1.0), f"{rows} of {self._manifest.rows} {what}")
 
 
-def _files_are_whole(dataset: Path, findings: _Findings) -> bool:
+def _files_are_whole(dataset: Path, findings: Findings) -> bool:
     """Whether rows can be read at all."""
     try:
         verify_dataset(dataset)
     except PreconditionError as error:
-        findings.add("", [("CHECKSUM_MISMATCH", error.metadata.get("file", ""), error.message)])
+        findings.add(WHOLE, [("CHECKSUM_MISMATCH", error.metadata.get("file", ""), error.message)])
         return False
     return True
-
-
-def _examine_rows(
-    dataset: Path,
-    manifest: DatasetManifest,
-    options: ValidateOptions,
-    findings: _Findings,
-    progress: Progress,
-) -> None:
-    keys: list[RowKey] = []
-    splits: dict[str, Split] = {}
-    first_with: dict[str, str] = {}
-    for number, row in enumerate(iter_rows(dataset), start=1):
-        row_id = row["row_id"]
-        if row_id in splits:
-            findings.add(row_id, [("DUPLICATE_ROW_ID", "row_id", row_id)])
-        keys.append(row_key(row))
-        splits[row_id] = Split(row["split"])
-        findings.add(row_id, _row_findings(row, options))
-        if not row["messages"]:  # several conversations about one picture are in order
-            for index, image in enumerate(row["images"]):
-                first = first_with.setdefault(image["sha256"], row_id)
-                if first != row_id:
-                    findings.add(row_id, [("DUPLICATE_IMAGE", f"images[{index}]", f"the same as {first}")])
-        if number % 16 == 0:
-            progress(number / max(manifest.rows, number), f"{number} of {manifest.rows} rows")
-    if len(keys) != manifest.rows:
-        evidence = f"{len(keys)} instead of {manifest.rows}"
-        findings.add("", [("ROW_COUNT_MISMATCH", "rows", evidence)])
-    findings.add("", check_leakage(measure_leakage(keys, splits), options))
-
-
-def _row_findings(row: Row, options: ValidateOptions) -> Iterable[Found]:
-    yield from check_images(row, options)
-    yield from check_objects(row, options)
-    yield from check_messages(row["messages"], len(row["images"]))
 
 
 def _ledger_findings(dataset: Path, manifest: DatasetManifest) -> Iterable[Found]:
