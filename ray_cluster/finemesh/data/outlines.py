@@ -22,8 +22,8 @@ from finemesh.data.rle import Mask
 
 Ints = npt.NDArray[np.int64]
 QUARTERS: Final = 4
-_EXACT_BRIDGES: Final = 3000
-"""Up to so many corners the shortest bridges are sought among all pairs."""
+_SHORT_BRIDGES: Final = 64
+"""Up to so many rings of a mask, short bridges between them are sought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +137,22 @@ def _rings(cut: _Intervals) -> tuple[Ints, Ints, Ints]:
 
 def _walk(following: Ints) -> tuple[list[int], list[int]]:
     """All edges, ring after ring, and where each ring ends."""
+    before = np.empty_like(following)
+    before[following] = np.arange(following.size)
+    tops = following.size // 2
+    # At its leftmost point every ring turns from a bottom, which runs left, to a top.
+    turning = np.flatnonzero(before[:tops] >= tops)
     after = following.tolist()
-    unseen = bytearray(b"\1") * len(after)
     walked: list[int] = []
     ends: list[int] = []
-    for first in range(len(after)):
-        if unseen[first]:
-            edge = first
-            while unseen[edge]:
-                unseen[edge] = 0
-                walked.append(edge)
-                edge = after[edge]
+    walk = walked.append
+    for first in turning.tolist():
+        edge = first
+        while (next_edge := after[edge]) >= 0:
+            walk(edge)
+            after[edge] = -1
+            edge = next_edge
+        if not ends or ends[-1] < len(walked):
             ends.append(len(walked))
     return walked, ends
 
@@ -162,11 +167,11 @@ def _doubled_areas(corners: Ints, starts: Ints, ends: Ints) -> Ints:
 
 def join(rings: Sequence[Ring]) -> Ints:
     """One polygon of several rings: from one to the next leads a bridge of no width, there and back, which
-    encloses nothing. Bridges are short: those of a minimum spanning tree (Prim), up to 3,000 corners.
+    encloses nothing. Bridges are short, as those of a minimum spanning tree (Prim), unless rings are many.
     """
     if len(rings) == 1:
         return rings[0].corners
-    if sum(len(ring.corners) for ring in rings) > _EXACT_BRIDGES:
+    if len(rings) > _SHORT_BRIDGES:
         return _join_in_order(rings)
     largest = max(range(len(rings)), key=lambda index: len(rings[index].corners))
     polygon = rings[largest].corners
@@ -190,11 +195,25 @@ def join(rings: Sequence[Ring]) -> Ints:
 
 
 def _nearest(one: Ints, other: Ints) -> tuple[int, int, int]:
-    """Squared distance of the closest two corners, and their indices."""
-    differences = one[:, None, :] - other[None, :, :]
-    squares = np.einsum("ijk,ijk->ij", differences, differences)
-    best = int(squares.argmin())
-    return int(squares.flat[best]), best // len(other), best % len(other)
+    """Squared distance of two close corners, and their indices: from one ring to the closest corner of the
+    other and back, until it gets no shorter. They need not be the closest of all, for bridges need only be
+    short.
+    """
+    at, distance = 0, -1
+    while True:
+        start, _ = _closest(other, one[at])
+        at, shorter = _closest(one, other[start])
+        if shorter == distance:
+            return distance, at, start
+        distance = shorter
+
+
+def _closest(ring: Ints, point: Ints) -> tuple[int, int]:
+    """Index of the corner closest to a point, and its squared distance."""
+    x, y = ring[:, 0] - point[0], ring[:, 1] - point[1]
+    squares = x * x + y * y
+    index = int(squares.argmin())
+    return index, int(squares[index])
 
 
 def _join_in_order(rings: Sequence[Ring]) -> Ints:

@@ -10,7 +10,7 @@ rleFrString, rleToBbox).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -111,19 +111,46 @@ def parse(value: object, field: str) -> Mask:
     return Mask(height, width, runs)
 
 
+def parse_many(counts: Sequence[str], size: tuple[int, int], field: Callable[[int], str]) -> list[Mask]:
+    """The masks of many compressed strings, all of `size` (height, width), in one pass over all of them.
+    Raises RowFault, as `parse` does for the first that is wrong, naming `field` of its index.
+    """
+    height, width = size
+    try:
+        runs, ends = _decompress_all(counts, "counts")
+    except RowFault:
+        runs, ends = None, None
+    if runs is not None and ends is not None and ends.size:
+        starts = np.concatenate(([0], ends[:-1]))
+        sound = runs.min() >= 0 and bool((np.add.reduceat(runs, starts) == height * width).all())
+        if sound and bool((starts < ends).all()) and int(runs.max()) <= height * width <= _MAX_PIXELS:
+            pieces = zip(starts.tolist(), ends.tolist(), strict=True)
+            return [Mask(height, width, runs[start:end]) for start, end in pieces]
+    listed = [height, width]
+    return [parse({"size": listed, "counts": each}, field(index)) for index, each in enumerate(counts)]
+
+
 def decompress(counts: str | bytes, field: str) -> npt.NDArray[np.int64]:
     """The runs of a compressed string. Raises RowFault if it is not one."""
+    return _decompress_all([counts], field)[0]
+
+
+def _decompress_all(
+    several: Sequence[str | bytes], field: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The runs of compressed strings, one after the other, and where those of each end."""
     try:
-        raw = counts.encode("ascii") if isinstance(counts, str) else counts
+        texts = [counts.encode("ascii") if isinstance(counts, str) else counts for counts in several]
     except UnicodeEncodeError as error:
         raise RowFault("RLE_INVALID", "counts holds characters beyond ASCII", field) from error
-    groups = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    groups = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - 48
+    text_ends = np.cumsum([len(text) for text in texts])
     if groups.size == 0:
-        return groups
+        return groups, text_ends
     if int(groups.min()) < 0 or int(groups.max()) > 63:
         raise RowFault("RLE_INVALID", "counts holds characters outside '0' to 'o'", field)
     last = (groups & 0x20) == 0
-    if not last[-1]:
+    if not last[text_ends[text_ends > 0] - 1].all():
         raise RowFault("RLE_INVALID", "counts ends in the middle of a number", field)
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -133,9 +160,32 @@ def decompress(counts: str | bytes, field: str) -> npt.NDArray[np.int64]:
     shift = 5 * (np.arange(groups.size) - np.repeat(starts, lengths))
     values = np.add.reduceat((groups & 0x1F) << shift, starts)
     values -= ((groups[ends] >> 4) & 1) << (5 * lengths)  # sign of the last group
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    value_ends = np.searchsorted(ends, text_ends)  # each text ends with the last group of a number
+    _undo_differences(values, value_ends)
+    return values, value_ends
+
+
+def _undo_differences(values: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> None:
+    """From the fourth run of a mask on, a value is the difference to the run two before: a sum over every
+    second value, from the second and from the third run of each mask on.
+    """
+    starts = np.concatenate(([0], ends[:-1]))
+    lengths = ends - starts
+    # In pairs of values, each mask from a pair of its own on, both sums run down the columns.
+    first_pair = np.concatenate(([0], np.cumsum((lengths + 1) // 2)))
+    shift = np.repeat(2 * first_pair[:-1] - starts, lengths)
+    place = np.arange(values.size) + shift
+    pairs = np.zeros((int(first_pair[-1]), 2), dtype=np.int64)
+    flat = pairs.reshape(-1)
+    flat[place] = values
+    filled = lengths > 0
+    first_runs = values[starts[filled]]
+    flat[2 * first_pair[:-1][filled]] = 0
+    sums = np.cumsum(pairs, axis=0)
+    before = np.concatenate((np.zeros((1, 2), dtype=np.int64), sums))[first_pair[:-1]]
+    sums -= np.repeat(before, np.diff(first_pair), axis=0)
+    values[:] = sums.reshape(-1)[place]
+    values[starts[filled]] = first_runs
 
 
 def compress(runs: npt.NDArray[np.int64]) -> str:

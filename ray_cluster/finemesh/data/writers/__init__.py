@@ -7,6 +7,7 @@ from typing import Final
 
 from finemesh.core.spec.data import DatasetFormat
 from finemesh.data.writers.canonical import CanonicalWriter
+from finemesh.data.writers.coco import CocoWriter
 from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.hugging_face import HuggingFaceWriter
 from finemesh.data.writers.llava import LlavaWriter
@@ -16,6 +17,7 @@ WRITERS: Final[dict[DatasetFormat, Callable[[FormContext], FormWriter]]] = {
     DatasetFormat.CANONICAL: CanonicalWriter,
     DatasetFormat.HUGGING_FACE: HuggingFaceWriter,
     DatasetFormat.LLAVA: LlavaWriter,
+    DatasetFormat.COCO: CocoWriter,
     DatasetFormat.YOLO_DETECTION: YoloDetectionWriter,
     DatasetFormat.YOLO_SEGMENTATION: YoloSegmentationWriter,
 }

@@ -12,7 +12,7 @@ from finemesh.data.polygons import is_number, rasterise
 from finemesh.data.readers.coco.join import CocoFile, Numbered, drop_keys, is_id
 from finemesh.data.readers.context import ReadContext, stem
 from finemesh.data.readers.pictures import Pictures
-from finemesh.data.rle import Mask, parse
+from finemesh.data.rle import Mask, parse, parse_many
 from finemesh.data.rows import class_name_of, make_object, make_row
 from finemesh.data.schema import ObjectRow, Row
 
@@ -41,13 +41,14 @@ class RowMaker:
             raise RowFault("MALFORMED_IMAGE", "the image is not an object with an id", f"images[{index}]")
         size = (_side(image, "width", index), _side(image, "height", index))
         check_size(*size, self._pictures.max_pixels)
+        masks = self._compressed(annotations, size) if self._context.needs.masks else {}
         objects, captions, notes = list[ObjectRow](), list[str](), list[dict[str, Any]]()
         for position, annotation in annotations:
             if "caption" in annotation and "category_id" not in annotation:
                 captions.append(_caption(annotation, position))
                 notes.append(drop_keys(annotation, _OF_CAPTION))
             else:
-                objects.append(self._object(position, annotation, size))
+                objects.append(self._object(position, annotation, size, masks.get(position)))
         told: dict[str, Any] = {"id": image["id"]}
         if "file_name" in image:
             told["file_name"] = image["file_name"]
@@ -71,7 +72,23 @@ class RowMaker:
             parents=[f"{self._file.name}#annotations[{position}]" for position, _ in annotations],
         )
 
-    def _object(self, position: int, annotation: Mapping[str, Any], size: tuple[int, int]) -> ObjectRow:
+    def _compressed(self, annotations: list[Numbered], size: tuple[int, int]) -> dict[int, Mask]:
+        """The masks of all annotations that come as compressed run lengths of the right size, by position."""
+        expected = [size[1], size[0]]
+        counts = {
+            position: segmentation["counts"]
+            for position, annotation in annotations
+            if isinstance(segmentation := annotation.get("segmentation"), dict)
+            and segmentation.get("size") == expected
+            and isinstance(segmentation.get("counts"), str)
+        }
+        where = [f"annotations[{position}].segmentation" for position in counts]
+        parsed = parse_many(list(counts.values()), (size[1], size[0]), where.__getitem__)
+        return dict(zip(counts, parsed, strict=True))
+
+    def _object(
+        self, position: int, annotation: Mapping[str, Any], size: tuple[int, int], mask: Mask | None
+    ) -> ObjectRow:
         where = f"annotations[{position}]"
         identity = annotation.get("id", position)
         if not is_id(identity):
@@ -79,8 +96,8 @@ class RowMaker:
         notes: dict[str, Any] = {} if isinstance(identity, int) else {"id": identity}
         class_name = self._class_name(annotation, where, notes)
         box = _box(annotation["bbox"], f"{where}.bbox") if annotation.get("bbox") is not None else None
-        masked = self._context.needs.masks or box is None
-        mask = self._mask(annotation, size, where, notes) if masked else None
+        if mask is None and (self._context.needs.masks or box is None):
+            mask = self._mask(annotation, size, where, notes)
         if mask is None and box is None:
             raise RowFault("BBOX_INVALID", "there is neither a box nor a mask", f"{where}.bbox")
         area = annotation.get("area")
@@ -109,7 +126,7 @@ class RowMaker:
         if not is_id(category) or category not in names:
             raise RowFault("UNKNOWN_CATEGORY", f"category {category!r} is not listed", f"{where}.category_id")
         name = names[category]
-        if name in self._shared_names:
+        if isinstance(name, str) and name in self._shared_names:
             notes["category_id"] = category
         return class_name_of(name, f"{where}.category_id")
 
