@@ -2,7 +2,7 @@
 
 What came from COCO is written as it was, field by field (see finemesh.data.readers.coco); the rest gets ids
 of its own. Masks are written as polygons where they came as polygons, else as run lengths, or as the request
-says; in polygons a hole is bridged to the part around it. Crowds are always run lengths, as COCO has it.
+says; in polygons a hole is bridged to the part around it. Crowds stay run lengths, as COCO has it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class CocoWriter:
         for index, item in enumerate(objects):
             if item["rle_counts"] is None:
                 shapes[index] = item["polygons"] or []
-            elif form is not MaskForm.RLE and item["polygons"] and not item["iscrowd"]:
+            elif form is not MaskForm.RLE and item["polygons"]:
                 shapes[index] = item["polygons"]
             elif form is MaskForm.POLYGON and not item["iscrowd"]:
                 outlined.append(index)
