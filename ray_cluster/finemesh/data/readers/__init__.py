@@ -12,9 +12,9 @@ from typing import Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
-from finemesh.data.readers import coco, label_studio, sam2_archive, sav, voc, yolo
+from finemesh.data.readers import coco, label_studio, parquet, sam2_archive, sav, tables, voc, yolo
 from finemesh.data.readers.context import ReadContext
-from finemesh.data.readers.conversations import JsonForm
+from finemesh.data.readers.conversations import JsonForm, paragraphs
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
@@ -37,6 +37,11 @@ class Reader:
     weak: bool = False
 
 
+def _json_form(name: AnnotationFormat, title: str) -> Reader:
+    form = JsonForm(name)
+    return Reader(title, form.detect, form.read)
+
+
 READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.SAM2: Reader("SAM 2 export archive", sam2_archive.detect, sam2_archive.read),
     AnnotationFormat.SAV: Reader("SA-V JSON", sav.detect, sav.read),
@@ -45,19 +50,19 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.YOLO: Reader("YOLO with data.yaml", yolo.detect, yolo.read),
     AnnotationFormat.VOC: Reader("Pascal VOC XML", voc.detect, voc.read),
     AnnotationFormat.LABEL_STUDIO: Reader("Label Studio JSON", label_studio.detect, label_studio.read),
+    AnnotationFormat.LLAVA: _json_form(AnnotationFormat.LLAVA, "LLaVA conversations"),
+    AnnotationFormat.SHAREGPT: _json_form(AnnotationFormat.SHAREGPT, "ShareGPT conversations"),
+    AnnotationFormat.OPENAI: _json_form(AnnotationFormat.OPENAI, "OpenAI messages"),
+    AnnotationFormat.ALPACA: _json_form(AnnotationFormat.ALPACA, "Alpaca instructions"),
+    AnnotationFormat.PROMPT_COMPLETION: _json_form(
+        AnnotationFormat.PROMPT_COMPLETION, "prompts and completions"
+    ),
+    AnnotationFormat.INPUT_OUTPUT: _json_form(AnnotationFormat.INPUT_OUTPUT, "inputs and outputs"),
+    AnnotationFormat.PREFERENCE: _json_form(AnnotationFormat.PREFERENCE, "preferences"),
+    AnnotationFormat.TEXT: Reader("plain text", paragraphs.detect, paragraphs.read, weak=True),
+    AnnotationFormat.TABLE: Reader("CSV or TSV", tables.detect, tables.read, weak=True),
+    AnnotationFormat.PARQUET: Reader("Parquet", parquet.detect, parquet.read, weak=True),
 }
-
-for _name, _title in (
-    (AnnotationFormat.LLAVA, "LLaVA conversations"),
-    (AnnotationFormat.SHAREGPT, "ShareGPT conversations"),
-    (AnnotationFormat.OPENAI, "OpenAI messages"),
-    (AnnotationFormat.ALPACA, "Alpaca instructions"),
-    (AnnotationFormat.PROMPT_COMPLETION, "prompts and completions"),
-    (AnnotationFormat.INPUT_OUTPUT, "inputs and outputs"),
-    (AnnotationFormat.PREFERENCE, "preferences"),
-):
-    _form = JsonForm(_name)
-    READERS[_name] = Reader(_title, _form.detect, _form.read)
 
 
 def detect_format(survey: Survey) -> AnnotationFormat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -95,7 +95,7 @@ class Builder:
     context: ReadContext
     form: Form
     placeholders: bool = False
-    library: Pictures = None  # type: ignore[assignment]
+    library: Pictures = field(init=False)
 
     def __post_init__(self) -> None:
         self.library = Pictures(self.context)

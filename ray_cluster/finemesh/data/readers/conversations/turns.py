@@ -61,7 +61,7 @@ def read_turn(value: Any, field: str, gallery: Gallery) -> Turn:
         key = "from" if "from" in value else "role"
         message = f"{value.get(key)!r} is no known speaker: use one of {known}"
         raise RowFault("UNKNOWN_ROLE", message, f"{field}.{key}")
-    words = "value" if "value" in value else "content"
+    words = "value" if value.get("value") is not None else "content"
     where, content = f"{field}.{words}", turn.take(words)
     calls = _calls(turn, field)
     if name in _CALLS:

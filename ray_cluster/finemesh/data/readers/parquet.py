@@ -1,0 +1,136 @@
+"""Parquet files whose columns are the fields of one of the forms of instruction data, pictures and classes.
+
+Pictures are structs of `bytes` and `path`, or bytes, or names; classes are names, or numbers of a ClassLabel.
+Source: datasets, features/image.py and features/features.py; the features stand in the schema's metadata
+under the key `huggingface`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finemesh.core.errors import InvalidError
+from finemesh.data.faults import RowFault
+from finemesh.data.readers.columns import CLASS, Layout, lay_out
+from finemesh.data.readers.context import ReadContext
+from finemesh.data.readers.conversations.files import Builder, row_prefixes
+from finemesh.data.readers.conversations.records import Record
+from finemesh.data.readers.survey import Survey
+from finemesh.data.readers.tables import table_files
+from finemesh.data.rows import Candidate
+
+_BATCH_ROWS: Final = 32
+_ERRORS: Final = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError)
+
+
+def detect(survey: Survey) -> str | None:
+    return next(iter(table_files(survey, ".parquet")), None)
+
+
+def read(context: ReadContext) -> Iterator[Candidate]:
+    """A candidate for each row of each Parquet file whose columns tell a form.
+
+    Raises:
+        InvalidError: INVALID_COLUMNS (see lay_out) if no file's do; PARQUET_UNREADABLE; NO_SUCH_RECORDS
+            without any file.
+    """
+    names = table_files(context.survey, ".parquet")
+    if not names:
+        message = "the source holds no .parquet file: name the format that it is in"
+        raise InvalidError(message, reason="NO_SUCH_RECORDS")
+    refusals: list[InvalidError] = []
+    for name, prefix in zip(names, row_prefixes(names), strict=True):
+        with _open(context, name) as file:
+            try:
+                columns = _Columns(name, file.schema_arrow, context.options.columns)
+            except InvalidError as error:
+                context.warn(f"{name} was not read: {error.message}")
+                refusals.append(error)
+                continue
+            context.total += file.metadata.num_rows
+            builder = Builder(context, columns.layout.form)
+            for record in _records(file, name, columns):
+                yield builder.candidate(name, prefix, record)
+    if len(refusals) == len(names):
+        raise refusals[0]
+
+
+def _open(context: ReadContext, name: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(context.source.local_path(name))
+    except RowFault as fault:
+        raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+    except _ERRORS as error:
+        raise _unreadable(name, error) from error
+
+
+class _Columns:
+    """The columns of one file, and the names of its classes where they are numbered."""
+
+    def __init__(self, name: str, schema: pa.Schema, chosen: Mapping[str, str]) -> None:
+        labels = _label_names(schema)
+        if CLASS not in {*schema.names, *chosen} and len(labels) == 1:
+            chosen = {**chosen, CLASS: next(iter(labels))}
+        lists = frozenset(
+            field.name
+            for field in schema
+            if pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+        )
+        self.layout: Layout = lay_out(name, schema.names, chosen, lists)
+        self._classes = labels.get(chosen.get(CLASS, CLASS), [])
+
+    def record(self, cells: Mapping[str, Any]) -> dict[str, Any]:
+        record = dict(zip(self.layout.names, cells.values(), strict=True))
+        number = record.get(CLASS)
+        if isinstance(number, int) and not isinstance(number, bool):
+            known = 0 <= number < len(self._classes)
+            record[CLASS] = self._classes[number] if known else str(number)
+        return record
+
+
+def _label_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """The names of the classes, by column."""
+    try:
+        stated = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = stated["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and column in schema.names
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _records(file: pq.ParquetFile, name: str, columns: _Columns) -> Iterator[Record]:
+    index = 0
+    try:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            for row in range(batch.num_rows):
+                yield _record(batch, row, index, columns)
+                index += 1
+    except _ERRORS as error:
+        raise _unreadable(name, error) from error
+
+
+def _record(batch: pa.RecordBatch, row: int, index: int, columns: _Columns) -> Record:
+    key = f"row {index}"
+    try:
+        [cells] = batch.slice(row, 1).to_pylist()
+    except _ERRORS as error:
+        fault = RowFault("RECORD_INVALID", f"a cell cannot be read: {error}", key)
+        return Record(index, key, fault=fault)
+    return Record(index, key, columns.record(cells))
+
+
+def _unreadable(name: str, error: Exception) -> InvalidError:
+    return InvalidError(
+        f"{name} is not a readable Parquet file ({error}): export it again",
+        reason="PARQUET_UNREADABLE",
+        metadata={"file": name},
+    )
