@@ -191,7 +191,7 @@ def test_yolo_is_what_its_readers_expect(tmp_path: Path) -> None:
     pixels[0, 5:25, 5:25], pixels[0, 10:20, 10:20] = 1, 0
     pixels[1, 30:35, 2:9], pixels[1, 30:35, 40:55] = 1, 1
     pixels[2, :, 30:34] = 1
-    annotations = [
+    annotations: list[dict[str, Any]] = [
         {"id": 1, "image_id": 1, "category_id": 7, "iscrowd": 0, "bbox": [5, 5, 20, 20], "area": 300},
         {"id": 2, "image_id": 1, "category_id": 3, "iscrowd": 0, "bbox": [2, 30, 53, 5], "area": 110},
         {"id": 3, "image_id": 1, "category_id": 3, "iscrowd": 1, "bbox": [30, 0, 4, 40], "area": 160},
