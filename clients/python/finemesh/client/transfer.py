@@ -97,14 +97,15 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _open(url: str) -> tuple[http.client.HTTPConnection, str]:
+def open_url(url: str) -> tuple[http.client.HTTPConnection, str]:
+    """A connection to where a URL points, and what to ask it for. Close it when done."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(parts.netloc, timeout=_TIMEOUT_SECONDS), f"{parts.path}?{parts.query}"
 
 
 def _put(url: str, stream: BinaryIO, size_bytes: int, on_bytes: OnBytes | None) -> None:
-    connection, target = _open(url)
+    connection, target = open_url(url)
 
     def chunks() -> Iterator[bytes]:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -139,7 +140,7 @@ def _download(file: File, target: Path, on_bytes: OnBytes | None) -> Path:
             on_bytes(file.size_bytes)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    connection, path = _open(file.url)
+    connection, path = open_url(file.url)
     descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     digest = hashlib.sha256()
     try:

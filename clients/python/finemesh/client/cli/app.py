@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finemesh.client.cli import context, datasets, events, exports, runs, training
+from finemesh.client.cli import context, events, exports, preflight, runs, training
 
 _EPILOG = (
     "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in context.EXIT_CODES.items()) + "."
@@ -41,7 +41,8 @@ def root(
     del show_version
 
 
-for group in (datasets.commands, training.commands, runs.commands, exports.commands, events.commands):
+# `preflight` adds its command to those of `datasets`.
+for group in (preflight.commands, training.commands, runs.commands, exports.commands, events.commands):
     app.add_typer(group.app, name=group.noun)
 
 

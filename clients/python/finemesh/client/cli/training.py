@@ -63,7 +63,7 @@ def submit(
     Example: finemesh train submit -o task=TASK_LANGUAGE -o base_model=./llama -o dataset=chat -o lora.rank=16
     """
     connection = options.connection()
-    spec = _spec(spec_file, overrides or [])
+    spec = read_spec(spec_file, overrides or [])
     spec.dataset = connection.name("datasets", spec.dataset) if spec.dataset else ""
     request = pb.CreateTrainingJobRequest(
         parent=connection.parent,
@@ -84,7 +84,7 @@ def submit(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _spec(path: Path | None, overrides: list[str]) -> fine_tune_spec_pb2.FineTuneSpec:
+def read_spec(path: Path | None, overrides: list[str]) -> fine_tune_spec_pb2.FineTuneSpec:
     """The spec of a file with fields set by path; values are JSON, or else text."""
     document: dict[str, Any] = {}
     if path:
