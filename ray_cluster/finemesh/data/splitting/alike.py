@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from finemesh.data.similarity import (
 from finemesh.data.storage import iter_batches
 
 _COLUMNS: Final = ("images.list.element.sha256", "images.list.element.data")
+_WINDOW: Final = 64  # pictures that are held at a time
 # What Pillow raises of a picture that is broken, or too large to be decoded without being asked to.
 _UNREADABLE: Final = (
     Image.DecompressionBombError,
@@ -68,26 +70,31 @@ class AlikePictures:
 
 
 def compare_pictures(dataset: Path, max_bits: int, progress: Callable[[int], None]) -> AlikePictures:
-    """Read all pictures of a canonical dataset, a batch at a time. `progress` is told the rows of each
+    """Read all pictures of a canonical dataset, a window at a time. `progress` is told the rows of each
     batch. Raises as `iter_batches`.
     """
     seen: dict[str, None] = {}
     hashes: list[Hashes] = [np.empty(0, np.uint64)]
     unreadable = 0
+    pictures = _distinct(dataset, seen, progress)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for batch in iter_batches(dataset, _COLUMNS):
-            pictures: Any = batch.column("images").flatten()
-            new: list[bytes] = []
-            for place, digest in enumerate(pictures.field("sha256").to_pylist()):
-                if digest not in seen:
-                    seen[digest] = None
-                    new.append(pictures.field("data")[place].as_py())
-            shrunk = list(pool.map(_shrink, new))
+        while window := list(islice(pictures, _WINDOW)):
+            shrunk = list(pool.map(_shrink, window))
             unreadable += sum(pixels is None for pixels in shrunk)
-            if new:
-                hashes.append(_hashes(shrunk, new))
-            progress(batch.num_rows)
+            hashes.append(_hashes(shrunk, window))
     return AlikePictures.of(seen, np.concatenate(hashes), max_bits, unreadable)
+
+
+def _distinct(dataset: Path, seen: dict[str, None], progress: Callable[[int], None]) -> Iterator[bytes]:
+    """The pictures, each once; those that came are in `seen` by their SHA-256, in this order."""
+    for batch in iter_batches(dataset, _COLUMNS):
+        pictures: Any = batch.column("images").flatten()
+        data = pictures.field("data")
+        for place, digest in enumerate(pictures.field("sha256").to_pylist()):
+            if digest not in seen:
+                seen[digest] = None
+                yield data[place].as_py()
+        progress(batch.num_rows)
 
 
 def _shrink(data: bytes) -> Pixels | None:
