@@ -70,10 +70,28 @@ def _label_studio() -> dict[str, Any]:
     return {"export.json": tasks, "a.png": PNG}
 
 
+def _cvat() -> dict[str, Any]:
+    size = "<original_size><width>12</width><height>8</height></original_size>"
+    meta = f"<meta><task><id>1</id><size>3</size>{size}</task></meta>"
+    shapes = (
+        '<box label="cat" xtl="1" ytl="1" xbr="5" ybr="4" rotation="9"><attribute name="a"/></box>'
+        '<polygon label="cat" points="1,1;9,2;5,7"/><points label="cat" points="1,1;2,2"/>'
+        '<ellipse label="cat" cx="5" cy="4" rx="3" ry="2"/><tag label="street"/>'
+        '<mask label="cat" rle="1, 3, 2" left="2" top="3" width="3" height="2"/>'
+        '<skeleton label="cat"><points label="eye" points="1,1" outside="0"/></skeleton>'
+    )
+    box = '<box frame="2" xtl="1" ytl="1" xbr="5" ybr="4" outside="0" keyframe="1"/>'
+    image = f'<image id="0" name="frame_000000.png" width="12" height="8">{shapes}</image>'
+    track = f'<track id="0" label="cat">{box}</track>'
+    text = f"<annotations><version>1.1</version>{meta}{image}{track}</annotations>"
+    return {"annotations.xml": text, "frame_000000.png": PNG, "frame_000002.png": PNG}
+
+
 SOUND: dict[AnnotationFormat, Make] = {
     AnnotationFormat.YOLO: _yolo,
     AnnotationFormat.VOC: _voc,
     AnnotationFormat.LABEL_STUDIO: _label_studio,
+    AnnotationFormat.CVAT: _cvat,
 }
 TEXTS = [form for form, make in SOUND.items() if any(isinstance(value, str) for value in make().values())]
 JSON = [

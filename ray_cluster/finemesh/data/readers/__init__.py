@@ -12,7 +12,7 @@ from typing import Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
-from finemesh.data.readers import coco, label_studio, parquet, sam2_archive, sav, tables, voc, yolo
+from finemesh.data.readers import coco, cvat, label_studio, parquet, sam2_archive, sav, tables, voc, yolo
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.conversations import JsonForm, paragraphs
 from finemesh.data.readers.survey import Survey
@@ -49,6 +49,7 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.COCO_RESULTS: Reader("COCO results", coco.detect_results, coco.read_results),
     AnnotationFormat.YOLO: Reader("YOLO with data.yaml", yolo.detect, yolo.read),
     AnnotationFormat.VOC: Reader("Pascal VOC XML", voc.detect, voc.read),
+    AnnotationFormat.CVAT: Reader("CVAT XML", cvat.detect, cvat.read),
     AnnotationFormat.LABEL_STUDIO: Reader("Label Studio JSON", label_studio.detect, label_studio.read),
     AnnotationFormat.LLAVA: _json_form(AnnotationFormat.LLAVA, "LLaVA conversations"),
     AnnotationFormat.SHAREGPT: _json_form(AnnotationFormat.SHAREGPT, "ShareGPT conversations"),

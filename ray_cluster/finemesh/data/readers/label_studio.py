@@ -19,10 +19,11 @@ from finemesh.data.images import Picture, check_size
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.jsonstream import iter_pieces
 from finemesh.data.polygons import is_number
-from finemesh.data.readers.context import ReadContext, stem
+from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.label_studio_places import find_picture, picture_key
 from finemesh.data.readers.label_studio_regions import Region, make_region_object, shape_of, value_of
 from finemesh.data.readers.pictures import Pictures
+from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate, make_row
 from finemesh.data.schema import ObjectRow, Row
@@ -76,9 +77,10 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all tasks. Raises InvalidError (MALFORMED_JSON, MALFORMED_ANNOTATIONS)."""
     survey = context.survey
     pictures = Pictures(context)
-    for name in [each for each in survey.json_files if _is_export(survey, each)] or survey.json_files:
+    names = [each for each in survey.json_files if _is_export(survey, each)] or survey.json_files
+    for name, short in short_names(names).items():
         for index, task in _tasks(context, name):
-            yield from _candidates(context, pictures, name, index, task)
+            yield from _candidates(context, pictures, name, short, index, task)
 
 
 def _tasks(context: ReadContext, name: str) -> Iterator[tuple[int, Any]]:
@@ -94,11 +96,11 @@ def _tasks(context: ReadContext, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _candidates(
-    context: ReadContext, pictures: Pictures, name: str, index: int, task: Any
+    context: ReadContext, pictures: Pictures, name: str, short: str, index: int, task: Any
 ) -> Iterator[Candidate]:
     where = f"[{index}]"
     said = task.get("id") if isinstance(task, dict) else None
-    row_id = f"{stem(name)}/{said if isinstance(said, int | str) else where}"
+    row_id = f"{short}/{said if isinstance(said, int | str) else where}"
     try:
         entries = _entries(context, name, where, task)
     except RowFault as fault:
