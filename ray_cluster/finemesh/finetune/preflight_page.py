@@ -26,9 +26,10 @@ Cell = str | int
 def page_of(report: PreflightReport) -> str:
     """The page, below 3 MB: rows that no longer fit are left out, and it says how many."""
     words = report.verdict.value.replace("_", " ").lower()
-    top = "".join([_facts(report), *_tables(report), _histogram(report.histogram, report.max_tokens)])
+    top = "".join([_facts(report), *_sums(report), _histogram(report.histogram, report.max_tokens)])
+    tables = "".join(_row_tables(report))
     rows = [_row(shown) for shown in report.shown]
-    room = MAX_PAGE_BYTES - len(_PAGE) - len(top.encode())
+    room = MAX_PAGE_BYTES - len(_PAGE) - len(top.encode()) - len(tables.encode())
     fitting = 0
     for row in rows:
         room -= len(row.encode())
@@ -41,6 +42,7 @@ def page_of(report: PreflightReport) -> str:
         verdict=report.verdict.value.lower(),
         top=top,
         rows="".join(rows[:fitting]) + left_out or "<p>None.</p>",
+        tables=tables,
     )
 
 
@@ -69,13 +71,16 @@ def _longest_batch(batch: LongestBatch) -> str:
     )
 
 
-def _tables(report: PreflightReport) -> Iterable[str]:
+def _sums(report: PreflightReport) -> Iterable[str]:
     yield _table(
         "Problems",
         ("severity", "reason", "rows", "what"),
         [(each.severity.value, each.reason, each.rows or "", each.message) for each in report.problems],
     )
     yield _table("Splits", _SPLIT_HEADER, [_split(split) for split in report.splits])
+
+
+def _row_tables(report: PreflightReport) -> Iterable[str]:
     yield _table(
         "Placeholders that are not features",
         ("row", "split", "placeholders", "features"),
@@ -90,7 +95,8 @@ def _tables(report: PreflightReport) -> Iterable[str]:
             for r in report.over_length
         ],
     )
-    yield _row_table("Rows that are not trained on", report.not_trained)
+    others = [row for row in report.not_trained if row not in report.all_masked]
+    yield _row_table("Rows that are not trained on for another reason", others)
     yield _row_table("Longest rows", report.longest)
 
 
@@ -168,6 +174,9 @@ def _histogram(histogram: Histogram, max_tokens: int) -> str:
             tall = height * count / tallest
             x = slot * (index + 0.1 + 0.4 * place)
             what = "tokens" if kind == "all" else "tokens with loss"
+            if count:
+                middle = f'x="{x + 0.19 * slot:.1f}" y="{height - tall - 3:.1f}" text-anchor="middle"'
+                parts.append(f"<text {middle}>{count}</text>")
             parts.append(
                 f'<rect class="{kind}" x="{x:.1f}" y="{height - tall:.1f}" width="{0.38 * slot:.1f}" '
                 f'height="{tall:.1f}"><title>{count} rows of {low} to {high - 1} {what}</title></rect>'
@@ -176,10 +185,10 @@ def _histogram(histogram: Histogram, max_tokens: int) -> str:
     if max_tokens < histogram.edges[-1]:
         x = width * max_tokens / histogram.edges[-1]
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"><title>max_tokens</title></line>')
-    legend = '<span class="key all"></span> all tokens <span class="key loss"></span> tokens with loss'
+    legend = '<span class="key all"></span> all tokens <span class="key loss"></span> tokens with loss; dashed: max_tokens'
     return (
         f"<h2>Rows by length</h2><p>{legend}</p>"
-        f'<svg viewBox="0 -4 {width} {height + 24}" role="img" aria-label="rows by number of tokens">'
+        f'<svg viewBox="0 -14 {width} {height + 34}" role="img" aria-label="rows by number of tokens">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -225,7 +234,8 @@ _PAGE: Final = """<!doctype html>
  h1.passed_with_warnings {{ border-color: #d99a1c }} h1.failed {{ border-color: #c0392b }}
  table {{ border-collapse: collapse; width: 100% }} th {{ background: #f5f5f5 }}
  th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }}
- td {{ overflow-wrap: anywhere }} td.n {{ text-align: right; font-variant-numeric: tabular-nums }}
+ td:first-child {{ overflow-wrap: anywhere; min-width: 6rem }} td:last-child {{ overflow-wrap: anywhere }}
+ td.n {{ text-align: right; font-variant-numeric: tabular-nums }}
  svg {{ width: 100%; font-size: 11px; fill: #555 }} line {{ stroke: #c0392b; stroke-dasharray: 4 3 }}
  rect.all {{ fill: #9aa7b5 }} rect.loss {{ fill: #2a8a4a }}
  .key {{ display: inline-block; width: .8em; height: .8em }}
@@ -246,5 +256,6 @@ _PAGE: Final = """<!doctype html>
 <p>Hover over a token for its id. Green carries loss; grey is read and not learnt; struck through lies beyond
  max_tokens.</p>
 {rows}
+{tables}
 </html>
 """
