@@ -19,6 +19,10 @@ from finemesh.finetune.preflight_report import (
 MAX_PAGE_BYTES: Final = 2_900_000
 _MAX_CELL_CHARACTERS: Final = 400
 _PLOT_PX: Final = (960, 180)
+_LEGEND: Final = (
+    '<span class="key all"></span> all tokens <span class="key loss"></span> tokens with loss; '
+    "dashed: max_tokens"
+)
 
 Cell = str | int
 
@@ -185,9 +189,8 @@ def _histogram(histogram: Histogram, max_tokens: int) -> str:
     if max_tokens < histogram.edges[-1]:
         x = width * max_tokens / histogram.edges[-1]
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"><title>max_tokens</title></line>')
-    legend = '<span class="key all"></span> all tokens <span class="key loss"></span> tokens with loss; dashed: max_tokens'
     return (
-        f"<h2>Rows by length</h2><p>{legend}</p>"
+        f"<h2>Rows by length</h2><p>{_LEGEND}</p>"
         f'<svg viewBox="0 -14 {width} {height + 34}" role="img" aria-label="rows by number of tokens">'
         f"{''.join(parts)}</svg>"
     )
