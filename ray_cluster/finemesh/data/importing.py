@@ -108,15 +108,13 @@ def _judge_all(
     candidates: Iterator[Candidate], context: ReadContext, writer: DatasetWriter, progress: Progress
 ) -> None:
     """Every candidate becomes a row or a fault."""
-    seen: set[str] = set()
     for number, candidate in enumerate(candidates, start=1):
         writer.take()
         input_id = as_text(candidate.row_id)
         try:
-            if input_id in seen:
+            if writer.knows(input_id):
                 twice, input_id = input_id, f"{input_id}~{number}"
                 raise RowFault("DUPLICATE_ROW_ID", f"{twice} occurs twice in the source", "row_id")
-            seen.add(input_id)
             writer.keep(input_id, [_row(candidate)])
         except RowFault as fault:
             writer.quarantine(input_id, fault)

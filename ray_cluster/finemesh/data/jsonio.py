@@ -8,12 +8,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from finemesh.core.errors import InvalidError
 
 
 def parse_json(raw: bytes, name: str, base: int = 0) -> Any:
-    """The value of a JSON text that begins at byte `base` of a file. Raises InvalidError (MALFORMED_JSON) with
-    the file and the byte where it goes wrong.
+    """The value of a JSON text that begins at byte `base` of a file. Raises InvalidError (MALFORMED_JSON)
+    with the file and the byte where it goes wrong.
     """
     try:
         text = raw.decode("utf-8-sig")
@@ -53,10 +55,12 @@ def malformed_annotations(name: str, where: str, problem: str) -> InvalidError:
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
-    """Write `value` so that `path` is either absent or whole, also after a loss of power."""
+    """Write `value`, of plain values, enums and dataclasses, so that `path` is either absent or whole, also
+    after a loss of power.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
+    with partial.open("wb") as file:
+        file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -64,6 +64,10 @@ class DatasetWriter:
         """Inputs have come in."""
         self._inputs += count
 
+    def knows(self, input_id: str) -> bool:
+        """Whether the fate of an input is told already."""
+        return input_id in self._told
+
     def keep(self, input_id: str, rows: Sequence[Row]) -> None:
         """The input became `rows`; it is put aside instead if the form cannot hold one of them."""
         for row in rows:
@@ -171,7 +175,7 @@ class DatasetWriter:
             warnings=tuple(dict.fromkeys([*warnings, *self._context.warnings])),
             header=dict(header or {}),
         )
-        write_json_atomically(self._out / MANIFEST, manifest.to_json())
+        write_json_atomically(self._out / MANIFEST, manifest)
         self._committed = True
         return manifest
 

@@ -21,7 +21,7 @@ from finemesh.data.outlines import QUARTERS, parts, trace
 from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable, coco_names
-from finemesh.data.writers.files import FileTree, PictureNames
+from finemesh.data.writers.files import FileTree, by_row, picture_name
 from finemesh.data.writers.form import FormContext
 from finemesh.data.writers.proof import MaskProver
 
@@ -35,7 +35,6 @@ class CocoWriter:
     def __init__(self, context: FormContext) -> None:
         self._context = context
         self._files = FileTree(context.root)
-        self._names = PictureNames(flat=False)
         self._splits: dict[str, _SplitFile] = {}
         self._ready: dict[str, list[dict[str, Any]]] = {}
         options = context.options
@@ -130,11 +129,13 @@ class CocoWriter:
             notes = attributes.pop(_NOTES, {})
             image = row["images"][0]
             wanted = str(notes.get("file_name") or image["name"] or row["row_id"])
-            name = self._names.give(split, image, wanted, row["row_id"])
+            told = wanted
             if image["data"]:
-                self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
+                told = picture_name(wanted, image, flat=False)
+                if self._files.is_taken(f"images/{split}/{told}"):
+                    told = by_row(told, row["row_id"])
+                self._files.write(f"images/{split}/{told}", image["data"], image["sha256"])
             image_id = self._given.image_id(notes, file)
-            told = wanted if not image["data"] else name
             sides = {"width": image["width"], "height": image["height"]}
             file.add_image({"id": image_id, "file_name": told, **sides, **attributes})
             for annotation in self._ready.pop(row["row_id"]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from finemesh.core.spec.data import ShardInfo
@@ -24,6 +24,9 @@ class FileTree:
         self._folders: set[str] = set()
         self.written: list[ShardInfo] = []
 
+    def is_taken(self, path: str) -> bool:
+        return os.path.lexists(f"{self._root}/{path}")
+
     def write(self, path: str, data: bytes, sha256: str | None = None) -> None:
         """`path` is relative, with `/`. `sha256` saves computing it again."""
         folder = path.rpartition("/")[0]
@@ -41,33 +44,18 @@ class FileTree:
         self.written.append(ShardInfo(path, digest, len(data), 0))
 
 
-class PictureNames:
-    """Names for pictures: those they had, made harmless, and unique within a split. `flat` leaves out their
-    folders.
+def picture_name(name: str, image: ImageRow, *, flat: bool) -> str:
+    """What the source calls a picture, made harmless as a path, with the suffix of its format; `flat` leaves
+    out the folders.
     """
+    parts = [_UNSAFE.sub("_", part)[-_MAX_NAME:] for part in name.replace("\\", "/").split("/")]
+    harmless = [part for part in parts if part.strip("._ ")] or ["picture"]
+    path = harmless[-1] if flat else "/".join(harmless)
+    suffix = SUFFIXES[image["format"]]
+    return path if path.lower().endswith((suffix, suffix.replace("jpg", "jpeg"))) else path + suffix
 
-    def __init__(self, *, flat: bool) -> None:
-        self._flat = flat
-        self._taken: dict[str, set[str]] = {}
 
-    def give(self, split: str, image: ImageRow, name: str, row_id: str) -> str:
-        """A name for the picture, which its source calls `name`; by its row where that is taken."""
-        wanted = self._safe(name, image)
-        taken = self._taken.setdefault(split, set())
-        stem = wanted.rpartition(".")[0].lower()
-        if not stem or stem in taken:
-            digest = hashlib.sha256(row_id.encode()).hexdigest()[:12]
-            folder, _, base = wanted.rpartition("/")
-            wanted = f"{folder}/{digest}-{base}".lstrip("/")
-            stem = wanted.rpartition(".")[0].lower()
-        taken.add(stem)
-        return wanted
-
-    def _safe(self, name: str, image: ImageRow) -> str:
-        parts = [_UNSAFE.sub("_", part)[-_MAX_NAME:] for part in PurePosixPath(name.replace("\\", "/")).parts]
-        harmless = [part for part in parts if part.strip("._ ")]
-        kept = (harmless[-1:] if self._flat else harmless) or ["picture"]
-        path = PurePosixPath(*kept)
-        suffix = SUFFIXES[image["format"]]
-        same = path.suffix.lower() == suffix or (suffix == ".jpg" and path.suffix.lower() == ".jpeg")
-        return str(path if same else path.with_name(path.name + suffix))
+def by_row(path: str, row_id: str) -> str:
+    """`path` with a base name that no other row has."""
+    folder, slash, base = path.rpartition("/")
+    return f"{folder}{slash}{hashlib.sha256(row_id.encode()).hexdigest()[:12]}-{base}"

@@ -21,7 +21,7 @@ from finemesh.data.outlines import QUARTERS, join, trace
 from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable
-from finemesh.data.writers.files import FileTree, PictureNames
+from finemesh.data.writers.files import FileTree, by_row, picture_name
 from finemesh.data.writers.form import FormContext
 from finemesh.data.writers.proof import MaskProver
 
@@ -39,7 +39,6 @@ class YoloWriter:
         self._context = context
         self._classes = ClassTable(context)
         self._files = FileTree(context.root)
-        self._names = PictureNames(flat=True)
         self._labels: dict[str, list[str]] = {}
         self._splits: dict[str, int] = {}
         self._crowds = self._hidden = 0
@@ -65,11 +64,13 @@ class YoloWriter:
         for row in batch.rows:
             split = row["split"] or "all"
             image = row["images"][0]
-            name = self._names.give(split, image, image["name"] or row["row_id"], row["row_id"])
+            name = picture_name(image["name"] or row["row_id"], image, flat=True)
+            if self._files.is_taken(_label_path(split, name)):
+                name = by_row(name, row["row_id"])
             if image["data"]:
                 self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
             lines = "\n".join([*self._labels.pop(row["row_id"]), ""])
-            self._files.write(f"labels/{split}/{name.rpartition('.')[0]}.txt", lines.encode())
+            self._files.write(_label_path(split, name), lines.encode())
             self._splits[split] = self._splits.get(split, 0) + 1
 
     def proof(self) -> MaskProof | None:
@@ -173,6 +174,10 @@ class YoloSegmentationWriter(YoloWriter):
 
     def proof(self) -> MaskProof | None:
         return None if self._prover is None else self._prover.report()
+
+
+def _label_path(split: str, picture: str) -> str:
+    return f"labels/{split}/{picture.rpartition('.')[0]}.txt"
 
 
 @lru_cache(maxsize=16)
