@@ -333,8 +333,10 @@ def test_source_without_any_row_is_no_dataset(tmp_path: Path, silent: Progress) 
 def test_unknown_sources_are_named(samples: Path, tmp_path: Path, silent: Progress) -> None:
     with pytest.raises(NotFoundError):
         import_source(tmp_path / "nothing.zip", tmp_path / "out", ImportOptions(), silent)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/model.bin").write_bytes(b"\0" * 16)
     with pytest.raises(InvalidError) as error:
-        import_source(samples / "yolo_roboflow", tmp_path / "out", ImportOptions(), silent)
+        import_source(tmp_path / "weights", tmp_path / "out", ImportOptions(), silent)
     assert error.value.reason == "UNKNOWN_FORMAT"
     with pytest.raises(InvalidError) as error:
         import_source(samples / "frames/truck.jpg", tmp_path / "out", ImportOptions(), silent)
