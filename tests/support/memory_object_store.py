@@ -78,8 +78,9 @@ class MemoryObjectStore:
     async def stat(self, key: str) -> ObjectStat:
         return self._get(key)[1]
 
-    async def list(self, prefix: str) -> list[ObjectStat]:
-        return [stat for key, (_, stat) in sorted(self.objects.items()) if key.startswith(prefix)]
+    async def list(self, prefix: str, *, limit: int | None = None) -> list[ObjectStat]:
+        found = [stat for key, (_, stat) in sorted(self.objects.items()) if key.startswith(prefix)]
+        return found[:limit]
 
     async def delete(self, key: str) -> None:
         self.objects.pop(check_key(key), None)

@@ -28,7 +28,7 @@ from finemesh.core.spec.data import (
 from finemesh.v1 import dataset_pb2, validation_report_pb2
 
 PAIRS: list[tuple[Any, Any, set[str]]] = [
-    (ImportOptions, dataset_pb2.ImportOrigin, {"upload"}),
+    (ImportOptions, dataset_pb2.ImportOrigin, {"upload", "source_uri"}),
     (SplitOptions, dataset_pb2.SplitOrigin, {"dataset"}),
     (ConvertOptions, dataset_pb2.ConvertOrigin, {"dataset"}),
     (ValidateOptions, validation_report_pb2.ValidationThresholds, set()),

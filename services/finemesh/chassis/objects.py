@@ -102,8 +102,8 @@ class ObjectStore(Protocol):
 
     async def stat(self, key: str) -> ObjectStat: ...
 
-    async def list(self, prefix: str) -> list[ObjectStat]:
-        """All objects whose key starts with `prefix`, sorted by key."""
+    async def list(self, prefix: str, *, limit: int | None = None) -> list[ObjectStat]:
+        """All objects whose key starts with `prefix`, sorted by key; or the first `limit` of them."""
         ...
 
     async def delete(self, key: str) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
@@ -234,12 +235,11 @@ class S3ObjectStore:
         metadata = {name.lower(): value for name, value in (found.metadata or {}).items()}
         return _stat(found, metadata.get(_SHA256_HEADER))
 
-    async def list(self, prefix: str) -> list[ObjectStat]:
+    async def list(self, prefix: str, *, limit: int | None = None) -> list[ObjectStat]:
         def listed() -> list[ObjectStat]:
             objects = self._client.list_objects(bucket_name=self._bucket, prefix=prefix, recursive=True)
-            return sorted(
-                (_stat(each, None) for each in objects if not each.is_dir), key=lambda each: each.key
-            )
+            found = (_stat(each, None) for each in objects if not each.is_dir)
+            return sorted(islice(found, limit), key=lambda each: each.key)
 
         return await self._call(prefix, listed)
 

@@ -17,6 +17,7 @@ from finemesh.dataprep.domain import Result
 from finemesh.dataprep.files import ObjectFiles
 from finemesh.dataprep.service import DataPrepService
 from finemesh.dataprep.servicer import DataPrepServicer
+from finemesh.dataprep.sources import SourcePolicy
 from finemesh.dataprep.store import CHASSIS
 from finemesh.dataprep.unit import SqlStore
 from finemesh.dataprep.work import DatasetWork
@@ -40,7 +41,8 @@ async def _serve(stop: asyncio.Event, config: DataPrepConfig, base: Foundation) 
     queue: AttemptQueue[Result] = AttemptQueue(base.db, base.outbox, settings)
     store = SqlStore(base.db, base.outbox, queue, notifier, default_cluster=config.cluster_id)
     files = ObjectFiles(base.objects)
-    service = DataPrepService(store, files, clock, max_upload_bytes=config.max_upload_bytes)
+    sources = SourcePolicy(config.import_sources, config.s3.bucket)
+    service = DataPrepService(store, files, clock, max_upload_bytes=config.max_upload_bytes, sources=sources)
     queue.bind(DatasetWork(store, service, base.key, clock, config.s3.bucket))
 
     server = base.server()

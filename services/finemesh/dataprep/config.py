@@ -14,11 +14,15 @@ class DataPrepConfig(ServiceConfig):
     Attributes:
         cluster_id: where work goes while no cluster has reported itself yet.
         max_upload_bytes: largest source file.
+        import_sources: what may be imported without an upload, of the same object store: `bucket` or
+            `bucket/prefix`, comma-separated; `{project}` stands for the project that asks. The bucket of the
+            mesh is never among them.
         start_timeout_seconds: how long a cluster may take to take an attempt up.
         cancel_grace_seconds: how long cancelled work may take to stop.
     """
 
     cluster_id: str = "local"
     max_upload_bytes: int = 512 << 30
+    import_sources: tuple[str, ...] = ()
     start_timeout_seconds: float = 120.0
     cancel_grace_seconds: float = 30.0

@@ -72,7 +72,8 @@ def origin_from_proto(message: dataset_pb2.Dataset) -> Origin:
     match message.WhichOneof("origin"):
         case "imported_from":
             origin = message.imported_from
-            return ImportOrigin(origin.upload, import_options(origin, "dataset.imported_from"))
+            options = import_options(origin, "dataset.imported_from")
+            return ImportOrigin(origin.upload, origin.source_uri, options)
         case "split_from":
             split = message.split_from
             return SplitOrigin(split.dataset, split_options(split, "dataset.split_from"))
@@ -149,7 +150,8 @@ def origin_to_proto(origin: Origin) -> dict[str, Any]:
     """The origin as keyword argument of a Dataset message."""
     match origin:
         case ImportOrigin():
-            return {"imported_from": fill(dataset_pb2.ImportOrigin(upload=origin.upload), origin.options)}
+            message = dataset_pb2.ImportOrigin(upload=origin.upload, source_uri=origin.source_uri)
+            return {"imported_from": fill(message, origin.options)}
         case SplitOrigin():
             return {"split_from": fill(dataset_pb2.SplitOrigin(dataset=origin.dataset), origin.options)}
         case ConvertOrigin():

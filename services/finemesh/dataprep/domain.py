@@ -36,9 +36,10 @@ SUCCEEDED: Final = "SUCCEEDED"
 
 @dataclass(frozen=True, slots=True)
 class ImportOrigin:
-    """Made from a user's annotations."""
+    """Made from a user's annotations: an upload, or what is on the object store already. One is set."""
 
-    upload: str
+    upload: str = ""
+    source_uri: str = ""
     options: ImportOptions = field(default_factory=ImportOptions)
     case = "import"
 

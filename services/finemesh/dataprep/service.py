@@ -44,6 +44,7 @@ from finemesh.dataprep.domain import (
     new_life,
 )
 from finemesh.dataprep.ports import FileFacts, Files, PageQuery, Store, Unit
+from finemesh.dataprep.sources import SourcePolicy, check_one_source
 
 UPLOAD_SECONDS: Final = 3600
 _STOPPED: Final = ErrorRecord("UNAVAILABLE", "ATTEMPT_STOPPED", "the attempt stopped without being told to")
@@ -54,11 +55,20 @@ log: Final = structlog.get_logger(__name__)
 class DataPrepService:
     """Datasets and reports from the request to their end."""
 
-    def __init__(self, store: Store, files: Files, clock: Clock, *, max_upload_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        files: Files,
+        clock: Clock,
+        *,
+        max_upload_bytes: int,
+        sources: SourcePolicy | None = None,
+    ) -> None:
         self._store = store
         self._files = files
         self._clock = clock
         self._max_upload_bytes = max_upload_bytes
+        self._sources = sources or SourcePolicy()
 
     # Uploads
 
@@ -110,7 +120,11 @@ class DataPrepService:
 
     async def _check_origin(self, unit: Unit, draft: Dataset) -> None:
         match draft.origin:
-            case ImportOrigin(upload=upload_name):
+            case ImportOrigin(upload=upload_name, source_uri=source_uri):
+                check_one_source(upload_name, source_uri)
+                if source_uri:
+                    self._sources.check(source_uri, draft.name.project, "dataset.imported_from.source_uri")
+                    return
                 field = "dataset.imported_from.upload"
                 name = _own(upload_name, "uploads", draft.name.project, field)
                 await self._check_uploaded(await unit.upload(name))

@@ -79,6 +79,11 @@ class DatasetWork:
     async def _dataset_work(self, unit: SqlUnit, dataset: Dataset) -> dict[str, Any]:
         (origin,) = origin_to_proto(dataset.origin).values()
         output = self._uri(dataset.name)
+        if isinstance(dataset.origin, ImportOrigin) and dataset.origin.source_uri:
+            work = attempt_pb2.ImportWork(
+                source_uri=dataset.origin.source_uri, origin=origin, output_uri=output
+            )
+            return {"import_work": work}
         if isinstance(dataset.origin, ImportOrigin):
             upload = await unit.upload(parse_name(dataset.origin.upload, "uploads"))
             work = attempt_pb2.ImportWork(

@@ -23,6 +23,7 @@ def service(
         "FINEMESH_START_TIMEOUT_SECONDS": "4",
         "FINEMESH_CANCEL_GRACE_SECONDS": "2",
         "FINEMESH_CLUSTER_ID": "nobody",
+        "FINEMESH_IMPORT_SOURCES": "lake/open, own-{project}, finemesh-test",
     }
     folder = tmp_path_factory.mktemp("dataprep")
     process = ServiceProcess("dataprep", folder, nats_server, s3_server, settings)

@@ -144,7 +144,7 @@ SPLIT_STRATEGY_RANDOM: SplitStrategy
 SPLIT_STRATEGY_PREDEFINED: SplitStrategy
 
 class ImportOrigin(_message.Message):
-    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed", "max_total_bytes", "max_files", "max_ratio", "max_image_pixels", "columns")
+    __slots__ = ("upload", "format", "max_quarantined_fraction", "seed", "max_total_bytes", "max_files", "max_ratio", "max_image_pixels", "columns", "source_uri")
     class ColumnsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +161,7 @@ class ImportOrigin(_message.Message):
     MAX_RATIO_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_URI_FIELD_NUMBER: _ClassVar[int]
     upload: str
     format: AnnotationFormat
     max_quarantined_fraction: float
@@ -170,7 +171,8 @@ class ImportOrigin(_message.Message):
     max_ratio: float
     max_image_pixels: int
     columns: _containers.ScalarMap[str, str]
-    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., max_total_bytes: _Optional[int] = ..., max_files: _Optional[int] = ..., max_ratio: _Optional[float] = ..., max_image_pixels: _Optional[int] = ..., columns: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    source_uri: str
+    def __init__(self, upload: _Optional[str] = ..., format: _Optional[_Union[AnnotationFormat, str]] = ..., max_quarantined_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., max_total_bytes: _Optional[int] = ..., max_files: _Optional[int] = ..., max_ratio: _Optional[float] = ..., max_image_pixels: _Optional[int] = ..., columns: _Optional[_Mapping[str, str]] = ..., source_uri: _Optional[str] = ...) -> None: ...
 
 class SplitOrigin(_message.Message):
     __slots__ = ("dataset", "strategy", "train_ratio", "validation_ratio", "test_ratio", "gap_frames", "seed", "group_key", "assignments", "max_similar_bits")

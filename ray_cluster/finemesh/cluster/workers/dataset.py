@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from finemesh.chassis import dataset_options
 from finemesh.cluster import convert
 from finemesh.cluster.worker import Job
+from finemesh.cluster.workers.sources import fetch_source
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
-from finemesh.core.errors import FinemeshError, PreconditionError
 from finemesh.core.spec.data import DatasetManifest
-from finemesh.v1.attempt_pb2 import AttemptResult, ImportWork
+from finemesh.v1.attempt_pb2 import AttemptResult
 
 
 def import_archive(job: Job) -> AttemptResult:
-    """Compile an uploaded source. Its size and SHA-256 are checked against what was announced."""
+    """Compile a source: an upload, or what lies on the object store."""
     from finemesh.data import import_source
 
     work = job.command.import_work
-    # Only the suffix tells something; the rest of a user's file name has no place on our disk.
-    suffix = "".join(PurePosixPath(work.upload.filename).suffixes[-2:])[:16]
-    source = job.scratch / f"source{suffix if suffix.replace('.', '').isalnum() else ''}"
     options = dataset_options.import_options(work.origin)
-    job.progress(0.0, "fetching the upload")
+    source = fetch_source(job, options)
+
+    def make(out: Path) -> DatasetManifest:
+        return import_source(source, out, options, job.progress, scratch=job.scratch)
+
     with Store(job.site) as store:
-        size_bytes = store.size(work.source_uri)
-        if size_bytes != work.upload.size_bytes:
-            raise PreconditionError(
-                f"{work.upload.name} has {size_bytes} bytes of {work.upload.size_bytes}: upload it again",
-                reason="UPLOAD_INCOMPLETE",
-            )
-        _fetch_upload(store, work, source)
-        return _make(
-            job, store, work.output_uri, lambda out: import_source(source, out, options, job.progress)
-        )
-
-
-def _fetch_upload(store: Store, work: ImportWork, source: Path) -> None:
-    """Raises PreconditionError, reason UPLOAD_CORRUPT: fetching it again would bring the same bytes."""
-    try:
-        store.fetch_file(work.source_uri, source, sha256=work.upload.sha256)
-    except FinemeshError as error:
-        if error.reason != "OBJECT_CORRUPT":
-            raise
-        raise PreconditionError(
-            f"{work.upload.name} does not have the SHA-256 that was announced: upload it again",
-            reason="UPLOAD_CORRUPT",
-        ) from error
+        return _make(job, store, work.output_uri, make)
 
 
 def split(job: Job) -> AttemptResult:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from finemesh.chassis.objects import (
     DirectoryManifest,
+    ObjectStat,
     delete_directory,
     download_directory,
     upload_directory,
 )
 from finemesh.chassis.s3 import S3ObjectStore
 from finemesh.cluster.config import Site
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, NotFoundError
 
 T = TypeVar("T")
+_FETCHES_AT_ONCE: Final = 4
 Progress = Callable[[float, str], None]
 
 
 class Store:
-    """The objects of one bucket, by `s3://` URI. Close it when done."""
+    """The objects of one bucket, by default the mesh's own, by `s3://` URI. Close it when done."""
 
-    def __init__(self, site: Site) -> None:
-        self._bucket = site.s3.bucket
-        self._objects = S3ObjectStore(site.s3)
+    def __init__(self, site: Site, bucket: str = "") -> None:
+        self._bucket = bucket or site.s3.bucket
+        self._objects = S3ObjectStore(replace(site.s3, bucket=self._bucket))
 
     def close(self) -> None:
         self._objects.close()
@@ -48,8 +51,37 @@ class Store:
         """Download one object. Raises NotFoundError, UnavailableError, or OBJECT_CORRUPT."""
         _run(self._objects.get_file(self.key(uri), target, sha256=sha256))
 
+    def fetch_files(self, targets: Mapping[str, Path], progress: Progress) -> None:
+        """Download many objects, some at a time. Raises as fetch_file does, of the first that fails."""
+
+        async def fetch() -> None:
+            waiting = iter(targets.items())
+
+            async def some() -> None:
+                for uri, target in waiting:
+                    progress(0.0, f"fetching {target.name}")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    await self._objects.get_file(self.key(uri), target)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_FETCHES_AT_ONCE):
+                    group.create_task(some())
+
+        _run(_first_error(fetch()))
+
     def size(self, uri: str) -> int:
         return _run(self._objects.stat(self.key(uri))).size_bytes
+
+    def find(self, uri: str) -> ObjectStat | None:
+        """What is known of an object; None if there is none."""
+        try:
+            return _run(self._objects.stat(self.key(uri)))
+        except NotFoundError:
+            return None
+
+    def list(self, uri: str, *, limit: int) -> Sequence[ObjectStat]:
+        """The first objects whose URI starts so."""
+        return _run(self._objects.list(self.key(uri), limit=limit))
 
     def fetch(
         self,
@@ -80,6 +112,14 @@ class Store:
     def discard(self, uri: str) -> None:
         """Delete a directory, manifest first."""
         _run(delete_directory(self._objects, self.key(uri)))
+
+
+async def _first_error(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Of a group of tasks the error that ended it, not the group of them."""
+    try:
+        await coroutine
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -28,7 +28,7 @@ from finemesh.client.cli.output import (
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
-from finemesh.client.cli.sources import parse_columns, send
+from finemesh.client.cli.sources import check_source, origin_of, parse_columns, title_of
 from finemesh.client.cli.splits import (
     choose_strategy,
     class_table,
@@ -62,11 +62,11 @@ _BOXES = choices_of(dataset_pb2.BoxConvention)
 @commands("import")
 def import_dataset(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="A folder, a ZIP, a tar, or a JSON, JSON Lines, CSV, Parquet, XML or text file; tar and"
-            " texts also as .gz or .zst.",
-            exists=True,
+            " texts also as .gz or .zst. Or s3://bucket/prefix, where the operator allows it.",
+            callback=check_source,
         ),
     ],
     new_id: NewId = "",
@@ -87,14 +87,13 @@ def import_dataset(
     """Upload annotations and compile them into a dataset. Faulty rows are set aside, each with its reason."""
     annotation_format = choice(source_format, _FORMATS, "--format")
     roles = parse_columns(columns or ())
-    origin = dataset_pb2.ImportOrigin(
-        upload=send(options.connection(), source),
-        format=annotation_format,
-        max_quarantined_fraction=max_quarantined,
-        seed=seed,
-        columns=roles,
+    origin = origin_of(options.connection(), source)
+    origin.MergeFrom(
+        dataset_pb2.ImportOrigin(
+            format=annotation_format, max_quarantined_fraction=max_quarantined, seed=seed, columns=roles
+        )
     )
-    _create(Dataset(display_name=source.name, imported_from=origin), new_id, "importing", wait=wait)
+    _create(Dataset(display_name=title_of(source), imported_from=origin), new_id, "importing", wait=wait)
 
 
 @commands("split")
