@@ -49,7 +49,8 @@ def datasets(draw: st.DrawFn) -> Rows:
             keys.append(RowKey(f"v{video}/{frame}", f"v{video}", frame, (str(picture),)))
     for still in range(draw(st.integers(0, 9))):
         pictures = tuple(f"still {(still + more) // 2}" for more in range(draw(st.integers(0, 2))))
-        keys.append(RowKey(f"s{still}", None, None, pictures))
+        words = "" if pictures else draw(st.sampled_from(["", "hello", "bye"]))
+        keys.append(RowKey(f"s{still}", None, None, pictures, words))
     assume(keys)
     named = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 5), max_size=3)
     group = st.none() | st.sampled_from("xyz")
@@ -124,6 +125,8 @@ def groups_of(rows: Rows, strategy: SplitStrategy) -> list[int]:
     keys = rows.keys
     ties = [{("row", key.row_id), *(("image", image) for image in key.images)} for key in keys]
     for key, tie in zip(keys, ties, strict=True):
+        tie.update({("words", key.words)} if key.words else ())
+    for key, tie in zip(keys, ties, strict=True):
         if strategy is S.GROUPED and key.group is not None:
             tie.add(("group", key.group))
         elif strategy is not S.RANDOM and key.video_id is not None:
@@ -153,7 +156,10 @@ def test_leakage_is_what_counting_by_hand_gives(rows: Rows, data: st.DataObject)
     ways = [
         (
             any(key.video_id is not None and key.video_id == other.video_id for other in train),
-            any(set(key.images) & set(other.images) for other in train),
+            any(
+                set(key.images) & set(other.images) or (key.words and key.words == other.words)
+                for other in train
+            ),
             any(rows.resemble(key, other) for other in train),
         )
         for key in held_out
@@ -172,7 +178,7 @@ def test_leakage_is_what_counting_by_hand_gives(rows: Rows, data: st.DataObject)
 )
 def test_stratified_split_of_one_class_a_row_is_exact(classes: dict[str, int], seed: int) -> None:
     names = [name for name, count in classes.items() for _ in range(count)]
-    keys = [RowKey(str(row), None, None, (), {name: 1}) for row, name in enumerate(names)]
+    keys = [RowKey(str(row), None, None, (), classes={name: 1}) for row, name in enumerate(names)]
     splits, notes = assign_splits(keys, SplitOptions(S.STRATIFIED, seed=seed))
     got = Counter((name, splits[str(row)]) for row, name in enumerate(names))
     wanted = {Split.TRAIN: 6, Split.VAL: 1, Split.TEST: 3}

@@ -24,7 +24,7 @@ from finemesh.core.spec.data import (
 )
 from finemesh.data import Progress, import_source, iter_rows, load_manifest, split_dataset
 from finemesh.data.images import STILL, Picture
-from finemesh.data.rows import make_object, make_row
+from finemesh.data.rows import make_object, make_row, question_and_answer
 from finemesh.data.schema import Row
 from finemesh.data.splitting import AlikePictures, RowKey, assign_splits
 from finemesh.data.writers import FormContext
@@ -238,6 +238,23 @@ def test_chain_of_similar_pictures_is_refused() -> None:
     assert notes == ["24 groups were joined to others because their pictures differ in at most 1 of 64 bits"]
 
 
+def test_equal_texts_stay_on_one_side(made: Made, tmp_path: Path, silent: Progress) -> None:
+    rows: list[Row] = []
+    for number in range(30):
+        messages = question_and_answer(f"What is {number // 3}?", "A number.")
+        rows.append(make_row(f"{number // 3}/{number}", source={"file": "", "key": ""}, messages=messages))
+    rows += [make_row(f"{n}/empty", source={"file": "", "key": ""}) for n in range(100, 110)]
+    manifest = split_dataset(made(rows), tmp_path / "out", SplitOptions(S.RANDOM), silent)
+    assert {len(sides) for sides in sides_of(tmp_path / "out").values()} == {1}
+    assert all(
+        abs(manifest.splits[split] - share * 40) <= 3 for split, share in SplitOptions().ratios.items()
+    )
+    assert manifest.leakage == Leakage(0.0, 0.0, 0.0, None)
+    lists = SplitOptions(S.PREDEFINED, assignments={"0/0": "train", "0/1": "test", "*": "gap"})
+    manifest = split_dataset(tmp_path / "made", tmp_path / "torn", lists, silent)
+    assert manifest.leakage == Leakage(1.0, 0.0, 1.0, None)
+
+
 # Classes
 
 
@@ -249,7 +266,7 @@ def test_stratified_split_is_nearer_to_the_shares_than_chance() -> None:
     for row in range(2000):
         names = random.choice(30, random.poisson(4), p=share / share.sum()).tolist()
         counts = Counter(f"class {name}" for name in names)
-        keys.append(RowKey(f"{row}", f"film {row // 2}", row, (), counts))
+        keys.append(RowKey(f"{row}", f"film {row // 2}", row, (), classes=counts))
     options = SplitOptions(S.STRATIFIED)
     off = {
         strategy: worst_share(keys, replace(options, strategy=strategy))

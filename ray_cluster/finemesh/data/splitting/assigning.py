@@ -72,8 +72,8 @@ def _refuse_impossible(groups: Groups, options: SplitOptions) -> None:
     ratios = options.ratios
     if len(groups.apart) < len(ratios):
         message = (
-            f"{len(groups.apart)} videos (or groups of rows that belong together, or of identical pictures)"
-            f" cannot fill {len(ratios)} splits without leaking: use fewer splits, more videos, or the"
+            f"{len(groups.apart)} videos (or groups of rows that belong together, or are the same) cannot"
+            f" fill {len(ratios)} splits without leaking: use fewer splits, more videos, or the"
             " temporal strategy"
         )
         raise InvalidError.of("options.strategy", message, reason="SPLIT_IMPOSSIBLE")

@@ -66,11 +66,15 @@ class _Sets:
 def group_rows(
     keys: Sequence[RowKey], tie_of: Callable[[RowKey], Tie | None], alike: AlikePictures | None
 ) -> Groups:
-    """Groups of rows that share a tie, a picture or a similar picture, and so on through all of these."""
+    """Groups of rows that share a tie, a picture or a similar one, or all words where there are no pictures,
+    and so on through all of these.
+    """
     sets = _Sets(len(keys))
     first_with: dict[Tie, int] = {}
     for place, key in enumerate(keys):
         ties: list[Tie] = [("image", digest) for digest in key.images]
+        if key.words:
+            ties.append(("words", key.words))
         if (tie := tie_of(key)) is not None:
             ties.append(tie)
         for each in ties:

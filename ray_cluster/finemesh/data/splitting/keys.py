@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from finemesh.core.spec.data import SplitOptions, SplitStrategy
 from finemesh.data.storage import iter_batches
 
 _ALWAYS: Final = ("row_id", "video_id", "frame_index", "images.list.element.sha256")
+_WORDS: Final = ("text", "messages", "rejected")
 _CLASSES: Final = ("class_name", "objects.list.element.class_name", "objects.list.element.visible")
 _NAMES: Final = ("images.list.element.name", "source.file", "split")
 _GROUP_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -25,11 +27,11 @@ _GROUP_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class RowKey:
-    """What decides the split of a row. All but the first four are of use to one strategy and empty for the
-    others.
+    """What decides the split of a row. Those after `words` are of use to one strategy and empty for others.
 
     Attributes:
         images: SHA-256 of each picture.
+        words: SHA-256 of what a row without pictures says; empty if it says nothing.
         classes: visible objects per class, or 1 for the class of the whole row (STRATIFIED).
         group: what the row is grouped by; None if it has no such thing (GROUPED).
         names: of the pictures in the source (PREDEFINED).
@@ -41,6 +43,7 @@ class RowKey:
     video_id: str | None
     frame_index: int | None
     images: tuple[str, ...]
+    words: str = ""
     classes: Mapping[str, int] = field(default_factory=dict[str, int])
     group: str | None = None
     names: tuple[str, ...] = ()
@@ -50,7 +53,7 @@ class RowKey:
 
 def read_keys(dataset: Path, options: SplitOptions) -> list[RowKey]:
     """The keys of all rows, in order. Raises as `iter_batches`."""
-    columns = dict.fromkeys([*_ALWAYS, *_columns(options)])
+    columns = dict.fromkeys([*_ALWAYS, *_WORDS, *_columns(options)])
     return [row_key(row, options) for batch in iter_batches(dataset, [*columns]) for row in batch.to_pylist()]
 
 
@@ -69,7 +72,8 @@ def _columns(options: SplitOptions) -> tuple[str, ...]:
 def row_key(row: Mapping[str, Any], options: SplitOptions | None = None) -> RowKey:
     """The key of a row, or of its columns that make the key, as far as `options` need it."""
     images = tuple(image["sha256"] for image in row["images"])
-    common = (row["row_id"], row["video_id"], row["frame_index"], images)
+    words = _words(row) if options and not images else ""
+    common = (row["row_id"], row["video_id"], row["frame_index"], images, words)
     match options.strategy if options else None:
         case SplitStrategy.STRATIFIED:
             return RowKey(*common, classes=_classes(row))
@@ -81,6 +85,11 @@ def row_key(row: Mapping[str, Any], options: SplitOptions | None = None) -> RowK
             return RowKey(*common, names=names, source_file=row["source"]["file"] or "", split=row["split"])
         case _:
             return RowKey(*common)
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    said = [row[name] for name in _WORDS]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest() if any(said) else ""
 
 
 def _classes(row: Mapping[str, Any]) -> dict[str, int]:

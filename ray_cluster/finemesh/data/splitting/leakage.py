@@ -18,19 +18,20 @@ _HELD_OUT: Final = (Split.VAL, Split.TEST)
 def measure_leakage(
     keys: Sequence[RowKey], splits: Mapping[str, Split], alike: AlikePictures | None = None
 ) -> Leakage:
-    """How much of val and test is also in train: by video, by exact picture, and by similar picture if
-    pictures were compared.
+    """How much of val and test is also in train: by video, by exact picture (of a row without pictures: by
+    its words), and by similar picture if pictures were compared.
     """
     train = [key for key in keys if splits[key.row_id] is Split.TRAIN]
     videos = {key.video_id for key in train if key.video_id is not None}
     images = {image for key in train for image in key.images}
+    words = {key.words for key in train if key.words}
     similar = _like_any_of(images, alike) if alike else set[str]()
     counts: Counter[str] = Counter()
     held_out = [key for key in keys if splits[key.row_id] in _HELD_OUT]
     for key in held_out:
         leaks = {
             "video": key.video_id in videos,
-            "image": not images.isdisjoint(key.images),
+            "image": not images.isdisjoint(key.images) or key.words in words,
             "similar": not similar.isdisjoint(key.images),
         }
         counts.update(leaks, any=any(leaks.values()))
@@ -62,7 +63,7 @@ def leakage_notes(leakage: Leakage, *, within_videos: bool) -> list[str]:
     """Sentences about what leaks, but for the videos where those are divided on purpose."""
     ways = {
         "are of a video that is in train too": 0 if within_videos else leakage.by_video,
-        "show a picture that is in train too": leakage.by_image,
+        "show a picture, or are a text, that is in train too": leakage.by_image,
         "show a picture that resembles one in train": leakage.by_similar or 0,
     }
     return [

@@ -58,7 +58,8 @@ class Leakage:
     Attributes:
         score: rows that leak in any of the ways below.
         by_video: whose video is in train.
-        by_image: with a picture that is in train, byte for byte.
+        by_image: with a picture that is in train, byte for byte; of rows without pictures those whose words
+            are.
         by_similar: with a picture that another one in train resembles; None if pictures were not compared.
     """
 
