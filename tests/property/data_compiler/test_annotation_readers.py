@@ -87,11 +87,34 @@ def _cvat() -> dict[str, Any]:
     return {"annotations.xml": text, "frame_000000.png": PNG, "frame_000002.png": PNG}
 
 
+def _mask(index: int = 3) -> dict[str, Any]:
+    return {"size": [8, 12], "counts": [10, index, 86 - index]}
+
+
+def _sa1b() -> dict[str, Any]:
+    annotation = {"id": 1, "segmentation": _mask(), "bbox": [1, 2, 1, 3], "area": 3, "predicted_iou": 0.9}
+    image = {"image_id": 1, "width": 12, "height": 8, "file_name": "a.png"}
+    return {
+        "sa_1.json": {"image": image, "annotations": [annotation, {**annotation, "id": 2}]},
+        "sa_2.json": json.dumps({"image": image, "annotations": []}),
+        "a.png": PNG,
+    }
+
+
+def _mask_stream() -> dict[str, Any]:
+    frames = [
+        {"frame_index": index, "results": [{"object_id": 1, "mask": _mask(index + 1)}]} for index in range(2)
+    ]
+    return {"dog.json": frames, "dog/0.png": PNG, "dog/1.png": PNG}
+
+
 SOUND: dict[AnnotationFormat, Make] = {
     AnnotationFormat.YOLO: _yolo,
     AnnotationFormat.VOC: _voc,
     AnnotationFormat.LABEL_STUDIO: _label_studio,
     AnnotationFormat.CVAT: _cvat,
+    AnnotationFormat.SA1B: _sa1b,
+    AnnotationFormat.MASK_STREAM: _mask_stream,
 }
 TEXTS = [form for form, make in SOUND.items() if any(isinstance(value, str) for value in make().values())]
 JSON = [
@@ -134,7 +157,7 @@ def test_the_sources_that_are_varied_here_are_sound(form: AnnotationFormat) -> N
 
 
 @pytest.mark.parametrize("form", TEXTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_texts_with_something_strange_put_in(form: AnnotationFormat, data: st.DataObject) -> None:
     files = SOUND[form]()
@@ -166,7 +189,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("form", JSON)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_json_with_a_strange_value(form: AnnotationFormat, data: st.DataObject) -> None:
     files = SOUND[form]()

@@ -12,7 +12,19 @@ from typing import Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
-from finemesh.data.readers import coco, cvat, label_studio, parquet, sam2_archive, sav, tables, voc, yolo
+from finemesh.data.readers import (
+    coco,
+    cvat,
+    label_studio,
+    mask_stream,
+    parquet,
+    sa1b,
+    sam2_archive,
+    sav,
+    tables,
+    voc,
+    yolo,
+)
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.conversations import JsonForm, paragraphs
 from finemesh.data.readers.survey import Survey
@@ -47,6 +59,8 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.SAV: Reader("SA-V JSON", sav.detect, sav.read),
     AnnotationFormat.COCO: Reader("COCO JSON", coco.detect, coco.read),
     AnnotationFormat.COCO_RESULTS: Reader("COCO results", coco.detect_results, coco.read_results),
+    AnnotationFormat.SA1B: Reader("SA-1B JSON", sa1b.detect, sa1b.read),
+    AnnotationFormat.MASK_STREAM: Reader("SAM 2 mask stream", mask_stream.detect, mask_stream.read),
     AnnotationFormat.YOLO: Reader("YOLO with data.yaml", yolo.detect, yolo.read),
     AnnotationFormat.VOC: Reader("Pascal VOC XML", voc.detect, voc.read),
     AnnotationFormat.CVAT: Reader("CVAT XML", cvat.detect, cvat.read),
@@ -84,8 +98,9 @@ def detect_format(survey: Survey) -> AnnotationFormat:
 
 
 def _only(found: Mapping[AnnotationFormat, str]) -> AnnotationFormat:
-    # What a SAM 2 export holds would also be detected by itself; results lie beside a COCO file.
-    for whole in (AnnotationFormat.SAM2, AnnotationFormat.COCO_RESULTS):
+    # What a SAM 2 export holds would also be detected by itself; SA-1B has `annotations` as COCO has; results
+    # lie beside a COCO file.
+    for whole in (AnnotationFormat.SAM2, AnnotationFormat.SA1B, AnnotationFormat.COCO_RESULTS):
         if whole in found:
             return whole
     if len(found) > 1:

@@ -6,7 +6,6 @@ read where a task has no annotation.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from finemesh.data.readers.label_studio_places import find_picture, picture_key
 from finemesh.data.readers.label_studio_regions import Region, make_region_object, shape_of, value_of
 from finemesh.data.readers.pictures import Pictures
 from finemesh.data.readers.short_names import short_names
+from finemesh.data.readers.storable import check_storable
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate, make_row
 from finemesh.data.schema import ObjectRow, Row
@@ -120,7 +120,7 @@ def _entries(context: ReadContext, name: str, where: str, task: Any) -> list[_En
     """The annotations that count, else the predictions. Raises RowFault (MALFORMED_TASK, NOT_ANNOTATED)."""
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         raise RowFault("MALFORMED_TASK", "the task is not an object with data", where)
-    _check_storable(task, where)
+    check_storable(task, where)
     key = "annotations" if "annotations" in task else "completions"
     listed = {each: _list(task, each, where) for each in (key, "predictions")}
     counting = [(i, each) for i, each in enumerate(listed[key]) if not _cancelled(each)]
@@ -134,17 +134,6 @@ def _entries(context: ReadContext, name: str, where: str, task: Any) -> list[_En
     context.warn(_PREDICTED)
     predicted = enumerate(listed["predictions"])
     return [_Entry(name, where, task, f"predictions[{i}]", each) for i, each in predicted]
-
-
-def _check_storable(task: Mapping[str, Any], where: str) -> None:
-    """Raises RowFault (TEXT_INVALID, MALFORMED_TASK) for what JSON can say and a row cannot hold."""
-    try:
-        json.dumps(task, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        message = "a text holds half a surrogate pair, which is no character: mend it in the source"
-        raise RowFault("TEXT_INVALID", message, where) from error
-    except RecursionError as error:
-        raise RowFault("MALFORMED_TASK", "values are nested too deeply", where) from error
 
 
 def _list(task: Mapping[str, Any], key: str, where: str) -> list[Any]:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
+from finemesh.core.errors import InvalidError
 from finemesh.data.faults import RowFault
-from finemesh.data.frames import Frames, RenderedFrames
+from finemesh.data.frames import (
+    VIDEO_SUFFIXES,
+    FolderFrames,
+    Frames,
+    RenderedFrames,
+    VideoFrames,
+    numbered_pictures,
+)
+from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, stem
+from finemesh.data.readers.conversations.records import iter_records
 from finemesh.data.rle import Mask, parse
 from finemesh.data.rows import Candidate, check_mask_size, class_name_of, make_row, masked_object
 from finemesh.data.schema import ObjectRow, Row
@@ -65,6 +76,60 @@ class Video:
         if self.known_classes and name not in self.known_classes:
             raise RowFault("UNKNOWN_CLASS", f"{name!r} is not among the classes of the manifest", field)
         return name
+
+
+def stream_frames(context: ReadContext, name: str) -> list[AnnotatedFrame]:
+    """The frames of a SAM 2 mask stream, in order: a JSON list or JSON Lines of
+    `{"frame_index", "results": [{"object_id", "mask"}]}`. A frame that comes twice, as tracking forwards and
+    backwards gives it, is taken once if both are equal. Raises InvalidError (MALFORMED_ANNOTATIONS, and as
+    iter_records).
+    """
+    frames: dict[int, list[tuple[str, Any]]] = {}
+    for record in iter_records(context, name):
+        if record.fault is not None:
+            raise InvalidError(
+                f"{name}: {record.fault.message}", reason=record.fault.reason, metadata={"file": name}
+            )
+        frame = record.value
+        index = frame.get("frame_index") if isinstance(frame, dict) else None
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1 << 40:
+            raise malformed_annotations(name, f"{record.key}.frame_index", "is missing or not a whole number")
+        held = frames.setdefault(index, [])
+        if all(results != frame.get("results") for _, results in held):
+            held.append((record.key, frame.get("results")))
+    return [
+        AnnotatedFrame(index, key, partial(_streamed_masks, key, results))
+        for index in sorted(frames)
+        for key, results in frames[index]
+    ]
+
+
+def _streamed_masks(key: str, results: Any) -> list[RawMask]:
+    if not isinstance(results, list):
+        raise RowFault("MALFORMED_FRAME", "results is missing or not a list", f"{key}.results")
+    masks: list[RawMask] = []
+    for position, result in enumerate(results):
+        field = f"{key}.results[{position}]"
+        if not isinstance(result, dict) or not isinstance(result.get("object_id"), int | str):
+            raise RowFault("MALFORMED_FRAME", "a result is not an object with object_id", field)
+        masks.append(RawMask(str(result["object_id"]), result.get("mask"), f"{field}.mask"))
+    return masks
+
+
+def frames_beside(context: ReadContext, video: Video) -> Frames:
+    """A folder of pictures named after the video, else a video file named after it, else rendered frames."""
+    names, limit = context.source.names, context.options.max_image_pixels
+    by_number = numbered_pictures(
+        [name for name in names if PurePosixPath(name).parent.name == video.video_id]
+    )
+    if by_number:
+        # Numbered like the video's frames, or one by one where only the annotated ones were kept.
+        stride = video.stride if max(by_number) >= len(video.frames) else 1
+        return FolderFrames(context.source, by_number, stride, limit)
+    for name in names:
+        if stem(name) == video.video_id and name.lower().endswith(VIDEO_SUFFIXES):
+            return VideoFrames(context.source, name, video.stride, limit)
+    return rendered_frames(context, video)
 
 
 def rendered_frames(context: ReadContext, video: Video) -> Frames:

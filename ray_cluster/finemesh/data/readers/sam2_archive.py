@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.data.faults import RowFault
 from finemesh.data.frames import FolderFrames, Frames, VideoFrames, numbered_pictures
-from finemesh.data.jsonio import malformed_annotations, parse_json
-from finemesh.data.readers.context import ReadContext, load_json, load_object, read_needed
-from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, rendered_frames, video_rows
+from finemesh.data.jsonio import malformed_annotations
+from finemesh.data.readers.context import ReadContext, load_json, load_object
+from finemesh.data.readers.masklets import Video, rendered_frames, stream_frames, video_rows
 from finemesh.data.readers.sav import load_video
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
@@ -113,38 +111,9 @@ def _positive(value: object, name: str, field: str) -> int:
 
 def _load_masklets(context: ReadContext, name: str, video_id: str, size: tuple[int, ...]) -> Video:
     """SA-V JSON (an object with `masklet`), or a SAM 2 mask stream as a JSON list or as JSON Lines."""
-    if name.lower().endswith(".jsonl"):
-        lines = read_needed(context.source, name).splitlines()
-        frames = [
-            parse_json(line, f"{name} line {i}") for i, line in enumerate(lines, start=1) if line.strip()
-        ]
-    else:
-        frames = load_json(context.source, name)
-    if isinstance(frames, dict):
+    if context.survey.json_head(name).kind == "object":
         return dataclasses.replace(load_video(context, name), video_id=video_id)
-    if not isinstance(frames, list):
-        raise malformed_annotations(name, "the top", "is neither SA-V masklets nor a list of frames")
-    annotated: list[AnnotatedFrame] = []
-    for position, frame in enumerate(frames):
-        index = frame.get("frame_index") if isinstance(frame, dict) else None
-        if not isinstance(index, int) or index < 0:
-            raise malformed_annotations(name, f"[{position}].frame_index", "is missing or not a whole number")
-        key = f"[{position}]"
-        annotated.append(AnnotatedFrame(index, key, partial(_streamed_masks, key, frame.get("results"))))
-    annotated.sort(key=lambda frame: frame.index)
-    return Video(name, video_id, size[0], size[1], annotated, 1)
-
-
-def _streamed_masks(key: str, results: Any) -> list[RawMask]:
-    if not isinstance(results, list):
-        raise RowFault("MALFORMED_FRAME", "results is missing or not a list", f"{key}.results")
-    masks: list[RawMask] = []
-    for position, result in enumerate(results):
-        field = f"{key}.results[{position}]"
-        if not isinstance(result, dict) or not isinstance(result.get("object_id"), int | str):
-            raise RowFault("MALFORMED_FRAME", "a result is not an object with object_id", field)
-        masks.append(RawMask(str(result["object_id"]), result.get("mask"), f"{field}.mask"))
-    return masks
+    return Video(name, video_id, size[0], size[1], stream_frames(context, name), 1)
 
 
 def _find_frames(

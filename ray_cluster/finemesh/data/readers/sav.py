@@ -8,21 +8,21 @@ all-zero RLE. There are no classes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from finemesh.data.faults import RowFault
-from finemesh.data.frames import VIDEO_SUFFIXES, FolderFrames, Frames, VideoFrames, numbered_pictures
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, load_object, stem
-from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, rendered_frames, video_rows
+from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, frames_beside, video_rows
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
 _MARKS: Final = ("masklet", "masklet_id", "masklet_num")
 _DEFAULT_STRIDE: Final = 4
+_KIND: Final = re.compile(r"_(manual|auto)$")  # of the annotations, not in the name of the video
 
 
 def detect(survey: Survey) -> str | None:
@@ -35,7 +35,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     videos = [load_video(context, name) for name in names]
     context.total = sum(len(video.frames) for video in videos)
     for video in videos:
-        yield from video_rows(video, _find_frames(context, video))
+        yield from video_rows(video, frames_beside(context, video))
 
 
 def load_video(context: ReadContext, name: str) -> Video:
@@ -49,7 +49,7 @@ def load_video(context: ReadContext, name: str) -> Video:
     object_ids = tuple(str(object_id) for object_id in ids)
     return Video(
         file=name,
-        video_id=str(value.get("video_id") or stem(name)),
+        video_id=str(value.get("video_id") or _KIND.sub("", stem(name))),
         width=_whole(value.get("video_width"), name, "video_width"),
         height=_whole(value.get("video_height"), name, "video_height"),
         frames=[
@@ -80,19 +80,3 @@ def _stride(video_frame_count: object, annotated_frames: int) -> int:
     if isinstance(video_frame_count, int | float) and 0 < video_frame_count < 1e9 and annotated_frames > 0:
         return max(1, round(video_frame_count / annotated_frames))
     return _DEFAULT_STRIDE
-
-
-def _find_frames(context: ReadContext, video: Video) -> Frames:
-    """A folder of pictures named after the video, else a video file named after it, else rendered frames."""
-    names, limit = context.source.names, context.options.max_image_pixels
-    by_number = numbered_pictures(
-        [name for name in names if PurePosixPath(name).parent.name == video.video_id]
-    )
-    if by_number:
-        # Numbered like the video's frames, or one by one where only the annotated ones were kept.
-        stride = video.stride if max(by_number) >= len(video.frames) else 1
-        return FolderFrames(context.source, by_number, stride, limit)
-    for name in names:
-        if stem(name) == video.video_id and name.lower().endswith(VIDEO_SUFFIXES):
-            return VideoFrames(context.source, name, video.stride, limit)
-    return rendered_frames(context, video)
