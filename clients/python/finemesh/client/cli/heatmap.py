@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Final
 
 from rich.text import Text
@@ -30,15 +31,22 @@ def heat_map(row: preflight_pb2.ShownRow, *, colour: bool) -> Text:
     Neighbouring tokens have two shades in turn. Without colour, loss stands in `[[ ]]` and what is cut off
     in `~~ ~~`. A picture is `<image x N>`.
     """
+    if not colour:
+        alike = groupby(row.segments, key=lambda segment: (segment.cut, segment.loss))
+        return Text("".join(_bracketed(list(group)) for _, group in alike))
     made = Text()
     for segment in row.segments:
-        if colour:
-            for shade, text in enumerate(_words(segment)):
-                made.append(text, _style(segment, shade % 2))
-        else:
-            before, after = ("~~", "~~") if segment.cut else ("[[", "]]") if segment.loss else ("", "")
-            made.append(f"{before}{''.join(_words(segment))}{after}")
+        for shade, text in enumerate(_words(segment)):
+            made.append(text, _style(segment, shade % 2))
     return made
+
+
+def _bracketed(segments: list[preflight_pb2.TokenSegment]) -> str:
+    """Neighbours that are all cut off, all carry loss, or neither."""
+    text = "".join(word for segment in segments for word in _words(segment))
+    if segments[0].cut:
+        return f"~~{text}~~"
+    return f"[[{text}]]" if segments[0].loss else text
 
 
 def _words(segment: preflight_pb2.TokenSegment) -> Iterator[str]:
