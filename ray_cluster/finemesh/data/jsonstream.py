@@ -20,7 +20,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import malformed_json, parse_json
 
-CHUNK_BYTES: Final = 1 << 20
+CHUNK_BYTES: Final = 1 << 18
 MAX_VALUE_BYTES: Final = 256 << 20
 """Of one element, or of a value that is not a list: they are held whole."""
 

@@ -24,7 +24,7 @@ from finemesh.data.jsonstream import iter_pieces
 from finemesh.data.readers.context import ReadContext
 
 HELD_BYTES: Final = 16 << 20
-PART_IMAGES: Final = 512
+PART_IMAGES: Final = 256
 
 Numbered = tuple[int, dict[str, Any]]
 """An element and its index in the file."""
