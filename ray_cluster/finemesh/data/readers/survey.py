@@ -19,6 +19,7 @@ from finemesh.data.sources import Source
 
 _LINES_SUFFIXES: Final = (".jsonl", ".ndjson")
 HEAD_BYTES: Final = 1 << 16
+_KEPT_HEADS: Final = 256  # a source may hold a file per picture
 RECORD_BYTES: Final = 1 << 24
 """How far a first record may reach, which may hold pictures."""
 
@@ -40,7 +41,7 @@ class JsonHead:
 
 
 class Survey:
-    """Looks are kept: every file is opened once."""
+    """Looks are kept, and the starts of the last files."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -66,6 +67,8 @@ class Survey:
     def head(self, name: str) -> bytes:
         """The first HEAD_BYTES of a file. Raises InvalidError (FILE_UNREADABLE)."""
         if name not in self._heads:
+            if len(self._heads) >= _KEPT_HEADS:
+                del self._heads[next(iter(self._heads))]
             self._heads[name] = self._start(name, HEAD_BYTES)
         return self._heads[name]
 
