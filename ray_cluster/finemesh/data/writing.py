@@ -40,7 +40,12 @@ class DatasetWriter:
         self._out, self._format, self._context = out, dataset_format, context
         self._committed = False
         self._created = _prepare(out)
-        self._form = WRITERS[dataset_format](context)
+        try:
+            self._form = WRITERS[dataset_format](context)
+        except BaseException:
+            if self._created:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
         self._ledger = ParquetShards(out, f"{_LEDGER}/part-", LEDGER_SCHEMA)
         self._rows: list[Row] = []
         self._row_bytes = 0

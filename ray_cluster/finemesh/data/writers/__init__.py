@@ -11,12 +11,16 @@ from finemesh.data.writers.coco import CocoWriter
 from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.hugging_face import HuggingFaceWriter
 from finemesh.data.writers.llava import LlavaWriter
+from finemesh.data.writers.messages import MessagesWriter
+from finemesh.data.writers.template import TemplateWriter
 from finemesh.data.writers.yolo import YoloDetectionWriter, YoloSegmentationWriter
 
 WRITERS: Final[dict[DatasetFormat, Callable[[FormContext], FormWriter]]] = {
     DatasetFormat.CANONICAL: CanonicalWriter,
     DatasetFormat.HUGGING_FACE: HuggingFaceWriter,
     DatasetFormat.LLAVA: LlavaWriter,
+    DatasetFormat.MESSAGES: MessagesWriter,
+    DatasetFormat.TEMPLATE: TemplateWriter,
     DatasetFormat.COCO: CocoWriter,
     DatasetFormat.YOLO_DETECTION: YoloDetectionWriter,
     DatasetFormat.YOLO_SEGMENTATION: YoloSegmentationWriter,

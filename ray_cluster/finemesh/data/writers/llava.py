@@ -16,12 +16,13 @@ from typing import Any, ClassVar, Final, TextIO
 from finemesh.core.spec.data import MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
+from finemesh.data.placeholders import PLACEHOLDER, join_placeholders
 from finemesh.data.schema import ImageRow, Message
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.talk import conversation_fault
 
 _SPEAKERS: Final = {"user": "human", "assistant": "gpt", "system": "system"}
-_PLACEHOLDER: Final = "<image>"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
@@ -31,6 +32,7 @@ class LlavaWriter:
     judges: ClassVar[bool] = True
 
     def __init__(self, context: FormContext) -> None:
+        self._context = context
         self._root = root = context.root
         self._files: dict[str, TextIO] = {}
         self._counts: dict[str, int] = {}
@@ -38,15 +40,20 @@ class LlavaWriter:
         (root / "images").mkdir(parents=True, exist_ok=True)
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
-        if not row["messages"]:
-            return RowFault(
-                "NO_MESSAGES", "the row has no conversation: convert with an instruction task", "messages"
-            )
+        fault = conversation_fault(row)
+        if fault is not None:
+            return fault
         if len(row["images"]) > 1:
             return RowFault("SEVERAL_IMAGES", "LLaVA holds one picture a row: write messages", "images")
+        if row["rejected"]:
+            return RowFault("HAS_PREFERENCE", "LLaVA holds one answer: write messages", "rejected")
+        if row["tools"] or any(
+            turn["tool_calls"] or turn["role"] not in _SPEAKERS for turn in row["messages"]
+        ):
+            return RowFault("HAS_TOOLS", "LLaVA knows no functions: write messages", "messages")
         texts = [part["text"] for message in row["messages"] for part in message["content"]]
-        if any(_PLACEHOLDER in text for text in texts):
-            message = f"a text holds {_PLACEHOLDER}, which LLaVA would take for a picture"
+        if any(PLACEHOLDER in text for text in texts):
+            message = f"a text holds {PLACEHOLDER}, which LLaVA would take for a picture"
             return RowFault("PLACEHOLDER_IN_TEXT", message, "messages")
         return None
 
@@ -56,6 +63,8 @@ class LlavaWriter:
             if name not in self._files:
                 self._files[name] = self._path(name).open("w", encoding="utf-8")
                 self._counts[name] = 0
+            if any(message["train"] is not None for message in row["messages"]):
+                self._context.warn("LLaVA has no place for which turns carry loss: it was left out")
             pictures = [self._write_image(row["row_id"], image) for image in row["images"]]
             shown = {"image": pictures[0]} if pictures else {}
             entry = {"id": row["row_id"], **shown, "conversations": _turns(row["messages"])}
@@ -93,8 +102,7 @@ def _file_name(row_id: str, image_format: str) -> str:
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, str]]:
-    turns: list[dict[str, str]] = []
-    for message in messages:
-        parts = [_PLACEHOLDER if part["type"] == "image" else part["text"] for part in message["content"]]
-        turns.append({"from": _SPEAKERS[message["role"]], "value": "\n".join(parts)})
-    return turns
+    return [
+        {"from": _SPEAKERS[message["role"]], "value": join_placeholders(message["content"])}
+        for message in messages
+    ]

@@ -102,7 +102,7 @@ class Draft:
             captions=self.captions,
             class_name=self.class_name,
             attributes={**self.fields.rest(), **self.more},
-            split=split,
+            split=split.value,
         )
 
     def _show_the_rest(self) -> None:

@@ -1,0 +1,23 @@
+"""What the forms that hold conversations ask of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finemesh.data.faults import RowFault
+
+
+def conversation_fault(row: Mapping[str, Any]) -> RowFault | None:
+    """Why a row cannot be written as a conversation; None if it can."""
+    if not row["messages"]:
+        message = "the row has no conversation: convert with an instruction task"
+        return RowFault("NO_MESSAGES", message, "messages")
+    turns = (*row["messages"], *row["rejected"])
+    shown = sum(part["type"] == "image" for turn in turns for part in turn["content"])
+    if shown != len(row["images"]):
+        message = (
+            f"the turns show {shown} pictures, the row has {len(row['images'])}: each must be shown once"
+        )
+        return RowFault("PLACEHOLDER_MISMATCH", message, "messages")
+    return None
