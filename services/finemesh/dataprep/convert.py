@@ -19,6 +19,7 @@ from finemesh.chassis.dataset_options import (
 from finemesh.chassis.errors import record_to_status
 from finemesh.chassis.preflight_options import options_to_proto
 from finemesh.core.errors import InvalidError
+from finemesh.core.spec.data import MaskProof
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.dataprep.domain import (
     ClassSplitCount,
@@ -130,12 +131,19 @@ def _summary_from_proto(message: dataset_pb2.DatasetSummary) -> DatasetSummary:
         leakage_shares=_leakage_from_proto(message.leakage_shares)
         if message.HasField("leakage_shares")
         else None,
+        mask_proof=_proof_from_proto(message.mask_proof) if message.HasField("mask_proof") else None,
     )
 
 
 def _leakage_from_proto(message: dataset_pb2.LeakageShares) -> LeakageShares:
     similar = message.by_similar if message.HasField("by_similar") else None
     return LeakageShares(message.by_video, message.by_image, similar)
+
+
+def _proof_from_proto(message: dataset_pb2.MaskProof) -> MaskProof:
+    return MaskProof(
+        message.masks, message.mean_iou, message.min_iou, message.below_floor, message.cpu_seconds
+    )
 
 
 def _finding_from_proto(message: validation_report_pb2.Finding) -> Finding:
@@ -159,8 +167,9 @@ def origin_to_proto(origin: Origin) -> dict[str, Any]:
             return {"converted_from": fill(message, origin.options)}
 
 
-def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
-    return dataset_pb2.Dataset(
+def dataset_to_proto(dataset: Dataset, *, tables: bool = True) -> dataset_pb2.Dataset:
+    """The dataset; without what may be long, lists of a split and the class table, for lists and events."""
+    message = dataset_pb2.Dataset(
         name=str(dataset.name),
         display_name=dataset.display_name,
         labels=dict(dataset.labels),
@@ -170,6 +179,12 @@ def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
         **origin_to_proto(dataset.origin),
         **_life_to_proto(dataset.life),
     )
+    if not tables:
+        if message.HasField("split_from"):
+            message.split_from.ClearField("assignments")
+        if message.HasField("summary"):
+            message.summary.ClearField("class_splits")
+    return message
 
 
 def report_to_proto(
@@ -280,6 +295,9 @@ def _summary_to_proto(summary: DatasetSummary) -> dataset_pb2.DatasetSummary:
         ],
         leakage_shares=dataset_pb2.LeakageShares(**dataclasses.asdict(summary.leakage_shares))
         if summary.leakage_shares
+        else None,
+        mask_proof=dataset_pb2.MaskProof(**dataclasses.asdict(summary.mask_proof))
+        if summary.mask_proof
         else None,
     )
 

@@ -26,7 +26,7 @@ def event_of(item: Work, fact: str) -> Event:
     """The event that tells `fact` about `item` as it is now."""
     match item:
         case Dataset():
-            payload = _PAYLOADS[fact](dataset=dataset_to_proto(item))
+            payload = _PAYLOADS[fact](dataset=dataset_to_proto(item, tables=False))
         case Report():
             payload = _PAYLOADS[fact](validation_report=report_to_proto(item, findings=False))
         case Preflight():

@@ -118,7 +118,7 @@ class DataPrepServicer(DataPrepServiceServicer):
         project = _authorised(parse_project(request.parent), Role.VIEWER)
         datasets, token = await self._service.list(project, PageRequest.of(request))
         return pb.ListDatasetsResponse(
-            datasets=[dataset_to_proto(each) for each in datasets], next_page_token=token
+            datasets=[dataset_to_proto(each, tables=False) for each in datasets], next_page_token=token
         )
 
     async def WatchDataset(

@@ -19,6 +19,7 @@ from finemesh.core.errors import (
     PreconditionError,
     UnauthenticatedError,
 )
+from finemesh.core.spec.data.split_options import MAX_ASSIGNMENT_BYTES
 from finemesh.v1 import attempt_pb2, dataset_pb2, ledger_pb2, validation_report_pb2
 from finemesh.v1 import dataprep_service_pb2 as pb
 from google.rpc import code_pb2
@@ -250,6 +251,36 @@ async def test_a_split_needs_a_complete_parent_of_its_project(
         assert error.value.violations[0].field == "dataset.split_from.dataset"
     finally:
         await stranger.channel.close()
+
+
+async def test_lists_of_a_split_reach_the_cluster_but_no_list_or_event(
+    client: DataPrepClient, cluster: ScriptedCluster, facts: FactLog
+) -> None:
+    parent = await complete_dataset(client, cluster)
+    assert await facts.names_until("imported") == ["imported"]
+    lists = {f"{number:05d}": "val" for number in range(MAX_ASSIGNMENT_BYTES // 16)}  # as much as fits
+    origin = dataset_pb2.SplitOrigin(
+        dataset=parent.name, strategy="SPLIT_STRATEGY_PREDEFINED", assignments=lists
+    )
+    split = await client.create(dataset_pb2.Dataset(split_from=origin))
+    attempt = await cluster.next_attempt()
+    assert attempt.command.split_work.origin.assignments == lists
+    await attempt.renew()
+    await attempt.complete(result())
+    made = await client.get(split.name)
+    assert made.split_from.assignments == lists
+    assert made.summary.class_splits == result().dataset.class_splits
+    assert await facts.names_until("split") == ["split"]
+    listed = await client.call("ListDatasets", pb.ListDatasetsRequest(parent=client.parent))
+    [found] = [each for each in listed.datasets if each.name == split.name]
+    assert not found.split_from.assignments
+    assert found.summary.row_count == 3
+    assert not found.summary.class_splits
+
+    origin.assignments["one more"] = "train"
+    with pytest.raises(InvalidError) as error:
+        await client.create(dataset_pb2.Dataset(split_from=origin))
+    assert error.value.violations[0].field == "dataset.split_from.assignments"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from finemesh.core.spec.data.terms import Split, SplitStrategy
 from finemesh.core.spec.data.violations import refuse
+
+MAX_ASSIGNMENT_BYTES: Final = 400_000
+"""Of names and splits, and 8 for each pair: lists travel to a cluster with the order, in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class SplitOptions:
             the picture), or a key of the row's attributes.
         assignments: the split of each row id, picture name (with or without its folder), video id or source
             file (PREDEFINED); the first of these that is listed counts, and `*` stands for all that are not.
-            Empty takes the splits that the source names.
+            Empty takes the splits that the source names. At most MAX_ASSIGNMENT_BYTES.
         max_similar_bits: pictures whose perceptual hashes differ in at most so many of 64 bits lie in one
             split; -1 looks at identical pictures alone.
         seed: of every draw.
@@ -52,12 +56,24 @@ class SplitOptions:
             wrong["group_key"] = "is not set: say what rows are grouped by"
         if self.group_key and self.strategy is not SplitStrategy.GROUPED:
             wrong["group_key"] = f"is of no use to the strategy {self.strategy}: choose grouped"
-        if self.assignments and self.strategy is not SplitStrategy.PREDEFINED:
-            wrong["assignments"] = f"are of no use to the strategy {self.strategy}: choose predefined"
-        known = {split.value for split in Split} - {Split.NONE.value}
-        if unknown := sorted({*self.assignments.values()} - known):
-            wrong["assignments"] = f"{unknown[0]!r} is no split: use one of {', '.join(sorted(known))}"
+        if problem := self._problem_of_assignments():
+            wrong["assignments"] = problem
         refuse(wrong)
+
+    def _problem_of_assignments(self) -> str:
+        """What is wrong with them; empty if nothing is."""
+        known = {split.value for split in Split} - {Split.NONE.value}
+        if self.assignments and self.strategy is not SplitStrategy.PREDEFINED:
+            return f"are of no use to the strategy {self.strategy}: choose predefined"
+        if unknown := sorted({*self.assignments.values()} - known):
+            return f"{unknown[0]!r} is no split: use one of {', '.join(sorted(known))}"
+        size = sum(len(name.encode()) + len(split) + 8 for name, split in self.assignments.items())
+        if size > MAX_ASSIGNMENT_BYTES:
+            return (
+                f"have {size} bytes, at most {MAX_ASSIGNMENT_BYTES} fit: list the smaller parts, and * for"
+                " all others; or videos, or source files, instead of rows"
+            )
+        return ""
 
     @property
     def ratios(self) -> dict[Split, float]:
