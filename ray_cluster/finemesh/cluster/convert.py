@@ -49,6 +49,7 @@ def dataset_result(manifest: DatasetManifest, size_bytes: int) -> attempt_pb2.At
         parent_digests=manifest.parents,
         class_splits=_class_splits(manifest),
         leakage_shares=_leakage_shares(manifest.leakage) if manifest.leakage else None,
+        mask_proof=dataset_pb2.MaskProof(**dataclasses.asdict(manifest.proof)) if manifest.proof else None,
     )
     return attempt_pb2.AttemptResult(dataset=summary)
 

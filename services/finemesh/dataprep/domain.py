@@ -14,6 +14,7 @@ from finemesh.core.spec.data import (
     ConvertOptions,
     DatasetFormat,
     ImportOptions,
+    MaskProof,
     SplitOptions,
     ValidateOptions,
 )
@@ -102,6 +103,7 @@ class DatasetSummary:
     parent_digests: tuple[str, ...] = ()
     class_splits: tuple[ClassSplitCount, ...] = ()
     leakage_shares: LeakageShares | None = None
+    mask_proof: MaskProof | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
 from finemesh.core.spec import codec
 from finemesh.core.spec.data import (
+    MaskProof,
     ValidateOptions,
 )
 from finemesh.core.spec.ledger import LedgerSummary
@@ -322,9 +323,11 @@ def _summary(values: dict[str, Any]) -> DatasetSummary:
     texts = {key: tuple(values[key]) for key in ("media", "warnings", "parent_digests")}
     tables = {"class_splits": tuple(ClassSplitCount(**each) for each in values.get("class_splits", ()))}
     shares: Mapping[str, Any] | None = values.get("leakage_shares")
+    proof: Mapping[str, Any] | None = values.get("mask_proof")
     parts = {
         "ledger": LedgerSummary(**values["ledger"]),
         "leakage_shares": LeakageShares(**shares) if shares else None,
+        "mask_proof": MaskProof(**proof) if proof else None,
     }
     merged: dict[str, Any] = {**values, **pairs, **texts, **tables, **parts}
     return DatasetSummary(**merged)

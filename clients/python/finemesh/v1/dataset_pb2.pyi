@@ -281,8 +281,22 @@ class LeakageShares(_message.Message):
     by_similar: float
     def __init__(self, by_video: _Optional[float] = ..., by_image: _Optional[float] = ..., by_similar: _Optional[float] = ...) -> None: ...
 
+class MaskProof(_message.Message):
+    __slots__ = ("masks", "mean_iou", "min_iou", "below_floor", "cpu_seconds")
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_IOU_FIELD_NUMBER: _ClassVar[int]
+    MIN_IOU_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    CPU_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    masks: int
+    mean_iou: float
+    min_iou: float
+    below_floor: int
+    cpu_seconds: float
+    def __init__(self, masks: _Optional[int] = ..., mean_iou: _Optional[float] = ..., min_iou: _Optional[float] = ..., below_floor: _Optional[int] = ..., cpu_seconds: _Optional[float] = ...) -> None: ...
+
 class DatasetSummary(_message.Message):
-    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests", "class_splits", "leakage_shares")
+    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests", "class_splits", "leakage_shares", "mask_proof")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -297,6 +311,7 @@ class DatasetSummary(_message.Message):
     PARENT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     CLASS_SPLITS_FIELD_NUMBER: _ClassVar[int]
     LEAKAGE_SHARES_FIELD_NUMBER: _ClassVar[int]
+    MASK_PROOF_FIELD_NUMBER: _ClassVar[int]
     digest: str
     row_count: int
     size_bytes: int
@@ -311,7 +326,8 @@ class DatasetSummary(_message.Message):
     parent_digests: _containers.RepeatedScalarFieldContainer[str]
     class_splits: _containers.RepeatedCompositeFieldContainer[ClassSplitCount]
     leakage_shares: LeakageShares
-    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ..., class_splits: _Optional[_Iterable[_Union[ClassSplitCount, _Mapping]]] = ..., leakage_shares: _Optional[_Union[LeakageShares, _Mapping]] = ...) -> None: ...
+    mask_proof: MaskProof
+    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ..., class_splits: _Optional[_Iterable[_Union[ClassSplitCount, _Mapping]]] = ..., leakage_shares: _Optional[_Union[LeakageShares, _Mapping]] = ..., mask_proof: _Optional[_Union[MaskProof, _Mapping]] = ...) -> None: ...
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "labels", "imported_from", "split_from", "converted_from", "format", "state", "progress", "error", "summary", "attempt", "create_time", "start_time", "end_time", "update_time")

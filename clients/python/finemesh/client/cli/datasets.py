@@ -57,6 +57,7 @@ _TARGETS = choices_of(dataset_pb2.DatasetFormat)
 _INSTRUCTIONS = choices_of(dataset_pb2.InstructionTask, "none")
 _STRATEGIES = choices_of(dataset_pb2.SplitStrategy, "auto")
 _BOXES = choices_of(dataset_pb2.BoxConvention)
+_MASKS = choices_of(dataset_pb2.MaskForm)
 
 
 @commands("import")
@@ -170,8 +171,16 @@ def convert(
     max_turns: Annotated[
         int, typer.Option(help="Questions about a whole picture in one conversation.", min=1, max=64)
     ] = 1,
+    template: Annotated[
+        Path | None, typer.Option(help="Jinja file, for --to template.", exists=True, dir_okay=False)
+    ] = None,
+    masks: Annotated[str, typer.Option(help="Masks in COCO form: " + " | ".join(_MASKS))] = "as-source",
+    min_mask_iou: Annotated[
+        float, typer.Option(help="Least overlap of a mask with what it comes back as.", min=0, max=1)
+    ] = 0.95,
     seed: Seed = 0,
     *,
+    prove: Annotated[bool, typer.Option(help="Read masks back, draw them again and compare.")] = True,
     wait: Wait = True,
 ) -> None:
     """Bring a dataset into another form; `--instruction` makes questions and answers from the annotations."""
@@ -185,6 +194,10 @@ def convert(
         answers=answer or (),
         max_items=max_items,
         max_turns=max_turns,
+        template=template.read_text(encoding="utf-8") if template else "",
+        mask_form=choice(masks, _MASKS, "--masks"),
+        prove_masks=prove,
+        min_mask_iou=min_mask_iou,
         seed=seed,
     )
     _create(
@@ -351,6 +364,7 @@ def _print_dataset(dataset: dataset_pb2.Dataset) -> None:
             ("videos", summary.video_count or ""),
             ("media", ", ".join(summary.media)),
             ("leakage", leakage_text(summary)),
+            ("masks", _proof_text(summary)),
             (
                 "ledger",
                 f"{ledger_sum.inputs} in = {ledger_sum.kept} kept + {ledger_sum.quarantined} quarantined"
@@ -368,6 +382,17 @@ def _print_dataset(dataset: dataset_pb2.Dataset) -> None:
     for warning in summary.warnings:
         err.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
     print_error_state(dataset.error)
+
+
+def _proof_text(summary: dataset_pb2.DatasetSummary) -> str:
+    """What the proof of the masks came to; empty without one."""
+    proof = summary.mask_proof
+    if not summary.HasField("mask_proof") or not proof.masks:
+        return ""
+    return (
+        f"{proof.masks} read back and compared: overlap {proof.mean_iou:.4f} on average,"
+        f" {proof.min_iou:.4f} at least, {proof.below_floor} not shipped; took {proof.cpu_seconds:.1f} s of CPU"
+    )
 
 
 def _print_report(report: validation_report_pb2.ValidationReport) -> None:
