@@ -35,7 +35,8 @@ class RunningMesh:
 def running_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     """A mesh in a folder of its own, ready. Tests use ids, or projects, of their own."""
     folder = tmp_path_factory.mktemp("mesh")
-    mesh = ServerProcess([executable("finemesh"), "up"], folder, folder / "up.log")
+    command = [executable("finemesh"), "up", "--import-source", "lake/open"]
+    mesh = ServerProcess(command, folder, folder / "up.log")
     mesh.start()
     found: list[MeshRecord] = []
 

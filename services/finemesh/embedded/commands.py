@@ -69,6 +69,10 @@ def up(
     cpus: Annotated[int | None, typer.Option(help="CPUs that Ray may use. Default: all.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs that Ray may use. Default: all.")] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    import_source: Annotated[
+        list[str] | None,
+        typer.Option(help="What of its object store may be imported: bucket or bucket/prefix; repeatable."),
+    ] = None,
     services: Annotated[
         bool,
         typer.Option("--services/--no-services", help="Without: the servers alone, to run services by hand."),
@@ -92,6 +96,7 @@ def up(
         gpus=gpus,
         log_level=log_level,
         services=services,
+        environment={"FINEMESH_IMPORT_SOURCES": ",".join(import_source)} if import_source else {},
     )
     view = JsonView() if as_json else View()
     try:
