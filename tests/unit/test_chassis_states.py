@@ -22,6 +22,7 @@ from finemesh.core.states import (
     check_transition,
     facts_of,
 )
+from finemesh.events.v1 import event_pb2
 from finemesh.v1 import dataset_pb2, export_pb2, preflight_pb2, training_job_pb2, validation_report_pb2
 
 D, T, E = DatasetState, TrainingJobState, ExportState
@@ -40,6 +41,14 @@ D, T, E = DatasetState, TrainingJobState, ExportState
 def test_the_states_are_those_of_the_contract(table: StateTable[StrEnum], enum: object) -> None:
     contract = {name.removeprefix("STATE_") for name in enum.keys()}  # type: ignore[attr-defined]  # noqa: SIM118
     assert {str(state) for state in table.states} == contract - {"UNSPECIFIED"}
+
+
+@pytest.mark.parametrize("table", [DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, EXPORT])
+def test_every_fact_has_its_place_among_the_events(table: StateTable[StrEnum]) -> None:
+    """Clients read the payload of an event by its type from the `oneof` of Event."""
+    known = {field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
+    facts = {f"{table.event_noun}_{fact.name}" for step in table.transitions for fact in step.facts}
+    assert facts <= known
 
 
 def test_an_illegal_step_is_refused_with_what_would_be_legal() -> None:
