@@ -24,6 +24,8 @@ from finemesh.data.validation.findings import Finding, Findings
 PER_KIND: Final = 6
 MAX_SHOWN: Final = 60
 """Findings that are shown, each of some 15 kB."""
+MAX_BYTES: Final = 3_000_000
+"""Of all pictures together."""
 
 _SIDE: Final = 320  # longest side in pixels of what is shown
 _QUALITY: Final = 72
@@ -32,6 +34,7 @@ _MAX_OUTLINES: Final = 60
 _MAX_DATA_URL: Final = 60_000
 _OFFENDER: Final = (255, 59, 92)
 _OTHER: Final = (255, 255, 255)
+_SHADOW: Final = (20, 24, 30)
 _VEIL: Final = 120  # of 255: how much of its colour a mask has
 _INDEX: Final = re.compile(r"(images|objects)\[(\d+)\]")
 
@@ -64,15 +67,20 @@ class _Wish:
 
 
 def show(dataset: Path, findings: Findings, twins: Mapping[tuple[int, str], Picture]) -> tuple[Exhibit, ...]:
-    """Pictures of the first findings of each kind. `twins` has the other picture of those that are about two,
-    by row and field.
+    """Pictures of the first findings of each kind, if it is about pictures or objects.
+
+    `twins` has the other picture of findings that are about two, by row and field.
     """
     wishes = dict(_wishes(findings.placed, twins))
-    drawn = _draw_all(dataset, {wish for each in wishes.values() for wish in each})
-    exhibits = (
-        Exhibit(place, tuple(drawn[wish] for wish in each if wish in drawn)) for place, each in wishes.items()
-    )
-    return tuple(exhibit for exhibit in exhibits if exhibit.pictures)
+    drawn = _draw_all(dataset, {wish for each in wishes.values() for wish in each}) if wishes else {}
+    exhibits: list[Exhibit] = []
+    room = MAX_BYTES
+    for place, each in wishes.items():
+        pictures = tuple(drawn[wish] for wish in each if wish in drawn)
+        room -= sum(map(len, pictures))
+        if pictures and room >= 0:
+            exhibits.append(Exhibit(place, pictures))
+    return tuple(exhibits)
 
 
 def _wishes(
@@ -80,12 +88,11 @@ def _wishes(
 ) -> Iterator[tuple[int, list[_Wish]]]:
     shown: Counter[str] = Counter()
     for place, (finding, row) in enumerate(placed):
-        if row < 0 or shown[finding.id] >= PER_KIND or shown.total() >= MAX_SHOWN:
+        match = _INDEX.match(finding.field)
+        if row < 0 or match is None or shown[finding.id] >= PER_KIND or shown.total() >= MAX_SHOWN:
             continue
         shown[finding.id] += 1
-        match = _INDEX.match(finding.field)
-        index = int(match.group(2)) if match else 0
-        about_object = match is not None and match.group(1) == "objects"
+        index, about_object = int(match.group(2)), match.group(1) == "objects"
         wishes = [_Wish((row, 0 if about_object else index), index if about_object else -1)]
         if (row, finding.field) in twins:
             wishes.append(_Wish(twins[row, finding.field], -1))
@@ -163,6 +170,7 @@ def _outline(
     x, y, w, h = np.clip(np.nan_to_num(np.asarray(box, np.float64)), -1e6, 1e6)
     left, top = x * scale[0], y * scale[1]
     right, bottom = left + max(w, 0) * scale[0], top + max(h, 0) * scale[1]
+    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_SHADOW, width=width + 2)
     pen.rectangle((left, top, right, bottom), outline=colour, width=width)
 
 

@@ -75,9 +75,11 @@ class Findings:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """How often each kind was found, the gravest first."""
+        """How often each kind was found, the gravest first, of these the most frequent."""
         found = {kind: count for kind, count in self.counts.items() if count}
-        return dict(sorted(found.items(), key=lambda item: (_ORDER[RULES[item[0]].severity], item[0])))
+        return dict(
+            sorted(found.items(), key=lambda item: (_ORDER[RULES[item[0]].severity], -item[1], item[0]))
+        )
 
     @property
     def gravest_first(self) -> tuple[Finding, ...]:

@@ -131,7 +131,7 @@ class Meter:
         return Measures(
             pictures=self.pictures,
             objects=self.objects,
-            objects_per_picture=_binned(self._crowds),
+            objects_per_picture=whole_numbers(self._crowds),
             picture_sizes=tuple((w, h, count) for (w, h), count in self._sizes.most_common(MAX_SIZES)),
             box_sizes=Histogram(tuple(_BOX_EDGES.tolist()), tuple(self._boxes.tolist())),
             near_pairs=near_pairs,
@@ -140,8 +140,8 @@ class Meter:
         )
 
 
-def _binned(counts: npt.NDArray[np.int64], most: int = 40) -> Histogram:
-    """A histogram of whole numbers from 0 on, of at most `most` bins of one width."""
+def whole_numbers(counts: npt.NDArray[np.int64], most: int = 40) -> Histogram:
+    """The histogram of whole numbers, given how often each occurs from 0 on, in at most `most` equal bins."""
     width = -(-len(counts) // most)
     padded = np.pad(counts, (0, -len(counts) % width)).reshape(-1, width).sum(axis=1)
     return Histogram(

@@ -48,13 +48,13 @@ def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress
     manifest = load_manifest(dataset)
     counter = TokenCounter(options, load_tokenizer(options.tokenizer)) if options.tokenizer else None
     findings = Findings(options.max_examples)
-    measures, exhibits = Measures(), ()
+    measures, alike = Measures(), dict[tuple[int, str], tuple[int, int]]()
     progress(0.0, "checking files")
     if _files_are_whole(dataset, findings):
         examination = _Examination(dataset, manifest, options, findings, progress)
         measures = examination.run(counter)
         findings.add(WHOLE, _ledger_findings(dataset, manifest))
-        exhibits = show(dataset, findings, examination.twins)
+        alike = examination.twins
     findings.add(WHOLE, check_manifest(manifest, options))
     findings.add(WHOLE, check_classes(manifest.classes, options))
     progress(1.0, f"{sum(findings.counts.values())} findings")
@@ -69,7 +69,7 @@ def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress
         counts=findings.kinds,
         findings=findings.gravest_first,
         measures=measures,
-        exhibits=exhibits,
+        exhibits=show(dataset, findings, alike),
     )
 
 
