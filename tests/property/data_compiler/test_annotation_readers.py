@@ -108,6 +108,17 @@ def _mask_stream() -> dict[str, Any]:
     return {"dog.json": frames, "dog/0.png": PNG, "dog/1.png": PNG}
 
 
+def _image_folder() -> dict[str, Any]:
+    objects = {"bbox": [[1, 1, 3, 3]], "categories": ["cat"], "area": [9]}
+    record = {"file_name": "b.png", "text": "two", "label": "cat", "objects": objects, "more": [1, {"a": 2}]}
+    return {
+        "train/metadata.jsonl": json.dumps(record),
+        "val/metadata.csv": 'file_name,text,more\na.png,one,"[1, 2]"\n',
+        "train/b.png": PNG,
+        "val/a.png": PNG,
+    }
+
+
 SOUND: dict[AnnotationFormat, Make] = {
     AnnotationFormat.YOLO: _yolo,
     AnnotationFormat.VOC: _voc,
@@ -115,6 +126,7 @@ SOUND: dict[AnnotationFormat, Make] = {
     AnnotationFormat.CVAT: _cvat,
     AnnotationFormat.SA1B: _sa1b,
     AnnotationFormat.MASK_STREAM: _mask_stream,
+    AnnotationFormat.IMAGE_FOLDER: _image_folder,
 }
 TEXTS = [form for form, make in SOUND.items() if any(isinstance(value, str) for value in make().values())]
 JSON = [

@@ -15,6 +15,7 @@ from finemesh.core.spec.data import AnnotationFormat
 from finemesh.data.readers import (
     coco,
     cvat,
+    image_folder,
     label_studio,
     mask_stream,
     parquet,
@@ -65,6 +66,9 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.VOC: Reader("Pascal VOC XML", voc.detect, voc.read),
     AnnotationFormat.CVAT: Reader("CVAT XML", cvat.detect, cvat.read),
     AnnotationFormat.LABEL_STUDIO: Reader("Label Studio JSON", label_studio.detect, label_studio.read),
+    AnnotationFormat.IMAGE_FOLDER: Reader(
+        "Hugging Face imagefolder", image_folder.detect, image_folder.read, weak=True
+    ),
     AnnotationFormat.LLAVA: _json_form(AnnotationFormat.LLAVA, "LLaVA conversations"),
     AnnotationFormat.SHAREGPT: _json_form(AnnotationFormat.SHAREGPT, "ShareGPT conversations"),
     AnnotationFormat.OPENAI: _json_form(AnnotationFormat.OPENAI, "OpenAI messages"),
@@ -99,8 +103,14 @@ def detect_format(survey: Survey) -> AnnotationFormat:
 
 def _only(found: Mapping[AnnotationFormat, str]) -> AnnotationFormat:
     # What a SAM 2 export holds would also be detected by itself; SA-1B has `annotations` as COCO has; results
-    # lie beside a COCO file.
-    for whole in (AnnotationFormat.SAM2, AnnotationFormat.SA1B, AnnotationFormat.COCO_RESULTS):
+    # lie beside a COCO file; captions of pictures are records with a text.
+    wholes = (
+        AnnotationFormat.SAM2,
+        AnnotationFormat.SA1B,
+        AnnotationFormat.COCO_RESULTS,
+        AnnotationFormat.IMAGE_FOLDER,
+    )
+    for whole in wholes:
         if whole in found:
             return whole
     if len(found) > 1:

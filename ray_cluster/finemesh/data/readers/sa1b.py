@@ -98,7 +98,7 @@ def _object(item: Any, index: int, size: tuple[int, int]) -> ObjectRow:
     if item.get("bbox") is not None:
         made["bbox"] = _box(item["bbox"], f"{where}.bbox")
     rest = {key: value for key, value in item.items() if key not in _USED}
-    if item.get("area") not in {None, mask.area}:
+    if item.get("area") not in (None, mask.area):
         rest["area"] = item["area"]
     made["attributes"] = json_text(rest)
     return made
