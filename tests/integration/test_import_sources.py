@@ -93,7 +93,7 @@ def test_a_prefix_is_a_folder(run: Import, lake: str) -> None:
     """What only begins alike is not part of it."""
     for uri in (f"s3://{lake}/chat", f"s3://{lake}/chat/"):
         summary = run(uri)
-        assert summary.row_count == summary.ledger.kept == 10
+        assert summary.row_count == summary.ledger.kept == summary.conversation_count == 10
 
 
 @pytest.mark.integration

@@ -8,7 +8,9 @@ import pytest
 from finemesh.core.errors import NotFoundError
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.training.admission import examine
+from finemesh.training.datasets import facts_of
 from finemesh.training.ports import DatasetFacts
+from finemesh.v1 import dataset_pb2
 
 IMPORT, CHAT, SPLIT = (f"projects/p/datasets/{name}" for name in ("import", "chat", "split"))
 
@@ -71,6 +73,21 @@ async def test_a_lineage_with_a_gap_proves_nothing() -> None:
     assert refusal is not None
     assert refusal.reason == "LINEAGE_INCOMPLETE"
     assert await examine(lineage, spec(budget=1.0)) is None  # waived by the user
+
+
+async def test_an_import_of_conversations_needs_no_instruction() -> None:
+    """Prompts and answers that the source holds are trained on as they are; annotations are not."""
+    for count, reason in ((100, ""), (0, "NO_CONVERSATIONS")):
+        summary = dataset_pb2.DatasetSummary(
+            splits=[dataset_pb2.SplitCount(split="train", rows=100)], conversation_count=count
+        )
+        dataset = dataset_pb2.Dataset(
+            name=SPLIT, state="STATE_SUCCEEDED", format="DATASET_FORMAT_CANONICAL", summary=summary
+        )
+        lineage = Lineage()
+        lineage.facts = {SPLIT: facts_of(dataset)}
+        refusal = await examine(lineage, spec())
+        assert (refusal.reason if refusal else "") == reason
 
 
 async def test_a_split_without_rows_cannot_be_trained_on() -> None:

@@ -39,6 +39,7 @@ def dataset_result(manifest: DatasetManifest, size_bytes: int) -> attempt_pb2.At
         row_count=manifest.rows,
         size_bytes=size_bytes,
         video_count=manifest.videos,
+        conversation_count=manifest.conversations,
         splits=splits,
         classes=classes,
         has_class_names=manifest.has_class_names,

@@ -17,7 +17,7 @@ class Statistics:
     """Counts over batches of canonical rows."""
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.rows = self.conversations = 0
         self.splits: Counter[str] = Counter()
         self.media: Counter[str] = Counter()
         self._videos: set[str] = set()
@@ -44,6 +44,7 @@ class Statistics:
             self._row_classes[row["class_name"]][split] += 1
         self._observe_objects(row["objects"], split)
         messages = row["messages"]
+        self.conversations += bool(messages)
         if len(messages) == 2 and messages[1]["role"] == "assistant":
             self._answers[split]["".join(part["text"] for part in messages[1]["content"])] += 1
 

@@ -170,6 +170,7 @@ class DatasetWriter:
             media=dict(sorted(counted.media.items())),
             has_class_names=counted.has_class_names,
             videos=counted.videos,
+            conversations=counted.conversations,
             shards=shards,
             ledger_shards=ledger_shards,
             ledger=ledger,

@@ -93,6 +93,7 @@ class DatasetSummary:
     row_count: int
     size_bytes: int
     video_count: int = 0
+    conversation_count: int = 0
     splits: tuple[tuple[str, int], ...] = ()
     classes: tuple[tuple[str, int], ...] = ()
     has_class_names: bool = False

@@ -40,6 +40,8 @@ def facts_of(dataset: dataset_pb2.Dataset) -> DatasetFacts:
         split_rows={each.split: each.rows for each in summary.splits},
         inputs=summary.ledger.inputs,
         quarantined=summary.ledger.quarantined,
-        makes_conversations=converted.instruction != dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED,
+        # A source may hold conversations already. Datasets made before they were counted have the other mark.
+        makes_conversations=bool(summary.conversation_count)
+        or converted.instruction != dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED,
         parent=converted.dataset or dataset.split_from.dataset,
     )

@@ -141,7 +141,7 @@ class DatasetFacts:
         canonical: whether it is in the form that training reads.
         split_rows: rows per split.
         inputs, quarantined: rows that entered the stage that made it, and those of them that were set aside.
-        makes_conversations: whether that stage wrote conversations.
+        makes_conversations: whether that stage has conversations.
         parent: the dataset it was made of; empty for an import.
     """
 

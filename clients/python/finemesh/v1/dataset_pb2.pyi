@@ -296,7 +296,7 @@ class MaskProof(_message.Message):
     def __init__(self, masks: _Optional[int] = ..., mean_iou: _Optional[float] = ..., min_iou: _Optional[float] = ..., below_floor: _Optional[int] = ..., cpu_seconds: _Optional[float] = ...) -> None: ...
 
 class DatasetSummary(_message.Message):
-    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests", "class_splits", "leakage_shares", "mask_proof")
+    __slots__ = ("digest", "row_count", "size_bytes", "video_count", "splits", "classes", "has_class_names", "media", "ledger", "leakage", "warnings", "parent_digests", "class_splits", "leakage_shares", "mask_proof", "conversation_count")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -312,6 +312,7 @@ class DatasetSummary(_message.Message):
     CLASS_SPLITS_FIELD_NUMBER: _ClassVar[int]
     LEAKAGE_SHARES_FIELD_NUMBER: _ClassVar[int]
     MASK_PROOF_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_COUNT_FIELD_NUMBER: _ClassVar[int]
     digest: str
     row_count: int
     size_bytes: int
@@ -327,7 +328,8 @@ class DatasetSummary(_message.Message):
     class_splits: _containers.RepeatedCompositeFieldContainer[ClassSplitCount]
     leakage_shares: LeakageShares
     mask_proof: MaskProof
-    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ..., class_splits: _Optional[_Iterable[_Union[ClassSplitCount, _Mapping]]] = ..., leakage_shares: _Optional[_Union[LeakageShares, _Mapping]] = ..., mask_proof: _Optional[_Union[MaskProof, _Mapping]] = ...) -> None: ...
+    conversation_count: int
+    def __init__(self, digest: _Optional[str] = ..., row_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., video_count: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[SplitCount, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., has_class_names: _Optional[bool] = ..., media: _Optional[_Iterable[str]] = ..., ledger: _Optional[_Union[_ledger_pb2.LedgerSummary, _Mapping]] = ..., leakage: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ..., parent_digests: _Optional[_Iterable[str]] = ..., class_splits: _Optional[_Iterable[_Union[ClassSplitCount, _Mapping]]] = ..., leakage_shares: _Optional[_Union[LeakageShares, _Mapping]] = ..., mask_proof: _Optional[_Union[MaskProof, _Mapping]] = ..., conversation_count: _Optional[int] = ...) -> None: ...
 
 class Dataset(_message.Message):
     __slots__ = ("name", "display_name", "labels", "imported_from", "split_from", "converted_from", "format", "state", "progress", "error", "summary", "attempt", "create_time", "start_time", "end_time", "update_time")

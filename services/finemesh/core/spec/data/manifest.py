@@ -99,6 +99,7 @@ class DatasetManifest:
         splits: rows per split; "" counts rows that were never split.
         classes: table of object classes, by name; objects without a class name are not in it.
         row_classes: rows per class of a whole row and split.
+        conversations: rows with messages.
         answers: answers per split, of a dataset of conversations with one short answer each.
         media: rows per kind of picture: `frame`, `image` or `rendered`.
         has_class_names: whether every object has one, and there are objects.
@@ -135,6 +136,7 @@ class DatasetManifest:
     warnings: tuple[str, ...] = ()
     header: dict[str, Any] = field(default_factory=dict[str, Any])
     row_classes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    conversations: int = 0
     version: int = 2
 
     @property
@@ -170,6 +172,7 @@ class DatasetManifest:
                 warnings=tuple(value["warnings"]),
                 header=dict(value["header"]),
                 row_classes={name: dict(rows) for name, rows in value.get("row_classes", {}).items()},
+                conversations=int(value.get("conversations", 0)),
                 version=int(value["version"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
