@@ -168,8 +168,14 @@ def test_the_sources_that_are_varied_here_are_sound(form: AnnotationFormat) -> N
     assert {entry.reason for entry in loaded.faults} <= {"IMAGE_MISSING", "ANNOTATION_MISSING"}
 
 
+@pytest.mark.parametrize("form", SOUND)
+def test_each_form_is_detected(form: AnnotationFormat) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        assert load(Path(folder), SOUND[form]()).manifest.options["format"] == form
+
+
 @pytest.mark.parametrize("form", TEXTS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_texts_with_something_strange_put_in(form: AnnotationFormat, data: st.DataObject) -> None:
     files = SOUND[form]()
@@ -201,7 +207,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("form", JSON)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_json_with_a_strange_value(form: AnnotationFormat, data: st.DataObject) -> None:
     files = SOUND[form]()

@@ -70,6 +70,20 @@ def test_frames_come_from_the_folder_of_the_same_name(tmp_path: Path) -> None:
         assert row["images"][0]["data"] == pictures[f"frames/dog/{row['frame_index']:05d}.png"]
 
 
+def test_videos_of_one_name_keep_their_own_frames_and_rows(tmp_path: Path) -> None:
+    pictures = {
+        f"{take}/dog/{index:05d}.png": png(value=index + 9 * (take == "b"))
+        for take in "ab"
+        for index in range(3)
+    }
+    streams = {f"{take}/dog.jsonl": lines(STREAM) for take in "ab"}
+    loaded = load(tmp_path, {**streams, **pictures, "other.json": {"a": 1}})
+    assert list(loaded.rows) == [f"{take}/dog/{index:06d}" for take in "ab" for index in range(3)]
+    for name, row in loaded.rows.items():
+        assert row["images"][0]["data"] == pictures[f"{name[0]}/dog/{row['frame_index']:05d}.png"]
+    assert "other.json was not read: it is of another form" in loaded.manifest.warnings
+
+
 def test_two_answers_for_one_frame_are_not_merged_and_a_frame_without_results_is_put_aside(
     tmp_path: Path,
 ) -> None:

@@ -172,6 +172,13 @@ def test_what_is_left_out_or_named_twice_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_two_data_yamls_of_one_dataset_give_each_picture_once(tmp_path: Path) -> None:
+    files = {"data.yaml": DATA, "custom.yaml": DATA, "images/train/a.png": png(), "images/val/b.png": png()}
+    loaded = load(tmp_path, files)
+    assert (len(loaded.rows), loaded.faults) == (2, [])
+    assert "2 pictures of data.yaml are in another data.yaml: left out here" in loaded.manifest.warnings
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -23,7 +23,7 @@ from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, stem
 from finemesh.data.readers.cvat_shapes import Shape, make_shape_object, shape_from
 from finemesh.data.readers.pictures import Pictures, drawn
-from finemesh.data.readers.short_names import short_names
+from finemesh.data.readers.short_names import short_names, warn_unread
 from finemesh.data.readers.splits import split_named, split_of_path
 from finemesh.data.readers.survey import Survey
 from finemesh.data.readers.xmltree import as_value, iter_xml, number_of
@@ -65,15 +65,12 @@ class _Picture:
 
 
 def detect(survey: Survey) -> str | None:
-    return next(iter(_files(survey)), None)
+    return next((name for name in survey.with_suffix(".xml")[:_LOOKS] if _is_cvat(survey, name)), None)
 
 
-def _files(survey: Survey) -> list[str]:
-    return [
-        name
-        for name in survey.with_suffix(".xml")[:_LOOKS]
-        if _ROOT.search(survey.head(name)) and _INSIDE.search(survey.head(name))
-    ]
+def _is_cvat(survey: Survey, name: str) -> bool:
+    head = survey.head(name)
+    return bool(_ROOT.search(head) and _INSIDE.search(head))
 
 
 def read(context: ReadContext) -> Iterator[Candidate]:
@@ -81,7 +78,9 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     MALFORMED_ANNOTATIONS).
     """
     pictures = Pictures(context)
-    names = _files(context.survey) or context.survey.with_suffix(".xml")
+    files = context.survey.with_suffix(".xml")
+    names = [name for name in files if _is_cvat(context.survey, name)] or files
+    warn_unread(context, files, names)
     for name, short in short_names(names).items():
         yield from _read_file(context, pictures, name, short)
 

@@ -22,7 +22,7 @@ from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.label_studio_places import find_picture, picture_key
 from finemesh.data.readers.label_studio_regions import Region, make_region_object, shape_of, value_of
 from finemesh.data.readers.pictures import Pictures
-from finemesh.data.readers.short_names import short_names
+from finemesh.data.readers.short_names import short_names, warn_unread
 from finemesh.data.readers.storable import check_storable
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate, make_row
@@ -78,6 +78,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     survey = context.survey
     pictures = Pictures(context)
     names = [each for each in survey.json_files if _is_export(survey, each)] or survey.json_files
+    warn_unread(context, survey.json_files, names)
     for name, short in short_names(names).items():
         for index, task in _tasks(context, name):
             yield from _candidates(context, pictures, name, short, index, task)

@@ -14,6 +14,7 @@ from finemesh.data.frames import RenderedFrames
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, stem
 from finemesh.data.readers.masklets import AnnotatedFrame, Video, frames_beside, stream_frames, video_rows
+from finemesh.data.readers.short_names import short_names, warn_unread
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
@@ -37,12 +38,13 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     """
     survey, rows = context.survey, 0
     names = [name for name in _json_files(survey) if _is_stream(survey, name)] or _json_files(survey)
-    for name in names:
+    warn_unread(context, _json_files(survey), names)
+    for name, short in short_names(names).items():
         frames = stream_frames(context, name)
         rows += len(frames)
         context.total = rows
         size = _size(frames)
-        video = Video(name, stem(name), *(size or (1, 1)), frames, 1)
+        video = Video(name, stem(name), *(size or (1, 1)), frames, 1, prefix=short)
         pictures = frames_beside(context, video)
         if size is None and isinstance(pictures, RenderedFrames) and frames:
             problem = "hold no mask whose size would be the picture's: put the video beside the stream"

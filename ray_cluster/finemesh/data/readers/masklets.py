@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -56,6 +56,7 @@ class Video:
         stride: annotated frame k is frame k x stride of the video.
         classes: class name per object id, as found; None if the source knows no classes.
         known_classes: what a class name must be one of; empty allows any.
+        prefix: what the ids of its rows begin with; "" for the stem of the file.
     """
 
     file: str
@@ -66,6 +67,7 @@ class Video:
     stride: int
     classes: Mapping[str, Any] | None = None
     known_classes: frozenset[str] = frozenset()
+    prefix: str = ""
 
     def class_name(self, object_id: str) -> str | None:
         """The object's class, None without one. Raises RowFault (EMPTY_CLASS_NAME, UNKNOWN_CLASS)."""
@@ -117,19 +119,31 @@ def _streamed_masks(key: str, results: Any) -> list[RawMask]:
 
 
 def frames_beside(context: ReadContext, video: Video) -> Frames:
-    """A folder of pictures named after the video, else a video file named after it, else rendered frames."""
+    """A folder of pictures named after the video, else a video file named after it, else rendered frames. Of
+    several, that nearest to the annotations.
+    """
     names, limit = context.source.names, context.options.max_image_pixels
-    by_number = numbered_pictures(
-        [name for name in names if PurePosixPath(name).parent.name == video.video_id]
-    )
+    pictures = [name for name in names if PurePosixPath(name).parent.name == video.video_id]
+    folder = _nearest(context, video, {str(PurePosixPath(name).parent) for name in pictures})
+    by_number = numbered_pictures([name for name in pictures if str(PurePosixPath(name).parent) == folder])
     if by_number:
         # Numbered like the video's frames, or one by one where only the annotated ones were kept.
         stride = video.stride if max(by_number) >= len(video.frames) else 1
         return FolderFrames(context.source, by_number, stride, limit)
-    for name in names:
-        if stem(name) == video.video_id and name.lower().endswith(VIDEO_SUFFIXES):
-            return VideoFrames(context.source, name, video.stride, limit)
+    files = {name for name in names if stem(name) == video.video_id and name.lower().endswith(VIDEO_SUFFIXES)}
+    if file := _nearest(context, video, files):
+        return VideoFrames(context.source, file, video.stride, limit)
     return rendered_frames(context, video)
+
+
+def _nearest(context: ReadContext, video: Video, paths: Collection[str]) -> str:
+    """The path that shares most folders with the file of the annotations; "" without any."""
+    own = {*PurePosixPath(video.file).parents}
+    shared = {path: len(own.intersection(PurePosixPath(path).parents)) for path in sorted(paths)}
+    nearest = [path for path, folders in shared.items() if folders == max(shared.values())]
+    if len(nearest) > 1:
+        context.warn(f"the frames of {video.file} may be {' or '.join(nearest[:4])}: the first was read")
+    return nearest[0] if nearest else ""
 
 
 def rendered_frames(context: ReadContext, video: Video) -> Frames:
@@ -142,7 +156,7 @@ def rendered_frames(context: ReadContext, video: Video) -> Frames:
 def video_rows(video: Video, frames: Frames) -> Iterator[Candidate]:
     """One candidate per annotated frame, in order."""
     for frame in video.frames:
-        row_id = f"{stem(video.file)}/{frame.index:06d}"
+        row_id = f"{video.prefix or stem(video.file)}/{frame.index:06d}"
         yield Candidate(row_id, partial(_row, row_id, video, frames, frame))
 
 

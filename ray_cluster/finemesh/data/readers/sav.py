@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, load_object, stem
 from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, frames_beside, video_rows
+from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
@@ -31,10 +33,9 @@ def detect(survey: Survey) -> str | None:
 
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all SA-V files of a source. Raises InvalidError for a file that is not SA-V."""
-    names = context.survey.json_with_keys(*_MARKS)
-    videos = [load_video(context, name) for name in names]
-    context.total = sum(len(video.frames) for video in videos)
-    for video in videos:
+    for name, short in short_names(context.survey.json_with_keys(*_MARKS)).items():
+        video = replace(load_video(context, name), prefix=short)
+        context.total += len(video.frames)
         yield from video_rows(video, frames_beside(context, video))
 
 

@@ -1,10 +1,12 @@
-"""Row ids that begin with a file's name: short where it is the only one of that name."""
+"""The files of a form: what the ids of their rows begin with, and which files are of another form."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+
+from finemesh.data.readers.context import ReadContext
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
@@ -19,3 +21,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
         for name in names
         for path in (PurePosixPath(name),)
     }
+
+
+def warn_unread(context: ReadContext, names: Sequence[str], read: Sequence[str]) -> None:
+    """Say which of the files `names` are not among those that are read."""
+    known = frozenset(read)
+    for name in names:
+        if name not in known:
+            context.warn(f"{name} was not read: it is of another form")

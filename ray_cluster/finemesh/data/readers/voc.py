@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element
 from finemesh.core.spec.data import Split
 from finemesh.data.faults import RowFault
 from finemesh.data.readers.context import ReadContext, read_needed, stem
-from finemesh.data.readers.pictures import PICTURE_SUFFIXES, Pictures
+from finemesh.data.readers.pictures import PICTURE_SUFFIXES, Pictures, is_picture
 from finemesh.data.readers.splits import split_of_path
 from finemesh.data.readers.survey import Survey
 from finemesh.data.readers.voc_masks import object_masks
@@ -140,7 +140,7 @@ def _picture_path(kit: _Kit, name: str, filename: str | None) -> str:
     """Where the picture is, or else what it is called."""
     said = (filename or "").strip().replace("\\", "/")
     own = [stem(name) + suffix for suffix in PICTURE_SUFFIXES]
-    called = [said, PurePosixPath(said).name] if said.lower().endswith(PICTURE_SUFFIXES) else own
+    called = [said, PurePosixPath(said).name] if is_picture(said) else own
     folders = (f"{_root(name)}JPEGImages/", f"{PurePosixPath(name).parent}/".removeprefix("./"))
     paths = (folder + each for folder in folders for each in called)
     return next((path for path in paths if path in kit.pictures.files), called[0])

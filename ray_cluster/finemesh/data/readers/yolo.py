@@ -55,9 +55,16 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     InvalidError (MALFORMED_YAML, MALFORMED_ANNOTATIONS).
     """
     pictures = Pictures(context)
+    seen: set[str] = set()
     for name in _configs(context.survey):
         config = load_config(context, name)
-        listed = listed_pictures(context, config, pictures)
+        found = listed_pictures(context, config, pictures)
+        listed = [item for item in found if item.name not in seen]
+        if len(listed) < len(found):
+            context.warn(
+                f"{len(found) - len(listed)} pictures of {name} are in another data.yaml: left out here"
+            )
+        seen.update(item.name for item in listed)
         orphans = _orphans(context, listed, pictures)
         context.total += len(listed) + len(orphans)
         for item in listed:
