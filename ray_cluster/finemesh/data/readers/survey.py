@@ -122,7 +122,8 @@ def _json_head(head: bytes, name: str) -> JsonHead:
     return _cut_head(head.decode("utf-8-sig", errors="replace"), name)
 
 
-_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+')
+# A string that does not end takes all that is left: to try again behind each quote would take quadratic time.
+_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[][{}:,]|[^][{}:,"\s]+')
 
 
 def _cut_head(text: str, name: str) -> JsonHead:
