@@ -86,8 +86,42 @@ def validation_result(report: Any) -> attempt_pb2.AttemptResult:
             row_count=report.rows,
             finding_counts=report.counts,
             findings=[_finding(each) for each in report.findings[:MAX_FINDINGS]],
+            measures=_measures(report.measures),
         )
     )
+
+
+def _measures(measures: Any) -> validation_report_pb2.ValidationMeasures:
+    return validation_report_pb2.ValidationMeasures(
+        picture_count=measures.pictures,
+        object_count=measures.objects,
+        objects_per_picture=_histogram(measures.objects_per_picture),
+        picture_sizes=[
+            validation_report_pb2.PictureSizeCount(width=width, height=height, count=count)
+            for width, height, count in measures.picture_sizes
+        ],
+        box_sizes=_histogram(measures.box_sizes),
+        similar_pair_count=measures.near_pairs,
+        leakage_shares=_leakage_shares(measures.leakage) if measures.leakage else None,
+        tokens=_token_lengths(measures.tokens) if measures.tokens else None,
+    )
+
+
+def _token_lengths(tokens: Any) -> validation_report_pb2.TokenLengths:
+    return validation_report_pb2.TokenLengths(
+        tokenizer=tokens.tokenizer,
+        max_tokens=tokens.max_tokens,
+        row_count=tokens.rows,
+        median=tokens.median,
+        longest=tokens.longest,
+        cut_row_count=tokens.rows_cut,
+        cut_token_count=tokens.tokens_cut,
+        lengths=_histogram(tokens.lengths),
+    )
+
+
+def _histogram(histogram: Any) -> validation_report_pb2.ValueHistogram:
+    return validation_report_pb2.ValueHistogram(edges=histogram.edges, counts=histogram.counts)
 
 
 def _finding(finding: Any) -> validation_report_pb2.Finding:

@@ -100,6 +100,7 @@ def result_from_proto(message: attempt_pb2.AttemptResult) -> Result:
                 row_count=found.row_count,
                 finding_counts=dict(found.finding_counts),
                 findings=tuple(_finding_from_proto(each) for each in found.findings),
+                measures=json_format.MessageToDict(found.measures),
             )
         case "preflight":
             return PreflightResult(json_format.MessageToDict(message.preflight))
@@ -207,6 +208,7 @@ def report_to_proto(
         message.finding_counts.update(report.result.finding_counts)
         if findings:
             message.findings.extend(_finding_to_proto(each) for each in report.result.findings)
+            json_format.ParseDict(dict(report.result.measures), message.measures)
     return message
 
 

@@ -121,12 +121,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ValidationResult:
-    """What a validation came to; `verdict` is a name of the contract without its prefix."""
+    """What a validation came to; `verdict` is a name of the contract without its prefix, `measures` the
+    contract's message as JSON, which nothing here looks into.
+    """
 
     verdict: str
     row_count: int
     finding_counts: Mapping[str, int] = field(default_factory=dict[str, int])
     findings: tuple[Finding, ...] = ()
+    measures: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,16 +318,21 @@ async def test_a_validation_is_a_resource_of_its_own(
     assert attempt.command.resource == report.name
     await attempt.renew()
     finding = validation_report_pb2.Finding(id="LONG_TAIL", severity="SEVERITY_WARNING", evidence="2 of 900")
+    measures = validation_report_pb2.ValidationMeasures(
+        picture_count=3, similar_pair_count=0, picture_sizes=[{"width": 4, "height": 2, "count": 3}]
+    )
     found = attempt_pb2.ValidationResult(
         verdict="VERDICT_PASSED_WITH_WARNINGS",
         row_count=3,
         finding_counts={"LONG_TAIL": 1},
         findings=[finding],
+        measures=measures,
     )
     await attempt.complete(attempt_pb2.AttemptResult(validation=found))
     done = await client.call("GetValidationReport", pb.GetValidationReportRequest(name=report.name))
     assert done.verdict == validation_report_pb2.ValidationReport.VERDICT_PASSED_WITH_WARNINGS
     assert list(done.findings) == [finding]
+    assert done.measures == measures
     assert "report.html" in done.html_url
     assert await facts.names_until("validated") == ["imported", "validated"]
     listed = await client.call("ListValidationReports", pb.ListValidationReportsRequest(parent=dataset.name))

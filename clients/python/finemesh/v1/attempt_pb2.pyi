@@ -159,7 +159,7 @@ class AttemptResult(_message.Message):
     def __init__(self, dataset: _Optional[_Union[_dataset_pb2.DatasetSummary, _Mapping]] = ..., validation: _Optional[_Union[ValidationResult, _Mapping]] = ..., training: _Optional[_Union[TrainingResult, _Mapping]] = ..., export: _Optional[_Union[ExportResult, _Mapping]] = ..., preflight: _Optional[_Union[_preflight_pb2.PreflightResult, _Mapping]] = ...) -> None: ...
 
 class ValidationResult(_message.Message):
-    __slots__ = ("verdict", "row_count", "finding_counts", "findings")
+    __slots__ = ("verdict", "row_count", "finding_counts", "findings", "measures")
     class FindingCountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -171,11 +171,13 @@ class ValidationResult(_message.Message):
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     FINDING_COUNTS_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
     verdict: _validation_report_pb2.ValidationReport.Verdict
     row_count: int
     finding_counts: _containers.ScalarMap[str, int]
     findings: _containers.RepeatedCompositeFieldContainer[_validation_report_pb2.Finding]
-    def __init__(self, verdict: _Optional[_Union[_validation_report_pb2.ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_validation_report_pb2.Finding, _Mapping]]] = ...) -> None: ...
+    measures: _validation_report_pb2.ValidationMeasures
+    def __init__(self, verdict: _Optional[_Union[_validation_report_pb2.ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_validation_report_pb2.Finding, _Mapping]]] = ..., measures: _Optional[_Union[_validation_report_pb2.ValidationMeasures, _Mapping]] = ...) -> None: ...
 
 class TrainingResult(_message.Message):
     __slots__ = ("step", "metrics", "row_usage", "peak_memory_bytes")

@@ -1,5 +1,6 @@
 import datetime
 
+from finemesh.v1 import dataset_pb2 as _dataset_pb2
 from finemesh.v1 import progress_pb2 as _progress_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.api import resource_pb2 as _resource_pb2
@@ -81,8 +82,66 @@ class Finding(_message.Message):
     remedy: str
     def __init__(self, id: _Optional[str] = ..., severity: _Optional[_Union[Finding.Severity, str]] = ..., row_id: _Optional[str] = ..., field: _Optional[str] = ..., evidence: _Optional[str] = ..., remedy: _Optional[str] = ...) -> None: ...
 
+class ValueHistogram(_message.Message):
+    __slots__ = ("edges", "counts")
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, edges: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PictureSizeCount(_message.Message):
+    __slots__ = ("width", "height", "count")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    count: int
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class TokenLengths(_message.Message):
+    __slots__ = ("tokenizer", "max_tokens", "row_count", "median", "longest", "cut_row_count", "cut_token_count", "lengths")
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEDIAN_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_FIELD_NUMBER: _ClassVar[int]
+    CUT_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CUT_TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    tokenizer: str
+    max_tokens: int
+    row_count: int
+    median: int
+    longest: int
+    cut_row_count: int
+    cut_token_count: int
+    lengths: ValueHistogram
+    def __init__(self, tokenizer: _Optional[str] = ..., max_tokens: _Optional[int] = ..., row_count: _Optional[int] = ..., median: _Optional[int] = ..., longest: _Optional[int] = ..., cut_row_count: _Optional[int] = ..., cut_token_count: _Optional[int] = ..., lengths: _Optional[_Union[ValueHistogram, _Mapping]] = ...) -> None: ...
+
+class ValidationMeasures(_message.Message):
+    __slots__ = ("picture_count", "object_count", "objects_per_picture", "picture_sizes", "box_sizes", "similar_pair_count", "leakage_shares", "tokens")
+    PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_PER_PICTURE_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_SIZES_FIELD_NUMBER: _ClassVar[int]
+    BOX_SIZES_FIELD_NUMBER: _ClassVar[int]
+    SIMILAR_PAIR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LEAKAGE_SHARES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    picture_count: int
+    object_count: int
+    objects_per_picture: ValueHistogram
+    picture_sizes: _containers.RepeatedCompositeFieldContainer[PictureSizeCount]
+    box_sizes: ValueHistogram
+    similar_pair_count: int
+    leakage_shares: _dataset_pb2.LeakageShares
+    tokens: TokenLengths
+    def __init__(self, picture_count: _Optional[int] = ..., object_count: _Optional[int] = ..., objects_per_picture: _Optional[_Union[ValueHistogram, _Mapping]] = ..., picture_sizes: _Optional[_Iterable[_Union[PictureSizeCount, _Mapping]]] = ..., box_sizes: _Optional[_Union[ValueHistogram, _Mapping]] = ..., similar_pair_count: _Optional[int] = ..., leakage_shares: _Optional[_Union[_dataset_pb2.LeakageShares, _Mapping]] = ..., tokens: _Optional[_Union[TokenLengths, _Mapping]] = ...) -> None: ...
+
 class ValidationReport(_message.Message):
-    __slots__ = ("name", "level", "state", "verdict", "row_count", "finding_counts", "findings", "html_url", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time", "thresholds")
+    __slots__ = ("name", "level", "state", "verdict", "row_count", "finding_counts", "findings", "html_url", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time", "thresholds", "measures")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[ValidationReport.State]
@@ -132,6 +191,7 @@ class ValidationReport(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
     name: str
     level: ValidationLevel
     state: ValidationReport.State
@@ -148,4 +208,5 @@ class ValidationReport(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     thresholds: ValidationThresholds
-    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[ValidationLevel, str]] = ..., state: _Optional[_Union[ValidationReport.State, str]] = ..., verdict: _Optional[_Union[ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., html_url: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., thresholds: _Optional[_Union[ValidationThresholds, _Mapping]] = ...) -> None: ...
+    measures: ValidationMeasures
+    def __init__(self, name: _Optional[str] = ..., level: _Optional[_Union[ValidationLevel, str]] = ..., state: _Optional[_Union[ValidationReport.State, str]] = ..., verdict: _Optional[_Union[ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., html_url: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., thresholds: _Optional[_Union[ValidationThresholds, _Mapping]] = ..., measures: _Optional[_Union[ValidationMeasures, _Mapping]] = ...) -> None: ...

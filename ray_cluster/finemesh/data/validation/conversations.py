@@ -32,7 +32,7 @@ def check_conversation(row: Mapping[str, Any], images: int) -> Iterator[Found]:
     for field, text in (*texts, *((f"captions[{i}]", each) for i, each in enumerate(row["captions"]))):
         if not text.strip():
             yield "EMPTY_TEXT", field, "nothing but blanks" if text else "it has no letter"
-        yield from _check_encoding(text, field)
+        yield from check_encoding(text, field)
 
 
 def check_messages(messages: Sequence[Message], images: int) -> Iterator[Found]:
@@ -69,7 +69,7 @@ def _check_turns(messages: Sequence[Message], field: str) -> Iterator[Found]:
         # A function may well return nothing.
         if not (text.strip() or pictures or message["tool_calls"] or message["role"] == "tool"):
             yield "EMPTY_TURN", f"{field}[{index}]", message["role"]
-        yield from _check_encoding(text, f"{field}[{index}]")
+        yield from check_encoding(text, f"{field}[{index}]")
 
 
 def _in_order(before: str, roles: Sequence[str]) -> bool:
@@ -112,7 +112,7 @@ _MOJIBAKE: Final = re.compile(
 )
 
 
-def _check_encoding(text: str, field: str) -> Iterator[Found]:
+def check_encoding(text: str, field: str) -> Iterator[Found]:
     """Replacement characters, and UTF-8 that was read in another encoding."""
     if text.isascii():
         return

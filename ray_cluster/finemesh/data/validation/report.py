@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finemesh.core.spec.data import ClassCount, Severity, ValidationLevel, ValidationStatus
@@ -37,7 +37,7 @@ class ValidationReport:
     ledger: LedgerSummary
     counts: dict[str, int]
     findings: tuple[Finding, ...]
-    measures: Measures
+    measures: Measures = field(default_factory=Measures)
     exhibits: tuple[Exhibit, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from finemesh.data.rows import Progress
 from finemesh.data.storage import iter_ledger, load_manifest, verify_dataset
 from finemesh.data.validation.classes import check_classes, check_manifest
 from finemesh.data.validation.columns import Batch, read_columns
-from finemesh.data.validation.conversations import check_conversation
+from finemesh.data.validation.conversations import check_conversation, check_encoding
 from finemesh.data.validation.copies import (
     Alike,
     check_alike,
@@ -57,6 +57,8 @@ def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress
         alike = examination.twins
     findings.add(WHOLE, check_manifest(manifest, options))
     findings.add(WHOLE, check_classes(manifest.classes, options))
+    for item in manifest.classes:
+        findings.add(WHOLE, check_encoding(item.class_name, "classes"))
     progress(1.0, f"{sum(findings.counts.values())} findings")
     return ValidationReport(
         dataset_digest=manifest.digest,
