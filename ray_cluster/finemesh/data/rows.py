@@ -74,9 +74,12 @@ def make_object(
     }
 
 
+_COMPACT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def json_text(value: Mapping[str, Any] | Sequence[Any] | None) -> str:
     """`value` as compact JSON; "" if it is empty."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
+    return _COMPACT.encode(value) if value else ""
 
 
 def make_row(

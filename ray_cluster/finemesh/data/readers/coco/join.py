@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -162,7 +162,8 @@ class CocoFile:
 
 
 def is_id(value: object) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    kind = type(value)
+    return kind is int or kind is str
 
 
 class _Held:
@@ -253,6 +254,6 @@ def _loads(line: bytes) -> Any:
         return json.loads(line)
 
 
-def drop_keys(value: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+def drop_keys(value: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """`value` without some of its keys."""
     return {key: item for key, item in value.items() if key not in keys}

@@ -34,6 +34,11 @@ class RowMaker:
         self._subset = stem(file.name).partition("_")[2] or stem(file.name)
         named = Counter(name for name in file.categories.values() if isinstance(name, str))
         self._shared_names = {name for name, count in named.items() if count > 1}
+        self._plain_names = {
+            identity: name.strip()
+            for identity, name in file.categories.items()
+            if isinstance(name, str) and name.strip() and name not in self._shared_names
+        }
 
     def row(self, row_id: str, index: int, image: Any, annotations: list[Numbered]) -> Row:
         """Raises RowFault naming the field of the file that is wrong."""
@@ -118,11 +123,13 @@ class RowMaker:
             score=_score(annotation, where),
             visible=None if mask is None else mask.area > 0,
             iscrowd=annotation.get("iscrowd", 0) == 1,
-            attributes=_with_notes(drop_keys(dict(annotation), _OF_OBJECT), notes),
+            attributes=_attributes(annotation, notes),
         )
 
     def _class_name(self, annotation: Mapping[str, Any], where: str, notes: dict[str, Any]) -> str:
         category, names = annotation.get("category_id"), self._file.categories
+        if is_id(category) and (plain := self._plain_names.get(category)) is not None:
+            return plain
         if not is_id(category) or category not in names:
             raise RowFault("UNKNOWN_CATEGORY", f"category {category!r} is not listed", f"{where}.category_id")
         name = names[category]
@@ -149,8 +156,11 @@ class RowMaker:
         return mask
 
 
-def _with_notes(attributes: dict[str, Any], notes: dict[str, Any]) -> dict[str, Any]:
-    return {**attributes, NOTES: notes} if notes else attributes
+def _attributes(annotation: Mapping[str, Any], notes: dict[str, Any]) -> dict[str, Any]:
+    if not notes and annotation.keys() <= _OF_OBJECT:
+        return notes
+    rest = drop_keys(annotation, _OF_OBJECT)
+    return {**rest, NOTES: notes} if notes else rest
 
 
 def _counts(mask: Mask, segmentation: Any) -> str:
@@ -176,10 +186,11 @@ def _caption(annotation: Mapping[str, Any], position: int) -> str:
 
 
 def _box(value: Any, field: str) -> list[float]:
-    sound = isinstance(value, list) and len(value) == 4 and all(is_number(number) for number in value)
-    if not sound or value[2] < 0 or value[3] < 0:
-        raise RowFault("BBOX_INVALID", f"{value!r} is not [x, y, width, height]", field)
-    return [float(number) for number in value]
+    if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
+        x, y, width, height = map(float, value)
+        if width >= 0 and height >= 0:
+            return [x, y, width, height]
+    raise RowFault("BBOX_INVALID", f"{value!r} is not [x, y, width, height]", field)
 
 
 def _keypoints(annotation: Mapping[str, Any], where: str) -> list[float] | None:
