@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
@@ -184,6 +185,45 @@ def test_stratified_split_of_one_class_a_row_is_exact(classes: dict[str, int], s
     wanted = {Split.TRAIN: 6, Split.VAL: 1, Split.TEST: 3}
     assert got == {(name, split): classes[name] // 10 * wanted[split] for name in classes for split in wanted}
     assert not notes
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 4), max_size=4), min_size=3),
+    st.integers(0, 99),
+)
+def test_stratified_split_follows_the_paper_step_by_step(rows: list[dict[str, int]], seed: int) -> None:
+    keys = [RowKey(str(row), None, None, (), classes=classes) for row, classes in enumerate(rows)]
+    options = SplitOptions(S.STRATIFIED, 0.5, 0.25, 0.25, seed=seed)
+    splits, _ = assign_splits(keys, options)
+    assert splits == stratified_naively(rows, options)
+
+
+def stratified_naively(rows: list[dict[str, int]], options: SplitOptions) -> dict[str, Split]:
+    """Every row a group: at each step all classes are counted anew, and all splits."""
+    waiting = sorted(
+        range(len(rows)), key=lambda row: hashlib.sha256(f"{options.seed}\0{row}".encode()).digest()
+    )
+    splits: dict[str, Split] = {}
+
+    def lacking(split: Split, name: str = "") -> float:
+        total = sum(row.get(name, 0) for row in rows) if name else len(rows)
+        got = [rows[int(row)].get(name, 0) if name else 1 for row, at in splits.items() if at is split]
+        return round(options.ratios[split] * total - sum(got), 6)
+
+    while waiting:
+        left = Counter(name for row in waiting for name in rows[row])
+        rarest = min(left, key=lambda name: (left[name], name), default="")
+        for row in [row for row in waiting if not rarest or rarest in rows[row]]:
+            empty = [split for split in options.ratios if split not in splits.values()]
+            open_to = empty if len(waiting) <= len(empty) else [*options.ratios]
+            most = max(open_to, key=lacking)
+            fitting = [split for split in open_to if lacking(split) >= 1] or [most]
+            best = (
+                max(fitting, key=lambda split: (lacking(split, rarest), lacking(split))) if rarest else most
+            )
+            splits[str(row)] = best
+            waiting.remove(row)
+    return splits
 
 
 @given(datasets(), st.data())

@@ -275,6 +275,13 @@ def test_stratified_split_is_nearer_to_the_shares_than_chance() -> None:
     assert off[S.STRATIFIED] < off[S.BY_VIDEO] / 4
 
 
+def test_stratified_split_keeps_the_ratios_of_rows_where_classes_pull_to_one_side() -> None:
+    """Each class has one row, which train lacks most of."""
+    keys = [RowKey(str(row), None, None, (), classes={str(row): 1}) for row in range(100)]
+    splits, _ = assign_splits(keys, SplitOptions(S.STRATIFIED))
+    assert Counter(splits.values()) == {Split.TRAIN: 60, Split.VAL: 10, Split.TEST: 30}
+
+
 def worst_share(keys: list[RowKey], options: SplitOptions) -> float:
     """The largest difference between the share of a class that a split got and the one it should have."""
     splits, _ = assign_splits(keys, options)
