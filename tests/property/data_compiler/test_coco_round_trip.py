@@ -125,7 +125,7 @@ def by_id(items: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
     return {item["id"]: item for item in items}
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(coco_files(), st.booleans(), st.booleans())
 def test_coco_through_the_canonical_form_is_the_same(coco: dict[str, Any], held: bool, reverse: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -155,7 +155,7 @@ def test_coco_through_the_canonical_form_is_the_same(coco: dict[str, Any], held:
         assert manifest.proof.below_floor == 0
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(coco_files())
 def test_polygons_written_of_masks_are_the_masks(coco: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
