@@ -24,6 +24,7 @@ from finemesh.finetune.rows import Row, read_rows
 EXAMPLES: Final = 20
 _MAX_SHOWN_TOKENS: Final = 40_000
 _CUT_TEXT_CHARACTERS: Final = 160
+_MESSAGE_CHARACTERS: Final = 600
 
 _OUTCOMES: Final = {
     Disposition.KEPT: Outcome.TRAINED,
@@ -76,7 +77,7 @@ class Tally:
         self.outcomes[row.outcome] += 1
         if row.reason:
             self.reasons.setdefault(row.outcome, Counter())[row.reason] += 1
-            self.first_message.setdefault(row.reason, f"{row.row_id}: {row.message}")
+            self.first_message.setdefault(row.reason, f"{row.row_id}: {row.message}"[:_MESSAGE_CHARACTERS])
         if row.outcome not in {Outcome.TRAINED, Outcome.TRUNCATED}:
             self._note("not_trained", row)
         if not row.tokens:

@@ -229,9 +229,16 @@ def preflight_to_proto(
     if preflight.result:
         # A newer service may have stored what this one does not know.
         json_format.ParseDict(dict(preflight.result.content), message.result, ignore_unknown_fields=True)
-        for name in () if rows else _ROW_LISTS:
-            message.result.ClearField(name)
+        if not rows:
+            _clear_rows(message.result)
     return message
+
+
+def _clear_rows(result: preflight_pb2.PreflightResult) -> None:
+    for name in _ROW_LISTS:
+        result.ClearField(name)
+    if result.HasField("longest_batch"):
+        result.longest_batch.ClearField("row_ids")
 
 
 def upload_to_proto(upload: Upload, url: str) -> dataset_pb2.Upload:
