@@ -20,15 +20,17 @@ _OWN_LINE: Final = ("", "\n")
 def split_placeholders(value: str) -> list[ContentPart]:
     """The parts of a text with placeholders; empty texts are left out."""
     pieces = value.split(PLACEHOLDER)
-    said = [index for index, piece in enumerate(pieces) if piece not in _OWN_LINE]
-    if len(pieces) == 1 or not said:
-        return [text_part(value)] if value and len(pieces) == 1 else [IMAGE_PART] * (len(pieces) - 1)
-    first, last = said[0], said[-1]
+    end = len(pieces) - 1
+    spoken = [index for index, piece in enumerate(pieces) if piece not in _OWN_LINE]
+    first = 0 if pieces[0] else min(spoken, default=end)
+    last = end if pieces[-1] else max(spoken, default=0)
+    if first > last:
+        return [IMAGE_PART] * end
     pieces[:first] = [""] * first
-    pieces[last + 1 :] = [""] * (len(pieces) - last - 1)
+    pieces[last + 1 :] = [""] * (end - last)
     if first > 0:
         pieces[first] = pieces[first].removeprefix("\n")
-    if last < len(pieces) - 1:
+    if last < end:
         pieces[last] = pieces[last].removesuffix("\n")
     parts: list[ContentPart] = []
     for index, piece in enumerate(pieces):
