@@ -15,6 +15,7 @@ from finemesh.data.polygons import is_number
 
 _MAX_BYTES: Final = 16 << 20
 _MAX_DEPTH: Final = 32
+_READ_BYTES: Final = 1 << 18
 # LookupError and ValueError are expat's for encodings that it does not know.
 _ERRORS: Final = (ParseError, DefusedXmlException, LookupError, ValueError, RecursionError)
 
@@ -36,7 +37,9 @@ def iter_xml(stream: BinaryIO, name: str) -> Iterator[tuple[int, Element]]:
     depth = -1
     try:
         root: Element | None = None
-        for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=True):
+        bounded = _Bounded(stream, name)
+        for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
+            bounded.silent_bytes = 0
             if event == "start":
                 depth += 1
                 root = element if root is None else root
@@ -51,6 +54,26 @@ def iter_xml(stream: BinaryIO, name: str) -> Iterator[tuple[int, Element]]:
         raise _malformed(name, _said(error)) from error
     except RowFault as fault:
         raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
+
+
+class _Bounded:
+    """A stream that ends where a tag or a text does not: expat starts again at the beginning of an unfinished
+    tag whenever more of it comes, which takes quadratic time, and the less so the more comes at a time.
+
+    Attributes:
+        silent_bytes: read since the parser last told of an element.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self.silent_bytes = 0
+
+    def read(self, _size: int = -1) -> bytes:
+        chunk = self._stream.read(_READ_BYTES)
+        self.silent_bytes += len(chunk)
+        if self.silent_bytes > _MAX_BYTES:
+            raise _malformed(self._name, f"a tag or a text is longer than {_MAX_BYTES} bytes")
+        return chunk
 
 
 def _malformed(name: str, problem: str) -> InvalidError:
