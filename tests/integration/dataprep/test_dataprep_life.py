@@ -111,6 +111,20 @@ async def test_an_upload_becomes_a_dataset(
     assert [file.path for file in files] == ["ledger/part-00000.parquet"]
 
 
+async def test_a_ledger_that_does_not_add_up_makes_no_dataset(
+    client: DataPrepClient, cluster: ScriptedCluster
+) -> None:
+    dataset = await client.import_upload(await client.uploaded())
+    attempt = await cluster.next_attempt()
+    await attempt.renew()
+    lossy = result()
+    lossy.dataset.ledger.inputs += 1  # a row of which nobody says what became of it
+    with pytest.raises(PreconditionError) as refusal:
+        await attempt.complete(lossy)
+    assert refusal.value.reason == "LEDGER_UNBALANCED"
+    assert (await client.get(dataset.name)).state == State.STATE_RUNNING
+
+
 async def test_the_ledger_can_be_asked(
     service: ServiceProcess, client: DataPrepClient, cluster: ScriptedCluster, tmp_path: Path
 ) -> None:
