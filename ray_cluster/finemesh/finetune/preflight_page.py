@@ -201,6 +201,8 @@ def _row(shown: ShownRow) -> str:
     turns = ", ".join(f"{turn.role} {turn.loss_tokens} of {turn.tokens}" for turn in shown.turns)
     told = [f"{row.outcome.value.lower()}, {row.loss_tokens} of {row.tokens} tokens with loss"]
     told += [f"by turn: {turns}"] if turns else []
+    if row.cut_tokens:
+        told += [f"{row.cut_tokens} tokens, {row.cut_loss_tokens} with loss, lie beyond max_tokens"]
     told += [f"{row.placeholders} placeholders, {row.features} image features"] if row.features else []
     told += [row.reason] if row.reason else []
     body = "".join(_segment(segment) for segment in shown.segments)

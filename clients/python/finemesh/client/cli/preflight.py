@@ -212,6 +212,8 @@ def _print_rows(result: Result) -> None:
         figures = row.figures
         turns = ", ".join(f"{turn.role} {turn.loss_tokens} of {turn.tokens}" for turn in row.turns)
         head = f"{printable(figures.row_id)}: {figures.loss_tokens} of {figures.tokens} tokens with loss"
+        if figures.cut_tokens:
+            head += f", {figures.cut_loss_tokens} of {figures.cut_tokens} beyond the limit"
         out.print()
         out.print(f"{head}; {turns}" if turns else head, style="bold", markup=False, highlight=False)
         out.print(heat_map(row, colour=colour), soft_wrap=True)
