@@ -8,7 +8,7 @@ The split of a row depends on the seed and on what rows there are, never on thei
 from finemesh.data.splitting.alike import AlikePictures, compare_pictures
 from finemesh.data.splitting.assigning import assign_splits
 from finemesh.data.splitting.dividing import split_dataset
-from finemesh.data.splitting.keys import RowKey, row_key
+from finemesh.data.splitting.keys import RowKey
 from finemesh.data.splitting.leakage import measure_leakage
 
 __all__ = [
@@ -17,6 +17,5 @@ __all__ = [
     "assign_splits",
     "compare_pictures",
     "measure_leakage",
-    "row_key",
     "split_dataset",
 ]

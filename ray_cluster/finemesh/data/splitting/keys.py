@@ -54,7 +54,7 @@ class RowKey:
 def read_keys(dataset: Path, options: SplitOptions) -> list[RowKey]:
     """The keys of all rows, in order. Raises as `iter_batches`."""
     columns = dict.fromkeys([*_ALWAYS, *_WORDS, *_columns(options)])
-    return [row_key(row, options) for batch in iter_batches(dataset, [*columns]) for row in batch.to_pylist()]
+    return [_key(row, options) for batch in iter_batches(dataset, [*columns]) for row in batch.to_pylist()]
 
 
 def _columns(options: SplitOptions) -> tuple[str, ...]:
@@ -69,16 +69,15 @@ def _columns(options: SplitOptions) -> tuple[str, ...]:
             return ()
 
 
-def row_key(row: Mapping[str, Any], options: SplitOptions | None = None) -> RowKey:
-    """The key of a row, or of its columns that make the key, as far as `options` need it."""
+def _key(row: Mapping[str, Any], options: SplitOptions) -> RowKey:
+    """The key of a row, as far as `options` need it."""
     images = tuple(image["sha256"] for image in row["images"])
-    words = _words(row) if options and not images else ""
+    words = "" if images else _words(row)
     common = (row["row_id"], row["video_id"], row["frame_index"], images, words)
-    match options.strategy if options else None:
+    match options.strategy:
         case SplitStrategy.STRATIFIED:
             return RowKey(*common, classes=_classes(row))
         case SplitStrategy.GROUPED:
-            assert options is not None
             return RowKey(*common, group=_group(row, options.group_key))
         case SplitStrategy.PREDEFINED:
             names = tuple(image["name"] for image in row["images"] if image["name"])
