@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 class Preflights:
     """Someone in the folder of the mesh, with a dataset of questions about pictures and a small LLaVA."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
-        self.folder = folder
+    def __init__(self, mesh: RunningMesh, base: Path) -> None:
+        self.folder = mesh.folder
+        self.url = mesh.url
         self.base = base
 
     def run(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -50,7 +51,7 @@ class Preflights:
 
 @pytest.fixture(scope="module")
 def preflights(running_mesh: RunningMesh, tmp_path_factory: pytest.TempPathFactory) -> Preflights:
-    made = Preflights(running_mesh.folder, tiny_model(tmp_path_factory.mktemp("preflight") / "base", "llava"))
+    made = Preflights(running_mesh, tiny_model(tmp_path_factory.mktemp("preflight") / "base", "llava"))
     scenes = [sys.executable, "-m", "finemesh.data.scenes", "--out", "pf.zip", "--videos", "10"]
     made.process([*scenes, "--frames", "2", "--seed", "3"])
     made.run("dataset", "import", "pf.zip", "--id", "pf-raw")
@@ -96,6 +97,17 @@ def test_the_report_counts_every_row_of_every_split(preflights: Preflights) -> N
     assert stored.json() == result
     page = urllib3.request("GET", report["htmlUrl"], retries=False, timeout=20)
     assert page.headers["content-type"].startswith("text/html")
+    token = (preflights.folder / ".finemesh" / "secrets" / "admin.token").read_text().strip()
+    listed = urllib3.request(
+        "GET",
+        f"{preflights.url}/v1/{dataset['name']}/preflightReports",
+        headers={"authorization": f"Bearer {token}"},
+        retries=False,
+        timeout=20,
+    ).json()
+    [told] = [each for each in listed["preflightReports"] if each["name"] == report["name"]]
+    assert told["result"]["splits"] == result["splits"]
+    assert "shown" not in told["result"]
 
 
 def test_what_training_would_refuse_ends_with_exit_code_1(preflights: Preflights) -> None:
