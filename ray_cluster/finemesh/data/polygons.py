@@ -7,6 +7,8 @@ from typing import Any, TypeGuard
 
 from finemesh.data.faults import RowFault
 from finemesh.data.rle import Mask, parse
+from finemesh.data.rows import masked_object
+from finemesh.data.schema import ObjectRow
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -19,6 +21,23 @@ def rasterise(polygons: Sequence[Any], size: tuple[int, int], field: str) -> Mas
     """The union of `polygons` in a picture of `size` (width, height), as COCO's own tools rasterise it: what
     lies outside the picture is cut off. Raises RowFault (POLYGON_INVALID) naming the polygon below `field`.
     """
+    return parse(_drawn(polygons, size, field), field)
+
+
+def outlined_object(
+    object_id: str, class_name: str | None, polygons: list[list[float]], size: tuple[int, int], field: str
+) -> ObjectRow:
+    """An object known by its outlines, in a picture of `size` (width, height): its mask is theirs, its box is
+    around all their points. Raises RowFault as rasterise.
+    """
+    rle = _drawn(polygons, size, field)
+    item = masked_object(object_id, class_name, parse(rle, field), counts=rle["counts"].decode())
+    item["bbox"], item["polygons"] = outline_box(polygons), polygons
+    return item
+
+
+def _drawn(polygons: Sequence[Any], size: tuple[int, int], field: str) -> Any:
+    """COCO's compressed RLE of the union."""
     from pycocotools import mask as coco_mask
 
     width, height = size
@@ -26,7 +45,7 @@ def rasterise(polygons: Sequence[Any], size: tuple[int, int], field: str) -> Mas
         _check(polygon, size, f"{field}[{index}]")
     # One by one: in a list of several, four numbers would be read as a box.
     parts = [coco_mask.frPyObjects([polygon], height, width)[0] for polygon in polygons]
-    return parse(coco_mask.merge(parts), field)
+    return parts[0] if len(parts) == 1 else coco_mask.merge(parts)
 
 
 def _check(polygon: Any, size: tuple[int, int], where: str) -> None:

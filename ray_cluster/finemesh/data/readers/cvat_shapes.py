@@ -15,7 +15,7 @@ import numpy as np
 
 from finemesh.data.ellipses import ellipse_box, ellipse_mask, turned_box
 from finemesh.data.faults import RowFault
-from finemesh.data.polygons import outline_box, rasterise
+from finemesh.data.polygons import outline_box, outlined_object
 from finemesh.data.readers.xmltree import number_of
 from finemesh.data.rle import Mask, from_array
 from finemesh.data.rows import class_name_of, json_text, make_object, masked_object
@@ -115,10 +115,7 @@ def _turned_about_centre(box: list[float], degrees: float) -> list[float]:
 
 
 def _polygon(shape: Shape, size: tuple[int, int]) -> ObjectRow:
-    polygon = _points(shape)
-    item = masked_object("", None, rasterise([polygon], size, shape.where))
-    item["bbox"], item["polygons"] = outline_box([polygon]), [polygon]
-    return item
+    return outlined_object("", None, [_points(shape)], size, shape.where)
 
 
 def _line(shape: Shape, size: tuple[int, int]) -> ObjectRow:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from finemesh.data.ellipses import ellipse_box, ellipse_mask, turned_box
 from finemesh.data.faults import RowFault
-from finemesh.data.polygons import is_number, outline_box, rasterise
+from finemesh.data.polygons import is_number, outline_box, outlined_object
 from finemesh.data.readers.label_studio_brush import brush_mask
 from finemesh.data.rows import class_name_of, json_text, make_object, masked_object
 from finemesh.data.schema import ObjectRow
@@ -112,9 +112,7 @@ def _shaped(
         return make_object(object_id, None, bbox=_rectangle(value, size, where))
     if shape == "polygon":
         polygon = _points(value.get("points"), size, f"{where}.points")
-        item = masked_object(object_id, None, rasterise([polygon], size, f"{where}.points"))
-        item["bbox"], item["polygons"] = outline_box([polygon]), [polygon]
-        return item
+        return outlined_object(object_id, None, [polygon], size, f"{where}.points")
     if shape == "ellipse":
         return _ellipse(value, object_id, size, where)
     if shape == "brush":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -39,9 +40,14 @@ class Pictures:
         self.max_pixels = context.options.max_image_pixels
         self.names = [name for name in context.source.names if is_picture(name)]
         self.files = frozenset(context.source.names)
-        self._by_base: dict[str, list[str]] = {}
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        """Made when a name is first not a whole path: it holds every name again."""
+        by_base: dict[str, list[str]] = {}
         for name in self.names:
-            self._by_base.setdefault(PurePosixPath(name).name, []).append(name)
+            by_base.setdefault(name.rpartition("/")[2], []).append(name)
+        return by_base
 
     def find(self, name: str, field: str, *, folder: str = "") -> str:
         """The path of the picture that annotations call `name`. Among several that fit, the one in a folder

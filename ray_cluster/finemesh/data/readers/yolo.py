@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from finemesh.data.faults import RowFault
-from finemesh.data.polygons import outline_box, rasterise
+from finemesh.data.polygons import outlined_object
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.pictures import Pictures
 from finemesh.data.readers.survey import Survey
@@ -161,17 +161,9 @@ def _outlined(
     width, height = labels.size
     _check_shares(values, where)
     polygon = [value * (width, height)[index % 2] for index, value in enumerate(values)]
-    mask = rasterise([polygon], labels.size, where)
-    return make_object(
-        object_id,
-        class_name,
-        bbox=outline_box([polygon]),
-        area=float(mask.area),
-        rle_counts=mask.counts(),
-        polygons=[polygon],
-        score=score,
-        visible=mask.area > 0,
-    )
+    item = outlined_object(object_id, class_name, [polygon], labels.size, where)
+    item["score"] = score
+    return item
 
 
 def _posed(
