@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -104,19 +105,23 @@ def verify_dataset(dataset: Path) -> DatasetManifest:
     that differs.
     """
     manifest = load_manifest(dataset)
-    for shard in (*manifest.shards, *manifest.ledger_shards):
-        path = dataset / shard.path
-        if not path.is_file():
-            problem = "is missing"
-        elif path.stat().st_size != shard.bytes:
-            problem = f"has {path.stat().st_size} bytes instead of {shard.bytes}"
-        elif sha256_file(path) != shard.sha256:
-            problem = "has other content than was written"
-        else:
-            continue
-        message = f"{shard.path} of the dataset {problem}: fetch the dataset again"
-        raise PreconditionError(message, reason="CHECKSUM_MISMATCH", metadata={"file": shard.path})
+    shards = (*manifest.shards, *manifest.ledger_shards)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = list(pool.map(lambda shard: _problem(dataset / shard.path, shard), shards))
+    for shard, problem in zip(shards, problems, strict=True):
+        if problem:
+            message = f"{shard.path} of the dataset {problem}: fetch the dataset again"
+            raise PreconditionError(message, reason="CHECKSUM_MISMATCH", metadata={"file": shard.path})
     return manifest
+
+
+def _problem(path: Path, shard: ShardInfo) -> str:
+    """How a file differs from its entry in the manifest; "" if it does not."""
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != shard.bytes:
+        return f"has {path.stat().st_size} bytes instead of {shard.bytes}"
+    return "" if sha256_file(path) == shard.sha256 else "has other content than was written"
 
 
 def iter_batches(dataset: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finemesh.data.storage import iter_batches
+from finemesh.data.validation.arrow import numbers
 from finemesh.data.validation.findings import Place
 
 Ints = npt.NDArray[np.int64]
@@ -47,7 +48,7 @@ class Items:
     """
 
     def __init__(self, column: Any) -> None:
-        lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+        lengths = numbers(column.value_lengths()).astype(np.int64)
         self.values: Any = column.flatten()
         self.lengths: Ints = lengths
         self.firsts: Ints = np.cumsum(lengths) - lengths
@@ -61,7 +62,7 @@ class Items:
         return self.values.field(name)
 
     def numbers(self, name: str) -> npt.NDArray[Any]:
-        return self.arrow(name).to_numpy(zero_copy_only=False)
+        return numbers(self.arrow(name))
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class Batch:
     @cached_property
     def talks(self) -> Bools:
         """bool[rows], those that are conversations."""
-        return self.table.column("messages").value_lengths().to_numpy(zero_copy_only=False) > 0
+        return numbers(self.table.column("messages").value_lengths()) > 0
 
     @cached_property
     def speaks(self) -> Bools:
         """bool[rows], those that say anything in words."""
         lists = [self.table.column(name) for name in ("messages", "rejected", "captions")]
-        filled = [each.value_lengths().to_numpy(zero_copy_only=False) > 0 for each in lists]
-        texts = self.table.column("text").is_valid().to_numpy(zero_copy_only=False)
+        filled = [numbers(each.value_lengths()) > 0 for each in lists]
+        texts = numbers(self.table.column("text").is_valid())
         return np.logical_or.reduce([*filled, texts])
 
     @cached_property
@@ -115,7 +116,7 @@ class Batch:
     @cached_property
     def boxes(self) -> Floats:
         """float64[objects, 4], x, y, width, height in pixels."""
-        return self.objects.arrow("bbox").flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+        return numbers(self.objects.arrow("bbox").flatten()).reshape(-1, 4)
 
     @cached_property
     def visible(self) -> Bools:

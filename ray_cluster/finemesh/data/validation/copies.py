@@ -9,6 +9,7 @@ import numpy as np
 
 from finemesh.core.spec.data import Leakage, ValidateOptions
 from finemesh.data.similarity import Hashes, Pairs, iter_similar_pairs
+from finemesh.data.validation.arrow import numbers
 from finemesh.data.validation.columns import Bools, Ints
 from finemesh.data.validation.findings import WHOLE, Findings, Told
 from finemesh.data.validation.keys import Keys
@@ -20,7 +21,7 @@ _MAX_TWINS: Final = 1000  # of which a report shows a few
 
 def check_row_ids(keys: Keys, findings: Findings) -> None:
     """Two rows with one id."""
-    codes = keys.ids.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    codes = numbers(keys.ids.combine_chunks().dictionary_encode().indices)
     again = np.ones(len(codes), np.bool_)
     again[np.unique(codes, return_index=True)[1]] = False
 

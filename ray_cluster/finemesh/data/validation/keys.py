@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finemesh.core.spec.data import Split
+from finemesh.data.validation.arrow import letters, numbers
 from finemesh.data.validation.columns import Batch, Bools, Ints
 from finemesh.data.validation.findings import Place
 
@@ -85,16 +86,15 @@ class KeyTable:
         )
 
 
-def _codes(column: Any, numbers: dict[str | None, int]) -> Ints:
-    """A number for each value, by `numbers`, to which new values are added."""
+def _codes(column: Any, known: dict[str | None, int]) -> Ints:
+    """A number for each value, by `known`, to which new values are added."""
     encoded = column.dictionary_encode(null_encoding="encode")
     values = encoded.dictionary.to_pylist()
-    table = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
-    return table[encoded.indices.to_numpy(zero_copy_only=False)] if len(values) else np.zeros(0, np.int64)
+    table = np.array([known.setdefault(value, len(known)) for value in values], np.int64)
+    return table[numbers(encoded.indices)] if len(values) else np.zeros(0, np.int64)
 
 
 def _first_bits(digests: Any) -> npt.NDArray[np.uint64]:
     """uint64[N, 2], the first 128 bits of digests in hexadecimal; what is none counts as zeros."""
-    texts = digests.to_numpy(zero_copy_only=False).astype("S32")
-    digits = _DIGITS[texts.view(np.uint8).reshape(len(texts), 32)] & 15
+    digits = _DIGITS[letters(digests, 32)] & 15
     return (digits[:, ::2] << 4 | digits[:, 1::2]).astype(np.uint8).view(np.uint64)

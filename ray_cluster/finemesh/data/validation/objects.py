@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from finemesh.core.spec.data import ValidateOptions
+from finemesh.data.validation.arrow import numbers
 from finemesh.data.validation.columns import Batch, Bools, Floats, Ints
 from finemesh.data.validation.findings import Findings, Told
 from finemesh.data.validation.masks import measure
@@ -55,7 +55,7 @@ def _check_boxes(batch: Batch, options: ValidateOptions, findings: Findings) -> 
 
 def _check_masks(batch: Batch, sound: Bools, options: ValidateOptions, findings: Findings) -> None:
     counts: Any = batch.objects.arrow("rle_counts")
-    owners = np.flatnonzero(counts.is_valid().to_numpy(zero_copy_only=False))
+    owners = np.flatnonzero(numbers(counts.is_valid()))
     if not len(owners):
         return
     sizes = batch.row_sizes[batch.objects.rows[owners]]
@@ -110,7 +110,7 @@ def _check_copies(batch: Batch, sound: Bools, findings: Findings) -> None:
     """The same object twice in one row: by its id, or by its class, box and mask."""
     rows = batch.objects.rows
     ids: Any = batch.objects.arrow("object_id")
-    codes = ids.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    codes = numbers(ids.dictionary_encode().indices)
     again, _ = _repeated(rows, codes)
     findings.add_all(
         "DUPLICATE_OBJECT_ID",
@@ -141,9 +141,8 @@ def _repeated(*keys: Any) -> tuple[Ints, Ints]:
 
 def _same(batch: Batch, one: int, other: int) -> bool:
     """Whether two objects with one box have one class and one mask too."""
-    pair = pc.take(batch.objects.arrow("class_name"), [one, other]).to_pylist()
-    masks = pc.take(batch.objects.arrow("rle_counts"), [one, other]).to_pylist()
-    return pair[0] == pair[1] and masks[0] == masks[1]
+    columns = (batch.objects.arrow(name) for name in ("class_name", "rle_counts"))
+    return all(column[one].as_py() == column[other].as_py() for column in columns)
 
 
 def _numbers(values: Any) -> str:

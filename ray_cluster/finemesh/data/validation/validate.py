@@ -13,6 +13,7 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.data import DatasetManifest, ValidateOptions, ValidationLevel
 from finemesh.data.rows import Progress
 from finemesh.data.storage import iter_ledger, load_manifest, verify_dataset
+from finemesh.data.validation.arrow import places
 from finemesh.data.validation.classes import check_classes, check_manifest
 from finemesh.data.validation.columns import Batch, read_columns
 from finemesh.data.validation.conversations import check_conversation, check_encoding
@@ -129,7 +130,7 @@ class _Examination:
         check_objects(batch, self._options, self._findings)
         speaking = np.flatnonzero(batch.speaks)
         if len(speaking):
-            said = batch.table.select(list(_WORDS)).take(speaking).to_pylist()
+            said = batch.table.select(list(_WORDS)).take(places(speaking)).to_pylist()
             for row, words in zip(speaking.tolist(), said, strict=True):
                 pictures = int(batch.images.lengths[row])
                 self._findings.add(batch.place(row), check_conversation(words, pictures))
