@@ -325,6 +325,9 @@ def test_class_table_counts_visible_objects_and_their_rows(
     [found] = split_dataset(made(rows), tmp_path / "out", options, silent).classes
     assert (found.objects, found.visible, found.splits, found.rows) == (5, 3, {"train": 3}, {"train": 2})
     assert DatasetManifest.from_json(load_manifest(tmp_path / "out").to_json()).classes == (found,)
+    older = load_manifest(tmp_path / "out").to_json()
+    del older["row_classes"], older["classes"][0]["rows"], older["leakage"]["by_similar"]
+    assert DatasetManifest.from_json(older).classes == (replace(found, rows={}),)
 
 
 # Keys and lists

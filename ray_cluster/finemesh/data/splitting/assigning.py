@@ -41,8 +41,8 @@ def assign_splits(
     if strategy is SplitStrategy.PREDEFINED:
         return look_up(keys, options)
     groups = group_rows(keys, _tie_of(strategy), alike)
-    _refuse_impossible(groups, options)
     notes = _notes(keys, groups, strategy, options)
+    _refuse_impossible(groups, options)
     drawn = in_drawn_order(groups.tied, keys, options.seed)
     if strategy is SplitStrategy.STRATIFIED:
         chosen = stratify(drawn, keys, options.ratios)

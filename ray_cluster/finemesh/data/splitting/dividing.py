@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,15 +40,12 @@ def split_dataset(dataset: Path, out: Path, options: SplitOptions, progress: Pro
     notes += leakage_notes(leakage, within_videos=strategy_of(keys, options) is SplitStrategy.TEMPORAL)
     if alike and alike.unreadable:
         notes.append(f"{alike.unreadable} pictures cannot be decoded: compared byte for byte alone")
-    begin = _COMPARING if alike else 0.0
+    done, begin = 0, _COMPARING if alike else 0.0
     with DatasetWriter(parent.format, FormContext(out)) as writer:
-        done = 0
         for batch in iter_batches(dataset):
-            row_ids: list[str] = batch.column("row_id").to_pylist()
-            writer.copy(_with_splits(batch, [splits[row_id] for row_id in row_ids]))
-            done += len(row_ids)
-            fraction = done / max(parent.rows, 1)
-            progress(begin + (1 - begin) * fraction, f"{done} of {parent.rows} rows")
+            writer.copy(_with_splits(batch, splits))
+            done += batch.num_rows
+            progress(begin + (1 - begin) * done / len(keys), f"{done} of {len(keys)} rows")
         manifest = writer.commit(
             DatasetOrigin.SPLIT,
             options=options_json(options),
@@ -85,8 +82,7 @@ def _compare(
     return compare_pictures(dataset, options.max_similar_bits, on_rows)
 
 
-def _with_splits(batch: pa.RecordBatch, splits: Sequence[Split]) -> pa.RecordBatch:
+def _with_splits(batch: pa.RecordBatch, splits: Mapping[str, Split]) -> pa.RecordBatch:
     index = batch.schema.get_field_index("split")
-    return batch.set_column(
-        index, batch.schema.field(index), pa.array([str(split) for split in splits], pa.string())
-    )
+    values = [splits[row_id].value for row_id in batch.column("row_id").to_pylist()]
+    return batch.set_column(index, batch.schema.field(index), pa.array(values, pa.string()))
