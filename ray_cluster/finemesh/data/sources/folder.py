@@ -61,15 +61,16 @@ def walk(root: Path, options: ImportOptions) -> list[str]:
     """
     names: list[str] = []
     total = 0
+    # Strings, not paths: a source may hold a million files.
     for folder, folders, files in os.walk(root, followlinks=False, onerror=_unreadable):
+        within = os.path.relpath(folder, root)
+        base = "" if within == os.curdir else f"{within}/"
         for name in folders:
-            if (Path(folder) / name).is_symlink():
-                raise _link(str((Path(folder) / name).relative_to(root)))
+            if Path(folder, name).is_symlink():
+                raise _link(f"{base}{name}")
         for name in files:
-            path = Path(folder) / name
-            relative = path.relative_to(root).as_posix()
-            total += _size(root, path, relative)
-            names.append(relative)
+            total += _size(root, f"{base}{name}")
+            names.append(f"{base}{name}")
             if len(names) > options.max_files:
                 raise too_large(root.name, f"more than {options.max_files} files", "max_files")
             if total > options.max_total_bytes:
@@ -77,14 +78,15 @@ def walk(root: Path, options: ImportOptions) -> list[str]:
     return [name for name in names if not is_litter(name)]
 
 
-def _size(root: Path, path: Path, name: str) -> int:
+def _size(root: Path, name: str) -> int:
     """Of a file in bytes, once its name and kind are known to be harmless."""
     if problem := name_problem(name):
         message = f"the file {name[:80]!r} is refused: {problem}. Rename it"
         raise InvalidError(message, reason="SOURCE_NAME", metadata={"file": repr(name[:80])})
-    target = _inside(root.resolve(), path, name) if path.is_symlink() else path
     try:
-        status = target.stat()
+        status = os.lstat(f"{root}/{name}")
+        if stat.S_ISLNK(status.st_mode):
+            status = _inside(root.resolve(), root / name, name).stat()
     except OSError as error:
         _unreadable(error)
     check_regular(status.st_mode, name)
