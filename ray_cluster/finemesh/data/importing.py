@@ -89,7 +89,9 @@ def _compile(
             summary = writer.summary
             if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
                 raise _too_many(writer, options)
-            if not writer.statistics.has_class_names:
+            counted = writer.statistics
+            # Conversations and texts are not told apart by classes.
+            if not counted.has_class_names and counted.media and counted.conversations < counted.rows:
                 context.warn(NO_CLASS_NAMES)
             if summary.quarantined:
                 reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())

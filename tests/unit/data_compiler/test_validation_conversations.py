@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from finemesh.core.spec.data import ValidateOptions, ValidationStatus
+from finemesh.data import Progress, validate_dataset
 from finemesh.data.rows import IMAGE_PART, make_message, make_row, text_part
 from finemesh.data.schema import Message, Row
 from finemesh.data.validation.conversations import check_conversation
 from finemesh.data.validation.rules import RULES
+
+from tests.support.sources import load
 
 CALL = [{"name": "add", "arguments": {}}]
 
@@ -77,11 +82,17 @@ def test_planted_fault_is_found(content: dict[str, Any], kind: str, field: str) 
     assert found(**content) == {kind: field}
 
 
-@pytest.mark.parametrize(
-    "text", ["café", "Größe", "it\u2019s", "“so”", "Привет", "🙂", "東京", "한국"]
-)
+@pytest.mark.parametrize("text", ["café", "Größe", "it\u2019s", "“so”", "Привет", "🙂", "東京", "한국"])
 @pytest.mark.parametrize("wrong", ["windows-1252", "latin-1"])
 def test_utf8_read_in_another_encoding_is_found(text: str, wrong: str) -> None:
     garbled = text.encode().decode(wrong, errors="replace")
     assert found(text=garbled) == {"SUSPICIOUS_ENCODING": "text"}
     assert found(text=text) == {}
+
+
+def test_conversations_and_texts_need_no_classes(tmp_path: Path, silent: Progress) -> None:
+    for name, content in (("talk", [{"input": "1", "output": "2"}]), ("text", [{"text": "Once"}])):
+        loaded = load(tmp_path / name, {"a.json": content})
+        assert not loaded.manifest.warnings
+        report = validate_dataset(tmp_path / name / "out", ValidateOptions(min_rows=1), silent)
+        assert report.status is ValidationStatus.PASSED, report.counts

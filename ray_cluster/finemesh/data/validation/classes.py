@@ -65,7 +65,8 @@ def check_manifest(manifest: DatasetManifest, options: ValidateOptions) -> Itera
     if manifest.rows < options.min_rows:
         yield "TOO_FEW_ROWS", "rows", f"{manifest.rows} of at least {options.min_rows}"
     counted = {item.class_name for item in manifest.classes} | manifest.row_classes.keys()
-    if not manifest.has_class_names and not manifest.row_classes:
+    classed = manifest.has_class_names or manifest.row_classes
+    if not classed and manifest.media and manifest.conversations < manifest.rows:
         yield "NO_CLASS_NAMES", "classes", "class accuracy cannot be computed"
     declared = declared_classes(manifest.header)
     if declared:

@@ -59,7 +59,8 @@ def _prompt(draft: Draft) -> list[Any]:
         return []
     value = draft.fields.take(name)
     if name == "instruction" and isinstance(value, str) and draft.fields.has("input"):
-        value += "\n" + draft.fields.text("input")
+        draft.more["input"] = given = draft.fields.text("input")
+        value += "\n" + given
     return as_turns(value, name, USER)
 
 
