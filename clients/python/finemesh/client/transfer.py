@@ -167,3 +167,19 @@ def _download(file: File, target: Path, on_bytes: OnBytes | None) -> Path:
         Path(partial).unlink(missing_ok=True)
         connection.close()
     return target
+
+
+def fetch_page(url: str) -> bytes:
+    """The page of a report. Raises TransferError."""
+    connection, target = open_url(url)
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise TransferError(f"the page did not arrive: {error}; try again") from error
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise TransferError(f"the page was refused: HTTP {response.status}")
+    return content

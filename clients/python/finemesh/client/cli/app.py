@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finemesh.client.cli import context, events, exports, preflight, runs, training
+from finemesh.client.cli import context, datasets, events, exports, preflight, runs, training, validation
 
 _EPILOG = (
     "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in context.EXIT_CODES.items()) + "."
@@ -41,8 +41,8 @@ def root(
     del show_version
 
 
-# `preflight` adds its command to those of `datasets`.
-for group in (preflight.commands, training.commands, runs.commands, exports.commands, events.commands):
+_ADDED = (preflight, validation)  # which add their commands to those of `datasets`
+for group in (datasets.commands, training.commands, runs.commands, exports.commands, events.commands):
     app.add_typer(group.app, name=group.noun)
 
 

@@ -24,7 +24,6 @@ from finemesh.client.cli.output import (
     short,
     size,
     styled,
-    table,
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
@@ -38,14 +37,12 @@ from finemesh.client.cli.splits import (
 )
 from finemesh.client.transfer import download_files
 from finemesh.v1 import dataprep_service_pb2 as pb
-from finemesh.v1 import dataset_pb2, ledger_pb2, validation_report_pb2
+from finemesh.v1 import dataset_pb2, ledger_pb2
 
 commands = Commands("dataset", "Import annotations; look at, validate, split, convert and fetch datasets.")
 
 Dataset = dataset_pb2.Dataset
-Report = validation_report_pb2.ValidationReport
 _ENDED = {Dataset.STATE_SUCCEEDED, Dataset.STATE_FAILED, Dataset.STATE_CANCELLED}
-_REPORT_ENDED = {Report.STATE_SUCCEEDED, Report.STATE_FAILED, Report.STATE_CANCELLED}
 
 DatasetId = Annotated[str, typer.Argument(help="Id or full name of the dataset.")]
 NewId = Annotated[str, typer.Option("--id", help="Id of the new dataset; made up if left out.")]
@@ -260,35 +257,6 @@ def ledger(
     print_list(found, ("row", "disposition", "reason", "field", "message", "children"), row, "no such rows")
 
 
-@commands("validate")
-def validate(
-    dataset: DatasetId,
-    *,
-    strict: Annotated[bool, typer.Option(help="Decode every image and mask in full.")] = False,
-) -> None:
-    """Check a dataset and print what was found. Exit code 1 if it does not pass."""
-    connection = options.connection()
-    report = connection.dataprep.ValidateDataset(
-        pb.ValidateDatasetRequest(
-            name=connection.name("datasets", dataset),
-            level=validation_report_pb2.VALIDATION_LEVEL_STRICT
-            if strict
-            else validation_report_pb2.VALIDATION_LEVEL_BASIC,
-            request_id=str(uuid.uuid4()),
-        )
-    )
-    watch = pb.WatchValidationReportRequest(name=report.name)
-    report = wait_with_progress(
-        "validating",
-        lambda: connection.dataprep.WatchValidationReport(watch),
-        lambda version: version.state in _REPORT_ENDED,
-    )
-    if not options.json:
-        _print_report(report)
-    if report.state != Report.STATE_SUCCEEDED or report.verdict == Report.VERDICT_FAILED:
-        raise typer.Exit(EXIT_FAILED)
-
-
 @commands("download")
 def download(
     dataset: DatasetId,
@@ -391,27 +359,6 @@ def _proof_text(summary: dataset_pb2.DatasetSummary) -> str:
         return ""
     return (
         f"{proof.masks} read back and compared: overlap {proof.mean_iou:.4f} on average,"
-        f" {proof.min_iou:.4f} at least, {proof.below_floor} not shipped; took {proof.cpu_seconds:.1f} s of CPU"
+        f" {proof.min_iou:.4f} at least, {proof.below_floor} not shipped;"
+        f" took {proof.cpu_seconds:.1f} s of CPU"
     )
-
-
-def _print_report(report: validation_report_pb2.ValidationReport) -> None:
-    print_facts(
-        [
-            ("report", report.name),
-            ("verdict", styled(enum_name(report, "verdict"))),
-            ("rows", report.row_count),
-            (
-                "findings",
-                ", ".join(f"{kind} {count}" for kind, count in sorted(report.finding_counts.items())),
-            ),
-            ("page", report.html_url),
-        ]
-    )
-    if report.findings:
-        rows = [
-            (enum_name(f, "severity"), f.id, f.row_id, f.field, escape(f.evidence), escape(f.remedy))
-            for f in report.findings[:20]
-        ]
-        out.print(table(("severity", "finding", "row", "field", "evidence", "remedy"), rows))
-    print_error_state(report.error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import uuid
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,7 +22,7 @@ from finemesh.client.cli.output import (
     wait_with_progress,
 )
 from finemesh.client.cli.training import read_spec
-from finemesh.client.transfer import TransferError, open_url
+from finemesh.client.transfer import fetch_page
 from finemesh.v1 import dataprep_service_pb2 as pb
 from finemesh.v1 import preflight_pb2
 
@@ -80,7 +79,7 @@ def preflight(
         lambda version: version.state in _ENDED,
     )
     if page and report.html_url:
-        page.write_bytes(_fetch(report.html_url))
+        page.write_bytes(fetch_page(report.html_url))
     if not options.json:
         _print_report(report)
     if report.state != Report.STATE_SUCCEEDED or report.result.verdict == Result.VERDICT_FAILED:
@@ -91,21 +90,6 @@ def _as_seen_from_here(model: str) -> str:
     """A relative folder means one beside the caller; on a node of the cluster it would mean another."""
     relative = model.startswith(("./", "../", "~"))
     return str(Path(model).expanduser().resolve()) if relative else model
-
-
-def _fetch(url: str) -> bytes:
-    connection, target = open_url(url)
-    try:
-        connection.request("GET", target)
-        response = connection.getresponse()
-        content = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise TransferError(f"the page did not arrive: {error}; try again") from error
-    finally:
-        connection.close()
-    if response.status != http.HTTPStatus.OK:
-        raise TransferError(f"the page was refused: HTTP {response.status}")
-    return content
 
 
 def _print_report(report: Report) -> None:
