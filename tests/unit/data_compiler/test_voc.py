@@ -163,6 +163,12 @@ def test_more_masks_than_objects_are_a_fault(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mask_is_never_taken_for_the_picture(tmp_path: Path) -> None:
+    files = {"Annotations/a.xml": annotation(thing()), "SegmentationObject/a.png": png(mode="L", value=1)}
+    (row,) = load(tmp_path, files).rows.values()
+    assert (row["images"][0]["media"], row["objects"][0]["area"]) == ("rendered", 100 * 50)
+
+
 def test_without_any_picture_the_boxes_are_rendered(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"Annotations/a.xml": annotation(thing(box="11 11 40 40"))})
     (row,) = loaded.rows.values()

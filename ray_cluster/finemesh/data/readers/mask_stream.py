@@ -13,7 +13,8 @@ from finemesh.data.faults import RowFault
 from finemesh.data.frames import RenderedFrames
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, stem
-from finemesh.data.readers.masklets import AnnotatedFrame, Video, frames_beside, stream_frames, video_rows
+from finemesh.data.readers.frame_files import FrameFiles
+from finemesh.data.readers.masklets import AnnotatedFrame, Video, stream_frames, video_rows
 from finemesh.data.readers.short_names import short_names, warn_unread
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
@@ -36,7 +37,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of the frames of all streams, one video after the other. Raises InvalidError (see
     stream_frames).
     """
-    survey, rows = context.survey, 0
+    survey, rows, files = context.survey, 0, FrameFiles(context)
     names = [name for name in _json_files(survey) if _is_stream(survey, name)] or _json_files(survey)
     warn_unread(context, _json_files(survey), names)
     for name, short in short_names(names).items():
@@ -45,7 +46,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
         context.total = rows
         size = _size(frames)
         video = Video(name, stem(name), *(size or (1, 1)), frames, 1, prefix=short)
-        pictures = frames_beside(context, video)
+        pictures = files.beside(video)
         if size is None and isinstance(pictures, RenderedFrames) and frames:
             problem = "hold no mask whose size would be the picture's: put the video beside the stream"
             raise malformed_annotations(name, "results", problem)

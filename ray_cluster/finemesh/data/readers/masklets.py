@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 from finemesh.core.errors import InvalidError
 from finemesh.data.faults import RowFault
-from finemesh.data.frames import (
-    VIDEO_SUFFIXES,
-    FolderFrames,
-    Frames,
-    RenderedFrames,
-    VideoFrames,
-    numbered_pictures,
-)
+from finemesh.data.frames import Frames, RenderedFrames
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, stem
 from finemesh.data.readers.conversations.records import iter_records
@@ -116,34 +108,6 @@ def _streamed_masks(key: str, results: Any) -> list[RawMask]:
             raise RowFault("MALFORMED_FRAME", "a result is not an object with object_id", field)
         masks.append(RawMask(str(result["object_id"]), result.get("mask"), f"{field}.mask"))
     return masks
-
-
-def frames_beside(context: ReadContext, video: Video) -> Frames:
-    """A folder of pictures named after the video, else a video file named after it, else rendered frames. Of
-    several, that nearest to the annotations.
-    """
-    names, limit = context.source.names, context.options.max_image_pixels
-    pictures = [name for name in names if PurePosixPath(name).parent.name == video.video_id]
-    folder = _nearest(context, video, {str(PurePosixPath(name).parent) for name in pictures})
-    by_number = numbered_pictures([name for name in pictures if str(PurePosixPath(name).parent) == folder])
-    if by_number:
-        # Numbered like the video's frames, or one by one where only the annotated ones were kept.
-        stride = video.stride if max(by_number) >= len(video.frames) else 1
-        return FolderFrames(context.source, by_number, stride, limit)
-    files = {name for name in names if stem(name) == video.video_id and name.lower().endswith(VIDEO_SUFFIXES)}
-    if file := _nearest(context, video, files):
-        return VideoFrames(context.source, file, video.stride, limit)
-    return rendered_frames(context, video)
-
-
-def _nearest(context: ReadContext, video: Video, paths: Collection[str]) -> str:
-    """The path that shares most folders with the file of the annotations; "" without any."""
-    own = {*PurePosixPath(video.file).parents}
-    shared = {path: len(own.intersection(PurePosixPath(path).parents)) for path in sorted(paths)}
-    nearest = [path for path, folders in shared.items() if folders == max(shared.values())]
-    if len(nearest) > 1:
-        context.warn(f"the frames of {video.file} may be {' or '.join(nearest[:4])}: the first was read")
-    return nearest[0] if nearest else ""
 
 
 def rendered_frames(context: ReadContext, video: Video) -> Frames:

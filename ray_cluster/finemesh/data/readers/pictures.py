@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final
@@ -35,10 +35,15 @@ class Pictures:
         files: names of all files of the source.
     """
 
-    def __init__(self, context: ReadContext) -> None:
+    def __init__(self, context: ReadContext, *, without: Collection[str] = ()) -> None:
+        """Pictures in folders called as one of `without` are masks or the like, and not found."""
         self._context = context
         self.max_pixels = context.options.max_image_pixels
-        self.names = [name for name in context.source.names if is_picture(name)]
+        self.names = [
+            name
+            for name in context.source.names
+            if is_picture(name) and not (without and {*without}.intersection(name.split("/")[:-1]))
+        ]
         self.files = frozenset(context.source.names)
 
     @cached_property

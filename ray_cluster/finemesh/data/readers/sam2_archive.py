@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.data.frames import FolderFrames, Frames, VideoFrames, numbered_pictures
+from finemesh.data.frames import FolderFrames, Frames, VideoFrames
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, load_json, load_object
+from finemesh.data.readers.frame_files import FrameFiles
 from finemesh.data.readers.masklets import Video, rendered_frames, stream_frames, video_rows
 from finemesh.data.readers.sav import load_video
 from finemesh.data.readers.survey import Survey
@@ -61,12 +61,28 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     listed = manifest.get("videos")
     if not isinstance(listed, list):
         raise malformed_annotations(name, "videos", "is missing or not a list")
-    videos = [_video(context, root, name, known, index, item) for index, item in enumerate(listed)]
-    if len({video.video_id for video, _ in videos}) < len(videos):
+    ids = [str(item.get("video_id")) for item in listed if isinstance(item, dict)]
+    if len({*ids}) < len(ids):
         raise malformed_annotations(name, "videos", "names a video twice")
-    context.total = sum(len(video.frames) for video, _ in videos)
-    for video, frames in videos:
+    archive = _Archive(context, name, root, known, frozenset(context.source.names), FrameFiles(context))
+    rows = 0
+    for index, item in enumerate(listed):
+        video, frames = _video(archive, index, item)
+        rows += len(video.frames)
+        context.total = rows
         yield from video_rows(video, frames)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Archive:
+    """The archive's manifest is called `name` and lies in `root`; `classes` are those that it knows."""
+
+    context: ReadContext
+    name: str
+    root: str
+    classes: frozenset[str]
+    names: frozenset[str]
+    files: FrameFiles
 
 
 def _classes(manifest: Mapping[str, Any], name: str) -> frozenset[str]:
@@ -76,16 +92,14 @@ def _classes(manifest: Mapping[str, Any], name: str) -> frozenset[str]:
     return frozenset(item.strip() for item in classes)
 
 
-def _video(
-    context: ReadContext, root: str, name: str, known: frozenset[str], index: int, item: Any
-) -> tuple[Video, Frames]:
-    where = f"videos[{index}]"
+def _video(archive: _Archive, index: int, item: Any) -> tuple[Video, Frames]:
+    where, name, root = f"videos[{index}]", archive.name, archive.root
     if not isinstance(item, dict):
         raise malformed_annotations(name, where, "is not an object")
     video_id, masklets = item.get("video_id"), item.get("masklets")
     if not isinstance(video_id, str) or not video_id:
         raise malformed_annotations(name, f"{where}.video_id", "is missing or not a text")
-    if not isinstance(masklets, str) or root + masklets not in context.source.names:
+    if not isinstance(masklets, str) or root + masklets not in archive.names:
         raise malformed_annotations(
             name, f"{where}.masklets", f"is {masklets!r}, which the archive does not hold"
         )
@@ -95,12 +109,12 @@ def _video(
     size = tuple(_positive(item.get(side), name, f"{where}.{side}") for side in ("width", "height"))
     stride = _positive(item.get("frame_stride", 1), name, f"{where}.frame_stride")
     video = dataclasses.replace(
-        _load_masklets(context, root + masklets, video_id, size),
+        _load_masklets(archive.context, root + masklets, video_id, size),
         stride=stride,
         classes=objects,
-        known_classes=known,
+        known_classes=archive.classes,
     )
-    return video, _find_frames(context, root, name, where, item, video)
+    return video, _find_frames(archive, where, item, video)
 
 
 def _positive(value: object, name: str, field: str) -> int:
@@ -116,20 +130,16 @@ def _load_masklets(context: ReadContext, name: str, video_id: str, size: tuple[i
     return Video(name, video_id, size[0], size[1], stream_frames(context, name), 1)
 
 
-def _find_frames(
-    context: ReadContext, root: str, name: str, where: str, item: Mapping[str, Any], video: Video
-) -> Frames:
-    limit = context.options.max_image_pixels
+def _find_frames(archive: _Archive, where: str, item: Mapping[str, Any], video: Video) -> Frames:
+    context, limit = archive.context, archive.context.options.max_image_pixels
     folder, file = item.get("frames"), item.get("video")
     if isinstance(folder, str):
-        inside = [
-            entry for entry in context.source.names if str(PurePosixPath(entry).parent) == root + folder
-        ]
-        return FolderFrames(context.source, numbered_pictures(inside), video.stride, limit)
+        by_number = archive.files.numbered(archive.root + folder)
+        return FolderFrames(context.source, by_number, video.stride, limit)
     if isinstance(file, str):
-        if root + file not in context.source.names:
-            raise malformed_annotations(
-                name, f"{where}.video", f"is {file!r}, which the archive does not hold"
-            )
-        return VideoFrames(context.source, root + file, video.stride, limit)
+        path = archive.root + file
+        if path not in archive.names:
+            problem = f"is {file!r}, which the archive does not hold"
+            raise malformed_annotations(archive.name, f"{where}.video", problem)
+        return VideoFrames(context.source, path, video.stride, limit)
     return rendered_frames(context, video)

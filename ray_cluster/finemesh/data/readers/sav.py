@@ -17,7 +17,8 @@ from typing import Any, Final
 from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, load_object, stem
-from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, frames_beside, video_rows
+from finemesh.data.readers.frame_files import FrameFiles
+from finemesh.data.readers.masklets import AnnotatedFrame, RawMask, Video, video_rows
 from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
@@ -33,10 +34,11 @@ def detect(survey: Survey) -> str | None:
 
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all SA-V files of a source. Raises InvalidError for a file that is not SA-V."""
+    files = FrameFiles(context)
     for name, short in short_names(context.survey.json_with_keys(*_MARKS)).items():
         video = replace(load_video(context, name), prefix=short)
         context.total += len(video.frames)
-        yield from video_rows(video, frames_beside(context, video))
+        yield from video_rows(video, files.beside(video))
 
 
 def load_video(context: ReadContext, name: str) -> Video:

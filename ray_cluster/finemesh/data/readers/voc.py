@@ -32,6 +32,7 @@ _LOOKS: Final = 32
 _ANNOTATIONS: Final = "Annotations"
 _FLAGS: Final = ("difficult", "truncated", "occluded")
 _LISTS: Final = ("Main", "Segmentation")
+_MASKS: Final = ("SegmentationObject", "SegmentationClass")
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ def detect(survey: Survey) -> str | None:
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all XML files, and of what ImageSets lists without one."""
     names = context.survey.with_suffix(".xml")
-    kit = _Kit(context, Pictures(context))
+    kit = _Kit(context, Pictures(context, without=_MASKS))
     for root in dict.fromkeys(_root(name) for name in names):
         _read_lists(kit, root)
     missing = sorted(kit.splits.keys() - set(names))
@@ -89,16 +90,10 @@ def _read_lists(kit: _Kit, root: str) -> None:
 
 def _warn_of_left_out(kit: _Kit, names: list[str]) -> None:
     labelled = {stem(name) for name in names}
-    masks = ("SegmentationObject", "SegmentationClass")
-    left = [
-        name
-        for name in kit.pictures.names
-        if stem(name) not in labelled and not {*masks}.intersection(PurePosixPath(name).parts)
-    ]
-    if left:
+    if left := [name for name in kit.pictures.names if stem(name) not in labelled]:
         kit.context.warn(f"{len(left)} pictures, such as {left[0]}, have no XML file of their name")
-    folders = {part for name in kit.pictures.names for part in PurePosixPath(name).parts[:-1]}
-    if masks[1] in folders and masks[0] not in folders:
+    folders = {PurePosixPath(name).parent.name for name in kit.pictures.files}
+    if "SegmentationClass" in folders and "SegmentationObject" not in folders:
         kit.context.warn("SegmentationClass says no objects apart: its masks are left out")
 
 
