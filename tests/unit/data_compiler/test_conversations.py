@@ -260,7 +260,8 @@ def test_preferences_part_at_their_last_turn(
 
 def test_lines_in_a_json_file_and_a_long_first_record(tmp_path: Path) -> None:
     pair = {"input": "1", "output": "2"}
-    assert len(load(tmp_path / "lines", {"a.json": lines(pair, pair)}).rows) == 2
+    for name, mark in (("lines", ""), ("marked", "\ufeff")):
+        assert len(load(tmp_path / name, {"a.json": mark + lines(pair, pair)}).rows) == 2
     url = "data:image/png;base64," + base64.b64encode(png(300, 300) + bytes(80_000)).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]
     record = {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "Grey."}]}

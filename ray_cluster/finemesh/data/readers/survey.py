@@ -4,6 +4,7 @@ can say whether it is theirs. No file is read further than a bounded start.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ class Survey:
         """
         if name.lower().endswith(_LINES_SUFFIXES):
             return True
-        first, _, rest = self.head(name).lstrip().partition(b"\n")
+        first, _, rest = self.head(name).removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
         return first.startswith(b"{") and rest.lstrip().startswith(b"{") and _parses(first)
 
     def first_record(self, name: str) -> Mapping[str, Any] | None:
@@ -169,7 +170,7 @@ def _first_object(text: str) -> Mapping[str, Any] | None:
 
 
 def _lines_head(head: bytes, name: str) -> JsonHead:
-    lines = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    lines = head.removeprefix(codecs.BOM_UTF8).lstrip()
     line, ended, _ = lines.partition(b"\n")
     if not line or (not ended and len(head) >= HEAD_BYTES):
         return JsonHead("list")

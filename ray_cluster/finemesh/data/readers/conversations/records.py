@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -97,6 +98,6 @@ def _lines(stream: _Metered) -> Iterator[Record]:
 
 def _line(index: int, key: str, line: bytes) -> Record:
     try:
-        return Record(index, key, loads(line.removeprefix(b"\xef\xbb\xbf"), key))
+        return Record(index, key, loads(line.removeprefix(codecs.BOM_UTF8), key))
     except InvalidError as error:
         return Record(index, key, fault=RowFault(error.reason, error.message, key))
