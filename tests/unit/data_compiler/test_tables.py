@@ -182,6 +182,16 @@ def test_parquet_of_datasets_keeps_pictures_and_class_names(tmp_path: Path) -> N
     assert [row["images"][0]["data"] for row in loaded.rows.values()] == [RED, RED]
 
 
+def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    table = pa.table({"text": [letter * (22 << 20) for letter in "abc"]})
+    pq.write_table(table, sink, compression="zstd")
+    assert len(sink.getvalue()) < 1 << 20
+    with pytest.raises(InvalidError) as error:
+        read(tmp_path, sink.getvalue(), "data.parquet")
+    assert error.value.reason == "ARCHIVE_BOMB"
+
+
 def test_parquet_that_is_none_or_tells_nothing(tmp_path: Path) -> None:
     for number, (raw, reason) in enumerate(
         [(b"PAR1 no more PAR1", "PARQUET_UNREADABLE"), (parquet([{"a": 1}]), "INVALID_COLUMNS")]

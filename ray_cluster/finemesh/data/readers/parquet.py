@@ -25,6 +25,8 @@ from finemesh.data.readers.tables import table_files
 from finemesh.data.rows import Candidate
 
 _BATCH_ROWS: Final = 32
+_BATCH_BYTES: Final = 256 << 20
+_RATIO_FLOOR_BYTES: Final = 64 << 20  # below it a high ratio does no harm
 _ERRORS: Final = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError)
 
 
@@ -36,8 +38,8 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     """A candidate for each row of each Parquet file whose columns tell a form.
 
     Raises:
-        InvalidError: INVALID_COLUMNS (see lay_out) if no file's do; PARQUET_UNREADABLE; NO_SUCH_RECORDS
-            without any file.
+        InvalidError: INVALID_COLUMNS (see lay_out) if no file's do; PARQUET_UNREADABLE; ARCHIVE_BOMB;
+            NO_SUCH_RECORDS without any file.
     """
     names = table_files(context.survey, ".parquet")
     if not names:
@@ -52,9 +54,10 @@ def read(context: ReadContext) -> Iterator[Candidate]:
                 context.warn(f"{name} was not read: {error.message}")
                 refusals.append(error)
                 continue
+            rows = _batch_rows(context, name, file.metadata)
             context.total += file.metadata.num_rows
             builder = Builder(context, columns.layout.form)
-            for record in _records(file, name, columns):
+            for record in _records(file, name, columns, rows):
                 yield builder.candidate(name, prefix, record)
     if len(refusals) == len(names):
         raise refusals[0]
@@ -62,7 +65,9 @@ def read(context: ReadContext) -> Iterator[Candidate]:
 
 def _open(context: ReadContext, name: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(context.source.local_path(name))
+        file = pq.ParquetFile(context.source.local_path(name))
+        file.schema_arrow  # noqa: B018 - a damaged schema shows when it is looked at
+        return file
     except RowFault as fault:
         raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
     except _ERRORS as error:
@@ -107,10 +112,29 @@ def _label_names(schema: pa.Schema) -> dict[str, list[str]]:
         return {}
 
 
-def _records(file: pq.ParquetFile, name: str, columns: _Columns) -> Iterator[Record]:
+def _batch_rows(context: ReadContext, name: str, metadata: pq.FileMetaData) -> int:
+    """How many rows to hold at a time: fewer where one value may be large, as a dictionary repeats values
+    without saying so. Raises InvalidError (ARCHIVE_BOMB) for a file that unpacks to far more than it is.
+    """
+    options, sizes = context.options, list[int]()
+    try:
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            sizes += [group.column(index).total_uncompressed_size for index in range(group.num_columns)]
+    except _ERRORS as error:
+        raise _unreadable(name, error) from error
+    packed, total = context.source.size(name), sum(sizes)
+    if total > options.max_total_bytes or total > max(_RATIO_FLOOR_BYTES, options.max_ratio * packed):
+        message = (
+            f"{name} of {packed} bytes unpacks to {total}: if it is yours, raise max_ratio, max_total_bytes"
+        )
+        raise InvalidError(message, reason="ARCHIVE_BOMB", metadata={"file": name})
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max([1, *sizes])))
+
+
+def _records(file: pq.ParquetFile, name: str, columns: _Columns, rows: int) -> Iterator[Record]:
     index = 0
     try:
-        for batch in file.iter_batches(_BATCH_ROWS):
+        for batch in file.iter_batches(rows):
             for row in range(batch.num_rows):
                 yield _record(batch, row, index, columns)
                 index += 1
