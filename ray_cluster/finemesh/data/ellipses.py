@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from finemesh.data.rle import Mask, from_array
+from finemesh.data.rle import Mask, from_window
 
 
 def turned_box(x: float, y: float, width: float, height: float, degrees: float) -> list[float]:
@@ -32,13 +32,12 @@ def ellipse_box(x: float, y: float, rx: float, ry: float, degrees: float) -> lis
 def ellipse_mask(x: float, y: float, rx: float, ry: float, degrees: float, size: tuple[int, int]) -> Mask:
     """The pixels of a picture of `size` (width, height) whose centres lie in that ellipse."""
     width, height = size
-    pixels_HW = np.zeros((height, width), dtype=np.bool_)
     left, top, box_width, box_height = ellipse_box(x, y, rx, ry, degrees)
     columns = np.arange(max(0, math.floor(left)), min(width, math.ceil(left + box_width)))
     rows = np.arange(max(0, math.floor(top)), min(height, math.ceil(top + box_height)))
-    if rx > 0 and ry > 0 and columns.size and rows.size:
-        dx, dy = columns[None, :] + 0.5 - x, rows[:, None] + 0.5 - y
-        cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        along, across = (dx * cosine + dy * sine) / rx, (dy * cosine - dx * sine) / ry
-        pixels_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = along**2 + across**2 <= 1
-    return from_array(pixels_HW)
+    if not (rx > 0 and ry > 0 and columns.size and rows.size):
+        return from_window(np.zeros((0, 0), dtype=np.bool_), 0, 0, size)
+    dx, dy = columns[None, :] + 0.5 - x, rows[:, None] + 0.5 - y
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    along, across = (dx * cosine + dy * sine) / rx, (dy * cosine - dx * sine) / ry
+    return from_window(along**2 + across**2 <= 1, int(columns[0]), int(rows[0]), size)

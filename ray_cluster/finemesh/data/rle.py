@@ -77,6 +77,23 @@ def from_array(pixels: npt.NDArray[np.bool_]) -> Mask:
     return Mask(height, width, runs.astype(np.int64))
 
 
+def from_window(pixels: npt.NDArray[np.bool_], x: int, y: int, size: tuple[int, int]) -> Mask:
+    """The mask in a picture of `size` (width, height) that is bool[height, width] `pixels` from `x`, `y` on,
+    and 0 elsewhere. The window lies within the picture; no raster of the picture is made.
+    """
+    width, height = size
+    rows, columns = pixels.shape
+    framed = np.zeros((columns, rows + 2), dtype=np.int8)  # column by column, with a 0 at both ends
+    framed[:, 1:-1] = pixels.T
+    column, row = np.nonzero(np.diff(framed, axis=1))
+    edges = (x + column) * height + y + row  # where runs begin and end, in turn
+    # A run to the foot of a column goes on at the head of the next.
+    meets = np.flatnonzero(edges[2::2] == edges[1:-1:2])
+    edges = np.delete(edges, np.concatenate((2 * meets + 1, 2 * meets + 2)))
+    runs = np.diff(np.concatenate(([0], edges, [width * height])))
+    return Mask(height, width, (runs[:-1] if runs[-1] == 0 and len(runs) > 1 else runs).astype(np.int64))
+
+
 def parse(value: object, field: str) -> Mask:
     """The mask of a COCO RLE `{"size": [height, width], "counts": string or list}`. Raises RowFault naming
     `field`.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from finemesh.data.faults import RowFault
-from finemesh.data.rle import compress, decompress, from_array, parse
+from finemesh.data.rle import compress, decompress, from_array, from_window, parse
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
@@ -29,6 +29,17 @@ def masks(draw: st.DrawFn) -> npt.NDArray[np.bool_]:
         y, x = random.integers(0, height), random.integers(0, width)
         pixels[y : y + random.integers(1, height + 1), x : x + random.integers(1, width + 1)] ^= True
     return pixels
+
+
+@given(masks(), st.tuples(*[st.integers(0, 5)] * 4))
+def test_a_window_is_the_picture_around_it(
+    pixels: npt.NDArray[np.bool_], around: tuple[int, int, int, int]
+) -> None:
+    left, top, right, bottom = around
+    whole = np.pad(pixels, ((top, bottom), (left, right)))
+    ours = from_window(pixels, left, top, (whole.shape[1], whole.shape[0]))
+    theirs: Any = coco_mask.encode(np.asfortranarray(whole.astype(np.uint8)))
+    assert ours.counts() == theirs["counts"].decode()
 
 
 @given(masks())

@@ -17,7 +17,7 @@ from finemesh.data.ellipses import ellipse_box, ellipse_mask, turned_box
 from finemesh.data.faults import RowFault
 from finemesh.data.polygons import outline_box, outlined_object
 from finemesh.data.readers.xmltree import number_of
-from finemesh.data.rle import Mask, from_array
+from finemesh.data.rle import Mask, from_window
 from finemesh.data.rows import class_name_of, json_text, make_object, masked_object
 from finemesh.data.schema import ObjectRow
 
@@ -178,9 +178,7 @@ def _decoded(shape: Shape, size: tuple[int, int]) -> Mask:
         message = f"the runs sum to {sum(runs)}, but the mask's box is {width} x {height} pixels"
         raise RowFault("RLE_INVALID", message, f"{shape.where}.rle")
     values = np.arange(len(runs)) % 2 == 1
-    pixels_HW = np.zeros((size[1], size[0]), dtype=np.bool_)
-    pixels_HW[top : top + height, left : left + width] = np.repeat(values, runs).reshape(height, width)
-    return from_array(pixels_HW)
+    return from_window(np.repeat(values, runs).reshape(height, width), left, top, size)
 
 
 def _number(shape: Shape, key: str) -> float:

@@ -13,7 +13,7 @@ from finemesh.data.faults import RowFault
 from finemesh.data.images import ABSENT, STILL, Picture, check_picture, check_size
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.render import Renderer
-from finemesh.data.rle import Mask, from_array, parse
+from finemesh.data.rle import Mask, from_window, parse
 from finemesh.data.schema import ObjectRow
 
 # Also of kinds that are refused: a picture that cannot be kept must not look as if it were not there.
@@ -124,7 +124,6 @@ def drawn(objects: Sequence[ObjectRow], size: tuple[int, int]) -> list[tuple[str
 
 
 def _boxed(box: list[float], width: int, height: int) -> Mask:
-    x, y, right, bottom = (round(edge) for edge in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
-    pixels = np.zeros((height, width), dtype=np.bool_)
-    pixels[max(y, 0) : max(bottom, 0), max(x, 0) : max(right, 0)] = True
-    return from_array(pixels)
+    left, right = (round(min(max(edge, 0), width)) for edge in (box[0], box[0] + box[2]))
+    top, bottom = (round(min(max(edge, 0), height)) for edge in (box[1], box[1] + box[3]))
+    return from_window(np.ones((bottom - top, right - left), dtype=np.bool_), left, top, (width, height))

@@ -15,6 +15,8 @@ from finemesh.data.polygons import is_number
 
 _MAX_BYTES: Final = 16 << 20
 _MAX_DEPTH: Final = 32
+_MAX_ELEMENTS: Final = 2_000_000
+"""Within one that is held whole."""
 _READ_BYTES: Final = 1 << 18
 # LookupError and ValueError are expat's for encodings that it does not know.
 _ERRORS: Final = (ParseError, DefusedXmlException, LookupError, ValueError, RecursionError)
@@ -34,21 +36,24 @@ def iter_xml(stream: BinaryIO, name: str) -> Iterator[tuple[int, Element]]:
     """Elements of a large XML file as they end, each with its depth; the root's is 0. What lies at depth 1 is
     forgotten after it was yielded. Raises InvalidError (MALFORMED_XML, FILE_UNREADABLE).
     """
-    depth = -1
+    depth, held = -1, 0
     try:
         root: Element | None = None
         bounded = _Bounded(stream, name)
         for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
             bounded.silent_bytes = 0
             if event == "start":
-                depth += 1
+                depth, held = depth + 1, held + 1
                 root = element if root is None else root
                 if depth > _MAX_DEPTH:
                     raise _malformed(name, f"elements are nested more than {_MAX_DEPTH} deep")
+                if held > _MAX_ELEMENTS:
+                    raise _malformed(name, f"one element holds more than {_MAX_ELEMENTS} others")
                 continue
             yield depth, element
             if depth == 1 and root is not None:
                 root.clear()
+                held = 0
             depth -= 1
     except _ERRORS as error:
         raise _malformed(name, _said(error)) from error
@@ -101,8 +106,10 @@ def as_value(element: Element, depth: int = 0) -> Any:
         held = value.get(child.tag)
         if held is None:
             value[child.tag] = inner
+        elif isinstance(held, list):
+            held.append(inner)
         else:
-            value[child.tag] = [*held, inner] if isinstance(held, list) else [held, inner]
+            value[child.tag] = [held, inner]
     if text := (element.text or "").strip():
         value["text"] = text
     return value

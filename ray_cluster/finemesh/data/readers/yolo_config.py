@@ -23,7 +23,7 @@ from finemesh.data.readers.context import ReadContext, read_needed
 from finemesh.data.readers.pictures import Pictures
 from finemesh.data.readers.splits import SPLIT_NAMES
 
-_MAX_BYTES: Final = 4 << 20
+_MAX_BYTES: Final = 1 << 20
 _SPLITS: Final = (Split.TRAIN, Split.VAL, Split.TEST)
 
 
