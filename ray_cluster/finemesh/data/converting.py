@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from finemesh.core.spec.data import ConvertOptions, DatasetManifest, DatasetOrigin
-from finemesh.data.instructions import PLAN_COLUMNS, TASKS, Scene, make_rows, plan
+from finemesh.core.spec.data import ConvertOptions, DatasetManifest
+from finemesh.data.parts import assemble, convert_part, plan_conversion
 from finemesh.data.rows import Progress
-from finemesh.data.storage import iter_batches, iter_rows, load_manifest, options_json
-from finemesh.data.writers import FormContext
-from finemesh.data.writing import DatasetWriter
+from finemesh.data.writing import prepare_output
 
 
 def convert_dataset(dataset: Path, out: Path, options: ConvertOptions, progress: Progress) -> DatasetManifest:
@@ -21,54 +20,37 @@ def convert_dataset(dataset: Path, out: Path, options: ConvertOptions, progress:
     Raises:
         NotFoundError, PreconditionError: as `iter_batches`. AlreadyExistsError: OUTPUT_NOT_EMPTY.
         PreconditionError: EMPTY_DATASET, the options leave no row, e.g. classify_region without class names.
+        InvalidError: as `plan_conversion`.
     """
-    parent = load_manifest(dataset)
     progress(0.0, "planning")
-    context = FormContext(out, options, parent.header, [item.class_name for item in parent.classes])
-    with DatasetWriter(options.target, context) as writer:
-        if options.instruction is None:
-            _copy(dataset, parent, writer, progress)
-        else:
-            _instruct(dataset, parent, writer, options, progress)
-        manifest = writer.commit(
-            DatasetOrigin.CONVERT,
-            options=options_json(options),
-            parents=[parent.digest],
-            warnings=parent.warnings,
-            leakage=parent.leakage,
-            header=parent.header,
-        )
+    conversion = plan_conversion(dataset, options)
+    created = prepare_output(out)
+    try:
+        done, rows = 0, max(conversion.parent.rows, 1)
+        for part in conversion.parts:
+            convert_part(dataset, out, conversion, part, _of_all(progress, done, part.rows, rows))
+            done += part.rows
+        manifest = assemble(out, conversion)
+    except BaseException:
+        _empty(out, created=created)
+        raise
     progress(1.0, f"{manifest.rows} rows written")
     return manifest
 
 
-def _copy(dataset: Path, parent: DatasetManifest, writer: DatasetWriter, progress: Progress) -> None:
-    done = 0
-    for batch in iter_batches(dataset):
-        writer.copy(batch)
-        done += batch.num_rows
-        progress(done / max(parent.rows, 1), f"{done} of {parent.rows} rows")
+def _of_all(progress: Progress, done: int, part_rows: int, rows: int) -> Progress:
+    """The progress of a part as that of all rows, of which `done` lie before it."""
+
+    def report(share: float, words: str) -> None:
+        del words
+        now = done + round(share * part_rows)
+        progress(now / rows, f"{now} of {rows} rows")
+
+    return report
 
 
-def _instruct(
-    dataset: Path, parent: DatasetManifest, writer: DatasetWriter, options: ConvertOptions, progress: Progress
-) -> None:
-    assert options.instruction is not None
-    inputs_of = TASKS[options.instruction].inputs
-    made = plan(lambda: iter_rows(dataset, columns=PLAN_COLUMNS), options)
-    for number, row in enumerate(iter_rows(dataset), start=1):
-        inputs = inputs_of(row) if row["images"] else [row["row_id"]]
-        writer.take(len(inputs))
-        scene = Scene(row)
-        for input_id in inputs:
-            if asked := made.questions[input_id]:
-                writer.keep(input_id, make_rows(row, asked, scene, options))
-            else:
-                refusal = made.refusals[input_id]
-                writer.drop(input_id, refusal.reason, refusal.message)
-        _report(number, parent, progress)
-
-
-def _report(number: int, parent: DatasetManifest, progress: Progress) -> None:
-    if number % 16 == 0:
-        progress(number / max(parent.rows, number), f"{number} of {parent.rows} rows")
+def _empty(out: Path, *, created: bool) -> None:
+    """Leave nothing half made: `out` is as it was."""
+    shutil.rmtree(out, ignore_errors=True)
+    if not created:
+        out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from finemesh.core.spec.data import ClassCount
 from finemesh.data.batches import RowBatch
@@ -28,6 +28,45 @@ class Statistics:
         self._row_classes: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._unnamed = 0
+
+    def add(self, other: Statistics) -> None:
+        """Count what another part has counted."""
+        self.rows += other.rows
+        self.conversations += other.conversations
+        self._unnamed += other._unnamed
+        self._videos |= other._videos
+        for mine, its in zip(self._counters, other._counters, strict=True):
+            mine.update(its)
+        for mine, its in zip(self._tables, other._tables, strict=True):
+            for name, counts in its.items():
+                mine[name].update(counts)
+
+    @property
+    def _counters(self) -> tuple[Counter[str], ...]:
+        return self.splits, self.media, self._objects, self._visible
+
+    @property
+    def _tables(self) -> tuple[defaultdict[str, Counter[str]], ...]:
+        return self._class_splits, self._class_rows, self._row_classes, self._answers
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "counts": [self.rows, self.conversations, self._unnamed],
+            "videos": sorted(self._videos),
+            "counters": self._counters,
+            "tables": self._tables,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        made = cls()
+        made.rows, made.conversations, made._unnamed = value["counts"]
+        made._videos = set(value["videos"])
+        for counter, counts in zip(made._counters, value["counters"], strict=True):
+            counter.update(counts)
+        for table, counted in zip(made._tables, value["tables"], strict=True):
+            table.update({name: Counter(counts) for name, counts in counted.items()})
+        return made
 
     def observe(self, batch: RowBatch) -> None:
         self.media.update(batch.media)

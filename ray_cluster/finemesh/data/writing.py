@@ -13,14 +13,14 @@ from typing import Any, Final, Self
 import pyarrow as pa
 
 from finemesh.core.errors import AlreadyExistsError, PreconditionError
-from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, Leakage, content_digest
+from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, Leakage
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
-from finemesh.data.jsonio import write_json_atomically
 from finemesh.data.schema import LEDGER_SCHEMA, Row
 from finemesh.data.statistics import Statistics
 from finemesh.data.storage import BATCH_BYTES, BATCH_ROWS, MANIFEST, ParquetShards
+from finemesh.data.tally import Tally, write_manifest
 from finemesh.data.writers import WRITERS, FormContext
 
 _LEDGER: Final = "ledger"
@@ -39,14 +39,14 @@ class DatasetWriter:
         out = context.root
         self._out, self._format, self._context = out, dataset_format, context
         self._committed = False
-        self._created = _prepare(out)
+        self._created = context.part is None and prepare_output(out)
         try:
             self._form = WRITERS[dataset_format](context)
         except BaseException:
             if self._created:
                 shutil.rmtree(out, ignore_errors=True)
             raise
-        self._ledger = ParquetShards(out, f"{_LEDGER}/part-", LEDGER_SCHEMA)
+        self._ledger = ParquetShards(out, f"{_LEDGER}/part-{context.part_prefix}", LEDGER_SCHEMA)
         self._rows: list[Row] = []
         self._row_bytes = 0
         self._entries: list[dict[str, Any]] = []
@@ -130,6 +130,25 @@ class DatasetWriter:
             by_reason=dict(sorted(self._by_reason.items())),
         )
 
+    def finish(self) -> Tally:
+        """Finish all files with rows and with the ledger; what they hold stays.
+
+        Raises:
+            PreconditionError: LEDGER_UNBALANCED if an input was lost or told twice.
+        """
+        self._flush_ledger()
+        ledger, counted = self.summary.check(), self.statistics
+        if counted.rows != self._children:
+            message = (
+                f"{counted.rows} rows written, but {self._children} in the ledger: the stage is at fault"
+            )
+            raise PreconditionError(message, reason="LEDGER_UNBALANCED")
+        proof = self._form.proof()
+        shards, ledger_shards = self._form.close(), self._ledger.close()
+        self._committed = True
+        notes, warnings = self._context.notes, self._context.warnings
+        return Tally(ledger, counted, shards, ledger_shards, proof, notes, warnings)
+
     def commit(
         self,
         origin: DatasetOrigin,
@@ -140,48 +159,20 @@ class DatasetWriter:
         leakage: Leakage | None = None,
         header: Mapping[str, Any] | None = None,
     ) -> DatasetManifest:
-        """Finish all files and write the manifest.
-
-        Raises:
-            PreconditionError: LEDGER_UNBALANCED if an input was lost or told twice; EMPTY_DATASET if no row
-                is left.
-        """
-        self._flush_ledger()
-        ledger = self.summary.check()
-        counted = self.statistics
-        if counted.rows != self._children:
-            message = (
-                f"{counted.rows} rows written, but {self._children} in the ledger: the stage is at fault"
-            )
-            raise PreconditionError(message, reason="LEDGER_UNBALANCED")
-        if counted.rows == 0:
-            raise _empty(ledger)
-        proof = self._form.proof()
-        shards, ledger_shards = tuple(self._form.close()), tuple(self._ledger.close())
-        manifest = DatasetManifest(
-            digest=content_digest(self._format, options, (*shards, *ledger_shards), tuple(parents)),
-            format=self._format,
-            origin=origin,
-            rows=counted.rows,
-            splits=dict(sorted(counted.splits.items())),
-            classes=counted.classes,
-            row_classes=counted.row_classes,
-            answers=counted.answers,
-            media=dict(sorted(counted.media.items())),
-            has_class_names=counted.has_class_names,
-            videos=counted.videos,
-            conversations=counted.conversations,
-            shards=shards,
-            ledger_shards=ledger_shards,
-            ledger=ledger,
-            parents=tuple(parents),
-            options=dict(options),
+        """Finish all files and write the manifest. Raises as `finish` and `write_manifest`."""
+        tally = self.finish()
+        self._committed = False
+        manifest = write_manifest(
+            tally,
+            self._context,
+            self._format,
+            origin,
+            options=options,
+            parents=parents,
+            warnings=warnings,
             leakage=leakage,
-            proof=proof,
-            warnings=tuple(dict.fromkeys([*warnings, *self._context.warnings])),
-            header=dict(header or {}),
+            header=header,
         )
-        write_json_atomically(self._out / MANIFEST, manifest)
         self._committed = True
         return manifest
 
@@ -221,7 +212,11 @@ class DatasetWriter:
             self._entries = []
 
     def _remove(self) -> None:
-        """Take back what was written; the folder too, if it was made here."""
+        """Take back what was written; the folder too, if it was made here. Of a part everything stays: its
+        files are not named anywhere, and are written over when it is made again.
+        """
+        if self._context.part is not None:
+            return
         if self._created:
             shutil.rmtree(self._out, ignore_errors=True)
             return
@@ -233,7 +228,7 @@ class DatasetWriter:
                     path.unlink(missing_ok=True)
 
 
-def _prepare(out: Path) -> bool:
+def prepare_output(out: Path) -> bool:
     """Make `out`; whether it was absent. Raises AlreadyExistsError if it holds anything."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         message = f"{out} is not an empty folder: a dataset is never written over, name another folder"
@@ -241,12 +236,3 @@ def _prepare(out: Path) -> bool:
     created = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     return created
-
-
-def _empty(ledger: LedgerSummary) -> PreconditionError:
-    reasons = (
-        ", ".join(f"{count} x {reason}" for reason, count in ledger.by_reason.items())
-        or "there were no inputs"
-    )
-    message = f"no row is left of {ledger.inputs} inputs ({reasons}): mend the source or the options"
-    return PreconditionError(message, reason="EMPTY_DATASET", metadata=dict.fromkeys(ledger.by_reason, ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from finemesh.core.spec.data import DatasetFormat
@@ -15,7 +14,7 @@ from finemesh.data.writers.messages import MessagesWriter
 from finemesh.data.writers.template import TemplateWriter
 from finemesh.data.writers.yolo import YoloDetectionWriter, YoloSegmentationWriter
 
-WRITERS: Final[dict[DatasetFormat, Callable[[FormContext], FormWriter]]] = {
+WRITERS: Final[dict[DatasetFormat, type[FormWriter]]] = {
     DatasetFormat.CANONICAL: CanonicalWriter,
     DatasetFormat.HUGGING_FACE: HuggingFaceWriter,
     DatasetFormat.LLAVA: LlavaWriter,

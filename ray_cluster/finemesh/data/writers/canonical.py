@@ -16,9 +16,11 @@ from finemesh.data.writers.form import FormContext
 class CanonicalWriter:
     folders: ClassVar[tuple[str, ...]] = ("shards",)
     judges: ClassVar[bool] = False
+    divisible: ClassVar[bool] = True
+    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
-        self._shards = ParquetShards(context.root, "shards/part-", ROW_SCHEMA)
+        self._shards = ParquetShards(context.root, f"shards/part-{context.part_prefix}", ROW_SCHEMA)
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         del row
@@ -26,6 +28,11 @@ class CanonicalWriter:
 
     def write(self, batch: RowBatch) -> None:
         self._shards.write(batch.arrow)
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        del context, splits
+        return []
 
     def proof(self) -> MaskProof | None:
         return None

@@ -27,7 +27,10 @@ class ClassTable:
         if class_name is None:
             self._context.warn(f"objects without a class are called {UNNAMED!r}")
             class_name = UNNAMED
-        return table.setdefault(class_name, len(table))
+        if class_name not in table:
+            table[class_name] = len(table)
+            self._context.classes.append(class_name)
+        return table[class_name]
 
     def _table(self) -> dict[str, int]:
         if self._numbers is None:  # late: a header that is still being read is complete with its first row

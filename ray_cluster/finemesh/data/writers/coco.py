@@ -31,6 +31,8 @@ _NOTES: Final = "coco"
 class CocoWriter:
     folders: ClassVar[tuple[str, ...]] = ("annotations", "images")
     judges: ClassVar[bool] = True
+    divisible: ClassVar[bool] = False
+    proves: ClassVar[bool] = True
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
@@ -131,7 +133,7 @@ class CocoWriter:
             wanted = str(notes.get("file_name") or image["name"] or row["row_id"])
             told = wanted
             if image["data"]:
-                told = picture_name(wanted, image, flat=False)
+                told = picture_name(wanted, image["format"], flat=False)
                 if self._files.is_taken(f"images/{split}/{told}"):
                     told = by_row(told, row["row_id"])
                 self._files.write(f"images/{split}/{told}", image["data"], image["sha256"])
@@ -149,6 +151,11 @@ class CocoWriter:
             written.append(describe_file(self._context.root, path, file.images))
             del split
         return [*written, *self._files.written]
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        del context, splits
+        return []
 
     def proof(self) -> MaskProof | None:
         return None if self._prover is None else self._prover.report()

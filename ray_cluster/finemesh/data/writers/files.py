@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from finemesh.core.spec.data import ShardInfo
-from finemesh.data.schema import ImageRow
 
 SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "": ".jpg"}
 _UNSAFE: Final = re.compile(r"[^\w. -]+")
@@ -33,7 +32,7 @@ class FileTree:
         if folder not in self._folders:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
             self._folders.add(folder)
-        descriptor = os.open(f"{self._root}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(f"{self._root}/{path}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             left = memoryview(data)
             while left:
@@ -44,15 +43,20 @@ class FileTree:
         self.written.append(ShardInfo(path, digest, len(data), 0))
 
 
-def picture_name(name: str, image: ImageRow, *, flat: bool) -> str:
+def picture_name(name: str, image_format: str, *, flat: bool) -> str:
     """What the source calls a picture, made harmless as a path, with the suffix of its format; `flat` leaves
     out the folders.
     """
     parts = [_UNSAFE.sub("_", part)[-_MAX_NAME:] for part in name.replace("\\", "/").split("/")]
     harmless = [part for part in parts if part.strip("._ ")] or ["picture"]
     path = harmless[-1] if flat else "/".join(harmless)
-    suffix = SUFFIXES[image["format"]]
+    suffix = SUFFIXES[image_format]
     return path if path.lower().endswith((suffix, suffix.replace("jpg", "jpeg"))) else path + suffix
+
+
+def base_stem(path: str) -> str:
+    """`train/a.jpg` -> `a`."""
+    return path.rpartition("/")[2].rpartition(".")[0]
 
 
 def by_row(path: str, row_id: str) -> str:

@@ -4,7 +4,8 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -22,15 +23,27 @@ class FormContext:
         root: the folder to write to.
         options: what was asked for.
         header: as DatasetManifest.header, of the parent.
-        classes: names of all object classes of the parent, sorted; a form that numbers classes follows it.
-        warnings: sentences for people; a form adds what it could not hold of rows that it kept.
+        classes: names of all object classes of the parent, sorted; a form that numbers classes follows it,
+            and adds what else comes.
+        warnings: sentences for people.
+        notes: sentences with a `{}` for their number: what a form could not hold of rows that it kept.
+        part: of a dataset that is written in parts, which one this is; its number is in the names of files.
+        shared_names: base names, without suffix, that several pictures have in one split; known before a
+            dataset is written in parts.
     """
 
     root: Path
     options: ConvertOptions = field(default_factory=ConvertOptions)
     header: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    classes: Sequence[str] = ()
+    classes: list[str] = field(default_factory=list[str])
     warnings: list[str] = field(default_factory=list[str])
+    notes: Counter[str] = field(default_factory=Counter[str])
+    part: int | None = None
+    shared_names: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def part_prefix(self) -> str:
+        return "" if self.part is None else f"{self.part:05d}-"
 
     def warn(self, sentence: str) -> None:
         """Say it once."""
@@ -39,12 +52,18 @@ class FormContext:
 
 
 class FormWriter(Protocol):
-    """Made with its FormContext."""
+    """One writing of a form."""
 
     folders: ClassVar[tuple[str, ...]]
     """Names, or patterns of names, that it writes in its folder."""
     judges: ClassVar[bool]
     """Whether it may refuse a row; if not, rows can be copied in batches."""
+    divisible: ClassVar[bool]
+    """Whether parts of a dataset can be written apart: no file holds rows of all of them."""
+    proves: ClassVar[bool]
+    """Whether it writes masks in another way, and reads them back to prove that they came through."""
+
+    def __init__(self, context: FormContext) -> None: ...
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         """Why the form cannot hold a row; None if it can."""
@@ -53,7 +72,14 @@ class FormWriter(Protocol):
     def write(self, batch: RowBatch) -> None: ...
 
     def close(self) -> list[ShardInfo]:
-        """Finish all files and describe them."""
+        """Finish the files with rows and describe them."""
+        ...
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        """Write the files that there is one of, however many parts: a card, a configuration. `splits` are
+        those of all rows.
+        """
         ...
 
     def proof(self) -> MaskProof | None:

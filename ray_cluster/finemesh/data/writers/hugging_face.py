@@ -47,9 +47,11 @@ _COLUMNS: Final = (
 class HuggingFaceWriter:
     folders: ClassVar[tuple[str, ...]] = ("data", "README.md")
     judges: ClassVar[bool] = False
+    divisible: ClassVar[bool] = True
+    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
-        self._root = context.root
+        self._root, self._part = context.root, context.part_prefix
         self._splits: dict[str, ParquetShards] = {}
         self._schema = _schema()
 
@@ -61,21 +63,28 @@ class HuggingFaceWriter:
         arrow = batch.arrow
         rows_of: defaultdict[str, list[int]] = defaultdict(list)
         for index, split in enumerate(arrow.column("split").to_pylist()):
-            rows_of[_SPLIT_NAMES.get(Split(split), str(split))].append(index)
+            rows_of[_split_name(split)].append(index)
         for name, indices in rows_of.items():
             rows = arrow.take(pa.array(indices))
             if name not in self._splits:
-                self._splits[name] = ParquetShards(self._root, f"data/{name}-", self._schema)
+                self._splits[name] = ParquetShards(self._root, f"data/{name}-{self._part}", self._schema)
             self._splits[name].write(_convert(rows, self._schema))
 
     def proof(self) -> MaskProof | None:
         return None
 
     def close(self) -> list[ShardInfo]:
-        files = [shard for _, shards in sorted(self._splits.items()) for shard in shards.close()]
-        card = self._root / "README.md"
-        card.write_text(_card(sorted(self._splits)), encoding="utf-8")
-        return [*files, describe_file(self._root, card, 0)]
+        return [shard for _, shards in sorted(self._splits.items()) for shard in shards.close()]
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        card = context.root / "README.md"
+        card.write_text(_card(sorted(_split_name(split) for split in splits)), encoding="utf-8")
+        return [describe_file(context.root, card, 0)]
+
+
+def _split_name(split: str) -> str:
+    return _SPLIT_NAMES.get(Split(split), split)
 
 
 def _schema() -> pa.Schema:

@@ -30,6 +30,8 @@ _SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 class LlavaWriter:
     folders: ClassVar[tuple[str, ...]] = ("images", "llava_*.json")
     judges: ClassVar[bool] = True
+    divisible: ClassVar[bool] = False
+    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
@@ -79,6 +81,11 @@ class LlavaWriter:
         (self._root / path).write_bytes(image["data"])
         self._images.append(ShardInfo(path, image["sha256"], len(image["data"]), 0))
         return path
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        del context, splits
+        return []
 
     def proof(self) -> MaskProof | None:
         return None

@@ -33,6 +33,8 @@ _OWN_ROLES: Final = ("developer", "function")
 class MessagesWriter:
     folders: ClassVar[tuple[str, ...]] = ("images", "*.jsonl")
     judges: ClassVar[bool] = True
+    divisible: ClassVar[bool] = False
+    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
@@ -47,6 +49,11 @@ class MessagesWriter:
 
     def close(self) -> list[ShardInfo]:
         return [*self._lines.close(), *self._tree.written]
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        del context, splits
+        return []
 
     def proof(self) -> MaskProof | None:
         return None
@@ -69,7 +76,7 @@ class MessagesWriter:
     def _write_images(self, row: Row) -> list[str]:
         paths: list[str] = []
         for index, image in enumerate(row["images"]):
-            name = picture_name(image["name"], image, flat=True)
+            name = picture_name(image["name"], image["format"], flat=True)
             if self._tree.is_taken(f"images/{name}"):
                 name = by_row(name, f"{row['row_id']}#{index}")
             path = f"images/{name}"

@@ -32,6 +32,8 @@ NAMES: Final = (*_AS_THEY_ARE, "id", "images", "objects", "messages", "rejected"
 class TemplateWriter:
     folders: ClassVar[tuple[str, ...]] = ("*.jsonl",)
     judges: ClassVar[bool] = True
+    divisible: ClassVar[bool] = False
+    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         """Raises InvalidError (TEMPLATE_INVALID) before anything is written."""
@@ -68,6 +70,11 @@ class TemplateWriter:
     def close(self) -> list[ShardInfo]:
         self._renderer.close()
         return self._lines.close()
+
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        del context, splits
+        return []
 
     def proof(self) -> MaskProof | None:
         return None

@@ -21,11 +21,14 @@ from finemesh.data.outlines import QUARTERS, join, trace
 from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable
-from finemesh.data.writers.files import FileTree, by_row, picture_name
+from finemesh.data.writers.files import FileTree, base_stem, by_row, picture_name
 from finemesh.data.writers.form import FormContext
 from finemesh.data.writers.proof import MaskProver
 
 _FOLDERS: Final = ("images", "labels", "data.yaml")
+_CROWDS: Final = "{} crowd regions left out: YOLO has no place for them"
+_HIDDEN: Final = "{} hidden objects left out: nothing of them is seen"
+_BOXES: Final = "{} objects without a mask written as their boxes"
 _DECIMALS: Final = 5  # a twentieth of a quarter pixel, of a picture of 10,000
 
 
@@ -34,14 +37,14 @@ class YoloWriter:
 
     folders: ClassVar[tuple[str, ...]] = _FOLDERS
     judges: ClassVar[bool] = True
+    divisible: ClassVar[bool] = True
+    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
         self._classes = ClassTable(context)
         self._files = FileTree(context.root)
         self._labels: dict[str, list[str]] = {}
-        self._splits: dict[str, int] = {}
-        self._crowds = self._hidden = 0
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         if len(row["images"]) != 1:
@@ -53,8 +56,8 @@ class YoloWriter:
             self._labels[row["row_id"]] = self._lines(row, shown)
         except RowFault as fault:
             return fault
-        self._crowds += crowds
-        self._hidden += len(row["objects"]) - len(shown) - crowds
+        self._context.notes[_CROWDS] += crowds
+        self._context.notes[_HIDDEN] += len(row["objects"]) - len(shown) - crowds
         return None
 
     def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -64,34 +67,33 @@ class YoloWriter:
         for row in batch.rows:
             split = row["split"] or "all"
             image = row["images"][0]
-            name = picture_name(image["name"] or row["row_id"], image, flat=True)
-            if self._files.is_taken(_label_path(split, name)):
+            name = picture_name(image["name"] or row["row_id"], image["format"], flat=True)
+            if (split, base_stem(name)) in self._context.shared_names or (
+                self._context.part is None and self._files.is_taken(_label_path(split, name))
+            ):
                 name = by_row(name, row["row_id"])
             if image["data"]:
                 self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
             lines = "\n".join([*self._labels.pop(row["row_id"]), ""])
             self._files.write(_label_path(split, name), lines.encode())
-            self._splits[split] = self._splits.get(split, 0) + 1
 
     def proof(self) -> MaskProof | None:
         return None
 
     def close(self) -> list[ShardInfo]:
-        if self._crowds:
-            self._context.warn(f"{self._crowds} crowd regions left out: YOLO has no place for them")
-        if self._hidden:
-            self._context.warn(f"{self._hidden} hidden objects left out: nothing of them is seen")
-        path = self._context.root / "data.yaml"
-        path.write_text(self._config(), encoding="utf-8")
-        return [describe_file(self._context.root, path, 0), *self._files.written]
+        return self._files.written
 
-    def _config(self) -> str:
-        used = {split: f"images/{split}" for split in ("train", "val", "test") if split in self._splits}
-        if "all" in self._splits:
-            self._context.warn("never split: data.yaml names the same pictures for train and val")
-            used = {"train": "images/all", "val": "images/all", **used}
-        names = dict(enumerate(self._classes.names))
-        return yaml.safe_dump({**used, "names": names}, sort_keys=False, allow_unicode=True)
+    @classmethod
+    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        folders = {split: f"images/{split}" for split in ("train", "val", "test") if split in splits}
+        if "" in splits:
+            context.warn("never split: data.yaml names the same pictures for train and val")
+            folders = {"train": "images/all", "val": "images/all", **folders}
+        names = dict(enumerate(ClassTable(context).names))
+        path = context.root / "data.yaml"
+        text = yaml.safe_dump({**folders, "names": names}, sort_keys=False, allow_unicode=True)
+        path.write_text(text, encoding="utf-8")
+        return [describe_file(context.root, path, 0)]
 
 
 class YoloDetectionWriter(YoloWriter):
@@ -124,11 +126,12 @@ class YoloDetectionWriter(YoloWriter):
 class YoloSegmentationWriter(YoloWriter):
     """Polygons."""
 
+    proves: ClassVar[bool] = True
+
     def __init__(self, context: FormContext) -> None:
         super().__init__(context)
         proved = context.options.prove_masks
         self._prover = MaskProver(context.options.min_mask_iou) if proved else None
-        self._boxes = 0
 
     def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
         size = row["images"][0]["width"], row["images"][0]["height"]
@@ -159,7 +162,7 @@ class YoloSegmentationWriter(YoloWriter):
             elif item["rle_counts"] is not None:
                 masked.append(index)
             else:
-                self._boxes += 1
+                self._context.notes[_BOXES] += 1
                 shapes[index] = _shares(_corners(item["bbox"]), size)
         counts = [objects[index]["rle_counts"] for index in masked]
         masks = parse_many(counts, (size[1], size[0]), lambda at: f"objects[{masked[at]}].rle_counts")
@@ -171,11 +174,6 @@ class YoloSegmentationWriter(YoloWriter):
             texts[1::2] = map(rows.__getitem__, corners[:, 1].tolist())
             shapes[index] = " ".join(texts)
         return [shapes[index] for index in range(len(objects))]
-
-    def close(self) -> list[ShardInfo]:
-        if self._boxes:
-            self._context.warn(f"{self._boxes} objects without a mask are written as their boxes")
-        return super().close()
 
     def proof(self) -> MaskProof | None:
         return None if self._prover is None else self._prover.report()
