@@ -18,6 +18,7 @@ import pytest
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import ImportOptions
 from finemesh.data import Progress, import_source
+from finemesh.data.faults import RowFault
 from finemesh.data.sources import open_source
 
 FILES = {
@@ -280,3 +281,20 @@ def test_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: py
     with pytest.raises(InvalidError) as refusal:
         open_source(tmp_path, ImportOptions())
     assert refusal.value.reason == "SOURCE_UNREADABLE"
+
+
+def test_file_that_is_too_large_for_the_memory_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finemesh.data.sources.source.MAX_READ_BYTES", 599)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.json").write_bytes(b"x" * 600)
+    (tmp_path / "a.tar").write_bytes(SOUND)
+    for path in (folder, tmp_path / "a.tar"):
+        with open_source(path, ImportOptions()) as source:
+            with pytest.raises(RowFault) as fault:
+                source.read("a.json")
+            assert fault.value.reason == "FILE_TOO_LARGE"
+            with source.open("a.json") as stream:
+                assert stream.read() == b"x" * 600

@@ -12,7 +12,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import ImportOptions
 from finemesh.data.faults import RowFault
 from finemesh.data.sources.inventory import is_litter, name_problem
-from finemesh.data.sources.source import Scratch
+from finemesh.data.sources.source import Scratch, check_readable
 
 
 class FolderSource:
@@ -27,7 +27,9 @@ class FolderSource:
 
     def read(self, name: str) -> bytes:
         try:
-            return self.local_path(name).read_bytes()
+            with self.local_path(name).open("rb") as file:
+                check_readable(name, os.fstat(file.fileno()).st_size)
+                return file.read()
         except OSError as error:
             raise RowFault("FILE_UNREADABLE", f"{name} cannot be read: {error.strerror}", "file") from error
 

@@ -13,6 +13,8 @@ from typing import BinaryIO, Final, Protocol, Self
 from finemesh.data.faults import RowFault
 
 COPY_BYTES: Final = 1 << 20
+MAX_READ_BYTES: Final = 512 << 20
+"""Of a file that is held whole. What may be larger is read as a stream."""
 
 
 class Source(Protocol):
@@ -26,7 +28,7 @@ class Source(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file. Raises RowFault (FILE_UNREADABLE) if they cannot be read whole."""
+        """The bytes of a file. Raises RowFault: FILE_UNREADABLE; FILE_TOO_LARGE beyond MAX_READ_BYTES."""
         ...
 
     def open(self, name: str) -> BinaryIO:
@@ -92,6 +94,7 @@ class ArchiveSource(ABC):
         """Let go of the archive."""
 
     def read(self, name: str) -> bytes:
+        check_readable(name, self.size(name))
         with self.open(name) as file:
             return file.read()
 
@@ -112,6 +115,13 @@ class ArchiveSource(ABC):
     ) -> None:
         self.close()
         self._scratch.remove()
+
+
+def check_readable(name: str, size_bytes: int) -> None:
+    """Raises RowFault (FILE_TOO_LARGE) for a file that is too large for the memory."""
+    if size_bytes > MAX_READ_BYTES:
+        message = f"{name} has {size_bytes} bytes, more than the {MAX_READ_BYTES} that are held in memory"
+        raise RowFault("FILE_TOO_LARGE", f"{message}: divide it", "file")
 
 
 def unreadable(name: str, error: object) -> RowFault:
