@@ -158,6 +158,8 @@ def test_the_ledger_says_what_became_of_every_row(finemesh: Finemesh, tmp_path: 
     assert [entry["disposition"] for entry in found] == ["DISPOSITION_QUARANTINED"] * 3
     for reason, count in summary["byReason"].items():
         assert len(ask("--filter", f'reason = "{reason}"')) == int(count)
+        assert len(ask("--disposition", "quarantined", "--reason", reason)) == int(count)
     assert sum(map(int, summary["byReason"].values())) == 3
-    table = finemesh("dataset", "ledger", "faulty", "--filter", 'disposition = "QUARANTINED"').stdout
+    assert not ask("--disposition", "kept", "--filter", 'disposition = "QUARANTINED"')
+    table = finemesh("dataset", "ledger", "faulty", "--disposition", "quarantined").stdout
     assert all(reason in table.replace("\n", "") for reason in summary["byReason"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -53,6 +54,8 @@ _FORMATS = choices_of(dataset_pb2.AnnotationFormat, "auto")
 _TARGETS = choices_of(dataset_pb2.DatasetFormat)
 _INSTRUCTIONS = choices_of(dataset_pb2.InstructionTask, "none")
 _STRATEGIES = choices_of(dataset_pb2.SplitStrategy, "auto")
+_Disposition = ledger_pb2.LedgerEntry.Disposition
+_DISPOSITIONS = choices_of(_Disposition)
 _BOXES = choices_of(dataset_pb2.BoxConvention)
 _MASKS = choices_of(dataset_pb2.MaskForm)
 
@@ -240,12 +243,22 @@ def show(dataset: DatasetId) -> None:
 @commands("ledger")
 def ledger(
     dataset: DatasetId,
+    disposition: Annotated[str, typer.Option(help=" | ".join(_DISPOSITIONS))] = "",
+    reason: Annotated[str, typer.Option(help="Rows that this befell, e.g. IMAGE_MISSING.")] = "",
     filter_by: Filter = "",
     limit: Limit = 50,
 ) -> None:
-    """Show what became of each input row; e.g. --filter 'disposition = "QUARANTINED"'."""
+    """Show what became of each input row, e.g. with --disposition quarantined."""
+    asked = [f"({filter_by})"] if filter_by else []
+    if disposition:
+        number = choice(disposition, _DISPOSITIONS, "--disposition")
+        asked.append(f'disposition = "{_Disposition.Name(number).removeprefix("DISPOSITION_")}"')
+    if reason:
+        asked.append(f"reason = {json.dumps(reason)}")
     connection = options.connection()
-    request = pb.ListLedgerEntriesRequest(parent=connection.name("datasets", dataset), filter=filter_by)
+    request = pb.ListLedgerEntriesRequest(
+        parent=connection.name("datasets", dataset), filter=" AND ".join(asked)
+    )
     found = collect(
         connection.dataprep.ListLedgerEntries, request, lambda page: iter(page.ledger_entries), limit
     )
