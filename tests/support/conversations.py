@@ -52,13 +52,13 @@ def picture(colour: str, rng: np.random.Generator, side_px: int = 32) -> bytes:
     return stream.getvalue()
 
 
-def message(role: str, *parts: str) -> dict[str, Any]:
+def message(role: str, *parts: str, train: bool | None = None, tool_calls: str = "") -> dict[str, Any]:
     """A message of text parts; the part `<picture>` stands for the row's picture."""
     content = [
         {"type": "image", "text": ""} if part == "<picture>" else {"type": "text", "text": part}
         for part in parts
     ]
-    return {"role": role, "content": content, "tool_calls": "", "train": None}
+    return {"role": role, "content": content, "tool_calls": tool_calls, "train": train}
 
 
 def row(

@@ -69,6 +69,29 @@ def test_only_what_the_assistant_says_carries_loss(llama: Path, tmp_path: Path) 
     assert silent == f"<s><|user|>say {said}<|assistant|><|user|>and the first?<|assistant|>"
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_turn_that_says_so_carries_loss_or_does_not(llama: Path, tmp_path: Path, *, marked: bool) -> None:
+    encoder = encoder_of(llama)
+    if not marked:
+        template: str = encoder.tokenizer.chat_template
+        for mark in ("{%- generation -%}", "{%- endgeneration -%}"):
+            template = template.replace(mark, "")
+        encoder.tokenizer.chat_template = template
+    turns = [
+        message("user", "say red"),
+        message("assistant", "green", train=False),
+        message("user", "no, red"),
+        message("assistant", "red", train=True),
+    ]
+    heard = [message("user", "say red", train=True), message("assistant", "red", train=False)]
+    rows = [row("corrected", "train", turns), row("heard", "train", heard)]
+    rows.append(row("first", "train", [message("assistant", "blue"), message("user", "red")]))
+    corrected, other, first = encode(encoder, tmp_path, rows).samples
+    assert encoder.tokenizer.decode(corrected.input_ids_T[corrected.loss_T]) == "red</s>"
+    assert encoder.tokenizer.decode(other.input_ids_T[other.loss_T]) == "<|user|>say red"
+    assert encoder.tokenizer.decode(first.input_ids_T[first.loss_T]) == "blue</s>"
+
+
 def test_placeholders_are_expanded_and_shift_the_words_after_them(llava: Path, tmp_path: Path) -> None:
     encoder = encoder_of(llava)
     turns = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Final
 
 from jinja2 import TemplateError
@@ -19,13 +21,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as text; `spans` is what the assistant says, with the token that ends its turn."""
+    """A conversation as text; `spans` is what is learnt: words, with the token that ends their turn."""
 
     text: str
     spans: tuple[Span, ...]
 
 
-def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rendered:
+def render(
+    template_owner: Any, messages: list[Message], *, parts: bool, train: Sequence[bool | None] = ()
+) -> Rendered:
     """Render with the chat template of a processor or tokenizer.
 
     A template with `{% generation %}` marks the assistant's words itself. With any other, an assistant turn
@@ -35,6 +39,7 @@ def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rend
         template_owner: has `apply_chat_template`.
         messages: the conversation.
         parts: whether the template takes content as parts (vision-language) or as one string.
+        train: of each message, whether it carries loss; None leaves it to its role, as leaving all out does.
 
     Raises:
         InvalidError: TEMPLATE_MISSING; TEMPLATE_NOT_INCREMENTAL, turns cannot be told apart in the text;
@@ -49,10 +54,18 @@ def render(template_owner: Any, messages: list[Message], *, parts: bool) -> Rend
             reason="TEMPLATE_MISSING",
         )
     chat = [dict(message) if parts else _flat(message) for message in messages]
+    by_role = [message["role"] == "assistant" for message in messages]
+    flags = train or [None] * len(messages)
+    learnt = [own if flag is None else flag for own, flag in zip(by_role, flags, strict=True)]
     try:
         if is_marked(template):
-            return _render_marked(template_owner, template, chat)
-        return _render_by_turns(template_owner, chat)
+            rendered = _render_marked(template_owner, template, chat)
+            if learnt == by_role:
+                return rendered
+            kept = [flag for flag, own in zip(learnt, by_role, strict=True) if own]
+            if sum(kept) == sum(learnt) and len(kept) == len(rendered.spans):
+                return Rendered(rendered.text, tuple(compress(rendered.spans, kept)))
+        return _render_by_turns(template_owner, chat, learnt)
     except TemplateError as error:
         raise InvalidError.of(
             "spec.base_model",
@@ -81,16 +94,20 @@ def _render_marked(template_owner: Any, template: str, chat: list[dict[str, Any]
     return Rendered(texts[0], tuple((int(start), int(end)) for start, end in spans[0]))
 
 
-def _render_by_turns(template_owner: Any, chat: list[dict[str, Any]]) -> Rendered:
+def _render_by_turns(template_owner: Any, chat: list[dict[str, Any]], learnt: Sequence[bool]) -> Rendered:
     def text_of(turns: list[dict[str, Any]], *, prompt: bool) -> str:
         return template_owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
 
     whole = text_of(chat, prompt=False)
     spans: list[Span] = []
-    for index, message in enumerate(chat):
-        if message["role"] != "assistant":
-            continue
-        before, after = text_of(chat[:index], prompt=True), text_of(chat[: index + 1], prompt=False)
+    for index in compress(range(len(chat)), learnt):
+        by_assistant = chat[index]["role"] == "assistant"
+        after = text_of(chat[: index + 1], prompt=False)
+        if index:
+            before = text_of(chat[:index], prompt=by_assistant)
+        else:  # templates do not render nothing
+            header = text_of(chat[:1], prompt=True).removeprefix(after) if by_assistant else ""
+            before = after[: after.find(header) + len(header)] if header in after else ""
         if not (after.startswith(before) and whole.startswith(after)):
             raise InvalidError.of(
                 "spec.base_model",

@@ -40,13 +40,21 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One conversation. `group` is the video it came from, or the row itself: what an interval resamples."""
+    """One conversation.
+
+    Attributes:
+        group: the video it came from, or the row itself: what an interval resamples.
+        train: of each message, whether it carries loss; None leaves it to its role.
+        calls: messages that call tools, which no chat template is told of.
+    """
 
     row_id: str
     group: str
     messages: list[Message]
     images: tuple[bytes, ...]
     location: Location
+    train: tuple[bool | None, ...] = ()
+    calls: int = 0
 
 
 def read_manifest(dataset: Path) -> DatasetManifest:
@@ -88,15 +96,15 @@ def read_images(dataset: Path, location: Location) -> tuple[bytes, ...]:
 
 def _row(values: dict[str, Any], location: Location) -> Row:
     row_id = values.get("row_id", "")
+    messages: list[dict[str, Any]] = values.get("messages") or []
     return Row(
         row_id=row_id,
         group=values.get("video_id") or row_id,
-        messages=[
-            {"role": message["role"], "content": message["content"]}
-            for message in values.get("messages") or ()
-        ],
+        messages=[{"role": message["role"], "content": message["content"]} for message in messages],
         images=tuple(image["data"] for image in values.get("images") or ()),
         location=location,
+        train=tuple(message["train"] for message in messages),
+        calls=sum(bool(message["tool_calls"]) for message in messages),
     )
 
 
