@@ -12,10 +12,13 @@ import pytest
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat, ImportOptions
 from finemesh.data import Progress, import_source, iter_rows
+from finemesh.data.readers import detect_format
 from finemesh.data.readers.conversations import records
+from finemesh.data.readers.survey import Survey
 from finemesh.data.schema import Message, Row
+from finemesh.data.sources import open_source
 
-from tests.support.sources import Loaded, load, png
+from tests.support.sources import Loaded, load, png, write_files
 
 RED, BLUE = png(4, 2), png(6, 3)
 
@@ -281,6 +284,32 @@ def test_files_of_one_name_keep_apart_and_others_are_named(tmp_path: Path) -> No
         "test/data_json/0": "test",
     }
     assert "info.json was not read: its records are of another form" in loaded.manifest.warnings
+
+
+HUMAN = {"conversations": [{"from": "human", "value": "?"}]}
+
+
+@pytest.mark.parametrize(
+    ("files", "form"),
+    [
+        ({"a.json": [HUMAN]}, "sharegpt"),
+        ({"a.json": [HUMAN | {"image": "red.png"}], "coco/red.png": RED, "gqa/blue.png": BLUE}, "llava"),
+        ({"a.jsonl": json.dumps({"conversations": [{"from": "human", "value": "<image>"}]})}, "llava"),
+        ({"a.json": lines({"messages": [], "images": []}, {"messages": []})}, "openai"),
+        ({"a.json": [{"messages": TALK, "chosen": "A", "rejected": "B", "prompt": "?"}]}, "preference"),
+        ({"a.json": [{"instruction": "A", "input": "B", "output": "C", "text": "D"}]}, "alpaca"),
+        ({"a.json": [{"input": "B", "output": "C", "text": "D"}]}, "input_output"),
+        ({"a.json": [{"prompt": "B", "completion": "C", "text": "D"}]}, "prompt_completion"),
+        ({"a.json": [{"text": "D"}], "notes.txt": "Read me"}, "text"),
+        ({"train.csv": "image,class\nred.png,x", "cat/red.png": RED, "dog/blue.png": BLUE}, "table"),
+        ({"data/train-00000.parquet": b"PAR1", "README.md": "# Data"}, "parquet"),
+        ({"metadata.jsonl": '{"file_name": "red.png", "text": "a plum"}', "red.png": RED}, "image_folder"),
+        ({"a.json": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]}, "coco_results"),
+    ],
+)
+def test_forms_are_told_apart(files: dict[str, Any], form: str, tmp_path: Path) -> None:
+    with open_source(write_files(tmp_path, files), ImportOptions()) as source:
+        assert detect_format(Survey(source)) == form
 
 
 def _turn(**changes: Any) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def test_a_quote_that_is_never_closed_does_not_swallow_the_file(
         ("a,b\n1,2\n", {}, "INVALID_COLUMNS", "'a', 'b'"),
         ("a,b\n1,2\n", {"prompt": "c", "completion": "b"}, "INVALID_COLUMNS", "'c'"),
         ("a,b\n1,2\n", {"question": "a"}, "INVALID_COLUMNS", "is no role"),
+        ("a,b\n1,2\n", {"prompt": "a", "completion": "a"}, "INVALID_COLUMNS", "one role"),
         ("a,a\n1,2\n", {"text": "a"}, "INVALID_COLUMNS", "twice"),
         (",,\n1,2,3\n", {}, "MALFORMED_TABLE", "no names"),
         ("\0prompt", {}, "TEXT_ENCODING", "UTF-8"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,6 +47,10 @@ def lay_out(
     if missing:
         problem = f"names the column {chosen[missing[0]]!r}; there are {_listed(columns)}"
         raise _refusal(file, missing[0], problem)
+    shared = [role for role, column in chosen.items() if [*chosen.values()].count(column) > 1]
+    if shared:
+        problem = f"names the column {chosen[shared[0]]!r}, and so does {shared[1]}: a column plays one role"
+        raise _refusal(file, shared[0], problem)
     if len({*columns}) < len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
         raise _refusal(file, "", f"the column {twice!r} occurs twice: rename one of the two")
@@ -67,7 +71,7 @@ def _form(file: str, columns: Sequence[str], record: Mapping[str, Any]) -> Form:
     raise _refusal(file, "", hint)
 
 
-def _classified(form: Form | None) -> Any:
+def _classified(form: Form | None) -> Callable[[Draft], None]:
     """Builds the form, if any, and takes the class of the row."""
 
     def build(draft: Draft) -> None:

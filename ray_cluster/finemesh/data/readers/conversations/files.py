@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -78,6 +78,7 @@ def row_prefixes(names: Sequence[str]) -> list[str]:
     ]
 
 
+@lru_cache(maxsize=64)
 def split_of(name: str) -> Split:
     """The split that a file's name says, as `chat_train.jsonl` does, or else its folder; NONE without one."""
     words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
