@@ -203,7 +203,7 @@ def test_pictures_of_a_video_without_numbers_count_in_their_order_if_all_are_the
 def test_subsets_and_folders_tell_the_split_and_which_picture(tmp_path: Path) -> None:
     text = document(
         image(name="a.png", more='subset="Train"'),
-        image(name="a.png", number=1, more='subset="mine"'),
+        image(name="a.png", more='subset="mine"'),  # a project's export counts each subset from 0
         image(name="val/b.png", number=2),
     )
     pictures = {name: png() for name in ("images/Train/a.png", "images/mine/a.png", "images/val/b.png")}

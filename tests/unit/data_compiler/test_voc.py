@@ -46,6 +46,17 @@ def test_a_box_covers_the_pixels_that_it_names(tmp_path: Path) -> None:
     assert loaded.manifest.options["format"] == AnnotationFormat.VOC
 
 
+def test_where_a_box_begins_at_0_all_are_edges(tmp_path: Path) -> None:
+    """As Roboflow and others write them: its YOLO export of the same boxes has these sizes."""
+    files = {
+        "a.xml": annotation(thing(box="0 10 20 30")),
+        "b.xml": annotation(thing(box="5 6 7 8"), filename="b.png"),
+    }
+    loaded = load(tmp_path, {**files, "a.png": png(), "b.png": png()})
+    assert [row["objects"][0]["bbox"] for row in loaded.rows.values()] == [[0, 10, 20, 20], [5, 6, 2, 2]]
+    assert any("edges counted from 0" in warning for warning in loaded.manifest.warnings)
+
+
 def test_what_voc_says_besides_is_kept(tmp_path: Path) -> None:
     more = "<pose>Left</pose><truncated>1</truncated><difficult>0</difficult><occluded>1</occluded>"
     edges = "<xmin>2</xmin><ymin>3</ymin><xmax>4</xmax><ymax>6</ymax>"

@@ -160,7 +160,9 @@ def _image(
     context: ReadContext, pictures: Pictures, name: str, short: str, count: int, element: Element
 ) -> Candidate:
     values = dict(element.attrib)
-    said = "/".join(values[key] for key in ("task_id", "id") if values.get(key)) or f"image[{count}]"
+    said = (
+        "/".join(values[key] for key in ("subset", "task_id", "id") if values.get(key)) or f"image[{count}]"
+    )
     row_id = f"{short}/{said}"
     tags = [shape_from(child, f"image[{count}].tag") for child in element if child.tag == "tag"]
     picture = _Picture(f"image[{count}]", values, tuple(_shapes(context, element, f"image[{count}]")))

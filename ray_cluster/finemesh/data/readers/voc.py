@@ -2,6 +2,7 @@
 (Annotations, JPEGImages, ImageSets, SegmentationObject).
 
 Boxes are given by their first and last pixels, counted from 1: `xmin` 1 and `xmax` 10 is x 0 and width 10.
+Many other tools write edges counted from 0 instead; where a box begins at 0, the whole source is read so.
 In SegmentationObject, pixel value i is the i-th object of the XML file, 0 is ground and 255 is no one's.
 """
 
@@ -30,6 +31,10 @@ from finemesh.data.schema import ObjectRow, Row
 _ROOT: Final = re.compile(rb"<annotation[\s>]")
 _LOOKS: Final = 32
 _ANNOTATIONS: Final = "Annotations"
+_AT_ZERO: Final = re.compile(rb"<[xy]min>\s*-?0+(?:\.0*)?\s*<")
+_JUDGED: Final = 256
+"""Files that are looked at to tell how boxes are given."""
+_EDGES: Final = "boxes begin at 0: read as edges counted from 0, not as VOC's first and last pixels from 1"
 _FLAGS: Final = ("difficult", "truncated", "occluded")
 _LISTS: Final = ("Main", "Segmentation")
 _MASKS: Final = ("SegmentationObject", "SegmentationClass")
@@ -37,10 +42,13 @@ _MASKS: Final = ("SegmentationObject", "SegmentationClass")
 
 @dataclass(slots=True)
 class _Kit:
-    """The source: its pictures, and the split of each XML file that a list of ImageSets names."""
+    """The source: its pictures, and the split of each XML file that a list of ImageSets names. Boxes count the
+    first pixel as `first`: 1, or 0 where they are given by their edges.
+    """
 
     context: ReadContext
     pictures: Pictures
+    first: int
     splits: dict[str, Split] = field(default_factory=dict[str, Split])
 
 
@@ -52,7 +60,7 @@ def detect(survey: Survey) -> str | None:
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all XML files, and of what ImageSets lists without one."""
     names = context.survey.with_suffix(".xml")
-    kit = _Kit(context, Pictures(context, without=_MASKS))
+    kit = _Kit(context, Pictures(context, without=_MASKS), _first_pixel(context, names))
     for root in dict.fromkeys(_root(name) for name in names):
         _read_lists(kit, root)
     missing = sorted(kit.splits.keys() - set(names))
@@ -62,6 +70,13 @@ def read(context: ReadContext) -> Iterator[Candidate]:
         yield Candidate(name.removesuffix(".xml"), partial(_row, kit, name))
     for name in missing:
         yield Candidate(name.removesuffix(".xml"), partial(_missing, name))
+
+
+def _first_pixel(context: ReadContext, names: list[str]) -> int:
+    if not any(_AT_ZERO.search(context.survey.head(name)) for name in names[:_JUDGED]):
+        return 1
+    context.warn(_EDGES)
+    return 0
 
 
 def _root(name: str) -> str:
@@ -161,9 +176,9 @@ def _size(root: Element) -> tuple[int, int] | None:
 
 def _object(kit: _Kit, number: int, element: Element, mask: Mask | None) -> ObjectRow:
     where = f"object[{number - 1}]"
-    box = _box(element, where)
-    if min(box[:2]) < 0:
-        kit.context.warn("boxes begin at pixel 0, where VOC counts from 1: they may lie one pixel off")
+    box = _box(element, where, kit.first)
+    if kit.first == 1 and min(box[:2]) < 0:
+        kit.context.warn("boxes begin before pixel 1, where VOC counts from: they may lie one pixel off")
     return make_object(
         str(number),
         class_name_of(element.findtext("name"), f"{where}.name"),
@@ -171,12 +186,12 @@ def _object(kit: _Kit, number: int, element: Element, mask: Mask | None) -> Obje
         area=None if mask is None else float(mask.area),
         rle_counts=None if mask is None else mask.counts(),
         visible=None if mask is None else mask.area > 0,
-        attributes=_attributes(element, where),
+        attributes=_attributes(element, where, kit.first),
     )
 
 
-def _box(element: Element, where: str) -> list[float]:
-    """`[x, y, width, height]`, counted from 0."""
+def _box(element: Element, where: str, first: int) -> list[float]:
+    """`[x, y, width, height]`, counted from 0. `first`: see _Kit."""
     values = [
         number_of(element.findtext(f"bndbox/{edge}"), f"{where}.bndbox.{edge}")
         for edge in ("xmin", "ymin", "xmax", "ymax")
@@ -185,10 +200,10 @@ def _box(element: Element, where: str) -> list[float]:
     if right < left or bottom < top:
         message = f"it ends at {right:g}, {bottom:g}, before it begins at {left:g}, {top:g}"
         raise RowFault("BBOX_INVALID", message, f"{where}.bndbox")
-    return [left - 1, top - 1, right - left + 1, bottom - top + 1]
+    return [left - first, top - first, right - left + first, bottom - top + first]
 
 
-def _attributes(element: Element, where: str) -> dict[str, Any]:
+def _attributes(element: Element, where: str, first: int) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for child in element:
         if child.tag in {"name", "bndbox", "part"}:
@@ -196,7 +211,7 @@ def _attributes(element: Element, where: str) -> dict[str, Any]:
         value = as_value(child)
         attributes[child.tag] = value == "1" if child.tag in _FLAGS and value in {"0", "1"} else value
     parts = [
-        {"name": (part.findtext("name") or "").strip(), "bbox": _box(part, f"{where}.part[{index}]")}
+        {"name": (part.findtext("name") or "").strip(), "bbox": _box(part, f"{where}.part[{index}]", first)}
         for index, part in enumerate(element.findall("part"))
     ]
     return attributes | ({"part": parts} if parts else {})
