@@ -58,11 +58,7 @@ class TemplateWriter:
     def write(self, batch: RowBatch) -> None:
         if batch.media:
             self._context.warn("pictures were left out: a template makes texts alone")
-        entries = [
-            (row["split"], {"id": row["row_id"], "text": self._texts.pop(row["row_id"])})
-            for row in batch.rows
-        ]
-        self._lines.write(entries)
+        self._lines.write((row["split"], self._entry(row["row_id"])) for row in batch.rows)
 
     def _entry(self, row_id: str) -> dict[str, str]:
         return {"id": row_id, "text": self._texts.pop(row_id)}
