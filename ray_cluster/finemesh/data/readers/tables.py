@@ -26,6 +26,7 @@ SUFFIXES: Final = (".csv", ".tsv")
 MAX_CELL: Final = 16 << 20
 MAX_ROW: Final = 64 << 20
 """Characters."""
+_LOOK: Final = 1 << 16  # characters of the first line that tell the separator
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _QUOTED: Final = re.compile(r'"(?:[^"]|"")*"')
 _STATED: Final = re.compile(r"sep=(.)\r?\n?$", re.IGNORECASE)
@@ -78,7 +79,7 @@ def _read_table(context: ReadContext, name: str, prefix: str, file: TextIO) -> I
 
 
 def _separator(line: str) -> str:
-    bare = _QUOTED.sub("", line)
+    bare = _QUOTED.sub("", line[:_LOOK])
     return max(_SEPARATORS, key=bare.count)
 
 
