@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.data.readers.conversations.draft import Draft
-from finemesh.data.readers.conversations.fields import refuse
+from finemesh.data.readers.conversations.fields import refuse, shown
 from finemesh.data.readers.conversations.forms import FORMS, Form, form_of
 
 ROLES: Final = (
@@ -45,15 +45,17 @@ def lay_out(
         raise _refusal(file, wrong[0], f"is no role: use one of {', '.join(ROLES)}")
     missing = [role for role, column in chosen.items() if column not in columns]
     if missing:
-        problem = f"names the column {chosen[missing[0]]!r}; there are {_listed(columns)}"
+        problem = f"names the column {shown(chosen[missing[0]])}; there are {_listed(columns)}"
         raise _refusal(file, missing[0], problem)
     shared = [role for role, column in chosen.items() if [*chosen.values()].count(column) > 1]
     if shared:
-        problem = f"names the column {chosen[shared[0]]!r}, and so does {shared[1]}: a column plays one role"
+        problem = (
+            f"names the column {shown(chosen[shared[0]])}, and so does {shared[1]}: a column plays one role"
+        )
         raise _refusal(file, shared[0], problem)
     if len({*columns}) < len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
-        raise _refusal(file, "", f"the column {twice!r} occurs twice: rename one of the two")
+        raise _refusal(file, "", f"the column {shown(twice)} occurs twice: rename one of the two")
     roles = {column: role for role, column in chosen.items()}
     names = tuple(roles.get(column) or _free_name(column, chosen) for column in columns)
     cells = {name: [] if column in lists else "" for column, name in zip(columns, names, strict=True)}
@@ -91,8 +93,8 @@ def _free_name(column: str, chosen: Mapping[str, str]) -> str:
 
 
 def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(repr(column) for column in columns[:12])
-    return f"{shown} and {len(columns) - 12} more" if len(columns) > 12 else shown
+    listed = ", ".join(shown(column) for column in columns[:12])
+    return f"{listed} and {len(columns) - 12} more" if len(columns) > 12 else listed
 
 
 def _refusal(file: str, role: str, problem: str) -> InvalidError:

@@ -6,9 +6,12 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from finemesh.data.faults import RowFault
+
+_SHOWN: Final = 60
+"""Characters."""
 
 
 class Fields:
@@ -65,6 +68,12 @@ def kind_of(value: Any) -> str:
     """The kind of a JSON value, in words."""
     kinds = {bool: "true or false", dict: "an object", list: "a list", str: "a text", type(None): "null"}
     return "empty" if value in ("", [], {}) else kinds.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    """A value of the source in a message: its beginning."""
+    words = repr(value)
+    return words if len(words) <= _SHOWN else words[:_SHOWN] + "…"
 
 
 def plain(value: Any) -> Any:

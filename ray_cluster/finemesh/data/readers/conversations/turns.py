@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from finemesh.data.faults import RowFault
-from finemesh.data.readers.conversations.fields import Fields, embedded_json, kind_of, refuse
+from finemesh.data.readers.conversations.fields import Fields, embedded_json, kind_of, refuse, shown
 from finemesh.data.readers.conversations.gallery import Gallery
 from finemesh.data.rows import IMAGE_PART, make_message, text_part
 from finemesh.data.schema import ContentPart, Message
@@ -59,7 +59,7 @@ def read_turn(value: Any, field: str, gallery: Gallery) -> Turn:
     if role is None:
         known = ", ".join(sorted(_ROLES))
         key = "from" if "from" in value else "role"
-        message = f"{value.get(key)!r} is no known speaker: use one of {known}"
+        message = f"{shown(value.get(key))} is no known speaker: use one of {known}"
         raise RowFault("UNKNOWN_ROLE", message, f"{field}.{key}")
     words = "value" if value.get("value") is not None else "content"
     where, content = f"{field}.{words}", turn.take(words)
@@ -122,7 +122,7 @@ def _part(part: Fields, field: str, gallery: Gallery, more: dict[str, Any], inde
         _show(part, field, gallery)
         content = [IMAGE_PART]
     else:
-        message = f"a part of type {kind!r} cannot be kept: texts and pictures can"
+        message = f"a part of type {shown(kind)} cannot be kept: texts and pictures can"
         raise RowFault("CONTENT_UNSUPPORTED", message, f"{field}.type")
     if rest := {name: value for name, value in part.rest().items() if value != ""}:
         more.setdefault("parts", {})[str(index)] = rest
@@ -195,7 +195,7 @@ def _train(turn: Fields, field: str) -> bool | None:
         if value is None:
             continue
         if value not in (0, 1):
-            message = f"{name} is {value!r}: a turn carries loss (1) or it does not (0)"
+            message = f"{name} is {shown(value)}: a turn carries loss (1) or it does not (0)"
             raise RowFault("WEIGHT_INVALID", message, f"{field}.{name}")
         return bool(value)
     return None
