@@ -87,6 +87,8 @@ def _decode(source: Source, name: str, max_pixels: int) -> Iterator[Any]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             check_size(stream.width, stream.height, max_pixels)
+            # A stream may change its size on the way.
+            stream.codec_context.options = {"max_pixels": str(max_pixels)}
             yield from container.decode(stream)
     except (av.FFmpegError, ValueError) as error:
         raise RowFault("VIDEO_UNREADABLE", f"the video cannot be decoded: {error}", "image") from error

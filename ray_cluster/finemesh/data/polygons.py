@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from itertools import pairwise
+from typing import Any, Final, TypeGuard
 
 from finemesh.data.faults import RowFault
 from finemesh.data.rle import Mask, parse
 from finemesh.data.rows import masked_object
 from finemesh.data.schema import ObjectRow
+
+_MAX_OUTLINE: Final = 2_000_000
+"""Pixels. Rasterising takes some 100 bytes for each, also for those outside the picture."""
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -51,10 +55,17 @@ def _drawn(polygons: Sequence[Any], size: tuple[int, int], field: str) -> Any:
 def _check(polygon: Any, size: tuple[int, int], where: str) -> None:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise RowFault("POLYGON_INVALID", "a polygon is a list of at least three x, y pairs", where)
-    # Rasterising takes memory for every pixel of the outline, also of what lies outside.
     reach = 4 * max(size) + 64
     if not all(is_number(number) and abs(number) <= reach for number in polygon):
         raise RowFault("POLYGON_INVALID", "a coordinate is no number, or far outside the picture", where)
+    if len(polygon) * reach > _MAX_OUTLINE and _length(polygon) > _MAX_OUTLINE:
+        raise RowFault("POLYGON_INVALID", f"its outline is longer than {_MAX_OUTLINE} pixels", where)
+
+
+def _length(polygon: list[float]) -> float:
+    """Of the closed outline, in steps of a pixel to any side."""
+    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
+    return sum(max(abs(b[0] - a[0]), abs(b[1] - a[1])) for a, b in pairwise([*points, points[0]]))
 
 
 def outline_box(polygons: Sequence[Sequence[float]]) -> list[float]:

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finemesh.data.faults import RowFault
 from finemesh.data.images import RENDERED, Picture, encode_jpeg
 from finemesh.data.rle import Mask
 
 _GOLDEN: Final = 0.618_033_988_75  # successive multiples spread hues evenly
+_MAX_SIDE: Final = 65_500  # of a JPEG, as libjpeg writes it
+_MAX_PIXELS: Final = 32_000_000  # painting takes some 70 bytes for each
 
 
 def seeded(*parts: object) -> np.random.Generator:
@@ -26,9 +29,14 @@ def seeded(*parts: object) -> np.random.Generator:
 
 
 class Renderer:
-    """Paints the frames of one video; equal for equal seed, video and masks."""
+    """Paints the frames of one video; equal for equal seed, video and masks. Raises RowFault
+    (IMAGE_TOO_LARGE) when it is made for frames that no JPEG holds, or that take too much memory.
+    """
 
     def __init__(self, seed: int, video_id: str, width: int, height: int) -> None:
+        if max(width, height) > _MAX_SIDE or width * height > _MAX_PIXELS:
+            message = f"{width} x {height} is too large to be rendered: put the picture into the source"
+            raise RowFault("IMAGE_TOO_LARGE", message, "image")
         random = seeded("render", seed, video_id)
         self._ground = _ground(random, width, height)
         self._grain = random.normal(0, 4, (height, width, 1)).astype(np.float32)

@@ -8,7 +8,7 @@ import json
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from finemesh.core.spec.data import AnnotationFormat, DatasetManifest, ImportOptions
@@ -61,6 +61,36 @@ ENDLESS: Final = {
 def test_what_does_not_end_is_left_soon(name: str) -> None:
     made = outcome({name: ENDLESS[name]}, None)
     assert isinstance(made, str) or made.ledger.kept == 0
+
+
+MASK_OF: Final = {"size": [1, 1], "counts": [1]}
+HUGE: Final = [
+    ((60_000, 60_000), {"size": [60_000, 60_000], "counts": [60_000**2]}, "IMAGE_TOO_LARGE"),
+    ((10**9, 10**9), MASK_OF, "IMAGE_TOO_LARGE"),
+    ((70_000, 10), [], "IMAGE_TOO_LARGE"),  # no JPEG is so wide, were it rendered
+    ((1, 60_000_000), [], "IMAGE_TOO_LARGE"),
+    ((20, 10), {"size": [60_000, 60_000], "counts": [60_000**2]}, "MASK_SIZE_MISMATCH"),
+    ((20, 10), {"size": [10, 20], "counts": [0] * 1_000_000}, "RLE_INVALID"),
+    ((20, 10), {"size": [10, 20], "counts": "0" * 1_000_000}, "RLE_INVALID"),
+    ((20, 10), {"size": [10, 20], "counts": "o" * 20 + "0"}, "RLE_INVALID"),
+    ((20, 10), [[1e14, 1e14, -1e14, 1, 1, 1]], "POLYGON_INVALID"),
+    ((1, 60_000_000), [[0, 0, 0.5, 60_000_000, 1, 1]], "POLYGON_INVALID"),  # pycocotools ended the process
+    ((4_000, 4_000), [[0, 0, 4_000, 4_000] * 1_000], "POLYGON_INVALID"),
+]
+
+
+@pytest.mark.parametrize(("size", "segmentation", "reason"), HUGE)
+def test_annotation_that_claims_too_much_is_set_aside(
+    size: tuple[int, int], segmentation: Any, reason: str
+) -> None:
+    coco = json.loads(json.dumps(SOUND[AnnotationFormat.COCO]))
+    coco["images"].append({"id": 2, "width": size[0], "height": size[1]})
+    box = {"id": 2, "image_id": 2, "category_id": 1, "bbox": [0, 0, 1, 1]}
+    coco["annotations"].append(box | {"segmentation": segmentation})
+    made = outcome({"a.json": json.dumps(coco).encode()}, None)
+    assert isinstance(made, DatasetManifest)
+    assert made.ledger.kept == 1
+    assert made.ledger.by_reason == {reason: 1}
 
 
 def test_formula_stays_text() -> None:
