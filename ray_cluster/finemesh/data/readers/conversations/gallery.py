@@ -17,6 +17,7 @@ from finemesh.data.rows import text_part
 from finemesh.data.schema import ContentPart
 
 PICTURE_FIELDS: Final = ("image", "images")
+_MAX_NAME: Final = 4096  # characters; longer ones are something else, such as bare base64
 _NAME_KEYS: Final = ("path", "url", "image", "file_name")
 
 
@@ -99,7 +100,7 @@ class Gallery:
             reference, name = _decode(reference, field), ""
         if isinstance(reference, bytes):
             return check_picture(reference, STILL, self._library.max_pixels, name=name)
-        if not isinstance(reference, str) or not reference:
+        if not isinstance(reference, str) or not 0 < len(reference) <= _MAX_NAME:
             message = f"{field} is {kind_of(reference)}, not the name of a picture"
             raise RowFault("RECORD_INVALID", message, field)
         if "://" in reference[:16]:
