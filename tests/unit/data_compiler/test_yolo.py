@@ -179,6 +179,43 @@ def test_two_data_yamls_of_one_dataset_give_each_picture_once(tmp_path: Path) ->
     assert "2 pictures of data.yaml are in another data.yaml: left out here" in loaded.manifest.warnings
 
 
+def test_what_rounding_alone_puts_outside_is_cut_off(tmp_path: Path) -> None:
+    line = "0 0.133333 0.300000 0.266667 0.200000\n0 0.9 0.5 0.4 0.2\n"
+    loaded = load(
+        tmp_path, {"data.yaml": DATA, "images/train/a.png": png(15, 10), "labels/train/a.txt": line}
+    )
+    first, second = loaded.rows["images/train/a.png"]["objects"]
+    assert first["bbox"] == pytest.approx([0, 2, 4, 2], abs=1e-4)
+    assert first["bbox"][0] == 0
+    assert second["bbox"] == pytest.approx([10.5, 4, 6, 2]), "that is no rounding: the validator will say so"
+
+
+def test_an_obj_data_without_its_names_ends_the_import(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError) as caught:
+        load(tmp_path, {"obj.data": "train = a.txt\nnames = gone.names\n", "a.txt": "a.png", "a.png": png()})
+    assert caught.value.reason == "MALFORMED_ANNOTATIONS"
+
+
+def test_darknet_as_cvat_exports_it(tmp_path: Path) -> None:
+    """Paths begin with a folder that the archive lacks; labels lie beside the pictures."""
+    files = {
+        "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n",
+        "obj.names": "cat\ndog\n",
+        "train.txt": "data/obj_train_data/1.png\ndata/obj_train_data/gone.png\n",
+        "valid.txt": "data/obj_valid_data/1.png\n",
+        "obj_train_data/1.png": png(),
+        "obj_train_data/1.txt": "1 0.5 0.5 0.2 0.2\n",
+        "obj_valid_data/1.png": png(),
+    }
+    loaded = load(tmp_path, files)
+    found = {
+        name: (row["split"], [item["class_name"] for item in row["objects"]])
+        for name, row in loaded.rows.items()
+    }
+    assert found == {"obj_train_data/1.png": ("train", ["dog"]), "obj_valid_data/1.png": ("val", [])}
+    assert [(entry.row_id, entry.reason) for entry in loaded.faults] == [("train.txt:2", "IMAGE_MISSING")]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -42,8 +42,8 @@ _MASKS: Final = ("SegmentationObject", "SegmentationClass")
 
 @dataclass(slots=True)
 class _Kit:
-    """The source: its pictures, and the split of each XML file that a list of ImageSets names. Boxes count the
-    first pixel as `first`: 1, or 0 where they are given by their edges.
+    """The source: its pictures, and the split of each XML file that a list of ImageSets names. Boxes count
+    the first pixel as `first`: 1, or 0 where they are given by their edges.
     """
 
     context: ReadContext

@@ -21,15 +21,18 @@ from finemesh.data.polygons import outlined_object
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.pictures import Pictures
 from finemesh.data.readers.survey import Survey
-from finemesh.data.readers.yolo_config import Config, Listed, listed_pictures, load_config
+from finemesh.data.readers.yolo_config import DARKNET, Config, Listed, listed_pictures, load_config
 from finemesh.data.rows import Candidate, make_object, make_row
 from finemesh.data.schema import ObjectRow, Row
 
 _NAMES: Final = re.compile(rb"^names\s*:", re.MULTILINE)
 _SPLITS: Final = re.compile(rb"^(train|val|test)\s*:", re.MULTILINE)
+_DARKNET_NAMES: Final = re.compile(rb"^\s*names\s*=", re.MULTILINE)
+_DARKNET_SPLITS: Final = re.compile(rb"^\s*(train|valid|test)\s*=", re.MULTILINE)
 _WITHOUT_LABELS: Final = ("classes.txt", "README.txt", "README.roboflow.txt", "README.dataset.txt")
 # Whatever lies outside [0, 1] by less has been rounded.
 _ROUNDING: Final = 1e-5
+_ROUNDED_PIXELS: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,15 @@ def detect(survey: Survey) -> str | None:
 
 
 def _configs(survey: Survey) -> list[str]:
-    names = survey.with_suffix(".yaml", ".yml")
-    return [name for name in names if _NAMES.search(survey.head(name)) and _SPLITS.search(survey.head(name))]
+    """Each data.yaml, or, without any, each obj.data of darknet, as CVAT exports it."""
+    for suffixes, names, splits in (
+        ((".yaml", ".yml"), _NAMES, _SPLITS),
+        ((DARKNET,), _DARKNET_NAMES, _DARKNET_SPLITS),
+    ):
+        heads = ((name, survey.head(name)) for name in survey.with_suffix(*suffixes))
+        if found := [name for name, head in heads if names.search(head) and splits.search(head)]:
+            return found
+    return []
 
 
 def read(context: ReadContext) -> Iterator[Candidate]:
@@ -217,8 +227,17 @@ def _box(labels: _Labels, values: list[float], where: str) -> list[float]:
     """`[x, y, width, height]` in pixels of the box with this centre and these sides."""
     _check_shares(values, where)
     x, y, w, h = values
-    width, height = labels.size
-    return [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+    left, width = _span(x, w, labels.size[0])
+    top, height = _span(y, h, labels.size[1])
+    return [left, top, width, height]
+
+
+def _span(centre: float, length: float, side: int) -> tuple[float, float]:
+    """Start and length in pixels. What lies outside by the rounding of six decimals alone is cut off."""
+    start, end = (centre - length / 2) * side, (centre + length / 2) * side
+    inner = max(start, 0.0) if start > -_ROUNDED_PIXELS else start
+    outer = min(end, float(side)) if end < side + _ROUNDED_PIXELS else end
+    return inner, length * side if (inner, outer) == (start, end) else outer - inner
 
 
 def _check_shares(values: list[float], where: str) -> None:

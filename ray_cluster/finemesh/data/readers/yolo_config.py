@@ -1,4 +1,5 @@
-"""data.yaml: the classes of a YOLO dataset, and the pictures of its splits.
+"""data.yaml: the classes of a YOLO dataset, and the pictures of its splits. Or darknet's obj.data, which says
+the same in `key = value` lines and names a file of class names.
 
 Every scalar is taken as text, so that a class called `no` is not turned into False, and merge keys, which can
 grow without bound, stay keys.
@@ -20,16 +21,17 @@ from finemesh.core.spec.data import Split
 from finemesh.data.faults import RowFault
 from finemesh.data.jsonio import malformed_annotations
 from finemesh.data.readers.context import ReadContext, read_needed
-from finemesh.data.readers.pictures import Pictures
+from finemesh.data.readers.pictures import Pictures, is_picture
 from finemesh.data.readers.splits import SPLIT_NAMES
 
 _MAX_BYTES: Final = 1 << 20
+DARKNET: Final = ".data"
 _SPLITS: Final = (Split.TRAIN, Split.VAL, Split.TEST)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A data.yaml.
+    """A data.yaml, or an obj.data.
 
     Attributes:
         file: its name in the source.
@@ -63,7 +65,8 @@ class Listed:
 
 def load_config(context: ReadContext, name: str) -> Config:
     """Raises InvalidError (MALFORMED_YAML, MALFORMED_ANNOTATIONS). All it says goes to the header."""
-    value = _parse(read_needed(context.source, name), name)
+    raw = read_needed(context.source, name)
+    value = _darknet(context, raw, name) if name.endswith(DARKNET) else _parse(raw, name)
     if not isinstance(value, dict):
         raise malformed_annotations(name, "the top", "is no mapping with names, train and val")
     names = _names(value.get("names"), name)
@@ -80,6 +83,30 @@ def load_config(context: ReadContext, name: str) -> Config:
     path = value.get("path")
     root = _resolve(folder, path) if isinstance(path, str) else folder
     return Config(name, root, names, splits, _keypoint_shape(value.get("kpt_shape"), name))
+
+
+def _darknet(context: ReadContext, raw: bytes, name: str) -> dict[str, Any]:
+    """An obj.data as if it were a data.yaml."""
+    pairs = (line.partition("=") for line in _text(raw, name).splitlines() if "=" in line)
+    said = {key.strip(): value.strip() for key, _, value in pairs}
+    base = PurePosixPath(said.get("names", "").replace("\\", "/")).name
+    files = [each for each in context.source.names if PurePosixPath(each).name == base]
+    own = [each for each in files if PurePosixPath(each).parent == PurePosixPath(name).parent] or files
+    if len(own) != 1:
+        problem = f"is {said.get('names', '')!r}, and {len(own)} files are called so: put one beside {name}"
+        raise malformed_annotations(name, "names", problem)
+    lines = _text(read_needed(context.source, own[0]), own[0]).splitlines()
+    value: dict[str, Any] = {"names": [line.strip() for line in lines if line.strip()]}
+    keys = {"train": "train", "val": "valid", "test": "test", "nc": "classes"}
+    return value | {key: said[stated] for key, stated in keys.items() if stated in said}
+
+
+def _text(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start}"
+        raise malformed_annotations(name, where, "is not UTF-8: save it as plain text") from error
 
 
 class _Loader(yaml.BaseLoader):
@@ -218,19 +245,16 @@ def _resolve(folder: str, path: str) -> str:
 def _of_list(
     context: ReadContext, split: Split, name: str, config: Config, pictures: Pictures
 ) -> Iterator[Listed]:
-    try:
-        lines = read_needed(context.source, name).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise malformed_annotations(
-            name, f"byte {error.start}", "is not UTF-8: save it as plain text"
-        ) from error
-    for number, line in enumerate(lines, start=1):
-        if not (said := line.strip()):
+    """The pictures that a .txt names, a line each; of a path that leads nowhere its end counts."""
+    starts = (str(PurePosixPath(name).parent), config.root)
+    for number, line in enumerate(_text(read_needed(context.source, name), name).splitlines(), start=1):
+        if not (said := line.strip().replace("\\", "/")):
             continue
-        starts = (str(PurePosixPath(name).parent), config.root)
-        exact = next((path for start in starts if (path := _resolve(start, said)) in pictures.files), None)
+        parts = said.split("/")
+        ends = (_resolve(start, "/".join(parts[at:])) for at in range(len(parts)) for start in starts)
+        found = next((path for path in ends if path in pictures.files and is_picture(path)), None)
         where = f"{name}:{number}"
         try:
-            yield Listed(exact or pictures.find(said, where), split, name)
+            yield Listed(found or pictures.find(said, where), split, name)
         except RowFault as fault:
             yield Listed(where, split, name, fault)
