@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, ResourceExhaustedError
 from finemesh.core.spec.data import ImportOptions
 from finemesh.data import Progress, import_source
 from finemesh.data.faults import RowFault
 from finemesh.data.sources import open_source
+from finemesh.data.sources.packed import unpack
 
 FILES = {
     "a.json": b"{}",
@@ -298,3 +299,11 @@ def test_file_that_is_too_large_for_the_memory_is_not_read_whole(
             assert fault.value.reason == "FILE_TOO_LARGE"
             with source.open("a.json") as stream:
                 assert stream.read() == b"x" * 600
+
+
+def test_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(os.urandom(100_000)))
+    with pytest.raises(ResourceExhaustedError) as refusal:
+        unpack(path, "gzip", Path("/dev/full"), ImportOptions())
+    assert refusal.value.reason == "DISK_FULL"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import ImportOptions
 from finemesh.data.sources.inventory import check_ratio, refusal
-from finemesh.data.sources.source import COPY_BYTES
+from finemesh.data.sources.source import COPY_BYTES, writing_to
 
 # How each compression begins, and Arrow's name of it. Sources: RFC 1952, RFC 8878, bzip2's manual, xz's.
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
@@ -53,9 +53,11 @@ def unpack(path: Path, packing: str, target: Path, options: ImportOptions) -> No
     Raises:
         InvalidError: ARCHIVE_BOMB before it grows beyond its limits, ARCHIVE_UNREADABLE if it is damaged or
             cut off.
+        ResourceExhaustedError: DISK_FULL.
     """
     packed_bytes, total = path.stat().st_size, 0
-    with pa.input_stream(str(path), compression=packing) as stream, target.open("wb") as file:
+    stream = pa.input_stream(str(path), compression=packing)
+    with stream, writing_to(target), target.open("wb") as file:
         while chunk := _next(stream, path.name):
             total += len(chunk)
             check_ratio("", total, packed_bytes, options.max_ratio)

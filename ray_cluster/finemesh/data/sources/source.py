@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol, Self
 
+from finemesh.core.errors import ResourceExhaustedError
 from finemesh.data.faults import RowFault
 
 COPY_BYTES: Final = 1 << 20
@@ -102,7 +106,7 @@ class ArchiveSource(ABC):
         path = self._copies.get(name)
         if path is None:
             path = self._scratch.folder / f"{len(self._copies)}{Path(name).suffix}"
-            with self.open(name) as packed, path.open("wb") as file:
+            with writing_to(path), self.open(name) as packed, path.open("wb") as file:
                 shutil.copyfileobj(packed, file, COPY_BYTES)
             self._copies[name] = path
         return path
@@ -115,6 +119,18 @@ class ArchiveSource(ABC):
     ) -> None:
         self.close()
         self._scratch.remove()
+
+
+@contextmanager
+def writing_to(path: Path) -> Generator[None]:
+    """Raises ResourceExhaustedError (DISK_FULL) where writing finds no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        message = f"there is no room left in {path.parent}: free some, or import the source in parts"
+        raise ResourceExhaustedError(message, reason="DISK_FULL") from error
 
 
 def check_readable(name: str, size_bytes: int) -> None:
