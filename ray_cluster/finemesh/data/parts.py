@@ -61,9 +61,9 @@ class Conversion:
         return FormContext(out, self.options, header, [*self.classes], part=part, shared_names=shared)
 
 
-def plan_conversion(dataset: Path, options: ConvertOptions, part_bytes: int = PART_BYTES) -> Conversion:
-    """Cut the canonical dataset in a folder into parts of about `part_bytes` of packed rows; a form whose
-    files hold rows of all parts gets one part.
+def plan_conversion(dataset: Path, options: ConvertOptions) -> Conversion:
+    """Cut the canonical dataset in a folder into parts of about PART_BYTES of packed rows; a form whose files
+    hold rows of all parts gets one part.
 
     Raises:
         NotFoundError, PreconditionError: as `iter_batches`. InvalidError: as `plan`, of instructions.
@@ -73,8 +73,8 @@ def plan_conversion(dataset: Path, options: ConvertOptions, part_bytes: int = PA
     if options.instruction is not None:
         asked = plan(lambda: iter_rows(dataset, columns=PLAN_COLUMNS), options)
     divisible = WRITERS[options.target].divisible
-    parts = _cut(dataset, parent, part_bytes if divisible else None)
-    shared = _shared_names(dataset) if divisible and len(parts) > 1 else frozenset[tuple[str, str]]()
+    parts = _cut(dataset, parent, PART_BYTES if divisible else None)
+    shared = _shared_names(dataset) if divisible else frozenset[tuple[str, str]]()
     return Conversion(options, parent, parts, asked, _classes(dataset, parent), shared)
 
 
@@ -176,6 +176,16 @@ def missing_parts(out: Path, conversion: Conversion) -> list[Part]:
     return [part for part in conversion.parts if not (out / part.file).is_file()]
 
 
+def recorded_files(out: Path, conversion: Conversion) -> frozenset[str]:
+    """Paths of the files that the parts in `out`, which are all there, consist of."""
+    tallies = (_recorded(out, part) for part in conversion.parts)
+    return frozenset(shard.path for tally in tallies for shard in (*tally.shards, *tally.ledger_shards))
+
+
+def _recorded(out: Path, part: Part) -> Tally:
+    return Tally.from_json(parse_json((out / part.file).read_bytes(), part.file))
+
+
 def assemble(out: Path, conversion: Conversion) -> DatasetManifest:
     """The manifest of the parts in `out`, which are all there; what they said apart is removed.
 
@@ -185,7 +195,7 @@ def assemble(out: Path, conversion: Conversion) -> DatasetManifest:
     parent, options = conversion.parent, conversion.options
     whole = Tally()
     for part in conversion.parts:
-        whole.add(Tally.from_json(parse_json((out / part.file).read_bytes(), part.file)))
+        whole.add(_recorded(out, part))
     manifest = write_manifest(
         whole,
         conversion.context(out, None),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -194,14 +194,38 @@ async def upload_directory(
     manifest = await asyncio.to_thread(scan_directory, local)
     if any(file.path == manifest_name for file in manifest.files):
         raise InvalidError(f"{local / manifest_name}: this name is the upload's own", reason="NAME_TAKEN")
+    await upload_files(store, local, prefix, manifest.files, on_bytes=on_bytes)
+    await write_manifest(store, prefix, manifest, manifest_name=manifest_name)
+    return manifest
+
+
+async def upload_files(
+    store: ObjectStore,
+    local: Path,
+    prefix: str,
+    files: Sequence[FileEntry],
+    *,
+    on_bytes: OnBytes | None = None,
+) -> None:
+    """Upload some files below `local` to `prefix`/. They are no directory until a manifest names them."""
     base = prefix.rstrip("/")
 
     async def upload(file: FileEntry) -> None:
         await store.put_file(f"{base}/{file.path}", local / file.path, sha256=file.sha256)
 
-    await _transfer(manifest.files, upload, on_bytes)
-    await store.put_bytes(f"{base}/{manifest_name}", manifest.to_json(), content_type="application/json")
-    return manifest
+    await _transfer(files, upload, on_bytes)
+
+
+async def write_manifest(
+    store: ObjectStore,
+    prefix: str,
+    manifest: DirectoryManifest,
+    *,
+    manifest_name: str = DIRECTORY_MANIFEST,
+) -> None:
+    """Make the files that were uploaded to `prefix`/ a directory."""
+    key = f"{prefix.rstrip('/')}/{manifest_name}"
+    await store.put_bytes(key, manifest.to_json(), content_type="application/json")
 
 
 async def read_manifest(
@@ -302,7 +326,7 @@ def _prepared(path: Path, file: FileEntry) -> bool:
 
 
 async def _transfer(
-    files: list[FileEntry] | tuple[FileEntry, ...], one: Callable[[FileEntry], Any], on_bytes: OnBytes | None
+    files: Sequence[FileEntry], one: Callable[[FileEntry], Any], on_bytes: OnBytes | None
 ) -> None:
     """Run `one` on every file, a few at a time. The first failure ends the others and is raised as it is."""
     total = sum(file.size_bytes for file in files)

@@ -9,6 +9,7 @@ from typing import Final
 from finemesh.chassis import dataset_options
 from finemesh.cluster import convert
 from finemesh.cluster.worker import Job
+from finemesh.cluster.workers.conversion import convert_in_parts
 from finemesh.cluster.workers.sources import fetch_source
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
@@ -46,15 +47,13 @@ def split(job: Job) -> AttemptResult:
 
 def convert_form(job: Job) -> AttemptResult:
     """Bring a dataset into another form."""
-    from finemesh.data import convert_dataset
-
     work = job.command.convert_work
     options = dataset_options.convert_options(work.origin)
     with Store(job.site) as store:
         parent = _fetch(job, store, work.source_uri)
-        return _make(
-            job, store, work.output_uri, lambda out: convert_dataset(parent, out, options, job.progress)
-        )
+        job.phase = Phase.RUNNING
+        manifest, size = convert_in_parts(job, store, parent, work.output_uri, options)
+    return convert.dataset_result(manifest, size)
 
 
 def validate(job: Job) -> AttemptResult:

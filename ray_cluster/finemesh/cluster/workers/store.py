@@ -10,10 +10,13 @@ from typing import Any, Final, Self, TypeVar
 
 from finemesh.chassis.objects import (
     DirectoryManifest,
+    FileEntry,
     ObjectStat,
     delete_directory,
     download_directory,
     upload_directory,
+    upload_files,
+    write_manifest,
 )
 from finemesh.chassis.s3 import S3ObjectStore
 from finemesh.cluster.config import Site
@@ -105,6 +108,18 @@ class Store:
     def publish(self, folder: Path, uri: str) -> DirectoryManifest:
         """Upload a directory, its manifest last: it is there as a whole or not at all."""
         return _run(upload_directory(self._objects, folder, self.key(uri)))
+
+    def put_files(self, folder: Path, uri: str, files: Sequence[FileEntry]) -> None:
+        """Upload some files of a folder below `uri`: they count once `seal` names them."""
+        _run(upload_files(self._objects, folder, self.key(uri), files))
+
+    def seal(self, uri: str, manifest: DirectoryManifest) -> None:
+        """Make what lies below `uri` a directory, with the files of the manifest."""
+        _run(write_manifest(self._objects, self.key(uri), manifest))
+
+    def delete(self, uri: str) -> None:
+        """Delete one object, if it is there."""
+        _run(self._objects.delete(self.key(uri)))
 
     def put(self, path: Path, uri: str, content_type: str = "application/octet-stream") -> None:
         _run(self._objects.put_file(self.key(uri), path, content_type=content_type))
