@@ -95,6 +95,20 @@ def test_masks_are_runs_by_rows_within_their_box(tmp_path: Path) -> None:
     assert (decoded(row["objects"][0]) == pixels).all()
 
 
+def test_the_mask_of_the_documentation_is_a_disc(tmp_path: Path) -> None:
+    """13 x 15 pixels at 707, 888 there; read by columns it would be no disc."""
+    rle = "3, 5, 7, 7, 5, 9, 3, 11, 2, 11, 2, 12, 1, 12, 1, 26, 1, 12, 1, 12, 2, 11, 3, 9, 5, 7, 7, 5, 3"
+    (row,) = imported(
+        tmp_path, f'<mask label="car" rle="{rle}" left="7" top="8" width="13" height="15"/>'
+    ).rows.values()
+    disc = decoded(row["objects"][0])[8:23, 7:20]
+    assert disc.sum() == row["objects"][0]["area"] == sum(int(run) for run in rle.split(", ")[1::2])
+    x, y = np.meshgrid(np.arange(13) - 6, np.arange(15) - 7)
+    ellipse = (x / 6.5) ** 2 + (y / 7.5) ** 2 <= 1
+    assert (disc & ellipse).sum() / (disc | ellipse).sum() > 0.85
+    assert (disc.T.copy().reshape(15, 13) & ellipse).sum() / (disc | ellipse).sum() < 0.85
+
+
 def test_shapes_without_a_place_of_their_own_are_kept_in_attributes_and_said(tmp_path: Path) -> None:
     corners = "".join(
         f'x{corner}="{10 + i}" y{corner}="{5 + i}" '
