@@ -43,7 +43,8 @@ def _check_boxes(batch: Batch, options: ValidateOptions, findings: Findings) -> 
     findings.add_all("BOX_INVALID", np.flatnonzero(~sound), box)
     empty = sound & batch.visible & ((boxes[:, 2] == 0) | (boxes[:, 3] == 0))
     findings.add_all("BOX_EMPTY", np.flatnonzero(empty), box)
-    reach = np.nan_to_num(np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes).max(axis=1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = np.nan_to_num(np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes).max(axis=1))
     outside = sound & (sizes[:, 0] > 0) & (reach > options.max_box_overhang_px)
     findings.add_all(
         "BOX_OUTSIDE",

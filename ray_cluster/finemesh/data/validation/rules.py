@@ -114,7 +114,9 @@ RULES: Final[dict[str, Rule]] = {
         WARNING, "a text is longer than the limit and would be cut", "shorten it, or raise max_tokens"
     ),
     # splits
-    "IMAGE_LEAKAGE": Rule(ERROR, "pictures of val or test are also in train", "split by video"),
+    "IMAGE_LEAKAGE": Rule(
+        ERROR, "pictures of val or test are also in train", "split again: copies stay together"
+    ),
     "NEAR_LEAKAGE": Rule(
         WARNING,
         "pictures of val or test look like pictures of train",
