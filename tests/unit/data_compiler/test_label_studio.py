@@ -145,10 +145,10 @@ def test_what_is_said_of_the_picture_and_of_a_region(tmp_path: Path) -> None:
         tmp_path, task(box, label, colour, choice, text, rating, meta={"by": "x"})
     ).rows.values()
     (car,) = row["objects"]
-    assert (car["class_name"], json.loads(car["attributes"])) == ("car", {"my choices": ["red"]})
+    assert (car["class_name"], json.loads(car["attributes"])) == ("car", {"result": {"my choices": ["red"]}})
     assert (row["class_name"], row["captions"]) == ("street", ["a red car", "a car"])
     attributes = json.loads(row["attributes"])
-    assert (attributes["my rating"], attributes["meta"]) == ([4], {"by": "x"})
+    assert (attributes["result"], attributes["meta"]) == ({"my rating": [4]}, {"by": "x"})
     assert attributes["annotation"]["completed_by"] == 1
 
 
@@ -168,8 +168,8 @@ def test_each_annotation_is_a_row_but_cancelled_ones_and_predictions_beside_them
     assert loaded.rows["export/1/7"]["objects"][0]["score"] is None
     assert [(entry.row_id, entry.reason) for entry in loaded.faults] == [("export/3", "NOT_ANNOTATED")]
     assert loaded.manifest.warnings[:2] == (
-        "export.json: task 1 has 1 cancelled annotations: left out",
         "tasks without annotations: their predictions were read, with their scores",
+        "1 cancelled annotations were left out",
     )
     assert loaded.manifest.options["format"] == AnnotationFormat.LABEL_STUDIO
 

@@ -81,7 +81,7 @@ def test_videos_of_one_name_keep_their_own_frames_and_rows(tmp_path: Path) -> No
     assert list(loaded.rows) == [f"{take}/dog/{index:06d}" for take in "ab" for index in range(3)]
     for name, row in loaded.rows.items():
         assert row["images"][0]["data"] == pictures[f"{name[0]}/dog/{row['frame_index']:05d}.png"]
-    assert "other.json was not read: it is of another form" in loaded.manifest.warnings
+    assert "other.json was not read: of another form" in loaded.manifest.warnings
 
 
 def test_two_answers_for_one_frame_are_not_merged_and_a_frame_without_results_is_put_aside(

@@ -115,7 +115,7 @@ def test_splits_come_from_lists_and_what_they_name_in_vain_is_put_aside(tmp_path
         "1 pictures, such as VOC2012/JPEGImages/d.png, have no XML file of their name"
         in loaded.manifest.warnings
     )
-    assert any("lists what is in train too, such as a" in warning for warning in loaded.manifest.warnings)
+    assert any("lists 1 of another split, such as a" in warning for warning in loaded.manifest.warnings)
 
 
 def test_pictures_beside_their_xml_in_a_folder_per_split(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from finemesh.data.jsonstream import iter_pieces
 from finemesh.data.polygons import is_number
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.label_studio_places import find_picture, picture_key
-from finemesh.data.readers.label_studio_regions import Region, make_region_object, shape_of, value_of
+from finemesh.data.readers.label_studio_regions import Region, add_to, make_region_object, shape_of, value_of
 from finemesh.data.readers.pictures import Pictures
 from finemesh.data.readers.short_names import short_names, warn_unread
 from finemesh.data.readers.storable import check_storable
@@ -79,9 +79,13 @@ def read(context: ReadContext) -> Iterator[Candidate]:
     pictures = Pictures(context)
     names = [each for each in survey.json_files if _is_export(survey, each)] or survey.json_files
     warn_unread(context, survey.json_files, names)
+    cancelled = 0
     for name, short in short_names(names).items():
         for index, task in _tasks(context, name):
+            cancelled += _cancelled(task)
             yield from _candidates(context, pictures, name, short, index, task)
+    if cancelled:
+        context.warn(f"{cancelled} cancelled annotations were left out")
 
 
 def _tasks(context: ReadContext, name: str) -> Iterator[tuple[int, Any]]:
@@ -124,9 +128,7 @@ def _entries(context: ReadContext, name: str, where: str, task: Any) -> list[_En
     check_storable(task, where)
     key = "annotations" if "annotations" in task else "completions"
     listed = {each: _list(task, each, where) for each in (key, "predictions")}
-    counting = [(i, each) for i, each in enumerate(listed[key]) if not _cancelled(each)]
-    if left := len(listed[key]) - len(counting):
-        context.warn(f"{name}: task {task.get('id', where)} has {left} cancelled annotations: left out")
+    counting = [(i, each) for i, each in enumerate(listed[key]) if not _is_cancelled(each)]
     if counting:
         return [_Entry(name, where, task, f"{key}[{i}]", each) for i, each in counting]
     if not listed["predictions"]:
@@ -144,7 +146,13 @@ def _list(task: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return value
 
 
-def _cancelled(annotation: Any) -> bool:
+def _cancelled(task: Any) -> int:
+    """How many annotations of a task are cancelled."""
+    listed = task.get("annotations", task.get("completions")) if isinstance(task, dict) else None
+    return sum(map(_is_cancelled, listed)) if isinstance(listed, list) else 0
+
+
+def _is_cancelled(annotation: Any) -> bool:
     return isinstance(annotation, dict) and bool(annotation.get("was_cancelled"))
 
 
@@ -184,6 +192,7 @@ class _Said:
     class_name: str | None = None
     captions: list[str] = field(default_factory=list[str])
     attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    other: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
 
     def add(self, index: int, item: Mapping[str, Any]) -> None:
         shape = shape_of(item)
@@ -220,7 +229,7 @@ class _Said:
         elif kind == "textarea" and (texts := _texts(value.get("text"))):
             self.captions += texts
         else:
-            self.attributes.setdefault(name, []).append(said)
+            add_to(self.other, name, said)
 
 
 def _texts(value: Any) -> list[str]:
@@ -281,4 +290,5 @@ def _attributes(entry: _Entry, key: str, said: _Said) -> dict[str, Any]:
     }
     meta = {name: entry.task[name] for name in ("meta",) if entry.task.get(name)}
     stated: dict[str, Any] = {"prediction" if entry.predicted else "annotation": own, **meta}
-    return {**said.attributes, **({"data": data} if data else {}), **stated}
+    other: dict[str, Any] = {"result": said.other} if said.other else {}
+    return {**said.attributes, **other, **({"data": data} if data else {}), **stated}

@@ -97,12 +97,18 @@ def _attributes(region: Region, value: Mapping[str, Any], labels: list[Any]) -> 
         }
     if len(labels) > 1:
         attributes["labels"] = labels
+    other: dict[str, list[Any]] = {}
     for item in region.more:
         said = item.get("value")
         kind = str(item.get("type", ""))
         if kind != "labels" and isinstance(said, dict):
-            attributes[str(item.get("from_name", kind))] = said.get(kind, said)
-    return attributes
+            add_to(other, str(item.get("from_name", kind)), said.get(kind, said))
+    return {**attributes, **({"result": other} if other else {})}
+
+
+def add_to(table: dict[str, list[Any]], name: str, said: Any) -> None:
+    """Add what an item says, one value or several, to what others of its name say."""
+    table.setdefault(name, []).extend(said if isinstance(said, list) else [said])
 
 
 def _shaped(

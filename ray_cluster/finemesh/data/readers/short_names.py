@@ -26,6 +26,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 def warn_unread(context: ReadContext, names: Sequence[str], read: Sequence[str]) -> None:
     """Say which of the files `names` are not among those that are read."""
     known = frozenset(read)
-    for name in names:
-        if name not in known:
-            context.warn(f"{name} was not read: it is of another form")
+    left = [name for name in names if name not in known]
+    if left:
+        more = f" and {len(left) - 1} others were" if len(left) > 1 else " was"
+        context.warn(f"{left[0]}{more} not read: of another form")

@@ -94,13 +94,12 @@ def _read_lists(kit: _Kit, root: str) -> None:
             name = f"{root}ImageSets/{folder}/{split}.txt"
             if name not in kit.pictures.files:
                 continue
-            for line in read_needed(kit.context.source, name).decode("utf-8", "replace").splitlines():
-                if words := line.split():
-                    known = kit.splits.setdefault(f"{root}{_ANNOTATIONS}/{words[0]}.xml", split)
-                    if known != split:
-                        kit.context.warn(
-                            f"{name} lists what is in {known} too, such as {words[0]}: kept there"
-                        )
+            lines = read_needed(kit.context.source, name).decode("utf-8", "replace").splitlines()
+            files = [f"{root}{_ANNOTATIONS}/{line.split()[0]}.xml" for line in lines if line.strip()]
+            if again := [each for each in files if kit.splits.setdefault(each, split) != split]:
+                kit.context.warn(
+                    f"{name} lists {len(again)} of another split, such as {stem(again[0])}: kept there"
+                )
 
 
 def _warn_of_left_out(kit: _Kit, names: list[str]) -> None:
