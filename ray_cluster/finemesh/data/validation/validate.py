@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.data import DatasetManifest, ValidateOptions, ValidationLevel
 from finemesh.data.rows import Progress
-from finemesh.data.storage import iter_ledger, load_manifest, verify_dataset
+from finemesh.data.storage import load_manifest, verify_dataset
 from finemesh.data.validation.arrow import places
 from finemesh.data.validation.classes import check_classes, check_manifest
 from finemesh.data.validation.columns import Batch, read_columns
@@ -156,12 +158,16 @@ def _files_are_whole(dataset: Path, findings: Findings) -> bool:
 def _ledger_findings(dataset: Path, manifest: DatasetManifest) -> Iterable[Found]:
     """Compare the ledger's entries with its sums, and its sums with each other."""
     told: Counter[str] = Counter()
-    inputs: set[str] = set()
-    for entry in iter_ledger(dataset):
-        told[entry.disposition] += 1
-        inputs.add(entry.row_id)
+    ids: list[Any] = []
+    for shard in manifest.ledger_shards:
+        with pq.ParquetFile(dataset / shard.path) as file:
+            for batch in file.iter_batches(columns=["row_id", "disposition"]):
+                ids.append(batch.column("row_id"))
+                for count in batch.column("disposition").value_counts():
+                    told[count["values"].as_py()] += count["counts"].as_py()
+    inputs = len(pa.chunked_array(ids, pa.string()).unique())
     ledger = manifest.ledger
     summed = {"kept": ledger.kept, "quarantined": ledger.quarantined, "dropped": ledger.dropped}
-    if len(inputs) != ledger.inputs or any(told[name] != count for name, count in summed.items()):
-        evidence = f"{len(inputs)} distinct inputs told {dict(told)}, but {ledger.inputs} and {summed} stated"
+    if inputs != ledger.inputs or any(told[name] != count for name, count in summed.items()):
+        evidence = f"{inputs} distinct inputs told {dict(told)}, but {ledger.inputs} and {summed} stated"
         yield "LEDGER_UNBALANCED", "ledger", evidence
