@@ -30,6 +30,7 @@ def _box(raster: npt.NDArray[np.bool_]) -> list[int]:
     return [int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1]
 
 
+@settings(deadline=None)
 @given(st.lists(RASTERS, max_size=12))
 def test_areas_and_boxes(rasters: list[npt.NDArray[np.bool_]]) -> None:
     counts = pa.array(["", *map(_string, rasters)], pa.string())[1:]  # with an offset
@@ -40,6 +41,7 @@ def test_areas_and_boxes(rasters: list[npt.NDArray[np.bool_]]) -> None:
     assert found.boxes.tolist() == [_box(raster) for raster in rasters]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(max_codepoint=0x17F), max_size=12), max_size=8), RASTERS)
 def test_hostile_strings_are_told_from_sound_ones(strings: list[str], raster: npt.NDArray[np.bool_]) -> None:
     mixed = [text for each in strings for text in (each, _string(raster))]

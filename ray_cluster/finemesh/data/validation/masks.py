@@ -18,7 +18,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _GROUP_LIMIT: Final = 7  # as in finemesh.data.rle
-_BLOCK_BYTES: Final = 1 << 18  # of counts at once: the arrays made of them stay in the processor's cache
+_BLOCK_BYTES: Final = 1 << 16  # of counts at once: the arrays made of them stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,54 +70,69 @@ def _blocks(counts: pa.StringArray, heights: Ints) -> Iterator[tuple[npt.NDArray
 
 def _measure_block(raw: npt.NDArray[np.uint8], offsets: Ints, heights: Ints) -> Measured:
     """Masks whose strings lie one after the other in `raw`."""
-    owners, runs, broken = _runs(raw, offsets)
-    firsts = np.searchsorted(owners, np.arange(len(heights) + 1))
+    values, numbers, broken = _numbers(raw, offsets)
+    runs = _undo_differences(values, numbers)
+    owners = np.repeat(np.arange(len(numbers)), numbers)
+    firsts = np.cumsum(numbers) - numbers
     sums = np.concatenate(([0], np.cumsum(runs)))
-    ends = sums[1:] - sums[firsts[owners]]  # of each run within its mask, in pixels
-    pixels = sums[firsts[1:]] - sums[firsts[:-1]]
-    negative = np.zeros(len(heights), np.bool_)
+    pixels = sums[firsts + numbers] - sums[firsts]
+    negative = np.zeros(len(numbers), np.bool_)
     negative[owners[runs < 0]] = True
-    filled = ((np.arange(len(runs)) - firsts[owners]) % 2 == 1) & (runs > 0) & ~negative[owners]
-    owners, ends, lengths = owners[filled], ends[filled], runs[filled]
+    filled = (_places(numbers) % 2 == 1) & (runs > 0)
+    if negative.any():
+        filled &= ~negative[owners]
+    owners, lengths = owners[filled], runs[filled]
+    ends = sums[1:][filled] - sums[firsts][owners]  # within the mask, in pixels
     boxes = _boxes(owners, ends - lengths, ends - 1, heights)
     area = np.bincount(owners, lengths, len(heights)).astype(np.int64)
     return Measured(broken | negative, pixels, area, boxes)
 
 
-def _runs(raw: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Ints, Bools]:
-    """The mask of each run, the runs, and whether a mask cannot be read (it then has runs of no meaning)."""
-    count = len(offsets) - 1
-    groups = raw.astype(np.int64) - 48
-    broken = np.zeros(count, np.bool_)
-    strange = np.flatnonzero((groups < 0) | (groups > 63))
-    broken[np.searchsorted(offsets, strange, side="right") - 1] = True
-    groups &= 63
+def _numbers(raw: npt.NDArray[np.uint8], offsets: Ints) -> tuple[Ints, Ints, Bools]:
+    """The numbers of all masks, how many each mask has, and whether it cannot be read (its numbers then have
+    no meaning).
+    """
+    broken = np.zeros(len(offsets) - 1, np.bool_)
+    groups = raw - np.uint8(48)  # what is below becomes large
+    broken[_owners(offsets, np.flatnonzero(groups > 63))] = True
     last = (groups & 0x20) == 0
     finals = offsets[1:][offsets[1:] > offsets[:-1]] - 1  # the last character of each mask
-    broken[np.searchsorted(offsets, finals[~last[finals]], side="right") - 1] = True
+    broken[_owners(offsets, finals[~last[finals]])] = True
     last[finals] = True  # so that no number reaches into the next mask
     ends = np.flatnonzero(last)
-    starts = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
+    starts = np.concatenate(([0], ends + 1))[: len(ends)]
     lengths = ends - starts + 1
-    owners = np.searchsorted(offsets, ends, side="right") - 1
-    broken[owners[lengths > _GROUP_LIMIT]] = True
-    place = np.minimum(np.arange(len(groups)) - np.repeat(starts, lengths), _GROUP_LIMIT)
-    values = np.add.reduceat((groups & 0x1F) << (5 * place), starts) if len(starts) else np.zeros(0, np.int64)
-    values -= ((groups[ends] >> 4) & 1) << (5 * np.minimum(lengths, _GROUP_LIMIT))
-    return owners, _undo_differences(values, owners, count), broken
+    broken[_owners(offsets, ends[lengths > _GROUP_LIMIT])] = True
+    values = (groups[starts] & 0x1F).astype(np.int64)
+    longer = np.flatnonzero(lengths > 1)
+    for place in range(1, _GROUP_LIMIT):
+        longer = longer[lengths[longer] > place]
+        values[longer] |= (groups[starts[longer] + place] & 0x1F).astype(np.int64) << 5 * place
+    negative = np.flatnonzero(groups[ends] & 0x10)
+    values[negative] -= 1 << 5 * np.minimum(lengths[negative], _GROUP_LIMIT)
+    return values, np.diff(np.searchsorted(ends, offsets)), broken
 
 
-def _undo_differences(values: Ints, owners: Ints, count: int) -> Ints:
-    """From the fourth run of a mask on, the difference to the run two before was written."""
-    firsts = np.searchsorted(owners, np.arange(count))
-    place = np.arange(len(values)) - firsts[owners]
+def _owners(offsets: Ints, letters: Ints) -> Ints:
+    """The masks that characters belong to."""
+    return np.searchsorted(offsets, letters, side="right") - 1
+
+
+def _places(numbers: Ints) -> Ints:
+    """0, 1, 2 and so on within each mask."""
+    return np.arange(numbers.sum()) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+
+
+def _undo_differences(values: Ints, numbers: Ints) -> Ints:
+    """From the fourth number of a mask on, the difference to the one two before was written."""
+    place = _places(numbers)
+    odd = place % 2 == 1
     runs = values.copy()
-    for chain in ((place % 2 == 1), (place % 2 == 0) & (place >= 2)):
+    # Of n numbers, n // 2 have an odd place; those of an even one are a chain without the very first.
+    for chain, counts in ((odd, numbers // 2), (~odd & (place > 0), np.maximum(numbers - 1, 0) // 2)):
         index = np.flatnonzero(chain)
-        sums = np.cumsum(values[index])
-        begins = np.searchsorted(owners[index], np.arange(count))
-        before = np.concatenate(([0], sums))[begins]
-        runs[index] = sums - before[owners[index]]
+        sums = np.concatenate(([0], np.cumsum(values[index])))
+        runs[index] = sums[1:] - np.repeat(sums[np.cumsum(counts) - counts], counts)
     return runs
 
 
@@ -132,7 +147,8 @@ def _boxes(owners: Ints, first: Ints, last: Ints, heights: Ints) -> Ints:
     over = left != right
     top = np.where(over, 0, first - left * height)
     bottom = np.where(over, height - 1, last - right * height)
-    filled, begins = np.unique(owners, return_index=True)
+    begins = np.flatnonzero(np.diff(owners, prepend=-1))
+    filled = owners[begins]
     x, y = np.minimum.reduceat(left, begins), np.minimum.reduceat(top, begins)
     boxes[filled, 0], boxes[filled, 1] = x, y
     boxes[filled, 2] = np.maximum.reduceat(right, begins) - x + 1
