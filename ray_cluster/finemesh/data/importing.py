@@ -14,14 +14,16 @@ from finemesh.core.spec.data import (
     DatasetOrigin,
     ImportOptions,
 )
+from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault, as_text
-from finemesh.data.readers import READERS, detect_format
+from finemesh.data.readers import READERS, Reader, detect_format
 from finemesh.data.readers.context import Needs, ReadContext
 from finemesh.data.rows import Candidate, Progress, texts_of
 from finemesh.data.schema import Row
 from finemesh.data.sources import open_source
 from finemesh.data.storage import options_json
-from finemesh.data.writers import FormContext
+from finemesh.data.writers import WRITERS, FormContext
+from finemesh.data.writers.form import BoxForm
 from finemesh.data.writing import DatasetWriter
 
 NO_CLASS_NAMES: Final = "no class names, so class accuracy cannot be computed"
@@ -85,7 +87,7 @@ def _compile(
         chosen = options.format or detect_format(context.survey)
         # The header is the reader's own: it is complete once the first row comes.
         with DatasetWriter(form.target, FormContext(out, form, context.header)) as writer:
-            _judge_all(READERS[chosen].read(context), context, writer, progress)
+            _judge_all(_read(READERS[chosen], context, form), context, writer, progress)
             summary = writer.summary
             if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
                 raise _too_many(writer, options)
@@ -106,22 +108,44 @@ def _compile(
     return manifest
 
 
+def _read(reader: Reader, context: ReadContext, form: ConvertOptions) -> Iterator[Candidate | BoxBatch]:
+    """What a reader gives: boxes in columns where it can, for a form that takes them."""
+    if reader.read_boxes is not None and issubclass(WRITERS[form.target], BoxForm):
+        return reader.read_boxes(context)
+    return reader.read(context)
+
+
 def _judge_all(
-    candidates: Iterator[Candidate], context: ReadContext, writer: DatasetWriter, progress: Progress
+    items: Iterator[Candidate | BoxBatch], context: ReadContext, writer: DatasetWriter, progress: Progress
 ) -> None:
     """Every candidate becomes a row or a fault."""
-    for number, candidate in enumerate(candidates, start=1):
-        writer.take()
-        input_id = as_text(candidate.row_id)
-        try:
-            if writer.knows(input_id):
-                twice, input_id = input_id, f"{input_id}~{number}"
-                raise RowFault("DUPLICATE_ROW_ID", f"{twice} occurs twice in the source", "row_id")
-            writer.keep(input_id, [_row(candidate)])
-        except RowFault as fault:
-            writer.quarantine(input_id, fault)
-        if number % 16 == 0:
-            progress(number / max(context.total, number), f"{number} of {context.total} rows")
+    number = 0
+    for item in items:
+        if isinstance(item, BoxBatch):
+            if writer.keep_boxes(item):
+                number += len(item.row_ids)
+                progress(number / max(context.total, number), f"{number} of {context.total} rows")
+                continue
+            candidates = item.candidates()
+        else:
+            candidates = [item]
+        for candidate in candidates:
+            number += 1
+            _judge(candidate, number, writer)
+            if number % 16 == 0:
+                progress(number / max(context.total, number), f"{number} of {context.total} rows")
+
+
+def _judge(candidate: Candidate, number: int, writer: DatasetWriter) -> None:
+    writer.take()
+    input_id = as_text(candidate.row_id)
+    try:
+        if writer.knows(input_id):
+            twice, input_id = input_id, f"{input_id}~{number}"
+            raise RowFault("DUPLICATE_ROW_ID", f"{twice} occurs twice in the source", "row_id")
+        writer.keep(input_id, [_row(candidate)])
+    except RowFault as fault:
+        writer.quarantine(input_id, fault)
 
 
 def _row(candidate: Candidate) -> Row:

@@ -6,8 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
 
+import numpy as np
+
 from finemesh.core.spec.data import ClassCount
 from finemesh.data.batches import RowBatch
+from finemesh.data.boxes import BoxBatch
+from finemesh.data.images import ABSENT
 
 COLUMNS: Final = ("video_id", "objects", "class_name", "messages", "split")
 MAX_ANSWERS: Final = 1000  # free text has no table of answers
@@ -72,6 +76,24 @@ class Statistics:
         self.media.update(batch.media)
         for row in batch.columns(COLUMNS):
             self._observe_row(row)
+
+    def observe_boxes(self, batch: BoxBatch) -> None:
+        """As rows without a split that have these objects alone."""
+        self.rows += len(batch.row_ids)
+        self.splits[""] += len(batch.row_ids)
+        self.media[ABSENT] += len(batch.row_ids)
+        visible, width = batch.visible, len(batch.class_names)
+        objects = np.bincount(batch.classes, minlength=width).tolist()
+        shown = np.bincount(batch.classes[visible], minlength=width).tolist()
+        pairs = np.unique(batch.pictures[visible] * width + batch.classes[visible])
+        rows = np.bincount(pairs % max(width, 1), minlength=width).tolist()
+        for name, count, seen, held in zip(batch.class_names, objects, shown, rows, strict=True):
+            if count:
+                self._objects[name] += count
+                self._visible[name] += seen
+            if seen:
+                self._class_splits[name][""] += seen
+                self._class_rows[name][""] += held
 
     def _observe_row(self, row: Mapping[str, Any]) -> None:
         split = row["split"]

@@ -16,12 +16,15 @@ from finemesh.core.errors import AlreadyExistsError, PreconditionError
 from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, Leakage
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
 from finemesh.data.batches import RowBatch
+from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import LEDGER_SCHEMA, Row
 from finemesh.data.statistics import Statistics
 from finemesh.data.storage import BATCH_BYTES, BATCH_ROWS, MANIFEST, ParquetShards
 from finemesh.data.tally import Tally, write_manifest
+from finemesh.data.texts import text_array, text_list_array
 from finemesh.data.writers import WRITERS, FormContext
+from finemesh.data.writers.form import BoxForm
 
 _LEDGER: Final = "ledger"
 _LEDGER_BATCH: Final = 4096
@@ -49,7 +52,7 @@ class DatasetWriter:
         self._ledger = ParquetShards(out, f"{_LEDGER}/part-{context.part_prefix}", LEDGER_SCHEMA)
         self._rows: list[Row] = []
         self._row_bytes = 0
-        self._entries: list[dict[str, Any]] = []
+        self._entries: list[LedgerEntry] = []
         self._told: set[str] = set()
         self._inputs = self._children = 0
         self._counts = dict.fromkeys(Disposition, 0)
@@ -86,6 +89,21 @@ class DatasetWriter:
         self.keep_as(input_id, [row["row_id"] for row in rows])
         if len(self._rows) >= BATCH_ROWS or self._row_bytes >= BATCH_BYTES:
             self._flush_rows()
+
+    def keep_boxes(self, batch: BoxBatch) -> bool:
+        """Keep the pictures of a batch, whose form takes boxes; False, and nothing done, if the fate of one
+        of them is told already.
+        """
+        assert isinstance(self._form, BoxForm)
+        if not self._told.isdisjoint(batch.row_ids):
+            return False
+        self._flush_rows()
+        self.take(len(batch.row_ids))
+        for row_id in batch.row_ids:
+            self.keep_as(row_id, (row_id,))
+        self._statistics.observe_boxes(batch)
+        self._form.write_boxes(batch)
+        return True
 
     def keep_as(self, input_id: str, children: Sequence[str]) -> None:
         """The input became rows that are written by `write_batch`."""
@@ -184,16 +202,7 @@ class DatasetWriter:
         self._counts[entry.disposition] += 1
         if entry.reason:
             self._by_reason[entry.reason] = self._by_reason.get(entry.reason, 0) + 1
-        self._entries.append(
-            {
-                "row_id": entry.row_id,
-                "disposition": entry.disposition.value,
-                "reason": entry.reason,
-                "message": entry.message,
-                "field": entry.field,
-                "children": list(entry.children),
-            }
-        )
+        self._entries.append(entry)
         if len(self._entries) >= _LEDGER_BATCH:
             self._flush_ledger()
 
@@ -208,7 +217,7 @@ class DatasetWriter:
 
     def _flush_ledger(self) -> None:
         if self._entries:
-            self._ledger.write(pa.RecordBatch.from_pylist(self._entries, schema=LEDGER_SCHEMA))
+            self._ledger.write(_ledger_batch(self._entries))
             self._entries = []
 
     def _remove(self) -> None:
@@ -226,6 +235,18 @@ class DatasetWriter:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def _ledger_batch(entries: Sequence[LedgerEntry]) -> pa.RecordBatch:
+    columns = [
+        text_array([entry.row_id for entry in entries]),
+        text_array([entry.disposition.value for entry in entries]),
+        text_array([entry.reason for entry in entries]),
+        text_array([entry.message for entry in entries]),
+        text_array([entry.field for entry in entries]),
+        text_list_array([entry.children for entry in entries]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=LEDGER_SCHEMA)
 
 
 def prepare_output(out: Path) -> bool:

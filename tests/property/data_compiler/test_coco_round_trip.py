@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from finemesh.core.errors import FinemeshError
 from finemesh.core.spec.data import ConvertOptions, DatasetFormat, ImportOptions, MaskForm
-from finemesh.data import compile_source, convert_dataset, import_source, iter_rows
+from finemesh.data import compile_source, convert_dataset, import_source, iter_ledger, iter_rows
 from finemesh.data.readers.coco import join
+from finemesh.data.readers.coco.boxes import BoxMaker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -231,6 +233,38 @@ def test_yolo_is_what_its_readers_expect(tmp_path: Path) -> None:
     assert first == pytest.approx([0, 15 / 60, 15 / 40, 20 / 60, 20 / 40], abs=1e-5)
     clipped = [float(number) for number in lines[2].split()]
     assert clipped == pytest.approx([1, 55 / 60, 6 / 40, 10 / 60, 8 / 40], abs=1e-5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(coco_files(), st.data())
+def test_boxes_in_columns_are_the_boxes_row_by_row(coco: dict[str, Any], data: st.DataObject) -> None:
+    """Also where something is wrong: the same labels, the same sums, the same ledger."""
+    hostile: Any = st.sampled_from([None, True, "1", -1, 1e20, [], {}])
+    for table in ("images", "annotations"):
+        if coco[table] and data.draw(st.booleans()):
+            item = data.draw(st.sampled_from(coco[table]))
+            item[data.draw(st.sampled_from(sorted(item)))] = data.draw(hostile)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        root = Path(folder)
+        (root / "c.json").write_text(json.dumps(coco))
+        patch.setattr(join, "PART_IMAGES", 2)
+        columns = boxes_of(root / "c.json", root / "columns")
+        patch.setattr(BoxMaker, "batch", lambda *_: None)
+        rows = boxes_of(root / "c.json", root / "rows")
+        assert columns == rows
+
+
+def boxes_of(source: Path, out: Path) -> Any:
+    """Labels, sums and ledger of a conversion to boxes, or why there is none."""
+    options = ConvertOptions(DatasetFormat.YOLO_DETECTION)
+    try:
+        manifest = compile_source(source, out, ImportOptions(max_quarantined_fraction=1), options, nothing)
+    except FinemeshError as error:
+        return error.reason, str(error)
+    labels = {path.name: path.read_text() for path in (out / "labels").rglob("*.txt")}
+    ledger = [(entry.row_id, entry.reason, entry.children) for entry in iter_ledger(out)]
+    told = {**manifest.to_json(), "shards": [], "ledger_shards": [], "digest": ""}
+    return labels, sorted(ledger), told, (out / "data.yaml").read_text()
 
 
 def test_results_become_objects_with_scores(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
+from finemesh.data.boxes import BoxBatch
 from finemesh.data.readers import (
     coco,
     cvat,
@@ -42,12 +43,14 @@ class Reader:
         read: its candidates.
         weak: whether what it detects may also be part of another format, which then comes first: a folder of
             pictures, a table.
+        read_boxes: the same for a form of boxes alone, in columns where it can.
     """
 
     title: str
     detect: Callable[[Survey], str | None]
     read: Callable[[ReadContext], Iterator[Candidate]]
     weak: bool = False
+    read_boxes: Callable[[ReadContext], Iterator[Candidate | BoxBatch]] | None = None
 
 
 def _json_form(name: AnnotationFormat, title: str) -> Reader:
@@ -58,7 +61,7 @@ def _json_form(name: AnnotationFormat, title: str) -> Reader:
 READERS: Final[dict[AnnotationFormat, Reader]] = {
     AnnotationFormat.SAM2: Reader("SAM 2 export archive", sam2_archive.detect, sam2_archive.read),
     AnnotationFormat.SAV: Reader("SA-V JSON", sav.detect, sav.read),
-    AnnotationFormat.COCO: Reader("COCO JSON", coco.detect, coco.read),
+    AnnotationFormat.COCO: Reader("COCO JSON", coco.detect, coco.read, read_boxes=coco.read_boxes),
     AnnotationFormat.COCO_RESULTS: Reader("COCO results", coco.detect_results, coco.read_results),
     AnnotationFormat.SA1B: Reader("SA-1B JSON", sa1b.detect, sa1b.read),
     AnnotationFormat.MASK_STREAM: Reader("SAM 2 mask stream", mask_stream.detect, mask_stream.read),

@@ -13,6 +13,8 @@ from finemesh.core.spec.data import ShardInfo
 SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "": ".jpg"}
 _UNSAFE: Final = re.compile(r"[^\w. -]+")
 _MAX_NAME: Final = 120
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_OVER: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 class FileTree:
@@ -26,13 +28,18 @@ class FileTree:
     def is_taken(self, path: str) -> bool:
         return os.path.lexists(f"{self._root}/{path}")
 
-    def write(self, path: str, data: bytes, sha256: str | None = None) -> None:
-        """`path` is relative, with `/`. `sha256` saves computing it again."""
+    def write(self, path: str, data: bytes, sha256: str | None = None, *, new: bool = False) -> bool:
+        """`path` is relative, with `/`. `sha256` saves computing it again. False, and nothing written, if it
+        must be `new` and is there.
+        """
         folder = path.rpartition("/")[0]
         if folder not in self._folders:
             (self._root / folder).mkdir(parents=True, exist_ok=True)
             self._folders.add(folder)
-        descriptor = os.open(f"{self._root}/{path}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            descriptor = os.open(f"{self._root}/{path}", _NEW if new else _OVER, 0o666)
+        except FileExistsError:
+            return False
         try:
             left = memoryview(data)
             while left:
@@ -41,6 +48,7 @@ class FileTree:
             os.close(descriptor)
         digest = sha256 or hashlib.sha256(data).hexdigest()
         self.written.append(ShardInfo(path, digest, len(data), 0))
+        return True
 
 
 def picture_name(name: str, image_format: str, *, flat: bool) -> str:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from finemesh.core.spec.data import ConvertOptions, MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
+from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault
 
 
@@ -49,6 +50,15 @@ class FormContext:
         """Say it once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+
+@runtime_checkable
+class BoxForm(Protocol):
+    """A form of boxes, which can take them in columns too."""
+
+    def write_boxes(self, batch: BoxBatch) -> None:
+        """Write the pictures of a batch."""
+        ...
 
 
 class FormWriter(Protocol):

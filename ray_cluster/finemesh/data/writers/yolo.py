@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import yaml
 
 from finemesh.core.spec.data import MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
+from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.outlines import QUARTERS, join, trace
 from finemesh.data.rle import parse_many
@@ -29,6 +31,7 @@ _FOLDERS: Final = ("images", "labels", "data.yaml")
 _CROWDS: Final = "{} crowd regions left out: YOLO has no place for them"
 _HIDDEN: Final = "{} hidden objects left out: nothing of them is seen"
 _BOXES: Final = "{} objects without a mask written as their boxes"
+_BOX_LINE: Final = "%d %.6f %.6f %.6f %.6f"
 _DECIMALS: Final = 5  # a twentieth of a quarter pixel, of a picture of 10,000
 
 
@@ -68,14 +71,21 @@ class YoloWriter:
             split = row["split"] or "all"
             image = row["images"][0]
             name = picture_name(image["name"] or row["row_id"], image["format"], flat=True)
-            if (split, base_stem(name)) in self._context.shared_names or (
-                self._context.part is None and self._files.is_taken(_label_path(split, name))
-            ):
-                name = by_row(name, row["row_id"])
+            name = self._write_labels(split, name, row["row_id"], self._labels.pop(row["row_id"]))
             if image["data"]:
                 self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
-            lines = "\n".join([*self._labels.pop(row["row_id"]), ""])
-            self._files.write(_label_path(split, name), lines.encode())
+
+    def _write_labels(self, split: str, name: str, row_id: str, lines: Sequence[str]) -> str:
+        """Write the labels of the picture `name`. Returns its name: another one where this one is taken."""
+        text = "".join([line + "\n" for line in lines]).encode()
+        if self._context.part is not None:
+            if (split, base_stem(name)) in self._context.shared_names:
+                name = by_row(name, row_id)
+            self._files.write(_label_path(split, name), text)
+        elif not self._files.write(_label_path(split, name), text, new=True):
+            name = by_row(name, row_id)
+            self._files.write(_label_path(split, name), text)
+        return name
 
     def proof(self) -> MaskProof | None:
         return None
@@ -110,17 +120,28 @@ class YoloDetectionWriter(YoloWriter):
             if right <= left or bottom <= top:
                 message = f"object {item['object_id']} lies outside its picture"
                 raise RowFault("BBOX_OUTSIDE", message, "objects")
-            lines.append(
-                "%d %.6f %.6f %.6f %.6f"  # noqa: UP031 - in half the time
-                % (
-                    index_of(item["class_name"]),
-                    (left + right) / 2 / width,
-                    (top + bottom) / 2 / height,
-                    (right - left) / width,
-                    (bottom - top) / height,
-                )
-            )
+            middle = (left + right) / 2 / width, (top + bottom) / 2 / height
+            sides = (right - left) / width, (bottom - top) / height
+            lines.append(_BOX_LINE % (index_of(item["class_name"]), *middle, *sides))
         return lines
+
+    def write_boxes(self, batch: BoxBatch) -> None:
+        visible = batch.visible
+        shown = visible & ~batch.crowd
+        self._context.notes[_CROWDS] += int(batch.crowd.sum())
+        self._context.notes[_HIDDEN] += int((~visible & ~batch.crowd).sum())
+        pictures, sizes = batch.pictures[shown], batch.sizes[batch.pictures[shown]]
+        near = np.maximum(batch.boxes[shown, :2], 0.0)
+        far = np.minimum(batch.boxes[shown, :2] + batch.boxes[shown, 2:], sizes)
+        middles, sides = (near + far) / 2 / sizes, (far - near) / sizes
+        numbers = np.array([self._classes.index_of(name) for name in batch.class_names])
+        columns = (numbers[batch.classes[shown]], *middles.T, *sides.T)
+        lines = list(map(_BOX_LINE.__mod__, zip(*(column.tolist() for column in columns), strict=True)))
+        ends = np.cumsum(np.bincount(pictures, minlength=len(batch.names))).tolist()
+        start = 0
+        for row_id, name, end in zip(batch.row_ids, batch.names, ends, strict=True):
+            self._write_labels("all", picture_name(name, "", flat=True), row_id, lines[start:end])
+            start = end
 
 
 class YoloSegmentationWriter(YoloWriter):

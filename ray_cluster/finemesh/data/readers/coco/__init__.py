@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from finemesh.core.errors import InvalidError
+from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault
-from finemesh.data.readers.coco.join import CocoFile
+from finemesh.data.readers.coco.boxes import BoxMaker
+from finemesh.data.readers.coco.join import CocoFile, FilePart
 from finemesh.data.readers.coco.rows import RowMaker
 from finemesh.data.readers.context import ReadContext, stem
 from finemesh.data.readers.survey import Survey
@@ -56,20 +59,41 @@ def read_results(context: ReadContext) -> Iterator[Candidate]:
         yield from _read_file(context, files[0], name)
 
 
-def _read_file(context: ReadContext, name: str, annotations: str) -> Iterator[Candidate]:
+def read_boxes(context: ReadContext) -> Iterator[Candidate | BoxBatch]:
+    """As read, for a form that wants nothing but boxes: in columns where pictures have no files and all is
+    sound.
+    """
+    for name in context.survey.json_with_keys(*_MARKS):
+        yield from _read_file(context, name, name, as_boxes=not context.needs.pictures)
+
+
+def _read_file(context: ReadContext, name: str, annotations: str, *, as_boxes: bool = False) -> Iterator[Any]:
+    prefix = stem(annotations)
     with CocoFile(context, name, annotations) as file:
         context.header.setdefault("coco", {})[annotations] = file.header
         context.total += file.images + file.orphans
         maker = RowMaker(context, file)
-        for index, image, found in file.rows():
-            identity = image.get("id") if isinstance(image, dict) else None
-            row_id = f"{stem(annotations)}/{f'images[{index}]' if identity is None else identity}"
-            yield Candidate(row_id, partial(maker.row, row_id, index, image, found))
+        boxes = BoxMaker(file.categories, prefix, context.options.max_image_pixels)
+        for part in file.parts():
+            long_way = partial(_candidates, part, prefix, maker)
+            batch = boxes.batch(part, long_way) if as_boxes and not maker.has_pictures else None
+            if batch is not None:
+                context.warn("images missing: annotations alone")
+                yield batch
+            else:
+                yield from long_way()
         for position, annotation in file.lost():
             identity = annotation.get("id", f"annotations[{position}]")
-            yield Candidate(
-                f"{stem(annotations)}/annotation/{identity}", partial(_orphan, identity, annotation)
-            )
+            yield Candidate(f"{prefix}/annotation/{identity}", partial(_orphan, identity, annotation))
+
+
+def _candidates(part: FilePart, prefix: str, maker: RowMaker) -> list[Candidate]:
+    made: list[Candidate] = []
+    for index, image, found in part.rows():
+        identity = image.get("id") if isinstance(image, dict) else None
+        row_id = f"{prefix}/{f'images[{index}]' if identity is None else identity}"
+        made.append(Candidate(row_id, partial(maker.row, row_id, index, image, found)))
+    return made
 
 
 def _orphan(identity: object, annotation: dict[str, object]) -> Row:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -28,6 +29,28 @@ PART_IMAGES: Final = 256
 
 Numbered = tuple[int, dict[str, Any]]
 """An element and its index in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Some images, one after the other.
+
+    Attributes:
+        first: index of the first one in the file.
+        annotations: theirs, in the order of the file: index of the image, own index, and the annotation.
+    """
+
+    first: int
+    images: Sequence[Any]
+    annotations: Sequence[tuple[int, int, dict[str, Any]]]
+
+    def rows(self) -> Iterator[tuple[int, Any, list[Numbered]]]:
+        """Index and value of every image with its annotations."""
+        found: dict[int, list[Numbered]] = {}
+        for ordinal, position, annotation in self.annotations:
+            found.setdefault(ordinal, []).append((position, annotation))
+        for ordinal, image in enumerate(self.images, start=self.first):
+            yield ordinal, image, found.get(ordinal, [])
 
 
 class CocoFile:
@@ -62,15 +85,11 @@ class CocoFile:
     def __exit__(self, *_: object) -> None:
         self._store.close()
 
-    def rows(self) -> Iterator[tuple[int, Any, list[Numbered]]]:
-        """Index and value of every image, in order, with its annotations in their order."""
+    def parts(self) -> Iterator[FilePart]:
+        """All images, in order, some at a time, with their annotations."""
         for first in range(0, self.images, PART_IMAGES):
             images, annotations = self._store.part(first // PART_IMAGES)
-            found: dict[int, list[Numbered]] = {}
-            for ordinal, position, annotation in annotations:
-                found.setdefault(ordinal, []).append((position, annotation))
-            for ordinal, image in enumerate(images, start=first):
-                yield ordinal, image, found.get(ordinal, [])
+            yield FilePart(first, images, annotations)
 
     def lost(self) -> Iterator[Numbered]:
         """Annotations whose image is not listed."""

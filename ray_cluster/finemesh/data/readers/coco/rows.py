@@ -40,6 +40,10 @@ class RowMaker:
             if isinstance(name, str) and name.strip() and name not in self._shared_names
         }
 
+    @property
+    def has_pictures(self) -> bool:
+        return bool(self._pictures.names)
+
     def row(self, row_id: str, index: int, image: Any, annotations: list[Numbered]) -> Row:
         """Raises RowFault naming the field of the file that is wrong."""
         if not isinstance(image, dict) or not is_id(image.get("id")):
