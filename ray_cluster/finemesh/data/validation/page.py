@@ -143,7 +143,8 @@ def _examples(count: int, examples: list[tuple[int, Finding]], pictured: int) ->
     )
     if len(shown) <= _MAX_ROWS and not pictured:
         return table
-    return f"<details><summary>The first {len(shown):,} of {count:,}, as a list</summary>{table}</details>"
+    which = f"All {count:,}" if len(shown) == count else f"The first {len(shown):,} of {count:,}"
+    return f"<details><summary>{which}, as a list</summary>{table}</details>"
 
 
 def _plots(report: ValidationReport) -> str:
