@@ -21,14 +21,16 @@ class BoxMaker:
 
     def __init__(self, categories: dict[Any, Any], prefix: str, max_pixels: int) -> None:
         self._prefix, self._max_pixels = prefix, max_pixels
-        self._codes = {identity: code for code, identity in enumerate(categories)}
         sound = all(isinstance(name, str) and name.strip() for name in categories.values())
-        self._names = [name.strip() for name in categories.values()] if sound else None
+        named = {identity: name.strip() for identity, name in categories.items()} if sound else {}
+        self._names = list(dict.fromkeys(named.values()))
+        codes = {name: code for code, name in enumerate(self._names)}
+        self._codes = {identity: codes[name] for identity, name in named.items()}
 
     def batch(self, part: FilePart, candidates: Callable[[], list[Candidate]]) -> BoxBatch | None:
         """None if there is anything about the part that row by row would get a fault, or has no column."""
         images, annotations = part.images, [annotation for _, _, annotation in part.annotations]
-        if self._names is None or not self._are_sound(images) or not _are_boxes(annotations):
+        if not self._are_sound(images) or not _are_boxes(annotations):
             return None
         row_ids = [f"{self._prefix}/{image['id']}" for image in images]
         names = [image["file_name"] for image in images]
