@@ -27,6 +27,8 @@ from finemesh.data import Progress, iter_rows, validate_dataset
 from finemesh.data.rle import compress
 from finemesh.data.rows import make_message, text_part
 from finemesh.data.schema import Row
+from finemesh.data.similarity import shrink
+from finemesh.data.validation import pictures
 from finemesh.data.validation.classes import check_classes
 from finemesh.data.validation.rules import RULES
 from finemesh.data.writers import FormContext
@@ -194,6 +196,33 @@ def test_look_alikes_across_splits_leak(divided: Path, tmp_path: Path, silent: P
     assert "IMAGE_LEAKAGE" not in strict.counts
     [twin] = [finding for finding in strict.findings if finding.row_id == "copy" and "NEAR" in finding.id]
     assert original["row_id"] in twin.evidence
+
+
+def test_a_picture_of_several_conversations_is_decoded_once(
+    conversations: Path, tmp_path: Path, silent: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = list(iter_rows(conversations))
+    again = [cast("Row", {**row, "row_id": f"{row['row_id']} again"}) for row in rows]
+    spoilt: Any = {**rows[0], "row_id": "other", "images": [{**rows[0]["images"][0], "data": b"other"}]}
+    _write([*rows, *again, spoilt], tmp_path / "out")
+    decoded: list[bytes] = []
+    monkeypatch.setattr(pictures, "shrink", lambda data: decoded.append(data) or shrink(data))
+    report = validate_dataset(tmp_path / "out", STRICT, silent)
+    distinct = {image["sha256"] for row in rows for image in row["images"]}
+    assert len(distinct) <= len(decoded) < 1.5 * len(distinct), "threads may meet at one picture"
+    assert [finding.row_id for finding in report.findings if finding.id == "IMAGE_HASH_MISMATCH"] == ["other"]
+
+
+def test_classes_of_whole_rows_count_where_there_are_no_objects(
+    imported: Path, tmp_path: Path, silent: Progress
+) -> None:
+    rows = [cast("Row", {**row, "objects": [], "class_name": "cat"}) for row in iter_rows(imported)]
+    rows[0]["class_name"] = "dog"
+    _write(rows, tmp_path / "out")
+    report = validate_dataset(tmp_path / "out", ValidateOptions(), silent)
+    assert {(item.class_name, item.objects) for item in report.classes} == {("cat", 23), ("dog", 1)}
+    assert {"CLASS_RARE", "CLASS_IMBALANCE"} <= report.counts.keys()
+    assert "NO_CLASS_NAMES" not in report.counts
 
 
 def test_token_lengths_and_what_would_be_cut(conversations: Path, tmp_path: Path, silent: Progress) -> None:

@@ -13,6 +13,14 @@ _HELD_OUT: Final = ("val", "test")
 _MIN_FOR_TAIL: Final = 4  # classes; of fewer, half are no tail
 
 
+def class_table(manifest: DatasetManifest) -> tuple[ClassCount, ...]:
+    """The classes of the objects; of a dataset without such, those of whole rows."""
+    if manifest.classes:
+        return manifest.classes
+    rows = manifest.row_classes.items()
+    return tuple(ClassCount(name, sum(s.values()), sum(s.values()), dict(s), dict(s)) for name, s in rows)
+
+
 def check_classes(classes: Sequence[ClassCount], options: ValidateOptions) -> Iterator[Found]:
     """Enough of each class, none dwarfed, no long tail, none held out that is not trained on."""
     for item in classes:

@@ -64,14 +64,16 @@ class Alike:
 
 def compare(keys: Keys, hashed: Hashed, max_bits: int) -> Alike:
     """Compare every distinct picture with every other one, in bounded blocks."""
-    _, firsts, groups = np.unique(keys.contents, return_index=True, return_inverse=True)
-    groups = groups.reshape(-1)
+    contents = keys.contents
+    firsts = np.full(int(contents.max(initial=-1)) + 1, -1)  # of each content, the first picture with a hash
+    hashed_ones = np.flatnonzero(hashed.known)[::-1]
+    firsts[contents[hashed_ones]] = hashed_ones
     train = np.zeros(len(firsts), np.bool_)
-    train[groups[keys.in_train()[keys.image_rows]]] = True
+    train[contents[keys.in_train()[keys.image_rows]]] = True
     held_out = keys.held_out()[keys.image_rows]
     leaking = np.zeros(len(firsts), np.bool_)
     nearest = np.full((len(firsts), 2), _HASH_BITS + 1, np.int64)
-    known = np.flatnonzero(hashed.known[firsts])
+    known = np.flatnonzero(firsts >= 0)
     hashes = hashed.hashes[firsts]
     total = 0
     for block in iter_similar_pairs(hashes[known], max_bits):
@@ -82,7 +84,7 @@ def compare(keys: Keys, hashed: Hashed, max_bits: int) -> Alike:
         total += len(pairs)
         _note_nearest(nearest, pairs, hashes, firsts)
     rows = np.zeros(len(keys.splits), np.bool_)
-    rows[keys.image_rows[held_out & leaking[groups]]] = True
+    rows[keys.image_rows[held_out & leaking[contents]]] = True
     found = np.flatnonzero(nearest[:, 1] <= _HASH_BITS)
     table = np.column_stack((firsts[found], firsts[nearest[found, 0]], nearest[found, 1]))
     return Alike(total, table[np.argsort(table[:, 0])], rows)

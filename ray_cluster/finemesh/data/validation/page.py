@@ -159,7 +159,7 @@ def _drawn(report: ValidationReport) -> Iterator[tuple[str, str]]:
     """Titles and plots of what there is."""
     measures = report.measures
     if report.classes:
-        title = "Objects per class"
+        title = "Objects per class" if measures.objects else "Rows per class"
         yield title, charts.class_bars(report.classes, title) + _legend(report)
     if measures.objects:
         title = "Objects per picture"

@@ -56,7 +56,7 @@ class Hashed:
 
     Attributes:
         hashes: uint64[pictures].
-        known: bool[pictures]; false for those that could not be read.
+        known: bool[pictures]; false for those that could not be read, and for copies of one that was.
     """
 
     hashes: Hashes
@@ -86,9 +86,10 @@ def check_pictures(dataset: Path, options: ValidateOptions, findings: Findings, 
     known: list[Bools] = []
     groups: deque[_Group] = deque()
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    seen: set[int] = set()
     with ThreadPoolExecutor(workers, "pictures") as pool:
         for batch in _row_groups(dataset):
-            groups.append(_Group(batch, list(_submit(pool, batch.images, options.max_image_pixels))))
+            groups.append(_Group(batch, list(_submit(pool, batch.images, options.max_image_pixels, seen))))
             if len(groups) >= _AHEAD:
                 _collect(groups.popleft(), findings, hashes, known, done)
         while groups:
@@ -109,19 +110,30 @@ def _row_groups(dataset: Path) -> Iterator[Batch]:
                     first += table.num_rows
 
 
-def _submit(pool: ThreadPoolExecutor, images: Items, max_pixels: int) -> Iterator[Future[list[_Look]]]:
+def _submit(
+    pool: ThreadPoolExecutor, images: Items, max_pixels: int, seen: set[int]
+) -> Iterator[Future[list[_Look]]]:
     stated = [images.arrow(name).to_pylist() for name in ("sha256", "format", "width", "height")]
     data: Any = images.arrow("data")
     for begin in range(0, len(images), _TASK):
         part = slice(begin, begin + _TASK)
-        yield pool.submit(_look_at, data[part], [column[part] for column in stated], max_pixels)
+        yield pool.submit(_look_at, data[part], [column[part] for column in stated], max_pixels, seen)
 
 
-def _look_at(data: Any, stated: Sequence[Sequence[Any]], max_pixels: int) -> list[_Look]:
-    return [
-        _look(value.as_py(), *words, max_pixels=max_pixels)
-        for value, *words in zip(data, *stated, strict=True)
-    ]
+def _look_at(data: Any, stated: Sequence[Sequence[Any]], max_pixels: int, seen: set[int]) -> list[_Look]:
+    """Pictures one after the other. `seen` has the sound ones, which need no second look: several
+    conversations may be about one.
+    """
+    looks: list[_Look] = []
+    for value, *words in zip(data, *stated, strict=True):
+        picture, key = value.as_py(), hash(tuple(words))  # of SHA-256, format and size
+        if key in seen and hashlib.sha256(picture).hexdigest() == words[0]:
+            looks.append(_Look(()))
+            continue
+        looks.append(_look(picture, *words, max_pixels=max_pixels))
+        if not looks[-1].found:
+            seen.add(key)
+    return looks
 
 
 def _look(data: bytes, sha256: str, form: str, width: int, height: int, *, max_pixels: int) -> _Look:

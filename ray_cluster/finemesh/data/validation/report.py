@@ -23,6 +23,7 @@ class ValidationReport:
     Attributes:
         dataset_digest: of the version that was examined.
         counts: how often each kind was found, by id, the gravest kinds first.
+        classes: of the objects, or of whole rows where there are no objects.
         findings: examples of each kind; `counts` has them all.
         measures: what the dataset is like, in figures.
         exhibits: pictures of some of the findings.

@@ -16,7 +16,7 @@ from finemesh.core.spec.data import DatasetManifest, ValidateOptions, Validation
 from finemesh.data.rows import Progress
 from finemesh.data.storage import load_manifest, verify_dataset
 from finemesh.data.validation.arrow import places
-from finemesh.data.validation.classes import check_classes, check_manifest
+from finemesh.data.validation.classes import check_classes, check_manifest, class_table
 from finemesh.data.validation.columns import Batch, read_columns
 from finemesh.data.validation.conversations import check_conversation, check_encoding
 from finemesh.data.validation.copies import (
@@ -59,8 +59,9 @@ def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress
         findings.add(WHOLE, _ledger_findings(dataset, manifest))
         alike = examination.twins
     findings.add(WHOLE, check_manifest(manifest, options))
-    findings.add(WHOLE, check_classes(manifest.classes, options))
-    for item in manifest.classes:
+    classes = class_table(manifest)
+    findings.add(WHOLE, check_classes(classes, options))
+    for item in classes:
         findings.add(WHOLE, check_encoding(item.class_name, "classes"))
     progress(1.0, f"{sum(findings.counts.values())} findings")
     return ValidationReport(
@@ -69,7 +70,7 @@ def validate_dataset(dataset: Path, options: ValidateOptions, progress: Progress
         status=summarise(findings.counts),
         rows=manifest.rows,
         splits=manifest.splits,
-        classes=manifest.classes,
+        classes=classes,
         ledger=manifest.ledger,
         counts=findings.kinds,
         findings=findings.gravest_first,

@@ -111,7 +111,8 @@ def _classes(report: ValidationReport) -> Table:
     ranked = sorted(report.classes, key=lambda item: (-item.objects, item.class_name))
     present = [split for split in Split if any(item.splits.get(split.value) for item in ranked)]
     rows = [_class_row(item, present) for item in ranked[:MAX_CLASSES]]
-    header = ("class", "objects", "visible", *(split.value or "not split" for split in present))
+    counted = "objects" if report.measures.objects else "rows"
+    header = ("class", counted, "visible", *(split.value or "not split" for split in present))
     rest = len(ranked) - len(rows)
     note = f"{rest:,} rarer classes are left out." if rest else ""
     return Table("Classes per split", header, rows, tuple(range(1, len(header))), note)
