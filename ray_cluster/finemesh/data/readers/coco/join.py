@@ -28,7 +28,9 @@ HELD_BYTES: Final = 16 << 20
 PART_IMAGES: Final = 256
 
 Numbered = tuple[int, dict[str, Any]]
-"""An element and its index in the file."""
+"""The index of an annotation in its file, and the annotation."""
+Placed = tuple[int, int, dict[str, Any]]
+"""The index of its image (-1 without one), its own, and the annotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +39,12 @@ class FilePart:
 
     Attributes:
         first: index of the first one in the file.
-        annotations: theirs, in the order of the file: index of the image, own index, and the annotation.
+        annotations: theirs, in the order of the file.
     """
 
     first: int
     images: Sequence[Any]
-    annotations: Sequence[tuple[int, int, dict[str, Any]]]
+    annotations: Sequence[Placed]
 
     def rows(self) -> Iterator[tuple[int, Any, list[Numbered]]]:
         """Index and value of every image with its annotations."""
@@ -144,12 +146,12 @@ class CocoFile:
             raise InvalidError(fault.message, reason=fault.reason, metadata={"file": name}) from fault
 
     def _add_images(self, values: list[Any]) -> None:
-        for image in values:
+        for ordinal, image in enumerate(values, start=self.images):
             identity = image.get("id") if isinstance(image, dict) else None
             if is_id(identity):
-                self._ordinals.setdefault(identity, self.images)
-            self._store.add_image(self.images, image)
-            self.images += 1
+                self._ordinals.setdefault(identity, ordinal)
+        self._store.add_images(self.images, values)
+        self.images += len(values)
 
     def _add_header(self, key: str, first: int, values: list[Any]) -> None:
         if first < 0:
@@ -168,6 +170,7 @@ class CocoFile:
 
     def _add_annotations(self, first: int, values: list[Any]) -> None:
         ordinals = self._ordinals
+        placed: list[Placed] = []
         for position, annotation in enumerate(values, start=first):
             if not isinstance(annotation, dict):
                 raise malformed_annotations(
@@ -176,8 +179,8 @@ class CocoFile:
             image_id = annotation.get("image_id")
             ordinal = ordinals.get(image_id, -1) if is_id(image_id) else -1
             self.orphans += ordinal < 0
-            self._store.add_annotation(ordinal, position, annotation)
-        self._store.flush()
+            placed.append((ordinal, position, annotation))
+        self._store.add_annotations(placed)
 
 
 def is_id(value: object) -> bool:
@@ -191,20 +194,18 @@ class _Held:
     def __init__(self, part_images: int) -> None:
         self._part_images = part_images
         self._images: list[Any] = []
-        self._annotations: dict[int, list[tuple[int, int, dict[str, Any]]]] = {}
+        self._annotations: dict[int, list[Placed]] = {}
 
-    def add_image(self, ordinal: int, image: Any) -> None:
-        del ordinal
-        self._images.append(image)
+    def add_images(self, first: int, images: list[Any]) -> None:
+        del first
+        self._images += images
 
-    def add_annotation(self, ordinal: int, position: int, annotation: dict[str, Any]) -> None:
-        part = ordinal // self._part_images  # -1 of an orphan stays -1
-        self._annotations.setdefault(part, []).append((ordinal, position, annotation))
+    def add_annotations(self, placed: list[Placed]) -> None:
+        parts, size = self._annotations, self._part_images
+        for each in placed:
+            parts.setdefault(each[0] // size, []).append(each)  # -1 of an orphan stays -1
 
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def part(self, number: int) -> tuple[list[Any], list[tuple[int, int, dict[str, Any]]]]:
+    def part(self, number: int) -> tuple[list[Any], list[Placed]]:
         """Images and annotations of a part, given away; part -1 has the annotations without an image."""
         begin = number * self._part_images
         images = self._images[begin : begin + self._part_images] if number >= 0 else []
@@ -215,62 +216,50 @@ class _Held:
 
 
 class _Spilled:
-    """Everything in a scratch folder, a line per element, a file per part."""
+    """Everything in a scratch folder: two files per part, whose lines are lists of what came together."""
 
     def __init__(self, part_images: int) -> None:
         self._part_images = part_images
         self._root = Path(tempfile.mkdtemp(prefix="finemesh-coco-"))
-        self._waiting: dict[str, list[bytes]] = {}
-        self._count = 0
 
-    def add_image(self, ordinal: int, image: Any) -> None:
-        self._wait(f"i{ordinal // self._part_images}", image)
+    def add_images(self, first: int, images: list[Any]) -> None:
+        groups: dict[int, list[Any]] = {}
+        for ordinal, image in enumerate(images, start=first):
+            groups.setdefault(ordinal // self._part_images, []).append(image)
+        self._append("i", groups)
 
-    def add_annotation(self, ordinal: int, position: int, annotation: dict[str, Any]) -> None:
-        self._wait(f"a{ordinal // self._part_images}", (ordinal, position, annotation))
+    def add_annotations(self, placed: list[Placed]) -> None:
+        groups: dict[int, list[Any]] = {}
+        size = self._part_images
+        for each in placed:
+            groups.setdefault(each[0] // size, []).append(each)
+        self._append("a", groups)
 
-    def _wait(self, name: str, value: Any) -> None:
-        self._waiting.setdefault(name, []).append(_dumps(value))
-        self._count += 1
-        if self._count >= 4096:
-            self.flush()
+    def _append(self, kind: str, groups: Mapping[int, list[Any]]) -> None:
+        for number, values in groups.items():
+            with (self._root / f"{kind}{number}").open("ab") as file:
+                file.write(_dumps(values) + b"\n")
 
-    def flush(self) -> None:
-        for name, lines in self._waiting.items():
-            with (self._root / name).open("ab") as file:
-                file.write(b"\n".join(lines) + b"\n")
-        self._waiting.clear()
-        self._count = 0
+    def part(self, number: int) -> tuple[list[Any], list[Placed]]:
+        return self._values(f"i{number}"), self._values(f"a{number}")
 
-    def part(self, number: int) -> tuple[list[Any], list[tuple[int, int, dict[str, Any]]]]:
-        self.flush()
-        return self._lines(f"i{number}"), self._lines(f"a{number}")
-
-    def _lines(self, name: str) -> list[Any]:
+    def _values(self, name: str) -> list[Any]:
         try:
             raw = (self._root / name).read_bytes()
         except FileNotFoundError:
             return []
-        return [_loads(line) for line in raw.splitlines()]
+        return [value for line in raw.splitlines() for value in orjson.loads(line)]
 
     def close(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
 
 
-def _dumps(value: Any) -> bytes:
-    """One line of JSON, by the library that knows NaN and large numbers where the fast one does not."""
+def _dumps(values: list[Any]) -> bytes:
+    """One line of JSON; whole numbers beyond 64 bits by the library that knows them."""
     try:
-        raw = orjson.dumps(value)
+        return orjson.dumps(values)
     except TypeError:
-        return json.dumps(value).encode()
-    return json.dumps(value).encode() if b"null" in raw else raw
-
-
-def _loads(line: bytes) -> Any:
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)
+        return json.dumps(values).encode()
 
 
 def drop_keys(value: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
