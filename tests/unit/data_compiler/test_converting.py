@@ -159,12 +159,45 @@ def test_hugging_face_form_opens_in_datasets(conversations: Path, tmp_path: Path
     assert not ours
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning")
+def test_hugging_face_form_opens_in_datasets_unsplit(
+    imported: Path, tmp_path: Path, silent: Progress
+) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    manifest = convert_dataset(
+        imported, tmp_path / "out", ConvertOptions(target=DatasetFormat.HUGGING_FACE), silent
+    )
+    assert "never split: `datasets` shows all rows as train" in manifest.warnings
+    loaded: Any = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {name: part.num_rows for name, part in loaded.items()} == {"train": manifest.rows}
+
+
+def test_coco_form_says_what_it_has_no_place_for(
+    conversations: Path, tmp_path: Path, silent: Progress
+) -> None:
+    """Conversations have none; the frame of a video stands in the fields of its picture."""
+    manifest = convert_dataset(
+        conversations, tmp_path / "out", ConvertOptions(target=DatasetFormat.COCO), silent
+    )
+    assert f"messages of {manifest.rows} rows left out: COCO has no place for it" in manifest.warnings
+    told = [
+        (image["video_id"], image["frame_index"])
+        for split in manifest.splits
+        for image in json.loads((tmp_path / f"out/annotations/instances_{split}.json").read_text())["images"]
+    ]
+    expected = [(row["video_id"], row["frame_index"]) for row in iter_rows(conversations)]
+    assert sorted(told) == sorted(expected)
+
+
 def test_llava_form_reads_as_plain_json_and_pictures(
     conversations: Path, tmp_path: Path, silent: Progress
 ) -> None:
     options = ConvertOptions(target=DatasetFormat.LLAVA)
     manifest = convert_dataset(conversations, tmp_path / "out", options, silent)
     verify_dataset(tmp_path / "out")
+    assert "objects left out: a form of conversations has no place for them" in manifest.warnings
     ours = {row["row_id"]: row for row in iter_rows(conversations)}
     for split, count in manifest.splits.items():
         entries = json.loads((tmp_path / f"out/llava_{split}.json").read_text())

@@ -26,6 +26,9 @@ from finemesh.data.writers.form import FormContext
 from finemesh.data.writers.proof import MaskProver
 
 _NOTES: Final = "coco"
+_LEFT_OUT: Final = ("class_name", "text", "messages", "rejected", "tools")
+"""What of a row COCO has no place for."""
+_OF_VIDEO: Final = ("video_id", "frame_index")
 
 
 class CocoWriter:
@@ -129,6 +132,10 @@ class CocoWriter:
             file = self._splits[split]
             attributes = json.loads(row["attributes"]) if row["attributes"] else {}
             notes = attributes.pop(_NOTES, {})
+            for name in _LEFT_OUT:
+                self._context.notes[f"{name} of {{}} rows left out: COCO has no place for it"] += bool(
+                    row[name]
+                )
             image = row["images"][0]
             wanted = str(notes.get("file_name") or image["name"] or row["row_id"])
             told = wanted
@@ -139,7 +146,8 @@ class CocoWriter:
                 self._files.write(f"images/{split}/{told}", image["data"], image["sha256"])
             image_id = self._given.image_id(notes, file)
             sides = {"width": image["width"], "height": image["height"]}
-            file.add_image({"id": image_id, "file_name": told, **sides, **attributes})
+            video = {name: row[name] for name in _OF_VIDEO if row[name] is not None}
+            file.add_image({"id": image_id, "file_name": told, **sides, **video, **attributes})
             for annotation in self._ready.pop(row["row_id"]):
                 own = self._given.annotation_id(annotation["id"], file)
                 file.add_annotation({**annotation, "id": own, "image_id": image_id})

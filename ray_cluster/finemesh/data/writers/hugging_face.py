@@ -23,7 +23,8 @@ from finemesh.data.schema import ROW_SCHEMA
 from finemesh.data.storage import ParquetShards, describe_file
 from finemesh.data.writers.form import FormContext
 
-_SPLIT_NAMES: Final = {Split.NONE: "all", Split.VAL: "validation"}
+_UNSPLIT: Final = "unsplit"  # not `all`, by which `datasets` means every split together
+_SPLIT_NAMES: Final = {Split.NONE: _UNSPLIT, Split.VAL: "validation"}
 _IMAGE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _COLUMNS: Final = (
     "row_id",
@@ -78,8 +79,12 @@ class HuggingFaceWriter:
 
     @classmethod
     def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
+        names = {name: name for name in sorted(map(_split_name, splits))}
+        if [*names] == [_UNSPLIT]:
+            context.warn("never split: `datasets` shows all rows as train")
+            names = {"train": _UNSPLIT}
         card = context.root / "README.md"
-        card.write_text(_card(sorted(_split_name(split) for split in splits)), encoding="utf-8")
+        card.write_text(_card(names), encoding="utf-8")
         return [describe_file(context.root, card, 0)]
 
 
@@ -128,8 +133,11 @@ def _convert(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _card(splits: list[str]) -> str:
-    files = "".join(f"  - split: {name}\n    path: data/{name}-*.parquet\n" for name in splits)
+def _card(splits: Mapping[str, str]) -> str:
+    """`splits`: how the files of each split begin."""
+    files = "".join(
+        f"  - split: {name}\n    path: data/{start}-*.parquet\n" for name, start in splits.items()
+    )
     return f"""---
 configs:
 - config_name: default

@@ -20,7 +20,7 @@ from finemesh.data.placeholders import PLACEHOLDER, join_placeholders
 from finemesh.data.schema import ImageRow, Message
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.form import FormContext
-from finemesh.data.writers.talk import conversation_fault
+from finemesh.data.writers.talk import conversation_fault, warn_of_rest
 
 _SPEAKERS: Final = {"user": "human", "assistant": "gpt", "system": "system"}
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -65,6 +65,7 @@ class LlavaWriter:
             if name not in self._files:
                 self._files[name] = self._path(name).open("w", encoding="utf-8")
                 self._counts[name] = 0
+            warn_of_rest(self._context, row)
             if any(message["train"] is not None for message in row["messages"]):
                 self._context.warn("LLaVA has no place for which turns carry loss: it was left out")
             pictures = [self._write_image(row["row_id"], image) for image in row["images"]]

@@ -21,9 +21,8 @@ from finemesh.data.schema import Message, Row
 from finemesh.data.writers.files import FileTree, by_row, picture_name
 from finemesh.data.writers.form import FormContext
 from finemesh.data.writers.lines import SplitLines
-from finemesh.data.writers.talk import conversation_fault
+from finemesh.data.writers.talk import conversation_fault, warn_of_rest
 
-_LEFT_OUT: Final = ("objects", "captions", "class_name", "text")
 _MORE: Final = ("message_fields", "rejected_fields")
 """Attributes in which readers keep what a turn holds beside its message."""
 _OWN_ROLES: Final = ("developer", "function")
@@ -59,8 +58,7 @@ class MessagesWriter:
         return None
 
     def _entry(self, row: Row) -> dict[str, Any]:
-        if lost := [name for name in _LEFT_OUT if row[name]]:
-            self._context.warn(f"{', '.join(lost)} were left out: messages hold conversations alone")
+        warn_of_rest(self._context, row)
         attributes: dict[str, Any] = json.loads(row["attributes"] or "{}")
         said, refused = (_mapping(attributes.pop(name, {})) for name in _MORE)
         entry: dict[str, Any] = {"id": row["row_id"], "messages": _turns(row["messages"], said)}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from finemesh.data.faults import RowFault
+from finemesh.data.writers.form import FormContext
+
+_BESIDE: Final = ("objects", "captions", "class_name", "text")
 
 
 def conversation_fault(row: Mapping[str, Any]) -> RowFault | None:
@@ -21,3 +24,9 @@ def conversation_fault(row: Mapping[str, Any]) -> RowFault | None:
         )
         return RowFault("PLACEHOLDER_MISMATCH", message, "messages")
     return None
+
+
+def warn_of_rest(context: FormContext, row: Mapping[str, Any]) -> None:
+    """Say what a row has beside its conversation, and is left out."""
+    if lost := [name for name in _BESIDE if row[name]]:
+        context.warn(f"{', '.join(lost)} left out: a form of conversations has no place for them")
