@@ -1,0 +1,133 @@
+"""`finemesh compile`: the data compiler on this machine, without a mesh. It joins the command line by the
+group `finemesh.commands`, and is `python -m finemesh.data.commands` too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from finemesh.core.errors import FinemeshError
+from finemesh.core.spec.data import AnnotationFormat, ConvertOptions, DatasetFormat, ImportOptions, MaskForm
+
+if TYPE_CHECKING:
+    from finemesh.core.spec.data import DatasetManifest
+
+EXIT_FAILED: Final = 1
+_FORMS: Final = tuple(form.value.replace("_", "-") for form in DatasetFormat)
+_FORMATS: Final = tuple(form.value.replace("_", "-") for form in AnnotationFormat)
+_MASKS: Final = tuple(form.value.replace("_", "-") for form in MaskForm)
+
+_out: Final = Console()
+_err: Final = Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("compile")(compile_annotations)
+
+
+def compile_annotations(
+    source: Annotated[Path, typer.Argument(help="Annotations: a folder, an archive or a file.", exists=True)],
+    out: Annotated[Path, typer.Argument(help="Folder to write to; empty, or not there yet.")],
+    target: Annotated[str, typer.Option("--to", help=" | ".join(_FORMS))],
+    source_format: Annotated[str, typer.Option("--format", help="auto | " + " | ".join(_FORMATS))] = "auto",
+    masks: Annotated[str, typer.Option(help="Masks in COCO form: " + " | ".join(_MASKS))] = "as-source",
+    min_mask_iou: Annotated[
+        float, typer.Option(help="Least overlap of a mask with what it comes back as.", min=0, max=1)
+    ] = 0.95,
+    max_quarantined: Annotated[
+        float, typer.Option(help="Fail if a larger share of the rows is faulty, 0 to 1.", min=0, max=1)
+    ] = 0.5,
+    template: Annotated[
+        Path | None, typer.Option(help="Jinja file, for --to template.", exists=True, dir_okay=False)
+    ] = None,
+    *,
+    prove: Annotated[bool, typer.Option(help="Read masks back, draw them again and compare.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Turn annotations into another form on this machine, without a mesh: COCO into YOLO, for example. Faulty
+    rows are set aside; the ledger beside the output tells each with its reason.
+    """
+    from finemesh.data import compile_source
+
+    try:
+        form = ConvertOptions(
+            _chosen(target, DatasetFormat, "--to"),
+            template=template.read_text(encoding="utf-8") if template else "",
+            mask_form=_chosen(masks, MaskForm, "--masks"),
+            prove_masks=prove,
+            min_mask_iou=min_mask_iou,
+        )
+        chosen = None if source_format == "auto" else _chosen(source_format, AnnotationFormat, "--format")
+        options = ImportOptions(chosen, max_quarantined_fraction=max_quarantined)
+        with _progress(hidden=as_json) as progress:
+            manifest = compile_source(source, out, options, form, progress)
+    except FinemeshError as error:
+        reason = f"[red]{escape(error.reason)}[/]"
+        _err.print(f"{reason}: {escape(error.message)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    if as_json:
+        typer.echo(json.dumps(manifest.to_json()))
+    else:
+        _print(manifest, out)
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> Generator[Callable[[float, str], None]]:
+    bar = (SpinnerColumn(), TextColumn("compiling"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*bar, TextColumn("[dim]{task.fields[note]}"), console=_err, disable=hidden) as shown:
+        task = shown.add_task("", total=1.0, note="")
+
+        def update(share: float, words: str) -> None:
+            shown.update(task, completed=share, note=escape(words))
+
+        yield update
+
+
+def _chosen(value: str, kind: Any, name: str) -> Any:
+    try:
+        return kind(value.replace("-", "_").lower())
+    except ValueError:
+        known = ", ".join(member.value.replace("_", "-") for member in kind)
+        raise typer.BadParameter(f"{value!r} is none of {known}", param_hint=name) from None
+
+
+def _print(manifest: DatasetManifest, out: Path) -> None:
+    ledger = manifest.ledger
+    reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.by_reason.items())
+    size = f"{manifest.total_bytes / 1e6:.1f} MB"
+    _out.print(f"{manifest.rows} rows, {size} in {escape(str(out))}", highlight=False)
+    _out.print(
+        f"ledger: {ledger.inputs} in = {ledger.kept} kept + {ledger.quarantined} quarantined"
+        f" + {ledger.dropped} dropped{f' ({reasons})' if reasons else ''}",
+        highlight=False,
+    )
+    if manifest.proof is not None and manifest.proof.masks:
+        proof = manifest.proof
+        _out.print(
+            f"masks: {proof.masks} read back, overlap {proof.mean_iou:.4f} on average, {proof.min_iou:.4f} at"
+            f" least; {proof.cpu_seconds:.1f} s of CPU",
+            highlight=False,
+        )
+    for warning in manifest.warnings:
+        _err.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(compile_annotations)
