@@ -7,6 +7,8 @@ import hashlib
 import io
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -248,6 +250,19 @@ def _turns(row: Row) -> list[str]:
     return [
         f"{turn['role']} " + "".join(part["text"] for part in turn["content"]) for turn in row["messages"]
     ]
+
+
+def test_a_look_does_not_load_pandas(imported: Path) -> None:
+    """Pyarrow would, unasked, which takes longer than all the rest of a small validation."""
+    script = f"""
+import sys
+from pathlib import Path
+from finemesh.core.spec.data import ValidateOptions
+from finemesh.data import validate_dataset
+validate_dataset(Path({str(imported)!r}), ValidateOptions(), lambda fraction, message: None)
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_every_kind_is_documented() -> None:

@@ -33,8 +33,9 @@ def load_tokenizer(name: str) -> Any:
         else:
             tokenizer = _from_transformers(name)
     except Exception as error:  # the libraries raise whatever they meet: there is one answer to all of it
+        reason = str(error).partition("\n")[0]
         message = (
-            f"{name!r} has no tokenizer that can be loaded here ({error}): give a folder with a"
+            f"{name!r} has no tokenizer that can be loaded here ({reason}): give a folder with a"
             " tokenizer.json, or the name of a model that this machine can reach"
         )
         raise InvalidError.of("options.tokenizer", message, reason="TOKENIZER_UNAVAILABLE") from error
