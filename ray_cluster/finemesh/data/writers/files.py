@@ -58,6 +58,8 @@ def picture_name(name: str, image_format: str, *, flat: bool) -> str:
     parts = [_UNSAFE.sub("_", part)[-_MAX_NAME:] for part in name.replace("\\", "/").split("/")]
     harmless = [part for part in parts if part.strip("._ ")] or ["picture"]
     path = harmless[-1] if flat else "/".join(harmless)
+    if not image_format and "." in path.rpartition("/")[2].lstrip("."):
+        return path  # of a picture that is elsewhere
     suffix = SUFFIXES[image_format]
     return path if path.lower().endswith((suffix, suffix.replace("jpg", "jpeg"))) else path + suffix
 
