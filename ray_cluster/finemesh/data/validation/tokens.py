@@ -46,6 +46,8 @@ def load_tokenizer(name: str) -> Any:
 
 def _from_transformers(name: str) -> Any:
     """Also of an older kind, which is brought into the present form."""
+    if Path(name).is_absolute() and not Path(name).is_dir():  # would be taken for the name of a model
+        raise FileNotFoundError("there is no such folder")
     from transformers import AutoTokenizer
 
     loaded: Any = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)

@@ -142,7 +142,7 @@ def _print_report(report: Report) -> None:
         ("took", duration(report.start_time, report.end_time)),
         ("page", report.html_url),
     ]
-    print_facts(facts)
+    print_facts(facts if report.state == Report.STATE_SUCCEEDED else facts[:1])
     if report.findings:
         rows = [
             (enum_name(f, "severity"), f.id, *map(_shown, (f.row_id, f.field, f.evidence, f.remedy)))
