@@ -11,13 +11,13 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import typer.main
 from finemesh.client.cli.app import app
-from finemesh.embedded.commands import register
 
 pytestmark = pytest.mark.integration
 
@@ -155,7 +155,8 @@ def _check_finemesh(words: list[str]) -> None:
 @cache
 def _commands() -> Any:
     """The whole command line, with what the full distribution adds to it."""
-    register(app)
+    for plugin in entry_points(group="finemesh.commands"):
+        plugin.load()(app)
     return typer.main.get_command(app)
 
 

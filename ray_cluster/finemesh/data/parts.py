@@ -25,7 +25,7 @@ from finemesh.data.storage import BATCH_ROWS, iter_batches, iter_rows, load_mani
 from finemesh.data.tally import Tally, write_manifest
 from finemesh.data.writers import WRITERS, FormContext
 from finemesh.data.writers.classes import UNNAMED
-from finemesh.data.writers.files import base_stem, picture_name
+from finemesh.data.writers.files import base_stem, picture_name, wanted_name
 from finemesh.data.writing import DatasetWriter
 
 PARTS: Final = "parts"
@@ -121,10 +121,10 @@ def _cut(dataset: Path, parent: DatasetManifest, part_bytes: int | None) -> tupl
 def _shared_names(dataset: Path) -> frozenset[tuple[str, str]]:
     """Split and base name, without suffix, of pictures that share both with another one."""
     counts: Counter[tuple[str, str]] = Counter()
-    for batch in iter_batches(dataset, ("row_id", "split", "images.list.element.name")):
+    for batch in iter_batches(dataset, ("row_id", "split", "video_id", "images.list.element.name")):
         for row in batch.to_pylist():
             for image in row["images"]:
-                name = image["name"] or row["row_id"]
+                name = wanted_name(row["row_id"], row["video_id"], image["name"])
                 stem = base_stem(picture_name(name, "", flat=True))
                 counts[row["split"] or "all", stem] += 1
     return frozenset(key for key, count in counts.items() if count > 1)

@@ -64,6 +64,15 @@ def picture_name(name: str, image_format: str, *, flat: bool) -> str:
     return path if path.lower().endswith((suffix, suffix.replace("jpg", "jpeg"))) else path + suffix
 
 
+def wanted_name(row_id: str, video_id: str | None, name: str) -> str:
+    """What a row's picture would be called: what its source calls it, and a frame by its video too, since
+    frames of all videos are called alike.
+    """
+    if video_id is None:
+        return name or row_id
+    return f"{video_id}-{(name or row_id).rpartition('/')[2]}"
+
+
 def base_stem(path: str) -> str:
     """`train/a.jpg` -> `a`."""
     return path.rpartition("/")[2].rpartition(".")[0]

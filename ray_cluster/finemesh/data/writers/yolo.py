@@ -23,7 +23,7 @@ from finemesh.data.outlines import QUARTERS, join, trace
 from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable
-from finemesh.data.writers.files import FileTree, base_stem, by_row, picture_name
+from finemesh.data.writers.files import FileTree, base_stem, by_row, picture_name, wanted_name
 from finemesh.data.writers.form import FormContext
 from finemesh.data.writers.proof import MaskProver
 
@@ -70,7 +70,9 @@ class YoloWriter:
         for row in batch.rows:
             split = row["split"] or "all"
             image = row["images"][0]
-            name = picture_name(image["name"] or row["row_id"], image["format"], flat=True)
+            name = picture_name(
+                wanted_name(row["row_id"], row["video_id"], image["name"]), image["format"], flat=True
+            )
             name = self._write_labels(split, name, row["row_id"], self._labels.pop(row["row_id"]))
             if image["data"]:
                 self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
