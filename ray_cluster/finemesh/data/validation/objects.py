@@ -83,19 +83,22 @@ def _check_masks(batch: Batch, sound: Bools, options: ValidateOptions, findings:
         np.flatnonzero(shown & (found.area == 0)),
         lambda at: mask(at, "it is visible, but no pixel is set"),
     )
-    overlap = _overlap(batch.boxes[owners], found.boxes.astype(np.float64))
-    apart = shown & (found.area > 0) & sound[owners] & (overlap < options.min_box_iou)
-    findings.add_all(
-        "BOX_MASK_DISAGREE",
-        np.flatnonzero(apart),
-        lambda at: _tell(
-            batch,
-            int(owners[at]),
-            "bbox",
-            f"{_numbers(batch.boxes[owners[at]])}, but the mask fills {_numbers(found.boxes[at])}:"
-            f" overlap (IoU) {overlap[at]:.2f}",
-        ),
-    )
+    _check_agreement(batch, owners, shown & (found.area > 0) & sound[owners], found.boxes, options, findings)
+
+
+def _check_agreement(
+    batch: Batch, owners: Ints, which: Bools, mask_boxes: Ints, options: ValidateOptions, findings: Findings
+) -> None:
+    """Boxes of the objects `owners` against the boxes of their masks, for those of `which`."""
+    overlap = _overlap(batch.boxes[owners], mask_boxes.astype(np.float64))
+
+    def tell(at: int) -> Told:
+        box, filled = _numbers(batch.boxes[owners[at]]), _numbers(mask_boxes[at])
+        words = f"{box}, but the mask fills {filled}: overlap (IoU) {overlap[at]:.2f}"
+        return _tell(batch, int(owners[at]), "bbox", words)
+
+    apart = np.flatnonzero(which & (overlap < options.min_box_iou))
+    findings.add_all("BOX_MASK_DISAGREE", apart, tell)
 
 
 def _overlap(a: Floats, b: Floats) -> Floats:
