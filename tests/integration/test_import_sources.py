@@ -48,6 +48,7 @@ def lake(config: S3Config) -> str:
     bucket = f"lake-{uuid.uuid4().hex[:8]}"
     objects = {
         "chat/train.jsonl": ROWS,
+        "chat/deep/": b"",  # as consoles mark a folder
         "chat/deep/more.jsonl": ROWS.replace(b"q", b"p"),
         "chat-other/secret.jsonl": b"not json",
         "one.jsonl.gz": gzip.compress(ROWS),
@@ -128,7 +129,7 @@ def stats(*keys: str) -> list[ObjectStat]:
 @pytest.mark.parametrize(
     "key",
     ["p/../evil", "p/a/../../evil", "p//etc/passwd", "p/a//b", "p/./a", "p/a\nb", "p/a\0", "p/..\\evil"]
-    + ["p/" + "n" * 300, "p/", "other/a", "../evil", "/p/a"],
+    + ["p/" + "n" * 300, "p/", "p/a/", "other/a", "../evil", "/p/a"],
 )
 def test_hostile_key_is_refused_before_anything_is_fetched(key: str) -> None:
     with pytest.raises(InvalidError, match="Nothing was fetched") as refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -15,6 +16,8 @@ from finemesh.core.spec.data import ImportOptions
 from finemesh.v1.attempt_pb2 import ImportWork
 
 _MAX_PART_BYTES: Final = 200  # of a name on disk, which has room for 255 with what a download adds
+_PLAIN_NAME: Final = re.compile(r"\w[\w .-]*")
+_ONE_FILE: Final = PurePosixPath("file")  # folder, in the scratch space, of a source that is one file
 
 
 def fetch_source(job: Job, options: ImportOptions) -> Path:
@@ -42,7 +45,8 @@ def _fetch_upload(job: Job, store: Store, work: ImportWork) -> Path:
             f"{work.upload.name} has {size_bytes} bytes of {work.upload.size_bytes}: upload it again",
             reason="UPLOAD_INCOMPLETE",
         )
-    source = job.scratch / _file_name(work.upload.filename)
+    source = job.scratch / _ONE_FILE / plain_name(work.upload.filename)
+    source.parent.mkdir()
     try:
         store.fetch_file(work.source_uri, source, sha256=work.upload.sha256)
     except FinemeshError as error:
@@ -59,12 +63,14 @@ def _fetch_objects(job: Job, store: Store, uri: S3Uri, options: ImportOptions) -
     """One object under the name of `uri`, or else the folder of those below it."""
     job.progress(0.0, f"listing {uri}")
     if uri.key and (one := store.find(str(uri))) is not None:
-        paths = {one.key: PurePosixPath(_file_name(one.key))}
+        paths = {one.key: _ONE_FILE / plain_name(one.key)}
         _check_sizes(uri, [one], options)
         target = job.scratch / paths[one.key]
     else:
         prefix = f"{uri.key}/" if uri.key else ""
-        objects = store.list(f"s3://{uri.bucket}/{prefix}", limit=options.max_files + 1)
+        found = store.list(f"s3://{uri.bucket}/{prefix}", limit=options.max_files + 1)
+        # Consoles of object stores mark a folder by an empty object whose key ends in a slash.
+        objects = [each for each in found if each.size_bytes or not each.key.endswith("/")]
         if not objects:
             raise NotFoundError(
                 f"there is no object {uri}, and none below it: check the address", reason="SOURCE_NOT_FOUND"
@@ -112,7 +118,7 @@ def _safe_path(key: str, prefix: str) -> PurePosixPath:
         raise _refusal(key, "it has empty parts, '.', '..' or control characters: rename it") from error
     relative = key.removeprefix(prefix)
     too_long = any(len(part.encode()) > _MAX_PART_BYTES for part in relative.split("/"))
-    if not key.startswith(prefix) or not relative or too_long:
+    if not key.startswith(prefix) or not relative or relative.endswith("/") or too_long:
         raise _refusal(key, f"a part of it is empty or longer than {_MAX_PART_BYTES} bytes: rename it")
     return PurePosixPath(relative)
 
@@ -125,7 +131,12 @@ def _refusal(key: str, problem: str) -> InvalidError:
     )
 
 
-def _file_name(name: str) -> str:
-    """A name of our own with the user's suffix: the rest of a user's file name has no place on our disk."""
+def plain_name(name: str) -> str:
+    """The base name, which row ids, splits and errors show, if it is letters, digits, and `_`, `.`, `-` and
+    blanks behind the first; else a name of our own with the user's suffix.
+    """
+    base = PurePosixPath(name).name
+    if _PLAIN_NAME.fullmatch(base) and len(base.encode()) <= _MAX_PART_BYTES:
+        return base
     suffix = "".join(PurePosixPath(name).suffixes[-2:])[:16]
     return f"source{suffix if suffix.replace('.', '').isalnum() else ''}"
