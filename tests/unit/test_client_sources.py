@@ -51,6 +51,15 @@ def test_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
         pass
 
 
+def test_nothing_is_not_uploaded(tmp_path: Path) -> None:
+    (tmp_path / "empty/deep").mkdir(parents=True)
+    with pytest.raises(TransferError, match="holds no files"), transfer._as_file(tmp_path / "empty"):
+        pass
+    (tmp_path / "none.zip").write_bytes(b"")
+    with pytest.raises(TransferError, match="is empty"):
+        transfer.upload_source(None, tmp_path / "none.zip")  # pyright: ignore[reportArgumentType]
+
+
 def test_name_that_no_archive_holds_is_told(tmp_path: Path) -> None:
     root = folder(tmp_path)
     Path(os.fsdecode(os.fsencode(root) + b"/\xff.txt")).write_bytes(b"")

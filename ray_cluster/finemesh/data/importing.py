@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.data import (
     ConvertOptions,
     DatasetFormat,
@@ -89,6 +89,8 @@ def _compile(
         with DatasetWriter(form.target, FormContext(out, form, context.header)) as writer:
             _judge_all(_read(READERS[chosen], context, form), context, writer, progress)
             summary = writer.summary
+            if not summary.inputs and options.format:
+                raise _nothing(READERS[chosen].title)
             if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
                 raise _too_many(writer, options)
             counted = writer.statistics
@@ -159,12 +161,18 @@ def _row(candidate: Candidate) -> Row:
     return row
 
 
+def _nothing(title: str) -> PreconditionError:
+    message = f"nothing in the source is in the form that was named, {title}: name another, or none"
+    return PreconditionError(message, reason="EMPTY_DATASET")
+
+
 def _too_many(writer: DatasetWriter, options: ImportOptions) -> InvalidError:
     summary = writer.summary
     reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
     return InvalidError(
         f"{summary.quarantined} of {summary.inputs} rows are faulty ({reasons}), more than the share of"
-        f" {options.max_quarantined_fraction:g} allowed: mend the source, or raise max_quarantined_fraction",
+        f" {options.max_quarantined_fraction:g} allowed: mend the source, or raise max_quarantined_fraction."
+        f" The first: {writer.first_fault}",
         reason="TOO_MANY_QUARANTINED",
         metadata={reason: str(count) for reason, count in summary.by_reason.items()},
     )

@@ -31,7 +31,9 @@ VERSION: Final = 1
 
 @dataclass(slots=True)
 class Tally:
-    """Attributes: as those of DatasetManifest; `notes` as FormContext.notes."""
+    """Attributes: as those of DatasetManifest; `notes` as FormContext.notes; `first_fault` is what is wrong
+    with the first input that was put aside.
+    """
 
     ledger: LedgerSummary = field(default_factory=LedgerSummary)
     statistics: Statistics = field(default_factory=Statistics)
@@ -40,6 +42,7 @@ class Tally:
     proof: MaskProof | None = None
     notes: Counter[str] = field(default_factory=Counter[str])
     warnings: list[str] = field(default_factory=list[str])
+    first_fault: str = ""
 
     def add(self, other: Tally) -> None:
         mine, its = self.ledger, other.ledger
@@ -57,6 +60,7 @@ class Tally:
         for sentence, count in other.notes.items():
             self.notes[sentence] += count
         self.warnings += other.warnings
+        self.first_fault = self.first_fault or other.first_fault
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,6 +72,7 @@ class Tally:
             "proof": self.proof,
             "notes": self.notes,
             "warnings": self.warnings,
+            "first_fault": self.first_fault,
         }
 
     @classmethod
@@ -80,6 +85,7 @@ class Tally:
             MaskProof(**value["proof"]) if value["proof"] else None,
             Counter(value["notes"]),
             list(value["warnings"]),
+            value.get("first_fault", ""),
         )
 
 
@@ -117,7 +123,7 @@ def write_manifest(
     """
     ledger, counted = tally.ledger.check(), tally.statistics
     if counted.rows == 0:
-        raise _empty(ledger)
+        raise _empty(ledger, tally.first_fault)
     finished = WRITERS[dataset_format].finish(context, frozenset(counted.splits))
     shards, ledger_shards = (*tally.shards, *finished), tuple(tally.ledger_shards)
     told = [sentence.format(count) for sentence, count in sorted(tally.notes.items()) if count]
@@ -151,10 +157,12 @@ def write_manifest(
     return manifest
 
 
-def _empty(ledger: LedgerSummary) -> PreconditionError:
+def _empty(ledger: LedgerSummary, first_fault: str) -> PreconditionError:
     reasons = (
         ", ".join(f"{count} x {reason}" for reason, count in ledger.by_reason.items())
         or "there were no inputs"
     )
     message = f"no row is left of {ledger.inputs} inputs ({reasons}): mend the source or the options"
+    if first_fault:
+        message += f". The first: {first_fault}"
     return PreconditionError(message, reason="EMPTY_DATASET", metadata=dict.fromkeys(ledger.by_reason, ""))

@@ -58,6 +58,7 @@ class DatasetWriter:
         self._counts = dict.fromkeys(Disposition, 0)
         self._by_reason: dict[str, int] = {}
         self._statistics = Statistics()
+        self._first_fault = ""
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +127,14 @@ class DatasetWriter:
             self.keep_as(row_id, [row_id])
         self.write_batch(batch)
 
+    @property
+    def first_fault(self) -> str:
+        """What is wrong with the first input that was put aside, and where; empty without any."""
+        return self._first_fault
+
     def quarantine(self, input_id: str, fault: RowFault) -> None:
+        where = f"{input_id} {fault.field}".strip()
+        self._first_fault = self._first_fault or f"{where}: {fault.message}"
         self._record(LedgerEntry(input_id, Disposition.QUARANTINED, fault.reason, fault.message, fault.field))
 
     def drop(self, input_id: str, reason: str, message: str, field: str = "") -> None:
@@ -165,7 +173,7 @@ class DatasetWriter:
         shards, ledger_shards = self._form.close(), self._ledger.close()
         self._committed = True
         notes, warnings = self._context.notes, self._context.warnings
-        return Tally(ledger, counted, shards, ledger_shards, proof, notes, warnings)
+        return Tally(ledger, counted, shards, ledger_shards, proof, notes, warnings, self._first_fault)
 
     def commit(
         self,

@@ -319,6 +319,7 @@ def test_too_many_faulty_rows_end_the_import(edited: Edit, tmp_path: Path, silen
     with pytest.raises(InvalidError) as error:
         import_source(path, tmp_path / "out", ImportOptions(max_quarantined_fraction=0.01), silent)
     assert (error.value.reason, error.value.metadata) == ("TOO_MANY_QUARANTINED", {"MASK_SIZE_MISMATCH": "1"})
+    assert "the mask is 10 x 10" in error.value.message.partition("The first: ")[2]
     assert not (tmp_path / "out").exists()
 
 
@@ -328,6 +329,21 @@ def test_source_without_any_row_is_no_dataset(tmp_path: Path, silent: Progress) 
     with pytest.raises(PreconditionError) as error:
         import_source(source, tmp_path / "out", ImportOptions(), silent)
     assert error.value.reason == "EMPTY_DATASET"
+
+
+def test_a_form_that_no_file_has_is_named(edited: Edit, tmp_path: Path, silent: Progress) -> None:
+    with pytest.raises(PreconditionError, match=r"YOLO with data\.yaml") as error:
+        import_source(edited({}), tmp_path / "out", ImportOptions(AnnotationFormat.YOLO), silent)
+    assert error.value.reason == "EMPTY_DATASET"
+
+
+def test_coco_beside_sa1b_is_not_passed_over(tmp_path: Path, silent: Progress) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/coco.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    (tmp_path / "in/sa_1.json").write_text('{"image": {}, "annotations": []}')
+    with pytest.raises(InvalidError, match=r"coco\.json.*sa_1\.json") as error:
+        import_source(tmp_path / "in", tmp_path / "out", ImportOptions(), silent)
+    assert error.value.reason == "AMBIGUOUS_FORMAT"
 
 
 def test_unknown_sources_are_named(samples: Path, tmp_path: Path, silent: Progress) -> None:

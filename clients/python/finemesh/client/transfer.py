@@ -38,6 +38,8 @@ def upload_source(connection: Connection, source: Path, on_bytes: OnBytes | None
         raise TransferError(f"{source}: no such file or folder")
     with _as_file(source) as path:
         size_bytes = path.stat().st_size
+        if not size_bytes:
+            raise TransferError(f"{source} is empty: there is nothing to upload")
         name = source.name if source.is_file() else f"{source.resolve().name}.zip"
         upload = connection.dataprep.CreateUpload(
             CreateUploadRequest(
@@ -64,6 +66,8 @@ def _as_file(source: Path) -> Generator[Path]:
         yield source
         return
     files = list(_files_of(source))
+    if not files:
+        raise TransferError(f"{source} holds no files: there is nothing to upload")
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "source.zip"
         # Not strict about times: files from before 1980, which a ZIP cannot date, are files all the same.

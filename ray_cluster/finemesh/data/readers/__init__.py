@@ -98,18 +98,18 @@ def detect_format(survey: Survey) -> AnnotationFormat:
         if found:
             return _only(found)
     known = ", ".join(reader.title for reader in READERS.values())
+    count = len(survey.source.names)
     raise InvalidError(
-        f"no known annotations among {len(survey.source.names)} files. Known: {known}; name it if it is one",
+        f"no known annotations among {count} files. Known: {known}. If it is one of these, name it",
         reason="UNKNOWN_FORMAT",
     )
 
 
 def _only(found: Mapping[AnnotationFormat, str]) -> AnnotationFormat:
-    # What a SAM 2 export holds would also be detected by itself; SA-1B has `annotations` as COCO has; results
-    # lie beside a COCO file; captions of pictures are records with a text.
+    # What a SAM 2 export holds would also be detected by itself; results lie beside a COCO file; captions of
+    # pictures are records with a text.
     wholes = (
         AnnotationFormat.SAM2,
-        AnnotationFormat.SA1B,
         AnnotationFormat.COCO_RESULTS,
         AnnotationFormat.IMAGE_FOLDER,
     )

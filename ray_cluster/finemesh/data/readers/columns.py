@@ -69,7 +69,7 @@ def _form(file: str, columns: Sequence[str], record: Mapping[str, Any]) -> Form:
     if "image" in record or "images" in record:
         return Form(("image",), _classified(None))
     roles = ", ".join(ROLES)
-    hint = f"the columns {_listed(columns)} tell no form: say in options.columns which is which of {roles}"
+    hint = f"the columns {_listed(columns)} tell no form: say with role=column which is which of {roles}"
     raise _refusal(file, "", hint)
 
 
@@ -100,7 +100,7 @@ def _listed(columns: Sequence[str]) -> str:
 def _refusal(file: str, role: str, problem: str) -> InvalidError:
     field = f"options.columns.{role}" if role else "options.columns"
     return InvalidError(
-        f"{file}: {field} {problem}" if role else f"{file}: {problem}",
+        f"{file}: {role} {problem}" if role else f"{file}: {problem}",
         reason="INVALID_COLUMNS",
         metadata={"file": file},
         violations=[FieldViolation(field, problem)],

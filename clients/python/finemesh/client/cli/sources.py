@@ -54,12 +54,12 @@ def title_of(source: str) -> str:
 
 def send(connection: Connection, source: Path) -> str:
     """Upload a file or a folder, showing how far it is; the name of the upload."""
-    sent = 0
-    with progress_bar(f"uploading {source.name}", transfer_bytes=size_of(source)) as update:
+    sent, total = 0, size_of(source)
+    with progress_bar(f"uploading {source.name}", transfer_bytes=total) as update:
 
         def on_bytes(count: int) -> None:
             nonlocal sent
             sent += count
-            update(sent, "")
+            update(min(sent, total), "")  # packed, a folder is a little more
 
         return upload_source(connection, source, on_bytes)

@@ -28,7 +28,13 @@ _RESULT = ("image_id", "category_id", "score")
 
 
 def detect(survey: Survey) -> str | None:
-    return next(iter(survey.json_with_keys(*_MARKS)), None)
+    return next(iter(_files(survey)), None)
+
+
+def _files(survey: Survey) -> list[str]:
+    """Files that are COCO, and not SA-1B, which has annotations too, but one `image`."""
+    names = survey.json_with_keys(*_MARKS)
+    return [name for name in names if "image" not in survey.json_head(name).keys]
 
 
 def detect_results(survey: Survey) -> str | None:
@@ -43,13 +49,13 @@ def _results_files(survey: Survey) -> list[str]:
 
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all COCO files of a source: its images, and annotations whose image is not listed."""
-    for name in context.survey.json_with_keys(*_MARKS):
+    for name in _files(context.survey):
         yield from _read_file(context, name, name)
 
 
 def read_results(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of the images of the one COCO file, with the predictions of each results file as objects."""
-    files = context.survey.json_with_keys(*_MARKS)
+    files = _files(context.survey)
     if len(files) != 1:
         message = (
             f"the source has {len(files)} COCO files beside the results: put the one of their pictures there"
@@ -63,7 +69,7 @@ def read_boxes(context: ReadContext) -> Iterator[Candidate | BoxBatch]:
     """As read, for a form that wants nothing but boxes: in columns where pictures have no files and all is
     sound.
     """
-    for name in context.survey.json_with_keys(*_MARKS):
+    for name in _files(context.survey):
         yield from _read_file(context, name, name, as_boxes=not context.needs.pictures)
 
 
