@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench soak dist clean
+.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep soak dist clean
 
 help: ## list what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
 
 # torch first and exact: a looser range may bring several GB of CUDA libraries along.
 $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
@@ -61,6 +61,9 @@ docs-check: setup ## the generated pages are up to date
 
 bench: setup ## speed, a JSON line per bar
 	$(BIN)/python -m tests.bench
+
+bench-dataprep: setup ## the data compiler against its peers, a JSON line per bar; ten minutes
+	$(BIN)/python -m tests.bench.dataprep
 
 soak: setup ## long rounds of faults
 	$(PYTEST) tests/chaos --rounds=20

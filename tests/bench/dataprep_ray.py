@@ -1,0 +1,100 @@
+"""Conversion in parts on Ray: two workers against one.
+
+`python -m tests.bench.dataprep_ray ADDRESS DATASET OUT` is the driver, a process of its own because Ray reads
+the settings of its token when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from finemesh.core.spec.data import ConvertOptions, DatasetFormat, ImportOptions
+from finemesh.data import import_source, parts
+
+from tests.bench.dataprep_data import add_pictures, write_masks
+from tests.bench.measuring import PAIRS, ROOT, Board
+from tests.support.ray_head import RayHeadProcess
+
+IMAGES: Final = 4_096
+GOAL: Final = 1.7
+DRIVER_SECONDS: Final = 300
+
+
+class Maker:
+    """A worker that makes parts."""
+
+    def __init__(self, dataset: Path, out: Path, conversion: parts.Conversion) -> None:
+        self._told = dataset, out, conversion
+
+    def make(self, part: parts.Part) -> int:
+        parts.convert_part(*self._told, part, lambda *_: None)
+        return part.number
+
+
+def ray_bar(board: Board, folder: Path) -> None:
+    """Both conversions take turns, by workers that have made a part before."""
+    source, dataset = write_masks(folder / "source", IMAGES), folder / "dataset"
+    add_pictures(source, IMAGES)
+    import_source(source, dataset, ImportOptions(), lambda *_: None)
+    head = RayHeadProcess(folder / "ray", cpus=2)
+    head.start()
+    try:
+        told = [head.address, str(dataset), str(folder / "out")]
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.bench.dataprep_ray", *told],
+            cwd=ROOT,
+            env={**os.environ, **head.environment},
+            capture_output=True,
+            text=True,
+            timeout=DRIVER_SECONDS,
+            check=False,
+        )
+    finally:
+        head.remove()
+    if done.returncode:
+        sys.exit(f"the driver failed:\n{done.stderr[-4000:]}")
+    both, alone = json.loads(done.stdout.splitlines()[-1])
+    bar = f"conversion of {IMAGES} rows in parts on Ray, 2 workers against 1"
+    board.ratio(bar, both, alone, GOAL, "s")
+
+
+def drive(address: str, dataset: Path, out: Path) -> tuple[list[float], list[float]]:
+    """Seconds of PAIRS conversions by two workers, and by one."""
+    parts.PART_BYTES = 1 << 20  # many, so that no worker waits long for the other at the end
+    conversion = parts.plan_conversion(dataset, ConvertOptions(DatasetFormat.YOLO_SEGMENTATION))
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    maker: Any = ray.remote(num_cpus=1)(Maker)
+    makers = [maker.remote(dataset, out, conversion) for _ in range(2)]
+    _wall(makers, out, conversion)
+    both, alone = list[float](), list[float]()
+    for _ in range(PAIRS):
+        alone.append(_wall(makers[:1], out, conversion))
+        both.append(_wall(makers, out, conversion))
+    ray.shutdown()
+    return both, alone
+
+
+def _wall(makers: Sequence[Any], out: Path, conversion: parts.Conversion) -> float:
+    """Seconds for all parts; each maker takes the next as soon as it is free."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    began = time.perf_counter()
+    pool = ray.util.ActorPool(list(makers))
+    made = list(pool.map_unordered(lambda each, part: each.make.remote(part), list(conversion.parts)))
+    wall = time.perf_counter() - began
+    assert len(made) == len(conversion.parts) > len(makers)
+    return wall
+
+
+if __name__ == "__main__":
+    print(json.dumps(drive(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))
