@@ -16,10 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import dataprep_validation
+from finemesh.core.spec.data import ImportOptions
+from finemesh.data import import_source
+
 from tests.bench.dataprep_data import add_pictures, write_boxes, write_masks, write_pictures
 from tests.bench.dataprep_memory import memory_bars
 from tests.bench.dataprep_ray import ray_bar
+from tests.bench.dataprep_validation import validation_bars
 from tests.bench.measuring import FEW, PAIRS, Board, Entry, by_turns, show_profile, whole_process
 from tests.bench.peers import peer_python
 
@@ -78,20 +81,27 @@ def cpu_by_turns(ours: Entry, peer: Entry) -> list[list[float]]:
     return [[each.cpu for each in runs] for runs in by_turns([ours, peer], FEW)]
 
 
-def parquet_bar(board: Board, folder: Path, images: int) -> None:
-    source = write_pictures(folder / "pictures", images)
-    ours = Entry("finemesh-parquet", source)
-    peer = Entry("datasets-parquet", source, peer_python("dataprep", PEERS))
-    our, theirs = ([each.wall for each in runs] for runs in by_turns([ours, peer], PAIRS))
-    if not board.ratio(f"Hugging Face Parquet, {images} pictures, against datasets", our, theirs, 2, "s"):
-        show_profile(ours)
+def parquet_bars(board: Board, folder: Path, images: int) -> None:
+    """From a canonical dataset, and from the source: ours then opens and decodes every picture besides."""
+    source, dataset = write_pictures(folder / "pictures", images), folder / "dataset"
+    import_source(source, dataset, ImportOptions(), lambda *_: None)
+    python = peer_python("dataprep", PEERS)
+    for whence, ours, peer in (
+        ("a canonical dataset", Entry("finemesh-conversion", dataset), "datasets-conversion"),
+        ("COCO with pictures", Entry("finemesh-parquet", source), "datasets-parquet"),
+    ):
+        runs = by_turns([ours, Entry(peer, ours.source, python)], FEW)
+        our, theirs = ([spent.wall for spent in each] for each in runs)
+        bar = f"Hugging Face Parquet from {whence}, {images} pictures, against datasets"
+        if not board.ratio(bar, our, theirs, 2, "s"):
+            show_profile(ours)
 
 
 def run(board: Board, groups: list[str], sizes: list[int], *, large: bool) -> None:
     by_size: dict[str, Callable[[Board, Path, int], None]] = {
         "boxes": box_bars,
         "masks": mask_bars,
-        "parquet": parquet_bar,
+        "parquet": parquet_bars,
     }
     for images in sizes:
         for name, bars in by_size.items():
@@ -104,7 +114,7 @@ def run(board: Board, groups: list[str], sizes: list[int], *, large: bool) -> No
         if "ray" in groups:
             ray_bar(board, Path(folder))
         if "validation" in groups:
-            dataprep_validation.speed_bars(Path(folder), sizes[0])
+            validation_bars(board, Path(folder), sizes[0])
 
 
 GROUPS: Final = ("boxes", "masks", "parquet", "memory", "ray", "validation")

@@ -19,6 +19,8 @@ from typing import Final, Self
 ROOT: Final = Path(__file__).parents[2]
 PAIRS: Final = 7  # for a goal below 2, where the lower end of the interval counts
 FEW: Final = 3
+GROWTH: Final = 1.2
+GROWTH_MB: Final = 30.0
 _STUDENT: Final = 2.447  # t at 97.5% with PAIRS - 1 degrees of freedom
 
 
@@ -125,6 +127,11 @@ class Board:
         ratios = [theirs / our for our, theirs in zip(ours, peer, strict=True)]
         ratio = lower_end(ratios) if goal < 2 else statistics.median(ratios)
         return self.show(bar, statistics.median(ours), goal, unit, statistics.median(peer), ratio)
+
+    def growth(self, bar: str, few: float, many: float) -> None:
+        """Two bars for peaks of memory in MB: at most GROWTH times, and at most GROWTH_MB more."""
+        self.show(bar, many, 1 / GROWTH, "MB", few, few / many)
+        self.show(f"{bar}, growth", max(many - few, 0), GROWTH_MB, "MB")
 
     def show(
         self,
