@@ -21,6 +21,7 @@ from finemesh.data import Progress, import_source
 from finemesh.data.faults import RowFault
 from finemesh.data.sources import open_source
 from finemesh.data.sources.packed import unpack
+from finemesh.data.sources.tars import _pax_records
 
 FILES = {
     "a.json": b"{}",
@@ -307,3 +308,14 @@ def test_full_disk_is_told_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ResourceExhaustedError) as refusal:
         unpack(path, "gzip", Path("/dev/full"), ImportOptions())
     assert refusal.value.reason == "DISK_FULL"
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("payload", [b"\n", b"nospaceatall\n", b" \n", b"0 a=b\n", b"3 a=b\n", b"99 a=b\n"])
+def test_damaged_record_of_an_extended_header_ends_the_reading(payload: bytes) -> None:
+    with pytest.raises(InvalidError, match="damaged"):
+        _pax_records(payload)
+
+
+def test_records_of_an_extended_header_are_read() -> None:
+    assert _pax_records(b"12 path=a/b\n11 size=12\n\0\0") == {"path": "a/b", "size": "12"}

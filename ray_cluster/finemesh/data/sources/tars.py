@@ -192,9 +192,9 @@ def _pax_records(payload: bytes) -> dict[str, str]:
     position = 0
     while position < len(payload) and payload[position]:
         space = payload.find(b" ", position, position + 8)
-        digits = payload[position:space] if space > position else b""
-        end = position + int(digits) if digits.isdigit() else 0
-        if not space < end <= len(payload) or payload[end - 1] != ord("\n"):
+        digits = payload[position : max(space, position)]
+        end = position + int(digits) if digits.isdigit() else position
+        if not position < space < end <= len(payload) or payload[end - 1] != ord("\n"):
             raise _broken("a record of an extended header is damaged")
         key, _, value = payload[space + 1 : end - 1].partition(b"=")
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
