@@ -48,6 +48,11 @@ class RowBatch:
         return self._arrow.select(list(names)).to_pylist()
 
     @property
+    def given_arrow(self) -> pa.RecordBatch | None:
+        """The rows as Arrow, if they came so."""
+        return self._arrow
+
+    @property
     def media(self) -> list[str]:
         """Kind of every picture, in order, without touching the pictures."""
         if self._rows is not None:

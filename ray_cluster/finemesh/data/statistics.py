@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from finemesh.core.spec.data import ClassCount
+from finemesh.data.arrow import numbers
 from finemesh.data.batches import RowBatch
 from finemesh.data.boxes import BoxBatch
 from finemesh.data.images import ABSENT
 
-COLUMNS: Final = ("video_id", "objects", "class_name", "messages", "split")
+COLUMNS: Final = ("video_id", "class_name", "messages", "split")
 MAX_ANSWERS: Final = 1000  # free text has no table of answers
 
 
@@ -74,26 +78,73 @@ class Statistics:
 
     def observe(self, batch: RowBatch) -> None:
         self.media.update(batch.media)
-        for row in batch.columns(COLUMNS):
+        rows = batch.columns(COLUMNS)
+        for row in rows:
             self._observe_row(row)
+        if batch.given_arrow is not None:
+            self._observe_columns(batch.given_arrow)
+            return
+        for row in rows:
+            self._observe_objects(row["objects"], row["split"])
 
     def observe_boxes(self, batch: BoxBatch) -> None:
         """As rows without a split that have these objects alone."""
-        self.rows += len(batch.row_ids)
-        self.splits[""] += len(batch.row_ids)
-        self.media[ABSENT] += len(batch.row_ids)
-        visible, width = batch.visible, len(batch.class_names)
-        objects = np.bincount(batch.classes, minlength=width).tolist()
-        shown = np.bincount(batch.classes[visible], minlength=width).tolist()
-        pairs = np.unique(batch.pictures[visible] * width + batch.classes[visible])
-        rows = np.bincount(pairs % max(width, 1), minlength=width).tolist()
-        for name, count, seen, held in zip(batch.class_names, objects, shown, rows, strict=True):
-            if count:
-                self._objects[name] += count
-                self._visible[name] += seen
-            if seen:
-                self._class_splits[name][""] += seen
-                self._class_rows[name][""] += held
+        count = len(batch.row_ids)
+        self.rows += count
+        self.splits[""] += count
+        self.media[ABSENT] += count
+        splits = np.zeros(count, np.int64)
+        self._count(batch.class_names, batch.classes, batch.visible, batch.pictures, [""], splits)
+
+    def _observe_columns(self, batch: pa.RecordBatch) -> None:
+        """The objects of canonical rows, without making Python of them."""
+        lists: Any = batch.column("objects")
+        objects = lists.flatten()
+        rows = np.repeat(np.arange(batch.num_rows), np.diff(numbers(lists.offsets)))
+        names, splits = objects.field("class_name"), batch.column("split").dictionary_encode()
+        named = numbers(names.is_valid())
+        self._unnamed += names.null_count
+        classes = names.dictionary_encode()
+        self._count(
+            classes.dictionary.to_pylist(),
+            numbers(pc.fill_null(classes.indices, 0))[named].astype(np.int64),
+            numbers(objects.field("visible"))[named],
+            rows[named],
+            splits.dictionary.to_pylist(),
+            numbers(splits.indices).astype(np.int64),
+        )
+
+    def _count(
+        self,
+        names: Sequence[str],
+        classes: npt.NDArray[np.int64],
+        visible: npt.NDArray[np.bool_],
+        rows: npt.NDArray[np.int64],
+        split_names: Sequence[str],
+        splits: npt.NDArray[np.int64],
+    ) -> None:
+        """Count objects: `classes` are places in `names`, `rows` in `splits`, which are places in
+        `split_names`.
+        """
+        width, depth = max(len(names), 1), len(split_names)
+        shape = (width, depth)
+
+        def table(classes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> list[list[int]]:
+            counts = np.bincount(classes * depth + splits[rows], minlength=width * depth)
+            return counts.reshape(shape).tolist()
+
+        in_row = np.unique(rows[visible] * width + classes[visible])
+        objects = np.bincount(classes, minlength=width).tolist()
+        shown, held = table(classes[visible], rows[visible]), table(in_row % width, in_row // width)
+        for name, count, seen, holding in zip(names, objects, shown, held, strict=False):
+            if not count:
+                continue
+            self._objects[name] += count
+            self._visible[name] += sum(seen)
+            for split, objects_seen, rows_seen in zip(split_names, seen, holding, strict=True):
+                if objects_seen:
+                    self._class_splits[name][split] += objects_seen
+                    self._class_rows[name][split] += rows_seen
 
     def _observe_row(self, row: Mapping[str, Any]) -> None:
         split = row["split"]
@@ -103,7 +154,6 @@ class Statistics:
             self._videos.add(row["video_id"])
         if row["class_name"] is not None:
             self._row_classes[row["class_name"]][split] += 1
-        self._observe_objects(row["objects"], split)
         messages = row["messages"]
         self.conversations += bool(messages)
         if len(messages) == 2 and messages[1]["role"] == "assistant":

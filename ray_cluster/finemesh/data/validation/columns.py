@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from finemesh.data.arrow import numbers
 from finemesh.data.storage import iter_batches
-from finemesh.data.validation.arrow import numbers
 from finemesh.data.validation.findings import Place
 
 Ints = npt.NDArray[np.int64]

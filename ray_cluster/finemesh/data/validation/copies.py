@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from finemesh.core.spec.data import Leakage, ValidateOptions
+from finemesh.data.arrow import numbers
 from finemesh.data.similarity import Hashes, Pairs, iter_similar_pairs
-from finemesh.data.validation.arrow import numbers
 from finemesh.data.validation.columns import Bools, Ints
 from finemesh.data.validation.findings import WHOLE, Findings, Told
 from finemesh.data.validation.keys import Keys

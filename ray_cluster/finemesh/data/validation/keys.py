@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finemesh.core.spec.data import Split
-from finemesh.data.validation.arrow import letters, numbers
+from finemesh.data.arrow import letters, numbers
 from finemesh.data.validation.columns import Batch, Bools, Ints
 from finemesh.data.validation.findings import Place
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finemesh.core.spec.data import ValidateOptions
-from finemesh.data.validation.arrow import numbers
+from finemesh.data.arrow import numbers
 from finemesh.data.validation.columns import Batch, Bools, Floats, Ints
 from finemesh.data.validation.findings import Findings, Told
 from finemesh.data.validation.masks import measure

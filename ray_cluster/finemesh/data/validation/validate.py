@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.data import DatasetManifest, ValidateOptions, ValidationLevel
+from finemesh.data.arrow import places
 from finemesh.data.rows import Progress
 from finemesh.data.storage import load_manifest, verify_dataset
-from finemesh.data.validation.arrow import places
 from finemesh.data.validation.classes import check_classes, check_manifest, class_table
 from finemesh.data.validation.columns import Batch, read_columns
 from finemesh.data.validation.conversations import check_conversation, check_encoding

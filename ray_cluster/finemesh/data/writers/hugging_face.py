@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import pyarrow as pa
 
 from finemesh.core.spec.data import MaskProof, ShardInfo, Split
+from finemesh.data.arrow import places
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
@@ -66,7 +68,7 @@ class HuggingFaceWriter:
         for index, split in enumerate(arrow.column("split").to_pylist()):
             rows_of[_split_name(split)].append(index)
         for name, indices in rows_of.items():
-            rows = arrow.take(pa.array(indices))
+            rows = arrow if len(rows_of) == 1 else arrow.take(places(np.array(indices)))
             if name not in self._splits:
                 self._splits[name] = ParquetShards(self._root, f"data/{name}-{self._part}", self._schema)
             self._splits[name].write(_convert(rows, self._schema))
