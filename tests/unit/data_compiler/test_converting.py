@@ -191,6 +191,31 @@ def test_coco_form_says_what_it_has_no_place_for(
     assert sorted(told) == sorted(expected)
 
 
+def test_yolo_form_says_what_it_has_no_place_for(tmp_path: Path, silent: Progress) -> None:
+    point: dict[str, Any] = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [1, 2, 3, 4],
+        "keypoints": [2, 3, 2],
+    }
+    caption = {"id": 2, "image_id": 1, "caption": "a nose"}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}],
+        "annotations": [point, caption],
+        "categories": [{"id": 1, "name": "nose"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    import_source(tmp_path / "coco.json", tmp_path / "raw", ImportOptions(), silent)
+    manifest = convert_dataset(
+        tmp_path / "raw", tmp_path / "out", ConvertOptions(target=DatasetFormat.YOLO_DETECTION), silent
+    )
+    assert {
+        "key points of 1 objects left out: detection and segmentation have no place for them",
+        "captions of 1 rows left out: YOLO has no place for it",
+    } <= {*manifest.warnings}
+
+
 def test_llava_form_reads_as_plain_json_and_pictures(
     conversations: Path, tmp_path: Path, silent: Progress
 ) -> None:

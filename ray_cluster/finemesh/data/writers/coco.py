@@ -22,12 +22,11 @@ from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable, coco_names
 from finemesh.data.writers.files import FileTree, by_row, picture_name
-from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.form import FormContext, no_place, note_left_out
 from finemesh.data.writers.proof import MaskProver
 
 _NOTES: Final = "coco"
-_LEFT_OUT: Final = ("class_name", "text", "messages", "rejected", "tools")
-"""What of a row COCO has no place for."""
+_LEFT_OUT: Final = no_place("COCO", "class_name", "text", "messages", "rejected", "tools")
 _OF_VIDEO: Final = ("video_id", "frame_index")
 
 
@@ -132,10 +131,7 @@ class CocoWriter:
             file = self._splits[split]
             attributes = json.loads(row["attributes"]) if row["attributes"] else {}
             notes = attributes.pop(_NOTES, {})
-            for name in _LEFT_OUT:
-                self._context.notes[f"{name} of {{}} rows left out: COCO has no place for it"] += bool(
-                    row[name]
-                )
+            note_left_out(self._context, row, _LEFT_OUT)
             image = row["images"][0]
             wanted = str(notes.get("file_name") or image["name"] or row["row_id"])
             told = wanted

@@ -52,6 +52,18 @@ class FormContext:
             self.warnings.append(sentence)
 
 
+def no_place(form: str, *names: str) -> dict[str, str]:
+    """For fields of a row that `form` has no place for, the note that says so."""
+    return {name: f"{name} of {{}} rows left out: {form} has no place for it" for name in names}
+
+
+def note_left_out(context: FormContext, row: Mapping[str, Any], notes: Mapping[str, str]) -> None:
+    """Count the fields that a row has of those in `notes`."""
+    for name, note in notes.items():
+        if row[name]:
+            context.notes[note] += 1
+
+
 @runtime_checkable
 class BoxForm(Protocol):
     """A form of boxes, which can take them in columns too."""

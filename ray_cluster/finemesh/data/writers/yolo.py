@@ -24,13 +24,15 @@ from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable
 from finemesh.data.writers.files import FileTree, base_stem, by_row, picture_name, wanted_name
-from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.form import FormContext, no_place, note_left_out
 from finemesh.data.writers.proof import MaskProver
 
 _FOLDERS: Final = ("images", "labels", "data.yaml")
 _CROWDS: Final = "{} crowd regions left out: YOLO has no place for them"
 _HIDDEN: Final = "{} hidden objects left out: nothing of them is seen"
 _BOXES: Final = "{} objects without a mask written as their boxes"
+_POINTS: Final = "key points of {} objects left out: detection and segmentation have no place for them"
+_LEFT_OUT: Final = no_place("YOLO", "class_name", "captions", "text", "messages", "rejected", "tools")
 _BOX_LINE: Final = "%d %.6f %.6f %.6f %.6f"
 _DECIMALS: Final = 5  # a twentieth of a quarter pixel, of a picture of 10,000
 
@@ -59,6 +61,8 @@ class YoloWriter:
             self._labels[row["row_id"]] = self._lines(row, shown)
         except RowFault as fault:
             return fault
+        note_left_out(self._context, row, _LEFT_OUT)
+        self._context.notes[_POINTS] += sum(item["keypoints"] is not None for item in shown)
         self._context.notes[_CROWDS] += crowds
         self._context.notes[_HIDDEN] += len(row["objects"]) - len(shown) - crowds
         return None
