@@ -337,6 +337,12 @@ def test_a_form_that_no_file_has_is_named(edited: Edit, tmp_path: Path, silent: 
     assert error.value.reason == "EMPTY_DATASET"
 
 
+def test_a_canonical_dataset_is_no_source(imported: Path, tmp_path: Path, silent: Progress) -> None:
+    with pytest.raises(InvalidError, match="canonical form") as error:
+        import_source(imported, tmp_path / "out", ImportOptions(), silent)
+    assert error.value.reason == "UNSUPPORTED_SOURCE"
+
+
 def test_coco_beside_sa1b_is_not_passed_over(tmp_path: Path, silent: Progress) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/coco.json").write_text('{"images": [], "annotations": [], "categories": []}')

@@ -31,6 +31,7 @@ from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.conversations import JsonForm, paragraphs
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
+from finemesh.data.storage import MANIFEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,10 @@ READERS: Final[dict[AnnotationFormat, Reader]] = {
 
 
 def detect_format(survey: Survey) -> AnnotationFormat:
-    """The format of a source. Raises InvalidError (UNKNOWN_FORMAT, AMBIGUOUS_FORMAT, MALFORMED_JSON)."""
+    """The format of a source. Raises InvalidError (UNKNOWN_FORMAT, AMBIGUOUS_FORMAT, UNSUPPORTED_SOURCE,
+    MALFORMED_JSON).
+    """
+    _refuse_own(survey)
     for weak in (False, True):
         found = {
             name: told
@@ -103,6 +107,20 @@ def detect_format(survey: Survey) -> AnnotationFormat:
         f"no known annotations among {count} files. Known: {known}. If it is one of these, name it",
         reason="UNKNOWN_FORMAT",
     )
+
+
+def _refuse_own(survey: Survey) -> None:
+    """Canonical datasets have columns of every form; which of them a row fills, no reader can tell."""
+    for name in survey.named(MANIFEST):
+        shards = f"{name.removesuffix(MANIFEST)}shards/"
+        if "ledger_shards" in survey.json_head(name).keys and any(
+            each.startswith(shards) for each in survey.source.names
+        ):
+            raise InvalidError(
+                f"the source is a dataset in canonical form ({name}): use it by its id, or convert it to"
+                " coco, messages or llava and import that",
+                reason="UNSUPPORTED_SOURCE",
+            )
 
 
 def _only(found: Mapping[AnnotationFormat, str]) -> AnnotationFormat:
