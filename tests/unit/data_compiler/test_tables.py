@@ -183,6 +183,32 @@ def test_parquet_of_datasets_keeps_pictures_and_class_names(tmp_path: Path) -> N
     assert [row["images"][0]["data"] for row in loaded.rows.values()] == [RED, RED]
 
 
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_parquet_of_datasets_keeps_the_objects_of_pictures(side_by_side: bool, tmp_path: Path) -> None:
+    import datasets
+
+    of_one = {"bbox": datasets.List(datasets.Value("float32"), length=4)}
+    of_one["category"] = datasets.ClassLabel(names=["plum", "pear"])  # pyright: ignore[reportArgumentType]
+    kind = (
+        {key: datasets.List(each) for key, each in of_one.items()} if side_by_side else datasets.List(of_one)
+    )
+    boxes, classes = [[0, 0, 2, 1], [1, 1, 1, 1]], [1, 0]
+    told: Any = {"bbox": boxes, "category": classes}
+    if not side_by_side:
+        told = [{"bbox": box, "category": number} for box, number in zip(boxes, classes, strict=True)]
+    made = datasets.Dataset.from_dict(
+        {"image": [{"bytes": RED, "path": "x/red.png"}], "objects": [told]},
+        features=datasets.Features({"image": datasets.Image(), "objects": kind}),
+    )
+    datasets.disable_progress_bars()
+    made.to_parquet(str(tmp_path / "made.parquet"))
+    [row] = read(tmp_path, (tmp_path / "made.parquet").read_bytes(), "data.parquet").rows.values()
+    assert [(item["class_name"], item["bbox"]) for item in row["objects"]] == [
+        ("pear", [0, 0, 2, 1]),
+        ("plum", [1, 1, 1, 1]),
+    ]
+
+
 def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path) -> None:
     sink = io.BytesIO()
     table = pa.table({"text": [letter * (22 << 20) for letter in "abc"]})

@@ -10,6 +10,7 @@ from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.data.readers.conversations.draft import Draft
 from finemesh.data.readers.conversations.fields import refuse, shown
 from finemesh.data.readers.conversations.forms import FORMS, Form, form_of
+from finemesh.data.readers.image_folder_objects import OBJECTS, make_objects
 
 ROLES: Final = (
     *("prompt", "completion", "instruction", "input", "output", "system", "text", "chosen", "rejected"),
@@ -74,7 +75,7 @@ def _form(file: str, columns: Sequence[str], record: Mapping[str, Any]) -> Form:
 
 
 def _classified(form: Form | None) -> Callable[[Draft], None]:
-    """Builds the form, if any, and takes the class of the row."""
+    """Builds the form, if any, and takes the class of the row, and the objects of its picture."""
 
     def build(draft: Draft) -> None:
         if form is not None:
@@ -83,6 +84,10 @@ def _classified(form: Form | None) -> Callable[[Draft], None]:
         if value is not None and not isinstance(value, str):
             refuse(CLASS, value, "a name")
         draft.class_name = (value or "").strip() or None
+        if not draft.messages and draft.fields.holds_objects(OBJECTS):
+            draft.objects = make_objects(draft.fields.take(OBJECTS), OBJECTS)
+            if any((item["class_name"] or "").isdigit() for item in draft.objects):
+                draft.notes.append("classes are numbers without names: the numbers are kept as names")
 
     return build
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from finemesh.data.faults import RowFault
@@ -10,6 +10,7 @@ from finemesh.data.polygons import is_number
 from finemesh.data.rows import class_name_of, make_object
 from finemesh.data.schema import ObjectRow
 
+OBJECTS: Final = "objects"
 _CATEGORY: Final = ("categories", "category", "labels", "label")
 _USED: Final = frozenset(("bbox", "id", "area", "iscrowd", *_CATEGORY))
 
@@ -24,6 +25,38 @@ def make_objects(value: Any, field: str) -> list[ObjectRow]:
             "OBJECTS_INVALID", "objects are neither lists side by side nor a list of objects", field
         )
     return [_object(item, index, f"{field}[{index}]") for index, item in enumerate(each)]
+
+
+def class_names_of(feature: Any) -> list[str]:
+    """The names of the classes that the `datasets` feature of such objects states, as JSON; none without."""
+    fields = _inner(feature)
+    found = [_inner(fields[key]) for key in _CATEGORY if key in fields]
+    names = found[0].get("names") if found else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _inner(feature: Any) -> Mapping[str, Any]:
+    """What a feature of lists holds."""
+    while isinstance(feature, dict) and "_type" in feature and "feature" in feature:
+        feature = feature["feature"]
+    return feature if isinstance(feature, dict) else {}
+
+
+def name_classes(value: Any, names: Sequence[str]) -> Any:
+    """Objects with names in place of the numbers of their classes; a number beyond `names` stays."""
+
+    def named(said: Any) -> Any:
+        known = isinstance(said, int) and not isinstance(said, bool) and 0 <= said < len(names)
+        return names[said] if known else said
+
+    if isinstance(value, list):
+        return [name_classes(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: (list(map(named, said)) if isinstance(said, list) else named(said)) if key in _CATEGORY else said
+        for key, said in value.items()
+    }
 
 
 def _side_by_side(value: Mapping[str, Any], field: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from finemesh.data.readers.columns import CLASS, Layout, lay_out
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.conversations.files import Builder, row_prefixes
 from finemesh.data.readers.conversations.records import Record
+from finemesh.data.readers.image_folder_objects import OBJECTS, class_names_of, name_classes
 from finemesh.data.readers.survey import Survey
 from finemesh.data.readers.tables import table_files
 from finemesh.data.rows import Candidate
@@ -78,7 +79,8 @@ class _Columns:
     """The columns of one file, and the names of its classes where they are numbered."""
 
     def __init__(self, name: str, schema: pa.Schema, chosen: Mapping[str, str]) -> None:
-        labels = _label_names(schema)
+        features = _features(schema)
+        labels = _label_names(features)
         if CLASS not in {*schema.names, *chosen} and len(labels) == 1:
             chosen = {**chosen, CLASS: next(iter(labels))}
         lists = frozenset(
@@ -88,6 +90,7 @@ class _Columns:
         )
         self.layout: Layout = lay_out(name, schema.names, chosen, lists)
         self._classes = labels.get(chosen.get(CLASS, CLASS), [])
+        self._object_classes = class_names_of(features.get(OBJECTS))
 
     def record(self, cells: Mapping[str, Any]) -> dict[str, Any]:
         record = dict(zip(self.layout.names, cells.values(), strict=True))
@@ -95,21 +98,29 @@ class _Columns:
         if isinstance(number, int) and not isinstance(number, bool):
             known = 0 <= number < len(self._classes)
             record[CLASS] = self._classes[number] if known else str(number)
+        if self._object_classes and OBJECTS in record:
+            record[OBJECTS] = name_classes(record[OBJECTS], self._object_classes)
         return record
 
 
-def _label_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """The names of the classes, by column."""
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What `datasets` states of the columns, as JSON."""
     try:
-        stated = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = stated["info"]["features"]
-        return {
-            column: [str(name) for name in feature["names"]]
-            for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and column in schema.names
-        }
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {column: feature for column, feature in features.items() if column in schema.names}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _label_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of the classes, by column."""
+    return {
+        column: [str(name) for name in feature["names"]]
+        for column, feature in features.items()
+        if isinstance(feature, dict)
+        and feature.get("_type") == "ClassLabel"
+        and isinstance(feature.get("names"), list)
+    }
 
 
 def _batch_rows(context: ReadContext, name: str, metadata: pq.FileMetaData) -> int:

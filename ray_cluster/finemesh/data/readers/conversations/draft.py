@@ -20,7 +20,7 @@ from finemesh.data.readers.conversations.turns import (
     read_turn,
 )
 from finemesh.data.rows import IMAGE_PART, make_message, make_row
-from finemesh.data.schema import Message, Row, SourceRef
+from finemesh.data.schema import Message, ObjectRow, Row, SourceRef
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class Draft:
     text: str | None = None
     captions: list[str] = field(default_factory=list[str])
     class_name: str | None = None
+    objects: list[ObjectRow] = field(default_factory=list[ObjectRow])
     more: dict[str, Any] = field(default_factory=dict[str, Any])
     notes: list[str] = field(default_factory=list[str])
 
@@ -101,6 +102,8 @@ class Draft:
             text=self.text,
             captions=self.captions,
             class_name=self.class_name,
+            objects=self.objects,
+            parents=[f"{source['file']}#{source['key']}.objects[{i}]" for i in range(len(self.objects))],
             attributes={**self.fields.rest(), **self.more},
             split=split.value,
         )

@@ -25,6 +25,13 @@ class Fields:
         """Whether all of them hold something."""
         return all(self._record.get(name) not in (None, "") for name in names)
 
+    def holds_objects(self, name: str) -> bool:
+        """Whether a field is lists side by side, or a list of objects."""
+        value = self._record.get(name)
+        return isinstance(value, dict) or (
+            isinstance(value, list) and all(isinstance(x, dict) for x in value)
+        )
+
     def take(self, name: str) -> Any:
         """The value; None if there is none."""
         self._taken.add(name)
