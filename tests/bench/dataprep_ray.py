@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from finemesh.core.spec.data import ConvertOptions, DatasetFormat, ImportOptions
 from finemesh.data import import_source, parts
 
 from tests.bench.dataprep_data import add_pictures, write_masks
-from tests.bench.measuring import PAIRS, ROOT, Board
+from tests.bench.measuring import PAIRS, ROOT, SCRATCH, Board
 from tests.support.ray_head import RayHeadProcess
 
 IMAGES: Final = 2_048
@@ -49,16 +50,8 @@ def ray_bar(board: Board, folder: Path) -> None:
     head = RayHeadProcess(folder / "ray", cpus=2)
     head.start()
     try:
-        told = [head.address, str(dataset), str(folder / "out")]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.bench.dataprep_ray", *told],
-            cwd=ROOT,
-            env={**os.environ, **head.environment},
-            capture_output=True,
-            text=True,
-            timeout=DRIVER_SECONDS,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory(prefix="finemesh-bench-", dir=SCRATCH) as scratch:
+            done = _driven(head, dataset, Path(scratch) / "out")
     finally:
         head.remove()
     if done.returncode:
@@ -66,6 +59,19 @@ def ray_bar(board: Board, folder: Path) -> None:
     both, alone = json.loads(done.stdout.splitlines()[-1])
     bar = f"conversion of {IMAGES} rows in parts on Ray, 2 workers against 1"
     board.ratio(bar, both, alone, GOAL, "s")
+
+
+def _driven(head: RayHeadProcess, dataset: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    told = [head.address, str(dataset), str(out)]
+    return subprocess.run(
+        [sys.executable, "-m", "tests.bench.dataprep_ray", *told],
+        cwd=ROOT,
+        env={**os.environ, **head.environment},
+        capture_output=True,
+        text=True,
+        timeout=DRIVER_SECONDS,
+        check=False,
+    )
 
 
 def drive(address: str, dataset: Path, out: Path) -> tuple[list[float], list[float]]:

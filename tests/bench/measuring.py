@@ -1,4 +1,8 @@
-"""Measuring against peers: contenders in processes of their own, run by turns; a JSON line per bar."""
+"""Measuring against peers: contenders in processes of their own, run by turns; a JSON line per bar.
+
+What they write goes to memory where the system has /dev/shm: on ext4 files that were removed just before make
+every new one slower, by how much is chance.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Final, Self
 
 ROOT: Final = Path(__file__).parents[2]
+SCRATCH: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 PAIRS: Final = 7  # for a goal below 2, where the lower end of the interval counts
 FEW: Final = 3
 GROWTH: Final = 1.2
@@ -50,7 +55,7 @@ class Contender:
     """An entry that has started and has done its job once, to be warm; `run` does it again."""
 
     def __init__(self, entry: Entry) -> None:
-        self._name, self._folder = entry.name, Path(tempfile.mkdtemp(prefix="finemesh-bench-"))
+        self._name, self._folder = entry.name, Path(tempfile.mkdtemp(prefix="finemesh-bench-", dir=SCRATCH))
         self._log = (self._folder / "log").open("w+")
         self._process = subprocess.Popen(
             entry.command(self._folder / "out"),
@@ -96,7 +101,7 @@ def by_turns(entries: Sequence[Entry], rounds: int) -> list[list[Spent]]:
 
 def whole_process(entry: Entry) -> Spent:
     """One run, with the start and the end of the process in its wall time."""
-    with tempfile.TemporaryDirectory(prefix="finemesh-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="finemesh-bench-", dir=SCRATCH) as folder:
         began = time.perf_counter()
         command = entry.command(Path(folder) / "out", "--once")
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -109,7 +114,7 @@ def whole_process(entry: Entry) -> Spent:
 
 def show_profile(entry: Entry) -> None:
     """Say on stderr where the time of an entry goes."""
-    with tempfile.TemporaryDirectory(prefix="finemesh-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="finemesh-bench-", dir=SCRATCH) as folder:
         command = entry.command(Path(folder) / "out", "--profile")
         subprocess.run(command, cwd=ROOT, check=False)
 
