@@ -352,8 +352,10 @@ def _own(value: str, collection: str, project: str, field: str) -> Name:
 
 def _require_complete(dataset: Dataset) -> None:
     if dataset.life.state is not DatasetState.SUCCEEDED:
+        over = dataset.life.state in {DatasetState.FAILED, DatasetState.CANCELLED}
+        remedy = "make it again" if over else "wait until it has SUCCEEDED"
         raise PreconditionError(
-            f"{dataset.name} is {dataset.life.state}: wait until it has SUCCEEDED, or make it again",
+            f"{dataset.name} is {dataset.life.state}: {remedy}",
             reason="DATASET_NOT_READY",
             metadata={"dataset": str(dataset.name), "state": str(dataset.life.state)},
         )

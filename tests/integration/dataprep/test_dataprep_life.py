@@ -227,6 +227,7 @@ async def test_an_error_that_blames_the_source_is_final(
     with pytest.raises(PreconditionError) as error:
         await client.call("ValidateDataset", pb.ValidateDatasetRequest(name=dataset.name))
     assert error.value.reason == "DATASET_NOT_READY"
+    assert error.value.message.endswith("is FAILED: make it again")
 
 
 async def test_cancel_stops_at_once_or_when_the_work_does(
