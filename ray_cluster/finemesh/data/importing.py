@@ -94,8 +94,9 @@ def _compile(
             if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
                 raise _too_many(writer, options)
             counted = writer.statistics
+            named = counted.has_class_names or counted.row_classes
             # Conversations and texts are not told apart by classes.
-            if not counted.has_class_names and counted.media and counted.conversations < counted.rows:
+            if not named and counted.media and counted.conversations < counted.rows:
                 context.warn(NO_CLASS_NAMES)
             if summary.quarantined:
                 reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())

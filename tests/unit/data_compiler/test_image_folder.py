@@ -76,6 +76,7 @@ def test_a_folder_per_class_is_what_datasets_makes_of_it(tmp_path: Path) -> None
         assert (
             sorted(row["class_name"] or "" for row in loaded.rows.values() if row["split"] == split) == stated
         )
+    assert not any("no class names" in warning for warning in loaded.manifest.warnings)
 
 
 def test_folders_that_tell_no_classes_give_none(tmp_path: Path) -> None:
