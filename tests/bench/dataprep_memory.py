@@ -29,7 +29,7 @@ _JOBS: Final[tuple[tuple[_Write, dict[str, str]], ...]] = (
 
 
 def memory_bars(board: Board, folder: Path, *, large: bool) -> None:
-    """Each job with FEW_IMAGES and MANY_IMAGES; one of them with a JSON of LARGE_BYTES besides."""
+    """Each job with FEW_IMAGES and MANY_IMAGES; two of them with a JSON of LARGE_BYTES besides."""
     found: dict[str, float] = {}
     for write, jobs in _JOBS:
         few = _peaks(list(jobs), write(folder / "source", FEW_IMAGES))
@@ -39,10 +39,11 @@ def memory_bars(board: Board, folder: Path, *, large: bool) -> None:
             board.growth(bar, few[name], many[name])
         found |= few
     if large:
-        name = "finemesh-masks"
-        peaks = _peaks([name], write_large(folder / "source", LARGE_BYTES, MANY_IMAGES))
-        bar = f"COCO to YOLO segmentation, peak memory, a JSON of 2 GB against {FEW_IMAGES} images"
-        board.growth(bar, found[name], peaks[name])
+        jobs = {"finemesh-boxes": "boxes", "finemesh-masks": "segmentation"}
+        peaks = _peaks(list(jobs), write_large(folder / "source", LARGE_BYTES, MANY_IMAGES))
+        for name, what in jobs.items():
+            bar = f"COCO to YOLO {what}, peak memory, polygons in a JSON of 2 GB against {FEW_IMAGES} images"
+            board.growth(bar, found[name], peaks[name])
 
 
 def _peaks(names: Sequence[str], source: Path) -> dict[str, float]:
