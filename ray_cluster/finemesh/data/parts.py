@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finemesh.core.spec.data import ConvertOptions, DatasetManifest, DatasetOrigin
+from finemesh.core.spec.data import ConvertOptions, DatasetFormat, DatasetManifest, DatasetOrigin
 from finemesh.data.instructions import PLAN_COLUMNS, TASKS, Scene, make_rows, plan
 from finemesh.data.instructions.questions import Plan
 from finemesh.data.jsonio import parse_json, write_json_atomically
@@ -30,6 +30,8 @@ from finemesh.data.writing import DatasetWriter
 
 PARTS: Final = "parts"
 PART_BYTES: Final = 16 << 20
+# Forms with a file for each picture, called as the picture is.
+_FILES_BY_NAME: Final = (DatasetFormat.YOLO_DETECTION, DatasetFormat.YOLO_SEGMENTATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def plan_conversion(dataset: Path, options: ConvertOptions) -> Conversion:
         asked = plan(lambda: iter_rows(dataset, columns=PLAN_COLUMNS), options)
     divisible = WRITERS[options.target].divisible
     parts = _cut(dataset, parent, PART_BYTES if divisible else None)
-    shared = _shared_names(dataset) if divisible else frozenset[tuple[str, str]]()
+    by_name = divisible and options.target in _FILES_BY_NAME
+    shared = _shared_names(dataset) if by_name else frozenset[tuple[str, str]]()
     return Conversion(options, parent, parts, asked, _classes(dataset, parent), shared)
 
 
