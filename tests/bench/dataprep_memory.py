@@ -29,21 +29,25 @@ _JOBS: Final[tuple[tuple[_Write, dict[str, str]], ...]] = (
 
 
 def memory_bars(board: Board, folder: Path, *, large: bool) -> None:
-    """Each job with FEW_IMAGES and MANY_IMAGES; two of them with a JSON of LARGE_BYTES besides."""
-    found: dict[str, float] = {}
+    """Each job with FEW_IMAGES and MANY_IMAGES; two of them with a JSON of LARGE_BYTES too."""
     for write, jobs in _JOBS:
-        few = _peaks(list(jobs), write(folder / "source", FEW_IMAGES))
-        many = _peaks(list(jobs), write(folder / "source", MANY_IMAGES))
-        for name, what in jobs.items():
-            bar = f"{what}, peak memory, {MANY_IMAGES} against {FEW_IMAGES} images"
-            board.growth(bar, few[name], many[name])
-        found |= few
+        _compare(board, folder / "source", write, jobs)
     if large:
-        jobs = {"finemesh-boxes": "boxes", "finemesh-masks": "segmentation"}
-        peaks = _peaks(list(jobs), write_large(folder / "source", LARGE_BYTES, MANY_IMAGES))
-        for name, what in jobs.items():
-            bar = f"COCO to YOLO {what}, peak memory, polygons in a JSON of 2 GB against {FEW_IMAGES} images"
-            board.growth(bar, found[name], peaks[name])
+        jobs = {
+            "finemesh-boxes": "COCO to YOLO boxes, polygons in a JSON of 2 GB",
+            "finemesh-masks": "COCO to YOLO segmentation, polygons in a JSON of 2 GB",
+        }
+        bytes_each = LARGE_BYTES // MANY_IMAGES
+        _compare(
+            board, folder / "source", lambda at, images: write_large(at, bytes_each * images, images), jobs
+        )
+
+
+def _compare(board: Board, source: Path, write: _Write, jobs: dict[str, str]) -> None:
+    few, many = (_peaks(list(jobs), write(source, images)) for images in (FEW_IMAGES, MANY_IMAGES))
+    for name, what in jobs.items():
+        bar = f"{what}, peak memory, {MANY_IMAGES} against {FEW_IMAGES} images"
+        board.growth(bar, few[name], many[name])
 
 
 def _peaks(names: Sequence[str], source: Path) -> dict[str, float]:
