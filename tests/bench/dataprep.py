@@ -3,7 +3,7 @@
 `ratio` says how many times ours goes into the peer's; `goal` is the least ratio, or, where there is no peer,
 the largest ours. Contenders take turns, each in a process of its own that has done the job once before,
 unless whole processes are compared. Time on the wall is in s, CPU time in CPU s, memory in MB. Where a bar is
-missed, the profile on stderr shows why. `--full` goes on with 20,000 pictures and takes an hour; `--large`
+missed, the profile on stderr shows why. `--full` goes on with 20,000 pictures and takes far longer; `--large`
 adds a JSON of 2 GB; `--only` names some of the groups.
 """
 
