@@ -95,7 +95,8 @@ async def test_killed_conversion_goes_on_with_the_missing_parts(
 
 
 def _config(told: Any) -> S3Config:
-    return S3Config(**{**told, "secret_key": Secret(told["secret_key"])})
+    arguments: Any = {**told, "secret_key": Secret(told["secret_key"])}
+    return S3Config(**arguments)
 
 
 def drive(
