@@ -26,6 +26,7 @@ class BoxBatch:
         classes: int64[M], index in `class_names`.
         crowd: bool[M].
         class_names: of the source, in its order.
+        split: of all of them.
         candidates: the same pictures, to be taken the long way.
     """
 
@@ -37,6 +38,7 @@ class BoxBatch:
     classes: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
     class_names: Sequence[str]
+    split: str
     candidates: Callable[[], list[Candidate]]
 
     @property

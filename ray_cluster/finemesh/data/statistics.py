@@ -88,13 +88,13 @@ class Statistics:
             self._observe_objects(row["objects"], row["split"])
 
     def observe_boxes(self, batch: BoxBatch) -> None:
-        """As rows without a split that have these objects alone."""
+        """As rows that have these objects alone."""
         count = len(batch.row_ids)
         self.rows += count
-        self.splits[""] += count
+        self.splits[batch.split] += count
         self.media[ABSENT] += count
         splits = np.zeros(count, np.int64)
-        self._count(batch.class_names, batch.classes, batch.visible, batch.pictures, [""], splits)
+        self._count(batch.class_names, batch.classes, batch.visible, batch.pictures, [batch.split], splits)
 
     def _observe_columns(self, batch: pa.RecordBatch) -> None:
         """The objects of canonical rows, without making Python of them."""

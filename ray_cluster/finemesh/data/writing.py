@@ -86,7 +86,7 @@ class DatasetWriter:
                 return
         for row in rows:
             self._rows.append(row)
-            self._row_bytes += sum(len(image["data"]) for image in row["images"])
+            self._row_bytes += _size(row)
         self.keep_as(input_id, [row["row_id"] for row in rows])
         if len(self._rows) >= BATCH_ROWS or self._row_bytes >= BATCH_BYTES:
             self._flush_rows()
@@ -243,6 +243,13 @@ class DatasetWriter:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def _size(row: Row) -> int:
+    """About how many bytes of memory the large parts of a row take: pictures, masks, outlines."""
+    masks = sum(len(item["rle_counts"] or "") for item in row["objects"])
+    corners = sum(len(each) for item in row["objects"] for each in item["polygons"] or ())
+    return sum(len(image["data"]) for image in row["images"]) + masks + 32 * corners
 
 
 def _ledger_batch(entries: Sequence[LedgerEntry]) -> pa.RecordBatch:

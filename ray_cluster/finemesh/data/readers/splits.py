@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -27,3 +29,11 @@ def split_of_path(path: str) -> Split:
     """The split whose name a folder of `path` has, the nearest to the file; NONE without one."""
     folders = reversed(PurePosixPath(path).parts[:-1])
     return next((split for folder in folders if (split := split_named(folder))), Split.NONE)
+
+
+@lru_cache(maxsize=64)
+def split_of_file(name: str) -> Split:
+    """The split that a file's name says, as `chat_train.jsonl` does, or else its folder; NONE without one."""
+    words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
+    said = {split for word in words if (split := split_named(word))}
+    return said.pop() if len(said) == 1 else split_of_path(name)

@@ -146,7 +146,9 @@ class YoloDetectionWriter(YoloWriter):
         ends = np.cumsum(np.bincount(pictures, minlength=len(batch.names))).tolist()
         start = 0
         for row_id, name, end in zip(batch.row_ids, batch.names, ends, strict=True):
-            self._write_labels("all", picture_name(name, "", flat=True), row_id, lines[start:end])
+            self._write_labels(
+                batch.split or "all", picture_name(name, "", flat=True), row_id, lines[start:end]
+            )
             start = end
 
 

@@ -18,7 +18,9 @@ from finemesh.data.faults import RowFault
 from finemesh.data.readers.coco.boxes import BoxMaker
 from finemesh.data.readers.coco.join import CocoFile, FilePart
 from finemesh.data.readers.coco.rows import RowMaker
-from finemesh.data.readers.context import ReadContext, stem
+from finemesh.data.readers.context import ReadContext
+from finemesh.data.readers.short_names import short_names
+from finemesh.data.readers.splits import split_of_file
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 from finemesh.data.schema import Row
@@ -49,8 +51,8 @@ def _results_files(survey: Survey) -> list[str]:
 
 def read(context: ReadContext) -> Iterator[Candidate]:
     """Candidates of all COCO files of a source: its images, and annotations whose image is not listed."""
-    for name in _files(context.survey):
-        yield from _read_file(context, name, name)
+    for name, prefix in short_names(_files(context.survey)).items():
+        yield from _read_file(context, name, name, prefix)
 
 
 def read_results(context: ReadContext) -> Iterator[Candidate]:
@@ -61,25 +63,26 @@ def read_results(context: ReadContext) -> Iterator[Candidate]:
             f"the source has {len(files)} COCO files beside the results: put the one of their pictures there"
         )
         raise InvalidError(message, reason="MALFORMED_ANNOTATIONS")
-    for name in _results_files(context.survey):
-        yield from _read_file(context, files[0], name)
+    for name, prefix in short_names(_results_files(context.survey)).items():
+        yield from _read_file(context, files[0], name, prefix)
 
 
 def read_boxes(context: ReadContext) -> Iterator[Candidate | BoxBatch]:
     """As read, for a form that wants nothing but boxes: in columns where pictures have no files and all is
     sound.
     """
-    for name in _files(context.survey):
-        yield from _read_file(context, name, name, as_boxes=not context.needs.pictures)
+    for name, prefix in short_names(_files(context.survey)).items():
+        yield from _read_file(context, name, name, prefix, as_boxes=not context.needs.pictures)
 
 
-def _read_file(context: ReadContext, name: str, annotations: str, *, as_boxes: bool = False) -> Iterator[Any]:
-    prefix = stem(annotations)
+def _read_file(
+    context: ReadContext, name: str, annotations: str, prefix: str, *, as_boxes: bool = False
+) -> Iterator[Any]:
     with CocoFile(context, name, annotations) as file:
         context.header.setdefault("coco", {})[annotations] = file.header
         context.total += file.images + file.orphans
         maker = RowMaker(context, file)
-        boxes = BoxMaker(file.categories, prefix, context.options.max_image_pixels)
+        boxes = BoxMaker(file.categories, prefix, split_of_file(name), context.options.max_image_pixels)
         for part in file.parts():
             long_way = partial(_candidates, part, prefix, maker)
             batch = boxes.batch(part, long_way) if as_boxes and not maker.has_pictures else None

@@ -17,10 +17,12 @@ _IDS = {int, str}
 
 
 class BoxMaker:
-    """Makes batches of the images of one file. `categories` are its category names, as found, by id."""
+    """Makes batches of the images of one file. `categories` are its category names, as found, by id;
+    `prefix` is what the ids of its rows begin with.
+    """
 
-    def __init__(self, categories: dict[Any, Any], prefix: str, max_pixels: int) -> None:
-        self._prefix, self._max_pixels = prefix, max_pixels
+    def __init__(self, categories: dict[Any, Any], prefix: str, split: str, max_pixels: int) -> None:
+        self._prefix, self._split, self._max_pixels = prefix, split, max_pixels
         sound = all(isinstance(name, str) and name.strip() for name in categories.values())
         named = {identity: name.strip() for identity, name in categories.items()} if sound else {}
         self._names = list(dict.fromkeys(named.values()))
@@ -47,6 +49,7 @@ class BoxMaker:
             np.array(codes, np.int64),
             np.array([annotation.get("iscrowd", 0) == 1 for annotation in annotations], np.bool_),
             self._names,
+            self._split,
             candidates,
         )
         return _in_order(made) if _is_placed(made) else None
@@ -102,7 +105,8 @@ def _in_order(batch: BoxBatch) -> BoxBatch:
         return batch
     order = np.argsort(pictures, kind="stable")
     columns = (pictures[order], batch.boxes[order], batch.classes[order], batch.crowd[order])
-    return BoxBatch(batch.row_ids, batch.names, batch.sizes, *columns, batch.class_names, batch.candidates)
+    rest = (batch.class_names, batch.split, batch.candidates)
+    return BoxBatch(batch.row_ids, batch.names, batch.sizes, *columns, *rest)
 
 
 def _encodable(texts: Sequence[str]) -> bool:

@@ -27,7 +27,7 @@ from finemesh.data.jsonstream import Piece, iter_pieces, loads
 from finemesh.data.readers.context import ReadContext
 
 HELD_BYTES: Final = 16 << 20
-PART_IMAGES: Final = 256
+PART_IMAGES: Final = 128
 
 Numbered = tuple[int, dict[str, Any]]
 """The index of an annotation in its file, and the annotation."""

@@ -12,6 +12,7 @@ from finemesh.data.polygons import is_number, rasterise
 from finemesh.data.readers.coco.join import CocoFile, Numbered, drop_keys, is_id
 from finemesh.data.readers.context import ReadContext, stem
 from finemesh.data.readers.pictures import Pictures
+from finemesh.data.readers.splits import split_of_file
 from finemesh.data.rle import Mask, parse, parse_many
 from finemesh.data.rows import class_name_of, make_object, make_row
 from finemesh.data.schema import ObjectRow, Row
@@ -33,6 +34,7 @@ class RowMaker:
         self._pictures = Pictures(context)
         self._subset = stem(file.name).partition("_")[2] or stem(file.name)
         named = Counter(name for name in file.categories.values() if isinstance(name, str))
+        self._split = split_of_file(file.name)
         self._shared_names = {name for name, count in named.items() if count > 1}
         self._plain_names = {
             identity: name.strip()
@@ -79,6 +81,7 @@ class RowMaker:
             captions=captions,
             attributes={**drop_keys(image, _OF_IMAGE), NOTES: told},
             parents=[f"{self._file.name}#annotations[{position}]" for position, _ in annotations],
+            split=self._split,
         )
 
     def _compressed(self, annotations: list[Numbered], size: tuple[int, int]) -> dict[int, Mask]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.data import AnnotationFormat, Split
+from finemesh.core.spec.data import AnnotationFormat
 from finemesh.data.faults import RowFault
 from finemesh.data.readers.context import ReadContext
 from finemesh.data.readers.conversations.draft import Draft
@@ -20,7 +19,7 @@ from finemesh.data.readers.conversations.forms import FORMS, Form, fits, form_of
 from finemesh.data.readers.conversations.gallery import Gallery
 from finemesh.data.readers.conversations.records import Record, iter_records
 from finemesh.data.readers.pictures import Pictures
-from finemesh.data.readers.splits import split_named, split_of_path
+from finemesh.data.readers.splits import split_of_file
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 from finemesh.data.schema import Row, SourceRef
@@ -78,14 +77,6 @@ def row_prefixes(names: Sequence[str]) -> list[str]:
     ]
 
 
-@lru_cache(maxsize=64)
-def split_of(name: str) -> Split:
-    """The split that a file's name says, as `chat_train.jsonl` does, or else its folder; NONE without one."""
-    words = re.split(r"[^a-z]+", PurePosixPath(name).stem.lower())
-    said = {split for word in words if (split := split_named(word))}
-    return said.pop() if len(said) == 1 else split_of_path(name)
-
-
 _SURROGATES: Final = "a text holds half a surrogate pair, which is no character: mend it in the source"
 
 
@@ -125,7 +116,7 @@ class Builder:
         fields = Fields(record)
         draft = Draft(fields, Gallery(self.library, fields, placeholders=self.placeholders))
         self.form.build(draft)
-        return draft.finish(row_id, source, split_of(source["file"])), draft.notes
+        return draft.finish(row_id, source, split_of_file(source["file"])), draft.notes
 
 
 def _texts(row: Row) -> Iterator[str]:
