@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.servers import NatsServer, S3Server, free_ports
 
-
 # How long an example takes is up to the machine; that none hangs is seen to by pytest's time-out.
 settings.register_profile("finemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("finemesh")
