@@ -235,7 +235,7 @@ def test_yolo_is_what_its_readers_expect(tmp_path: Path) -> None:
     assert clipped == pytest.approx([1, 55 / 60, 6 / 40, 10 / 60, 8 / 40], abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(coco_files(), st.data())
 def test_boxes_in_columns_are_the_boxes_row_by_row(coco: dict[str, Any], data: st.DataObject) -> None:
     """Also where something is wrong: the same labels, the same sums, the same ledger."""

@@ -94,8 +94,9 @@ def _is_placed(batch: BoxBatch) -> bool:
     if not (np.abs(boxes) < 1e15).all() or (boxes[:, 2:] < 0).any():
         return False
     shown = batch.visible & ~batch.crowd
-    near, far = boxes[shown, :2], boxes[shown, :2] + boxes[shown, 2:]
-    return bool((near < batch.sizes[batch.pictures[shown]]).all() and (far > 0).all())
+    near = np.maximum(boxes[shown, :2], 0.0)
+    far = np.minimum(boxes[shown, :2] + boxes[shown, 2:], batch.sizes[batch.pictures[shown]])
+    return bool((far > near).all())
 
 
 def _in_order(batch: BoxBatch) -> BoxBatch:
