@@ -1,0 +1,35 @@
+"""Generated base classes refuse what their service does not override: nothing is left to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from finemesh.chassis.attempts_servicer import AttemptServicer
+from finemesh.dataprep.servicer import DataPrepServicer
+from finemesh.export.servicer import ExportServicer
+from finemesh.tracking.servicer import TrackingServicer
+from finemesh.training.servicer import TrainingServicer
+from finemesh.v1 import (
+    attempt_service_pb2,
+    dataprep_service_pb2,
+    export_service_pb2,
+    tracking_service_pb2,
+    training_service_pb2,
+)
+
+SERVICES: list[tuple[Any, Any]] = [
+    (attempt_service_pb2, AttemptServicer),
+    (dataprep_service_pb2, DataPrepServicer),
+    (export_service_pb2, ExportServicer),
+    (tracking_service_pb2, TrackingServicer),
+    (training_service_pb2, TrainingServicer),
+]
+
+
+@pytest.mark.parametrize(("contract", "servicer"), SERVICES)
+def test_every_rpc_of_the_contract_is_implemented(contract: Any, servicer: Any) -> None:
+    [service] = contract.DESCRIPTOR.services_by_name.values()
+    homes = {method.name: getattr(servicer, method.name).__module__ for method in service.methods}
+    assert homes
+    assert not [name for name, home in homes.items() if home.startswith("finemesh.v1.")]
