@@ -41,6 +41,19 @@ def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProce
         head.remove()
 
 
+def test_record_of_other_rows_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_masks(tmp_path / "dataset")
+    options = ConvertOptions(DatasetFormat.YOLO_SEGMENTATION)
+    whole = parts.plan_conversion(tmp_path / "dataset", options)
+    parts.convert_part(tmp_path / "dataset", tmp_path / "out", whole, whole.parts[0], lambda *_: None)
+    assert parts.missing_parts(tmp_path / "out", whole) == []
+    monkeypatch.setattr(parts, "PART_BYTES", 1)
+    cut = parts.plan_conversion(tmp_path / "dataset", options)
+    assert parts.missing_parts(tmp_path / "out", cut) == list(cut.parts)
+    monkeypatch.setattr(parts, "LAYOUT", parts.LAYOUT + 1)
+    assert parts.missing_parts(tmp_path / "out", whole) == list(whole.parts)
+
+
 def write_masks(root: Path) -> None:
     """A canonical dataset of masks; every third picture has the name of another one."""
     with DatasetWriter(DatasetFormat.CANONICAL, FormContext(root)) as writer:

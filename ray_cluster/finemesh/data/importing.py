@@ -68,7 +68,7 @@ def compile_source(
         raise InvalidError.of(
             "options.instruction", "needs a dataset: import first", reason="INVALID_OPTIONS"
         )
-    needs = Needs(masks=form.target is not DatasetFormat.YOLO_DETECTION, pictures=False)
+    needs = Needs(masks=not issubclass(WRITERS[form.target], BoxForm), pictures=False)
     return _compile(source, out, options, form, needs, progress, scratch)
 
 

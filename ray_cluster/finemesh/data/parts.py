@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finemesh.core.spec.data import ConvertOptions, DatasetFormat, DatasetManifest, DatasetOrigin
+from finemesh.core.spec.data import ConvertOptions, DatasetManifest, DatasetOrigin
 from finemesh.data.instructions import PLAN_COLUMNS, TASKS, Scene, make_rows, plan
 from finemesh.data.instructions.questions import Plan
 from finemesh.data.jsonio import parse_json, write_json_atomically
@@ -30,8 +30,8 @@ from finemesh.data.writing import DatasetWriter
 
 PARTS: Final = "parts"
 PART_BYTES: Final = 16 << 20
-# Forms with a file for each picture, called as the picture is.
-_FILES_BY_NAME: Final = (DatasetFormat.YOLO_DETECTION, DatasetFormat.YOLO_SEGMENTATION)
+LAYOUT: Final = 1
+"""Of records and of the files of parts: a new number where either changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,15 @@ class Part:
     @property
     def file(self) -> str:
         return f"{PARTS}/{self.number:05d}.json"
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What its record must say for its files to be of these rows, in the layout of this release."""
+        return {
+            "layout": LAYOUT,
+            "rows": self.rows,
+            "groups": {path: [*groups] for path, groups in self.groups},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +83,9 @@ def plan_conversion(dataset: Path, options: ConvertOptions) -> Conversion:
     asked = None
     if options.instruction is not None:
         asked = plan(lambda: iter_rows(dataset, columns=PLAN_COLUMNS), options)
-    divisible = WRITERS[options.target].divisible
-    parts = _cut(dataset, parent, PART_BYTES if divisible else None)
-    by_name = divisible and options.target in _FILES_BY_NAME
-    shared = _shared_names(dataset) if by_name else frozenset[tuple[str, str]]()
+    form = WRITERS[options.target]
+    parts = _cut(dataset, parent, PART_BYTES if form.divisible else None)
+    shared = _shared_names(dataset) if form.names_files else frozenset[tuple[str, str]]()
     return Conversion(options, parent, parts, asked, _classes(dataset, parent), shared)
 
 
@@ -148,7 +156,7 @@ def convert_part(dataset: Path, out: Path, conversion: Conversion, part: Part, p
         tally = writer.finish()
     path = out / part.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomically(path, tally.to_json())
+    write_json_atomically(path, {"part": part.mark, "tally": tally.to_json()})
     return tally
 
 
@@ -175,8 +183,15 @@ def _ask(batch: pa.RecordBatch, asked: Plan, options: ConvertOptions, writer: Da
 
 
 def missing_parts(out: Path, conversion: Conversion) -> list[Part]:
-    """Parts that are not complete in `out`."""
-    return [part for part in conversion.parts if not (out / part.file).is_file()]
+    """Parts that are not complete in `out`. A record of other rows, as another release may have cut them,
+    does not count.
+    """
+    return [part for part in conversion.parts if not _is_made(out, part)]
+
+
+def _is_made(out: Path, part: Part) -> bool:
+    path = out / part.file
+    return path.is_file() and parse_json(path.read_bytes(), part.file).get("part") == part.mark
 
 
 def recorded_files(out: Path, conversion: Conversion) -> frozenset[str]:
@@ -186,7 +201,7 @@ def recorded_files(out: Path, conversion: Conversion) -> frozenset[str]:
 
 
 def _recorded(out: Path, part: Part) -> Tally:
-    return Tally.from_json(parse_json((out / part.file).read_bytes(), part.file))
+    return Tally.from_json(parse_json((out / part.file).read_bytes(), part.file)["tally"])
 
 
 def assemble(out: Path, conversion: Conversion) -> DatasetManifest:

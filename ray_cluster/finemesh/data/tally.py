@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.data import (
@@ -25,8 +25,6 @@ from finemesh.data.jsonio import write_json_atomically
 from finemesh.data.statistics import Statistics
 from finemesh.data.storage import MANIFEST
 from finemesh.data.writers import WRITERS, FormContext
-
-VERSION: Final = 1
 
 
 @dataclass(slots=True)
@@ -64,7 +62,6 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "version": VERSION,
             "ledger": self.ledger,
             "statistics": self.statistics.to_json(),
             "shards": self.shards,

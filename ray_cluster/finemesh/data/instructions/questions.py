@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from finemesh.data.schema import Row
@@ -57,10 +56,6 @@ class Plan:
             asked.append(outcome)
         else:
             self.refusals.setdefault(input_id, outcome)
-
-    def all_questions(self) -> Iterator[Question]:
-        for asked in self.questions.values():
-            yield from asked
 
     def withdraw(self, question: Question, input_id: str, refusal: Refusal) -> None:
         """Not to ask after all; the refusal counts if nothing else is asked of the input."""

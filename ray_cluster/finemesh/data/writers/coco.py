@@ -22,7 +22,7 @@ from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable, coco_names
 from finemesh.data.writers.files import FileTree, by_row, picture_name
-from finemesh.data.writers.form import FormContext, no_place, note_left_out
+from finemesh.data.writers.form import FormContext, FormWriter, no_place, note_left_out
 from finemesh.data.writers.proof import MaskProver
 
 _NOTES: Final = "coco"
@@ -30,10 +30,8 @@ _LEFT_OUT: Final = no_place("COCO", "class_name", "text", "messages", "rejected"
 _OF_VIDEO: Final = ("video_id", "frame_index")
 
 
-class CocoWriter:
+class CocoWriter(FormWriter):
     folders: ClassVar[tuple[str, ...]] = ("annotations", "images")
-    judges: ClassVar[bool] = True
-    divisible: ClassVar[bool] = False
     proves: ClassVar[bool] = True
 
     def __init__(self, context: FormContext) -> None:
@@ -155,11 +153,6 @@ class CocoWriter:
             written.append(describe_file(self._context.root, path, file.images))
             del split
         return [*written, *self._files.written]
-
-    @classmethod
-    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
-        del context, splits
-        return []
 
     def proof(self) -> MaskProof | None:
         return None if self._prover is None else self._prover.report()

@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,26 +74,36 @@ class BoxForm(Protocol):
         ...
 
 
-class FormWriter(Protocol):
-    """One writing of a form."""
+class FormWriter(ABC):
+    """One writing of a form. What is the same for most forms stands here."""
 
     folders: ClassVar[tuple[str, ...]]
     """Names, or patterns of names, that it writes in its folder."""
-    judges: ClassVar[bool]
+    judges: ClassVar[bool] = True
     """Whether it may refuse a row; if not, rows can be copied in batches."""
-    divisible: ClassVar[bool]
+    divisible: ClassVar[bool] = False
     """Whether parts of a dataset can be written apart: no file holds rows of all of them."""
-    proves: ClassVar[bool]
+    names_files: ClassVar[bool] = False
+    """Whether files are called as their pictures: then names are looked at before parts are made."""
+    proves: ClassVar[bool] = False
     """Whether it writes masks in another way, and reads them back to prove that they came through."""
 
+    @abstractmethod
     def __init__(self, context: FormContext) -> None: ...
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         """Why the form cannot hold a row; None if it can."""
-        ...
+        del row
+        return None
 
+    @abstractmethod
     def write(self, batch: RowBatch) -> None: ...
 
+    def proof(self) -> MaskProof | None:
+        """Of the masks that were written; None where none were read back."""
+        return None
+
+    @abstractmethod
     def close(self) -> list[ShardInfo]:
         """Finish the files with rows and describe them."""
         ...
@@ -102,8 +113,5 @@ class FormWriter(Protocol):
         """Write the files that there is one of, however many parts: a card, a configuration. `splits` are
         those of all rows.
         """
-        ...
-
-    def proof(self) -> MaskProof | None:
-        """Of the masks that were written; None where none were read back."""
-        ...
+        del context, splits
+        return []

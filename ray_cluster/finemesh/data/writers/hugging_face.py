@@ -17,13 +17,12 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from finemesh.core.spec.data import MaskProof, ShardInfo, Split
+from finemesh.core.spec.data import ShardInfo, Split
 from finemesh.data.arrow import places
 from finemesh.data.batches import RowBatch
-from finemesh.data.faults import RowFault
 from finemesh.data.schema import ROW_SCHEMA
 from finemesh.data.storage import ParquetShards, describe_file
-from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.form import FormContext, FormWriter
 
 _UNSPLIT: Final = "unsplit"  # not `all`, by which `datasets` means every split together
 _SPLIT_NAMES: Final = {Split.NONE: _UNSPLIT, Split.VAL: "validation"}
@@ -47,20 +46,15 @@ _COLUMNS: Final = (
 )
 
 
-class HuggingFaceWriter:
+class HuggingFaceWriter(FormWriter):
     folders: ClassVar[tuple[str, ...]] = ("data", "README.md")
     judges: ClassVar[bool] = False
     divisible: ClassVar[bool] = True
-    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         self._root, self._part = context.root, context.part_prefix
         self._splits: dict[str, ParquetShards] = {}
         self._schema = _schema()
-
-    def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
-        del row
-        return None
 
     def write(self, batch: RowBatch) -> None:
         arrow = batch.arrow
@@ -72,9 +66,6 @@ class HuggingFaceWriter:
             if name not in self._splits:
                 self._splits[name] = ParquetShards(self._root, f"data/{name}-{self._part}", self._schema)
             self._splits[name].write(_convert(rows, self._schema))
-
-    def proof(self) -> MaskProof | None:
-        return None
 
     def close(self) -> list[ShardInfo]:
         return [shard for _, shards in sorted(self._splits.items()) for shard in shards.close()]

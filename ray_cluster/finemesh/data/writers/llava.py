@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, TextIO
 
-from finemesh.core.spec.data import MaskProof, ShardInfo
+from finemesh.core.spec.data import ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.placeholders import PLACEHOLDER, join_placeholders
 from finemesh.data.schema import ImageRow, Message
 from finemesh.data.storage import describe_file
-from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.talk import conversation_fault, warn_of_rest
 
 _SPEAKERS: Final = {"user": "human", "assistant": "gpt", "system": "system"}
@@ -27,11 +27,8 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _SUFFIXES: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
 
-class LlavaWriter:
+class LlavaWriter(FormWriter):
     folders: ClassVar[tuple[str, ...]] = ("images", "llava_*.json")
-    judges: ClassVar[bool] = True
-    divisible: ClassVar[bool] = False
-    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
@@ -82,14 +79,6 @@ class LlavaWriter:
         (self._root / path).write_bytes(image["data"])
         self._images.append(ShardInfo(path, image["sha256"], len(image["data"]), 0))
         return path
-
-    @classmethod
-    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
-        del context, splits
-        return []
-
-    def proof(self) -> MaskProof | None:
-        return None
 
     def close(self) -> list[ShardInfo]:
         described: list[ShardInfo] = []

@@ -14,12 +14,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from finemesh.core.spec.data import MaskProof, ShardInfo
+from finemesh.core.spec.data import ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.schema import Message, Row
 from finemesh.data.writers.files import FileTree, by_row, picture_name
-from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.lines import SplitLines
 from finemesh.data.writers.talk import conversation_fault, warn_of_rest
 
@@ -29,11 +29,8 @@ _OWN_ROLES: Final = ("developer", "function")
 """Names of roles that OpenAI tells from those of a row."""
 
 
-class MessagesWriter:
+class MessagesWriter(FormWriter):
     folders: ClassVar[tuple[str, ...]] = ("images", "*.jsonl")
-    judges: ClassVar[bool] = True
-    divisible: ClassVar[bool] = False
-    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
@@ -48,14 +45,6 @@ class MessagesWriter:
 
     def close(self) -> list[ShardInfo]:
         return [*self._lines.close(), *self._tree.written]
-
-    @classmethod
-    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
-        del context, splits
-        return []
-
-    def proof(self) -> MaskProof | None:
-        return None
 
     def _entry(self, row: Row) -> dict[str, Any]:
         warn_of_rest(self._context, row)

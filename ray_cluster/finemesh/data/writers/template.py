@@ -13,11 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from finemesh.core.spec.data import MaskProof, ShardInfo
+from finemesh.core.spec.data import ShardInfo
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
 from finemesh.data.placeholders import join_placeholders
-from finemesh.data.writers.form import FormContext
+from finemesh.data.writers.form import FormContext, FormWriter
 from finemesh.data.writers.lines import SplitLines
 from finemesh.data.writers.rendering import TemplateRenderer
 
@@ -29,11 +29,8 @@ NAMES: Final = (*_AS_THEY_ARE, "id", "images", "objects", "messages", "rejected"
 """What a template may use."""
 
 
-class TemplateWriter:
+class TemplateWriter(FormWriter):
     folders: ClassVar[tuple[str, ...]] = ("*.jsonl",)
-    judges: ClassVar[bool] = True
-    divisible: ClassVar[bool] = False
-    proves: ClassVar[bool] = False
 
     def __init__(self, context: FormContext) -> None:
         """Raises InvalidError (TEMPLATE_INVALID) before anything is written."""
@@ -66,14 +63,6 @@ class TemplateWriter:
     def close(self) -> list[ShardInfo]:
         self._renderer.close()
         return self._lines.close()
-
-    @classmethod
-    def finish(cls, context: FormContext, splits: frozenset[str]) -> list[ShardInfo]:
-        del context, splits
-        return []
-
-    def proof(self) -> MaskProof | None:
-        return None
 
 
 def template_context(row: Mapping[str, Any]) -> dict[str, Any]:

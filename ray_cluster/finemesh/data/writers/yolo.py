@@ -8,6 +8,7 @@ several parts, or with holes, becomes one polygon by bridges (see finemesh.data.
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Final
@@ -24,7 +25,7 @@ from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
 from finemesh.data.writers.classes import ClassTable
 from finemesh.data.writers.files import FileTree, base_stem, by_row, picture_name, wanted_name
-from finemesh.data.writers.form import FormContext, no_place, note_left_out
+from finemesh.data.writers.form import FormContext, FormWriter, no_place, note_left_out
 from finemesh.data.writers.proof import MaskProver
 
 _FOLDERS: Final = ("images", "labels", "data.yaml")
@@ -37,13 +38,12 @@ _BOX_LINE: Final = "%d %.6f %.6f %.6f %.6f"
 _DECIMALS: Final = 5  # a twentieth of a quarter pixel, of a picture of 10,000
 
 
-class YoloWriter:
+class YoloWriter(FormWriter):
     """What boxes and polygons have in common."""
 
     folders: ClassVar[tuple[str, ...]] = _FOLDERS
-    judges: ClassVar[bool] = True
     divisible: ClassVar[bool] = True
-    proves: ClassVar[bool] = False
+    names_files: ClassVar[bool] = True
 
     def __init__(self, context: FormContext) -> None:
         self._context = context
@@ -67,8 +67,9 @@ class YoloWriter:
         self._context.notes[_HIDDEN] += len(row["objects"]) - len(shown) - crowds
         return None
 
+    @abstractmethod
     def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
-        raise NotImplementedError
+        """The labels of a row's visible objects. Raises RowFault."""
 
     def write(self, batch: RowBatch) -> None:
         for row in batch.rows:
@@ -92,9 +93,6 @@ class YoloWriter:
             name = by_row(name, row_id)
             self._files.write(_label_path(split, name), text)
         return name
-
-    def proof(self) -> MaskProof | None:
-        return None
 
     def close(self) -> list[ShardInfo]:
         return self._files.written
