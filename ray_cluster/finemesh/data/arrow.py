@@ -4,18 +4,19 @@ installed, which takes longer than a whole look at a small dataset.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 def numbers(array: Any) -> npt.NDArray[Any]:
     """The values of an array of numbers or truth values without nulls; not to be written to."""
     if pa.types.is_boolean(array.type):
-        return np.from_dlpack(pc.cast(array, pa.uint8())).astype(np.bool_)
+        return np.from_dlpack(array.cast(pa.uint8())).astype(np.bool_)
     return np.from_dlpack(array)
 
 
@@ -37,3 +38,21 @@ def letters(texts: Any, width: int) -> npt.NDArray[np.uint8]:
     inside = np.arange(width) < reach[:, None]
     found[inside] = raw[(offsets[:-1, None] + np.arange(width))[inside]]
     return found
+
+
+def text_array(values: Sequence[str]) -> pa.StringArray:
+    encoded = [value.encode() for value in values]
+    offsets = _offsets(np.fromiter(map(len, encoded), np.int32, len(encoded)))
+    return pa.StringArray.from_buffers(len(encoded), offsets, pa.py_buffer(b"".join(encoded)))
+
+
+def text_list_array(values: Sequence[Sequence[str]]) -> pa.ListArray:
+    offsets = _offsets(np.fromiter(map(len, values), np.int32, len(values)))
+    numbers = pa.Int32Array.from_buffers(pa.int32(), len(values) + 1, [None, offsets])
+    return pa.ListArray.from_arrays(numbers, text_array(list(chain.from_iterable(values))))
+
+
+def _offsets(lengths: npt.NDArray[np.int32]) -> pa.Buffer:
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.py_buffer(offsets)

@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from finemesh.core.spec.data import ClassCount
 from finemesh.data.arrow import numbers
@@ -107,7 +106,7 @@ class Statistics:
         classes = names.dictionary_encode()
         self._count(
             classes.dictionary.to_pylist(),
-            numbers(pc.fill_null(classes.indices, 0))[named].astype(np.int64),
+            numbers(classes.indices.fill_null(0))[named].astype(np.int64),
             numbers(objects.field("visible"))[named],
             rows[named],
             splits.dictionary.to_pylist(),

@@ -15,6 +15,7 @@ import pyarrow as pa
 from finemesh.core.errors import AlreadyExistsError, PreconditionError
 from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, Leakage
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
+from finemesh.data.arrow import text_array, text_list_array
 from finemesh.data.batches import RowBatch
 from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault
@@ -22,7 +23,6 @@ from finemesh.data.schema import LEDGER_SCHEMA, Row
 from finemesh.data.statistics import Statistics
 from finemesh.data.storage import BATCH_BYTES, BATCH_ROWS, MANIFEST, ParquetShards
 from finemesh.data.tally import Tally, write_manifest
-from finemesh.data.texts import text_array, text_list_array
 from finemesh.data.writers import WRITERS, FormContext
 from finemesh.data.writers.form import BoxForm
 

@@ -280,8 +280,8 @@ def test_files_of_one_name_keep_apart_and_others_are_named(tmp_path: Path) -> No
         tmp_path, {"train/data.json": pair, "test/data.json": pair, "info.json": [{"licence": "CC0"}]}
     )
     assert {row_id: row["split"] for row_id, row in loaded.rows.items()} == {
-        "train/data_json/0": "train",
-        "test/data_json/0": "test",
+        "train/data/0": "train",
+        "test/data/0": "test",
     }
     assert "info.json was not read: its records are of another form" in loaded.manifest.warnings
 

@@ -18,9 +18,10 @@ from finemesh.core.errors import InvalidError
 from finemesh.data.faults import RowFault
 from finemesh.data.readers.columns import CLASS, Layout, lay_out
 from finemesh.data.readers.context import ReadContext
-from finemesh.data.readers.conversations.files import Builder, row_prefixes
+from finemesh.data.readers.conversations.files import Builder
 from finemesh.data.readers.conversations.records import Record
 from finemesh.data.readers.image_folder_objects import OBJECTS, class_names_of, name_classes
+from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.survey import Survey
 from finemesh.data.readers.tables import table_files
 from finemesh.data.rows import Candidate
@@ -47,7 +48,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
         message = "the source holds no .parquet file: name the format that it is in"
         raise InvalidError(message, reason="NO_SUCH_RECORDS")
     refusals: list[InvalidError] = []
-    for name, prefix in zip(names, row_prefixes(names), strict=True):
+    for name, prefix in short_names(names).items():
         with _open(context, name) as file:
             try:
                 columns = _Columns(name, file.schema_arrow, context.options.columns)

@@ -10,17 +10,22 @@ from finemesh.data.readers.context import ReadContext
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """The stem of each file; the path without its suffix for those that share a stem.
+    """The stem of each file; of those that share a stem the path without its suffix, and where that is shared
+    too, the whole path.
 
-    >>> short_names(["a/export.json", "b/export.json", "c.json"])
-    {'a/export.json': 'a/export', 'b/export.json': 'b/export', 'c.json': 'c'}
+    >>> short_names(["a/export.json", "b/export.json", "c.json", "c.jsonl"])
+    {'a/export.json': 'a/export', 'b/export.json': 'b/export', 'c.json': 'c.json', 'c.jsonl': 'c.jsonl'}
     """
-    counts = Counter(PurePosixPath(name).stem for name in names)
-    return {
-        name: path.stem if counts[path.stem] == 1 else str(path.with_suffix(""))
-        for name in names
-        for path in (PurePosixPath(name),)
-    }
+    stems = Counter(PurePosixPath(name).stem for name in names)
+    bare = Counter(str(PurePosixPath(name).with_suffix("")) for name in names)
+
+    def short(path: PurePosixPath) -> str:
+        if stems[path.stem] == 1:
+            return path.stem
+        without = str(path.with_suffix(""))
+        return without if bare[without] == 1 else str(path)
+
+    return {name: short(PurePosixPath(name)) for name in names}
 
 
 def warn_unread(context: ReadContext, names: Sequence[str], read: Sequence[str]) -> None:

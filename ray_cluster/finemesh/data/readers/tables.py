@@ -16,9 +16,10 @@ from finemesh.core.errors import InvalidError
 from finemesh.data.faults import RowFault
 from finemesh.data.readers.columns import lay_out
 from finemesh.data.readers.context import ReadContext
-from finemesh.data.readers.conversations.files import Builder, row_prefixes
+from finemesh.data.readers.conversations.files import Builder
 from finemesh.data.readers.conversations.records import Record
 from finemesh.data.readers.encodings import open_text
+from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
@@ -54,7 +55,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
         raise InvalidError(message, reason="NO_SUCH_RECORDS")
     # A limit of the whole process, and of csv alone; the default of 128 KiB is too short for a conversation.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-    for name, prefix in zip(names, row_prefixes(names), strict=True):
+    for name, prefix in short_names(names).items():
         try:
             with open_text(context, name) as file:
                 yield from _read_table(context, name, prefix, file)

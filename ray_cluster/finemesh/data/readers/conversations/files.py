@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
@@ -19,6 +17,7 @@ from finemesh.data.readers.conversations.forms import FORMS, Form, fits, form_of
 from finemesh.data.readers.conversations.gallery import Gallery
 from finemesh.data.readers.conversations.records import Record, iter_records
 from finemesh.data.readers.pictures import Pictures
+from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.splits import split_of_file
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
@@ -57,7 +56,7 @@ class JsonForm:
             if name not in names:
                 context.warn(f"{name} was not read: its records are of another form")
         builder = Builder(context, FORMS[self.name], placeholders=self.name is AnnotationFormat.LLAVA)
-        for name, prefix in zip(names, row_prefixes(names), strict=True):
+        for name, prefix in short_names(names).items():
             for record in iter_records(context, name):
                 yield builder.candidate(name, prefix, record)
 
@@ -66,15 +65,6 @@ def json_files(survey: Survey) -> list[str]:
     """JSON files that hold a list of records, or one a line."""
     names = [*survey.json_files, *survey.json_lines_files]
     return [name for name in names if survey.json_head(name).kind == "list"]
-
-
-def row_prefixes(names: Sequence[str]) -> list[str]:
-    """What the ids of the rows of each file begin with: its stem, or its path where stems are alike."""
-    stems = Counter(PurePosixPath(name).stem for name in names)
-    return [
-        path.stem if stems[path.stem] == 1 else str(path.with_name(path.name.replace(".", "_")))
-        for path in map(PurePosixPath, names)
-    ]
 
 
 _SURROGATES: Final = "a text holds half a surrogate pair, which is no character: mend it in the source"

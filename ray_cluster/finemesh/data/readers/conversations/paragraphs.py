@@ -17,10 +17,11 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
 from finemesh.data.faults import RowFault
 from finemesh.data.readers.context import ReadContext
-from finemesh.data.readers.conversations.files import Builder, JsonForm, row_prefixes
+from finemesh.data.readers.conversations.files import Builder, JsonForm
 from finemesh.data.readers.conversations.forms import FORMS
 from finemesh.data.readers.conversations.records import Record
 from finemesh.data.readers.encodings import open_text
+from finemesh.data.readers.short_names import short_names
 from finemesh.data.readers.survey import Survey
 from finemesh.data.rows import Candidate
 
@@ -50,7 +51,7 @@ def read(context: ReadContext) -> Iterator[Candidate]:
         message = "there is no text file, and no JSON file whose records have a text: name another format"
         raise InvalidError(message, reason="NO_SUCH_RECORDS")
     builder = Builder(context, FORMS[AnnotationFormat.TEXT])
-    for name, prefix in zip(names, row_prefixes(names), strict=True):
+    for name, prefix in short_names(names).items():
         try:
             with open_text(context, name) as file:
                 for record in _paragraphs(file):
