@@ -153,12 +153,14 @@ def _judge(candidate: Candidate, number: int, writer: DatasetWriter) -> None:
 
 def _row(candidate: Candidate) -> Row:
     """The candidate's row. Raises RowFault: the candidate's own, or TEXT_INVALID."""
+    where = ""
     try:
         row = candidate.build()
+        where = as_text(row["source"]["key"])
         "".join(texts_of(row)).encode()
     except UnicodeEncodeError as error:
         message = "a text holds half a surrogate pair, which is no character: mend it in the source"
-        raise RowFault("TEXT_INVALID", message) from error
+        raise RowFault("TEXT_INVALID", message, where) from error
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.data import AnnotationFormat
@@ -67,9 +67,6 @@ def json_files(survey: Survey) -> list[str]:
     return [name for name in names if survey.json_head(name).kind == "list"]
 
 
-_SURROGATES: Final = "a text holds half a surrogate pair, which is no character: mend it in the source"
-
-
 @dataclass(slots=True)
 class Builder:
     """Makes rows of the records of one form. `placeholders`: see Gallery."""
@@ -93,11 +90,8 @@ class Builder:
             refuse(record.key, record.value, "an object")
         try:
             row, notes = self._build(row_id, source, record.value)
-            "".join(_texts(row)).encode()
         except RecursionError as error:
             raise RowFault("RECORD_INVALID", "values are nested too deeply", record.key) from error
-        except UnicodeEncodeError as error:
-            raise RowFault("TEXT_INVALID", _SURROGATES, record.key) from error
         for note in notes:
             self.context.warn(note)
         return row
@@ -107,11 +101,3 @@ class Builder:
         draft = Draft(fields, Gallery(self.library, fields, placeholders=self.placeholders))
         self.form.build(draft)
         return draft.finish(row_id, source, split_of_file(source["file"])), draft.notes
-
-
-def _texts(row: Row) -> Iterator[str]:
-    for message in (*row["messages"], *row["rejected"]):
-        yield message["tool_calls"]
-        yield from (part["text"] for part in message["content"])
-    yield from (row["text"] or "", row["class_name"] or "", row["tools"], row["attributes"], *row["captions"])
-    yield from (image["name"] for image in row["images"])
