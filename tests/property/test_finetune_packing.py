@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from tests.support.conversations import spec, tiny_model
 
-CPU = torch.device("cpu")
 IMAGE_TOKENS = 49
 
 
@@ -60,7 +59,7 @@ def load(location: Location) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def batch_of(chosen: list[Sample], *, packing: bool) -> Batch:
-    return collate(chosen, load, packing=packing, pad_id=0, device=CPU)
+    return collate(chosen, load, packing=packing, pad_id=0)
 
 
 @given(samples())
@@ -68,15 +67,15 @@ def test_packing_conserves_tokens_and_targets(chosen: list[Sample]) -> None:
     batch = batch_of(chosen, packing=True)
     assert batch.inputs["input_ids"][0].tolist() == [token for each in chosen for token in each.input_ids_T]
     assert batch.targets_N.tolist() == [token for each in chosen for token in each.input_ids_T[each.loss_T]]
-    assert batch.tokens == sum(batch.inputs["sequence_lengths"]) == sum(each.tokens for each in chosen)
+    assert batch.units == sum(batch.inputs["sequence_lengths"]) == sum(each.size for each in chosen)
     assert batch.targets_per_sample == [int(each.loss_T.sum()) for each in chosen]
     starts = np.flatnonzero(batch.inputs["position_ids"][0] == 0)
-    assert starts.tolist() == np.cumsum([0, *(each.tokens for each in chosen[:-1])]).tolist()
+    assert starts.tolist() == np.cumsum([0, *(each.size for each in chosen[:-1])]).tolist()
 
 
 @given(samples())
 def test_the_end_of_a_sample_never_predicts_its_neighbour(chosen: list[Sample]) -> None:
-    ends = np.cumsum([each.tokens for each in chosen]) - 1
+    ends = np.cumsum([each.size for each in chosen]) - 1
     batch = batch_of(chosen, packing=True)
     assert not batch.predict_BT[0, ends].any()
     following = batch.inputs["input_ids"][0].roll(-1)[batch.predict_BT[0]]
@@ -103,9 +102,7 @@ def test_a_neighbour_changes_nothing_bit_for_bit(chosen: list[Sample], seed: int
     """Every sample but the first gets other tokens; the first one's logits stay exactly the same."""
     rng = np.random.default_rng(seed)
     first, others = chosen[0], chosen[1:]
-    changed = [
-        Sample(each.row_id, "", rng.integers(8, 300, each.tokens), each.loss_T, None) for each in others
-    ]
+    changed = [Sample(each.row_id, "", rng.integers(8, 300, each.size), each.loss_T, None) for each in others]
     count = int(first.loss_T.sum())
     packed = model("llama", packing=True)
     with torch.inference_mode():

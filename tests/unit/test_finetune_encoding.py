@@ -173,7 +173,7 @@ def test_long_rows_raise_are_cut_or_dropped(llama: Path, tmp_path: Path) -> None
         under(OverLength.RAISE)
     assert caught.value.reason == "ROW_TOO_LONG"
     cut = under(OverLength.TRUNCATE)
-    assert [sample.tokens for sample in cut.samples][1:] == [20]
+    assert [sample.size for sample in cut.samples][1:] == [20]
     assert (cut.truncated, cut.ledger.kept) == (1, 2)
     dropped = under(OverLength.DROP)
     assert [entry.disposition for entry in dropped.entries] == [Disposition.KEPT, Disposition.DROPPED]

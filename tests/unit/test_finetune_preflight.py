@@ -21,6 +21,7 @@ from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.finetune import loop
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.models import load_model
+from finemesh.finetune.objectives import conversation
 from finemesh.finetune.preflight import preflight_dataset
 from finemesh.finetune.preflight_page import page_of
 from finemesh.finetune.preflight_report import PreflightReport, Segment, Severity, ShownRow, histogram_of
@@ -127,7 +128,7 @@ def test_what_is_shown_is_what_the_training_collates(
         heard.append((samples, batch))
         return batch
 
-    monkeypatch.setattr(loop, "collate", overhear)
+    monkeypatch.setattr(conversation, "collate", overhear)
     loop.train(wanted.spec, base_model=llava, dataset=dataset, work=tmp_path / "work")
     trained = {sample.row_id: sample for samples, _ in heard for sample in samples}
     shown = {each.figures.row_id: each for each in report.shown}
@@ -142,7 +143,7 @@ def test_what_is_shown_is_what_the_training_collates(
     assert longest.input_shape == tuple(batch.inputs["input_ids"].shape)
     assert longest.pixel_shape == tuple(batch.inputs["pixel_values"].shape)
     assert longest.loss_tokens == len(batch.targets_N)
-    assert longest.tokens - longest.padding == batch.tokens
+    assert longest.tokens - longest.padding == batch.units
 
 
 def test_features_are_those_of_the_vision_tower_itself(llava: Path, tmp_path: Path) -> None:

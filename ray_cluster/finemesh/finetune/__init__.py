@@ -7,9 +7,14 @@ so that it also runs alone: `python -m finemesh.finetune spec.json --base DIR --
     encoding     rows to token sequences, with the tokens that carry loss
     order        which sample comes when, and the hash that proves it
     batches      samples to tensors, packed or padded
+    objectives/  what can be learnt: samples, batches, losses and scores of each task
     attention    attention that keeps packed samples apart
     models       base model, adapters, precision, device
-    loop         `train`: the optimiser steps
+    feed         what each step trains on
+    run          a run made ready, new or resumed
+    step         one optimiser step
+    saving       validation, checkpoints, the final test
+    loop         `train`: the steps of a run from its start to its result
     checkpoint   state on disk, exact and checked
     evaluation   loss and decisions on held-out rows, baselines, intervals
 """

@@ -7,13 +7,14 @@ picture.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from finemesh.finetune.encoding import Picture, Sample
+from finemesh.finetune.objectives.objective import moved
 from finemesh.finetune.rows import Location
 
 LoadPicture = Callable[[Location], Picture]
@@ -21,7 +22,7 @@ LoadPicture = Callable[[Location], Picture]
 
 class _Sized(Protocol):
     @property
-    def tokens(self) -> int: ...
+    def size(self) -> int: ...
 
 
 S = TypeVar("S", bound=_Sized)
@@ -38,14 +39,24 @@ class Batch:
             no sample predicts the first token of its neighbour.
         targets_N: those next tokens, in row-major order of `predict_BT`.
         targets_per_sample: how many of them belong to each sample.
-        tokens: real ones, without padding.
+        units: tokens, without padding.
     """
 
     inputs: dict[str, Any]
     predict_BT: torch.Tensor
     targets_N: torch.Tensor
     targets_per_sample: list[int]
-    tokens: int
+    units: int
+
+    @property
+    def weight(self) -> float:
+        return len(self.targets_N)
+
+    def to(self, device: torch.device) -> Batch:
+        inputs, predict_BT, targets_N = (
+            moved(each, device) for each in (self.inputs, self.predict_BT, self.targets_N)
+        )
+        return replace(self, inputs=inputs, predict_BT=predict_BT, targets_N=targets_N)
 
 
 def cut(samples: Sequence[S], size: int) -> list[list[S]]:
@@ -54,42 +65,40 @@ def cut(samples: Sequence[S], size: int) -> list[list[S]]:
     Equal lengths lie next to each other within a micro batch: they are attended as one (see `attention`).
     """
     return [
-        sorted(samples[start : start + size], key=lambda sample: sample.tokens)
+        sorted(samples[start : start + size], key=lambda sample: sample.size)
         for start in range(0, len(samples), size)
     ]
 
 
-def collate(
-    samples: Sequence[Sample], load_picture: LoadPicture, *, packing: bool, pad_id: int, device: torch.device
-) -> Batch:
-    """Build a batch. Packed, it has reset positions and no attention mask (see `attention`)."""
-    lengths = [sample.tokens for sample in samples]
+def collate(samples: Sequence[Sample], load_picture: LoadPicture, *, packing: bool, pad_id: int) -> Batch:
+    """Build a batch on the CPU. Packed, it has reset positions and no attention mask (see `attention`)."""
+    lengths = [sample.size for sample in samples]
     predict = [_shifted(sample) for sample in samples]
     targets_N = np.concatenate([sample.input_ids_T[sample.loss_T] for sample in samples])
     ids = [sample.input_ids_T for sample in samples]
     if packing:
         inputs: dict[str, Any] = {
-            "input_ids": _row(ids, device),
-            "position_ids": _row([np.arange(length) for length in lengths], device),
+            "input_ids": _row(ids),
+            "position_ids": _row([np.arange(length) for length in lengths]),
             "sequence_lengths": lengths,
         }
-        predict_BT = _row(predict, device)
+        predict_BT = _row(predict)
     else:
         width = max(lengths)
         inputs = {
-            "input_ids": _padded(ids, width, pad_id, device),
-            "attention_mask": _padded([np.ones(length, np.int64) for length in lengths], width, 0, device),
+            "input_ids": _padded(ids, width, pad_id),
+            "attention_mask": _padded([np.ones(length, np.int64) for length in lengths], width, 0),
         }
-        predict_BT = _padded(predict, width, fill=False, device=device)
+        predict_BT = _padded(predict, width, fill=False)
     pictures = [load_picture(sample.location) for sample in samples if sample.location]
     if pictures:
-        inputs["pixel_values"] = torch.from_numpy(np.stack(pictures)).to(device)
+        inputs["pixel_values"] = torch.from_numpy(np.stack(pictures))
     return Batch(
         inputs=inputs,
         predict_BT=predict_BT,
-        targets_N=torch.from_numpy(targets_N).to(device),
+        targets_N=torch.from_numpy(targets_N),
         targets_per_sample=[int(sample.loss_T.sum()) for sample in samples],
-        tokens=sum(lengths),
+        units=sum(lengths),
     )
 
 
@@ -98,14 +107,12 @@ def _shifted(sample: Sample) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.append(sample.loss_T[1:], False)
 
 
-def _row(parts: Sequence[np.ndarray[Any, Any]], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(parts)).unsqueeze(0).to(device)
+def _row(parts: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts)).unsqueeze(0)
 
 
-def _padded(
-    parts: Sequence[np.ndarray[Any, Any]], width: int, fill: int | bool, device: torch.device
-) -> torch.Tensor:
+def _padded(parts: Sequence[np.ndarray[Any, Any]], width: int, fill: int | bool) -> torch.Tensor:
     rows = np.full((len(parts), width), fill, dtype=parts[0].dtype)
     for row, part in zip(rows, parts, strict=True):
         row[: len(part)] = part
-    return torch.from_numpy(rows).to(device)
+    return torch.from_numpy(rows)

@@ -48,7 +48,7 @@ class TrainState:
     Attributes:
         position: samples consumed, over all epochs.
         sample_hash, loss_digest: see `Certificate`.
-        best_step, best_loss: the checkpoint with the lowest validation loss so far.
+        best_step, best_value: the best checkpoint so far, and the validation metric that says so.
         metrics: the last value of every metric.
         recipe: digest of the parts of the spec that decide what is computed.
         data: digest of the ids of the training rows.
@@ -59,7 +59,7 @@ class TrainState:
     sample_hash: str = EMPTY_HASH
     loss_digest: str = EMPTY_HASH
     best_step: int | None = None
-    best_loss: float | None = None
+    best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     recipe: str = ""
     data: str = ""

@@ -19,9 +19,10 @@ from PIL import Image
 
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import OverLength, Sequence
-from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
+from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.chat import Rendered, render
 from finemesh.finetune.families.family import Family
+from finemesh.finetune.objectives.objective import Split
 from finemesh.finetune.rows import Location, Row, read_images, read_rows
 
 MAX_IMAGE_PIXELS: Final = 64_000_000
@@ -49,22 +50,16 @@ class Sample:
     location: Location | None
 
     @property
-    def tokens(self) -> int:
+    def size(self) -> int:
+        """Its tokens."""
         return len(self.input_ids_T)
 
 
 @dataclass(slots=True)
-class EncodedSplit:
-    """The samples of one split in the order of the dataset, their pictures, and what became of every row."""
+class EncodedSplit(Split[Sample]):
+    """A split with its pictures."""
 
-    samples: list[Sample]
     pictures: Pictures
-    entries: list[LedgerEntry]
-    truncated: int
-
-    @property
-    def ledger(self) -> LedgerSummary:
-        return LedgerSummary.of(len(self.entries), self.entries).check()
 
 
 @dataclass(slots=True)
@@ -127,7 +122,7 @@ class Encoder:
 
     def encode_rows(self, dataset: Path, rows: Iterable[Row]) -> EncodedSplit:
         """Encode rows of `dataset`. Raises what `encode` raises of them."""
-        encoded = EncodedSplit([], Pictures(dataset, self.processor), [], 0)
+        encoded = EncodedSplit([], [], 0, Pictures(dataset, self.processor))
         for chunk in chunks(rows):
             self._encode_chunk(chunk, encoded)
         return encoded

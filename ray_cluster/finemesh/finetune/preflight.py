@@ -13,8 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import torch
-
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.core.spec.preflight import PreflightOptions
@@ -22,7 +20,6 @@ from finemesh.finetune.batches import collate, cut
 from finemesh.finetune.chat import is_marked
 from finemesh.finetune.encoding import Encoder
 from finemesh.finetune.families import family_of
-from finemesh.finetune.loop import total_steps
 from finemesh.finetune.models import load_processor
 from finemesh.finetune.order import SampleOrder
 from finemesh.finetune.preflight_problems import find_problems
@@ -36,6 +33,7 @@ from finemesh.finetune.preflight_report import (
 )
 from finemesh.finetune.preflight_tally import EXAMPLES, Kept, Tally, Watcher
 from finemesh.finetune.rows import read_manifest, read_rows
+from finemesh.finetune.run import total_steps
 
 Progress = Callable[[float, str], None]
 
@@ -200,11 +198,10 @@ def _longest_batch(
         encoded.pictures.load,
         packing=spec.sequence.packing,
         pad_id=0 if pad_id is None else int(pad_id),
-        device=torch.device("cpu"),
     )
     pixels = batch.inputs.get("pixel_values")
     tokens = int(batch.inputs["input_ids"].numel())
-    longest = heapq.nlargest(len(place.samples), (sample.tokens for sample in samples))
+    longest = heapq.nlargest(len(place.samples), (sample.size for sample in samples))
     worst = sum(longest) if spec.sequence.packing else longest[0] * len(place.samples)
     return LongestBatch(
         step=place.step + 1,
@@ -212,7 +209,7 @@ def _longest_batch(
         row_ids=tuple(sample.row_id for sample in place.samples),
         input_shape=tuple(batch.inputs["input_ids"].shape),
         tokens=tokens,
-        padding=tokens - batch.tokens,
+        padding=tokens - batch.units,
         loss_tokens=len(batch.targets_N),
         pixel_shape=() if pixels is None else tuple(pixels.shape),
         steps=steps,
@@ -238,5 +235,5 @@ def _find_longest(spec: FineTuneSpec, samples: list[Kept]) -> tuple[_Place, int]
 
 def _computed_tokens(part: Sequence[Kept], *, packing: bool) -> int:
     """Tokens of a forward pass, padding included."""
-    lengths = [sample.tokens for sample in part]
+    lengths = [sample.size for sample in part]
     return sum(lengths) if packing else max(lengths) * len(lengths)

@@ -9,7 +9,7 @@ from typing import Final
 
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.preflight import PreflightOptions
-from finemesh.finetune.loop import check_loss_budget
+from finemesh.finetune.budget import check_loss_budget
 from finemesh.finetune.preflight_report import ModelFacts, Outcome, Problem, Severity
 from finemesh.finetune.preflight_tally import Tally
 
@@ -120,7 +120,7 @@ def _calling(tallies: Sequence[Tally]) -> Iterator[Problem]:
 def _positions(tallies: Sequence[Tally], model: ModelFacts) -> Iterator[Problem]:
     if not model.max_positions:
         return
-    rows = sum(sample.tokens > model.max_positions for tally in tallies for sample in tally.samples)
+    rows = sum(sample.size > model.max_positions for tally in tallies for sample in tally.samples)
     if rows:
         yield Problem(
             _WARNING,

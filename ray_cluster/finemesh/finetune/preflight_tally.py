@@ -34,10 +34,10 @@ _OUTCOMES: Final = {
 
 
 class Kept(NamedTuple):
-    """A sample without its content; `tokens` as it is trained on."""
+    """A sample without its content; `size` in tokens, as it is trained on."""
 
     row_id: str
-    tokens: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -167,9 +167,9 @@ class Watcher(Encoder):
         tally = self._tally = Tally(split, shown_rows)
         rows = read_rows(dataset, split)
         for chunk in chunks(islice(rows, limit) if limit else rows):
-            encoded = EncodedSplit([], Pictures(dataset, self.processor, bytes_left=0), [], 0)
+            encoded = EncodedSplit([], [], 0, Pictures(dataset, self.processor, bytes_left=0))
             self._encode_chunk(chunk, encoded)
-            tally.samples += [Kept(sample.row_id, sample.tokens) for sample in encoded.samples]
+            tally.samples += [Kept(sample.row_id, sample.size) for sample in encoded.samples]
             tally.spoken += sum(bool(row.messages) for row in chunk)
             tally.calling += sum(bool(row.calls) for row in chunk)
             on_rows(tally.rows)

@@ -118,11 +118,11 @@ def score(
 
 
 def _score_open(model: Model, samples: Sequence[Sample], load: LoadPicture) -> Iterator[Score]:
-    ordered = sorted(samples, key=lambda sample: sample.tokens)
+    ordered = sorted(samples, key=lambda sample: sample.size)
     with attention(model.module, model.family, PACKED):
         for start in range(0, len(ordered), _OPEN_ROWS):
             chunk = ordered[start : start + _OPEN_ROWS]
-            batch = collate(chunk, load, packing=True, pad_id=model.pad_id, device=model.device)
+            batch = collate(chunk, load, packing=True, pad_id=model.pad_id).to(model.device)
             logits_NV = model.logits(batch)
             losses_N = functional.cross_entropy(logits_NV, batch.targets_N, reduction="none")
             best_N = logits_NV.argmax(-1)

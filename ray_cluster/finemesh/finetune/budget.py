@@ -1,0 +1,51 @@
+"""The ledger of a run's rows, and the refusal to train on what is left after too much was lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from finemesh.core.errors import PreconditionError
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.finetune.objectives.objective import AnySplit
+from finemesh.finetune.rows import read_manifest
+
+
+def write_ledger(path: Path, splits: Mapping[str, AnySplit]) -> None:
+    """One JSON object per row and split: what became of it."""
+    with path.open("w", encoding="utf-8") as stream:
+        for split, encoded in splits.items():
+            for entry in encoded.entries:
+                stream.write(json.dumps({"split": split, **asdict(entry)}, ensure_ascii=False) + "\n")
+
+
+def check_loss_budget(spec: FineTuneSpec, dataset: Path, ledgers: Mapping[str, LedgerSummary]) -> None:
+    """Refuse to train on what is left after too much was lost, in making the dataset or in encoding it.
+
+    Args:
+        spec: names the budget.
+        dataset: folder of the dataset.
+        ledgers: what the encoding of each split came to.
+
+    Raises:
+        PreconditionError: LOSS_BUDGET_EXCEEDED; SPLIT_EMPTY, nothing of a split is left.
+    """
+    stages = {"the dataset": read_manifest(dataset).ledger} | {
+        f"split {split!r}": ledger for split, ledger in ledgers.items()
+    }
+    for stage, ledger in stages.items():
+        if ledger.quarantined > spec.max_quarantined_fraction * ledger.inputs:
+            raise PreconditionError(
+                f"{ledger.quarantined} of {ledger.inputs} rows of {stage} are quarantined, over the budget "
+                f"of {spec.max_quarantined_fraction:.1%}: see the ledger, mend the rows, or raise "
+                "max_quarantined_fraction",
+                reason="LOSS_BUDGET_EXCEEDED",
+            )
+    for split, ledger in ledgers.items():
+        if not ledger.kept:
+            raise PreconditionError(
+                f"no row of the split {split!r} is left to use: see the ledger", reason="SPLIT_EMPTY"
+            )

@@ -1,0 +1,52 @@
+"""Supervised fine-tuning on conversations, about pictures or not: the assistant's words are learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune.batches import Batch, collate
+from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
+from finemesh.finetune.evaluation import evaluate, evaluate_test
+from finemesh.finetune.models import Model
+from finemesh.finetune.objectives.objective import Objective, Split
+from finemesh.finetune.scoring import AnswerSet, closed_answers
+
+
+class Conversation(Objective[Sample, Batch]):
+    """The loss is the cross entropy, in nats, over the tokens that the assistant says."""
+
+    unit = "tokens"
+
+    def __init__(self, spec: FineTuneSpec, model: Model, dataset: Path) -> None:
+        super().__init__(spec, model, dataset)
+        self._encoder = Encoder(model.family, model.processor, model.config, spec.sequence)
+        self._answers: AnswerSet | None = None
+
+    def encode(self, split: str, limit: int = 0) -> EncodedSplit:
+        return self._encoder.encode(self.dataset, split, limit)
+
+    def begin(self, train: Split[Sample]) -> None:
+        self._answers = closed_answers(train.samples)
+
+    def collate(self, split: Split[Sample], samples: Sequence[Sample]) -> Batch:
+        packing, pad_id = self.spec.sequence.packing, self.model.pad_id
+        return collate(samples, _encoded(split).pictures.load, packing=packing, pad_id=pad_id)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return functional.cross_entropy(self.model.logits(batch), batch.targets_N, reduction="sum")
+
+    def validate(self, split: Split[Sample]) -> dict[str, float]:
+        return evaluate(self.model, _encoded(split), self._answers, "val")
+
+    def test(self, split: Split[Sample], base_model: Path, folder: Path) -> dict[str, float]:
+        return evaluate_test(self.model, _encoded(split), self._answers, base_model, folder)
+
+
+def _encoded(split: Split[Sample]) -> EncodedSplit:
+    assert isinstance(split, EncodedSplit)  # `encode` makes no other
+    return split

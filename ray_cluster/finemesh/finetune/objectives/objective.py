@@ -1,0 +1,139 @@
+"""What the loop asks of an objective. The loop knows steps, batches and losses; all else is known here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
+
+import torch
+
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.spec.ledger import LedgerEntry, LedgerSummary
+
+if TYPE_CHECKING:  # a model knows its batches, and these are made here
+    from finemesh.finetune.models import Model
+
+
+class Sample(Protocol):
+    """One row, ready to be collated. `size` is what its computation grows with: tokens, pixels."""
+
+    @property
+    def row_id(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+
+class Batch(Protocol):
+    """One forward pass.
+
+    Attributes:
+        weight: what the loss of the batch is a sum over; the losses of a step are divided by the sum of their
+            weights.
+        units: how much is computed, in the objective's unit, padding left out.
+    """
+
+    @property
+    def weight(self) -> float: ...
+    @property
+    def units(self) -> int: ...
+    def to(self, device: torch.device) -> Self: ...
+
+
+S = TypeVar("S", bound=Sample)
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(slots=True)
+class Split(Generic[S]):
+    """The samples of one split in the order of the dataset, and what became of every row."""
+
+    samples: list[S]
+    entries: list[LedgerEntry]
+    truncated: int
+
+    @property
+    def ledger(self) -> LedgerSummary:
+        return LedgerSummary.of(len(self.entries), self.entries).check()
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """The validation metric that says which of two checkpoints is better."""
+
+    metric: str
+    higher_is_better: bool = False
+
+    def better(self, value: float, than: float) -> bool:
+        return value > than if self.higher_is_better else value < than
+
+
+LOWEST_LOSS: Final = Criterion("val/loss")
+
+
+class Objective(ABC, Generic[S, B]):
+    """What one run learns from one dataset with one model.
+
+    Attributes:
+        unit: of `Batch.units`, in the plural, as metrics name it.
+        criterion: what the best checkpoint is chosen by.
+    """
+
+    unit: ClassVar[str]
+    criterion: ClassVar[Criterion] = LOWEST_LOSS
+
+    def __init__(self, spec: FineTuneSpec, model: Model, dataset: Path) -> None:
+        self.spec = spec
+        self.model = model
+        self.dataset = dataset
+
+    @abstractmethod
+    def encode(self, split: str, limit: int = 0) -> Split[S]:
+        """Make the samples of a split, or of its first `limit` rows.
+
+        Raises:
+            PreconditionError: SPLIT_EMPTY, the dataset has no row in it.
+            InvalidError: the rows cannot be used as the spec says.
+        """
+
+    def begin(self, train: Split[S]) -> None:
+        """Told the training split, once, before anything is scored."""
+
+    @abstractmethod
+    def collate(self, split: Split[S], samples: Sequence[S]) -> B:
+        """The batch of some samples of a split, on the CPU. May be called from another thread."""
+
+    @abstractmethod
+    def loss(self, batch: B) -> torch.Tensor:
+        """The sum of the losses over `batch.weight`, to be differentiated."""
+
+    @abstractmethod
+    def validate(self, split: Split[S]) -> dict[str, float]:
+        """Score the validation split: `val/loss` and others."""
+
+    @abstractmethod
+    def test(self, split: Split[S], base_model: Path, folder: Path) -> dict[str, float]:
+        """Score the test split: `test/loss` and others, with intervals, and baselines if the spec asks.
+
+        Args:
+            split: the test split.
+            base_model: folder of the untrained model.
+            folder: takes the results of each item, as JSON lines, for paired comparison of runs.
+        """
+
+
+AnyObjective = Objective[Any, Any]
+AnySplit = Split[Any]
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """`value` with every tensor in it, through lists and dicts, on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [moved(item, device) for item in cast("list[Any]", value)]
+    return value

@@ -1,0 +1,147 @@
+"""A run made ready: model, objective, data and optimiser, new or where a checkpoint left them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finemesh.core.errors import PreconditionError
+from finemesh.core.spec import codec
+from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune import checkpoint as checkpoints
+from finemesh.finetune.budget import check_loss_budget, write_ledger
+from finemesh.finetune.checkpoint import TrainState
+from finemesh.finetune.feed import Feed
+from finemesh.finetune.hooks import CheckpointInfo, Hooks
+from finemesh.finetune.models import Model, load_model
+from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
+from finemesh.finetune.objectives.registry import make_objective
+from finemesh.finetune.optimizer import make_optimizer
+from finemesh.finetune.order import EMPTY_HASH, SampleOrder, digest_of, roll
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything one call of `train` works with. `splits` are by role: `train`, `val`, `test`."""
+
+    spec: FineTuneSpec
+    base_model: Path
+    work: Path
+    hooks: Hooks
+    model: Model
+    objective: AnyObjective
+    optimizer: torch.optim.AdamW
+    splits: dict[str, AnySplit]
+    feed: Feed
+    total_steps: int
+    state: TrainState
+    saved: CheckpointInfo | None = None
+    validated_step: int = -1
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.work / "checkpoints"
+
+    def log(self, values: dict[str, float]) -> None:
+        """Tell new values of metrics, and keep the last of each."""
+        self.state.metrics.update(values)
+        self.hooks.on_metrics(self.state.step, values)
+
+
+def prepare(
+    spec: FineTuneSpec, base_model: Path, dataset: Path, work: Path, hooks: Hooks, resume_from: Path | None
+) -> Run:
+    """Load, encode, and resume if asked. Raises what `train` raises before its first step."""
+    work.mkdir(parents=True, exist_ok=True)
+    hooks.on_progress(0.0, "loading the base model")
+    model = load_model(spec, base_model)
+    hooks.on_progress(0.0, "encoding the dataset")
+    objective = make_objective(spec, model, dataset)
+    splits = _encode(spec, objective)
+    write_ledger(work / "ledger.jsonl", splits)
+    check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()})
+    objective.begin(splits["train"])
+    row_ids = [sample.row_id for sample in splits["train"].samples]
+    state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
+    optimizer = make_optimizer(model.trainable, spec.optimization)
+    if resume_from:
+        state = _resume(resume_from, model, optimizer, state)
+    order = SampleOrder(row_ids, spec.optimization.seed)
+    run = Run(
+        spec=spec,
+        base_model=base_model,
+        work=work,
+        hooks=hooks,
+        model=model,
+        objective=objective,
+        optimizer=optimizer,
+        splits=splits,
+        feed=Feed(objective, splits["train"], order, spec.optimization),
+        total_steps=total_steps(spec, len(row_ids)),
+        state=state,
+    )
+    if resume_from:
+        _certify(run, resume_from, row_ids, order)
+    checkpoints.discard(
+        run.checkpoints, [s for s, _ in checkpoints.list_checkpoints(run.checkpoints) if s <= state.step]
+    )
+    return run
+
+
+def total_steps(spec: FineTuneSpec, samples: int) -> int:
+    """Optimiser steps of a run over so many samples."""
+    optimization = spec.optimization
+    if optimization.max_steps:
+        return optimization.max_steps
+    per_step = optimization.micro_batch_size * optimization.gradient_accumulation_steps
+    return max(1, math.ceil(optimization.epochs * samples / per_step))
+
+
+def _encode(spec: FineTuneSpec, objective: AnyObjective) -> dict[str, AnySplit]:
+    splits = {"train": objective.encode(spec.train_split)}
+    if spec.validation_split:
+        splits["val"] = objective.encode(spec.validation_split, spec.evaluation.max_items)
+    if spec.test_split:
+        splits["test"] = objective.encode(spec.test_split)
+    return splits
+
+
+def _resume(folder: Path, model: Model, optimizer: torch.optim.AdamW, fresh: TrainState) -> TrainState:
+    state = checkpoints.read_state(folder)
+    for reason, what, expected, found in (
+        ("CHECKPOINT_OF_OTHER_SPEC", "another spec", fresh.recipe, state.recipe),
+        ("CHECKPOINT_OF_OTHER_DATA", "other training rows", fresh.data, state.data),
+    ):
+        if expected != found:
+            raise PreconditionError(
+                f"checkpoint {folder} was made with {what}: resume it with the same, or start anew",
+                reason=reason,
+            )
+    checkpoints.load_weights(folder, model)
+    checkpoints.load_progress(folder, model, optimizer)
+    return state
+
+
+def _certify(run: Run, folder: Path, row_ids: Sequence[str], order: SampleOrder) -> None:
+    """Compute what the order says was consumed, and compare with what the checkpoint says."""
+    consumed = (row_ids[index] for index in order.take(0, run.state.position))
+    sample_hash = roll(EMPTY_HASH, consumed)
+    run.hooks.on_resume(run.state.certificate, sample_hash)
+    if sample_hash != run.state.sample_hash:
+        raise PreconditionError(
+            f"checkpoint {folder} consumed other samples than this order would have: start anew",
+            reason="CHECKPOINT_OF_OTHER_DATA",
+        )
+    run.saved = checkpoints.checkpoint_info(folder, run.state)
+
+
+def _recipe(spec: FineTuneSpec) -> str:
+    """Digest of what decides the computation: not how often it is looked at, saved, nor on what it runs."""
+    content = spec.to_dict()
+    return codec.digest(
+        {key: content[key] for key in content if key not in {"evaluation", "checkpoint", "resources"}}
+    )
