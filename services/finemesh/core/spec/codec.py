@@ -2,14 +2,17 @@
 
 A union of dataclasses is written as an object with one key, the class name in lower case:
 `{"lora": {"rank": 8}}`, as a protobuf `oneof` inside a message reads too. Tuples become lists, enums
-their values, and a field that may be None is null.
+their values, and a field that may be None is null. An enum is read in any case, with the prefix of the
+contract (`TASK_LANGUAGE`) or without, and a whole number also as `2.0`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +24,7 @@ from finemesh.core.errors import FieldViolation, InvalidError
 type_hints = typing.get_type_hints
 T = TypeVar("T")
 Scalar = str | int | float | bool
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def encode(value: Any, annotation: Any = None) -> Any:
@@ -75,6 +79,21 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def arms(annotation: Any) -> dict[str, type[Any]]:
+    """The classes of a union of dataclasses by the names they are written under; nothing if it is none."""
+    members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+    if not all(dataclasses.is_dataclass(member) for member in members):
+        return {}
+    return {cast("type[Any]", member).__name__.lower(): member for member in members}
+
+
+def same_word(given: object, value: str, enum: type[Enum]) -> bool:
+    """Whether `given` is a way to write a member's value: `TASK_LANGUAGE`, `language` for Task.LANGUAGE."""
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.__name__).upper() + "_"
+    wanted = value.upper().replace("-", "_")
+    return isinstance(given, str) and given.upper().replace("-", "_").removeprefix(prefix) == wanted
+
+
 def _decode(annotation: Any, value: object, path: str, violations: list[FieldViolation]) -> object:
     if isinstance(annotation, types.UnionType):
         if types.NoneType in typing.get_args(annotation):
@@ -95,14 +114,13 @@ def _decode(annotation: Any, value: object, path: str, violations: list[FieldVio
         items = cast("list[object]", value)
         return tuple(_decode(item_type, item, f"{path}[{i}]", violations) for i, item in enumerate(items))
     if issubclass(annotation, Enum):
-        try:
-            return annotation(value)
-        except ValueError:
-            return _wrong(violations, path, f"{value!r} is not one of {_listed(m.value for m in annotation)}")
-    # bool is an int in Python, and JSON has one number type: 3 is a good float, True is not.
+        known = [member for member in annotation if same_word(value, member.value, annotation)]
+        return known[0] if known else _wrong(violations, path, _no_member(value, annotation))
+    # bool is an int in Python, and JSON has one number type: 3 is a float and 3.0 an int, True neither.
     allowed = (int, float) if annotation is float else (annotation,)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and annotation is not bool):
-        return _wrong(violations, path, f"{value!r} is not a {annotation.__name__}")
+    whole = annotation is int and isinstance(value, float) and value.is_integer()
+    if not (isinstance(value, allowed) or whole) or (isinstance(value, bool) and annotation is not bool):
+        return _wrong(violations, path, f"{value!r} is not {_WORDS.get(annotation, annotation.__name__)}")
     return cast("Callable[[object], object]", annotation)(value)
 
 
@@ -112,11 +130,8 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
     given = cast("Mapping[str, object]", value)
     hints, fields = type_hints(cls), dataclasses.fields(cls)
     for name in sorted(given.keys() - {f.name for f in fields}):
-        _wrong(
-            violations,
-            f"{path}.{name}",
-            f"unknown; {cls.__name__} has {_listed(f.name for f in fields)}",
-        )
+        known = [word for f in fields for word in (f.name, *arms(hints[f.name]))]
+        _wrong(violations, f"{path}.{name}", f"unknown{_nearest(name, known)}; there are {_listed(known)}")
     arguments: dict[str, object] = {}
     for field in fields:
         has_default = (
@@ -139,12 +154,22 @@ def _without_none(annotation: types.UnionType) -> Any:
 def _decode_union(
     annotation: types.UnionType, value: object, path: str, violations: list[FieldViolation]
 ) -> object:
-    arms = {cast("type[Any]", arm).__name__.lower(): arm for arm in typing.get_args(annotation)}
+    known = arms(annotation)
     given = cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {}
-    if len(given) != 1 or not given.keys() <= arms.keys():
-        return _wrong(violations, path, f"set exactly one of {', '.join(arms)}")
+    if len(given) != 1 or not given.keys() <= known.keys():
+        return _wrong(violations, path, f"set exactly one of {', '.join(known)}")
     [(name, inner)] = given.items()
-    return _decode(arms[name], inner, f"{path}.{name}", violations)
+    return _decode(known[name], inner, f"{path}.{name}", violations)
+
+
+def _no_member(value: object, enum: type[Enum]) -> str:
+    known = [str(member.value) for member in enum]
+    return f"{value!r} is not one of {_listed(known)}{_nearest(str(value).upper(), known)}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _listed(names: Iterable[str]) -> str:

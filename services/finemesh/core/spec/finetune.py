@@ -113,7 +113,7 @@ class Sequence:
         packing: join the rows of a micro-batch into one row without padding; samples never see each other.
     """
 
-    max_tokens: int = 1024
+    max_tokens: int = 2048
     packing: bool = True
     over_length: OverLength = OverLength.RAISE
 
@@ -144,7 +144,7 @@ class Checkpointing:
         keep_best: also keep the one with the lowest validation loss; the result names it.
     """
 
-    every_steps: int = 0
+    every_steps: int = 50
     keep_last: int = 2
     keep_best: bool = True
 
@@ -184,7 +184,7 @@ class FineTuneSpec:
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     resources: Resources = field(default_factory=Resources)
-    max_quarantined_fraction: float = 0.0
+    max_quarantined_fraction: float = 0.05
 
     def validate(self) -> None:
         """Raises InvalidError (reason INVALID_SPEC) with every violation, field paths starting at `spec`."""
