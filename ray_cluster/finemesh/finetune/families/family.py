@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 
 
@@ -41,6 +42,8 @@ class Family:
             absent.
         tiny_config: a small config for tests and the demo, over a vocabulary.
         tiny_processor: (config, tokenizer) -> what is saved beside the tiny model.
+        box_convention: how its texts write boxes, where it was taught any.
+        quirks: what surprises people in its processor or its weights, a sentence each.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Family:
     load_processor: Callable[[Path], Any] | None = None
     tiny_config: Callable[[TinyTokens], Any] | None = None
     tiny_processor: Callable[[Any, Any], Any] | None = None
+    box_convention: BoxConvention | None = None
+    quirks: tuple[str, ...] = ()
 
     def takes(self, model_type: str) -> bool:
         return not self.model_types or model_type in self.model_types

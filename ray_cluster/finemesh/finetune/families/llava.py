@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.family import Family, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_llama_config
@@ -89,4 +90,6 @@ LLAVA: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
+    box_convention=BoxConvention.UNIT,
+    quirks=("Pictures are cropped to a square in the middle: what lies at the edge is not seen.",),
 )
