@@ -124,27 +124,30 @@ def _json_head(head: bytes, name: str) -> JsonHead:
 
 
 # A string that does not end takes all that is left: to try again behind each quote would take quadratic time.
-_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[][{}:,]|[^][{}:,"\s]+')
+# An object or a list that holds no other is one piece.
+_PIECE: Final = re.compile(
+    r'"(?:[^"\\]|\\.)*+"?|[{[](?:[^][{}"]++|"(?:[^"\\]|\\.)*+")*+[]}]|[][{}:]|[^][{}:,"\s]+'
+)
 
 
 def _cut_head(text: str, name: str) -> JsonHead:
     """Of the start of a longer text: the keys at depth 1 of an object, the first element of a list."""
-    kind, keys, depth = "other", list[str](), 0
-    begin: int | None = None
-    last = ""
-    for match in _PIECE.finditer(text):
+    start = len(text) - len(text.lstrip())
+    kind = {"{": "object", "[": "list"}.get(text[start : start + 1], "other")
+    keys, depth, last = list[str](), 1, ""
+    first: int | None = None
+    for match in _PIECE.finditer(text, start + 1) if kind != "other" else ():
         piece = match.group()
-        if depth == 0:
-            kind = {"{": "object", "[": "list"}.get(piece, "other")
-            if kind == "other":
-                break
+        first = match.start() if first is None else first
         if kind == "object" and depth == 1 and piece == ":":
             keys.append(str(parse_json(last.encode(), name)))
-        depth += (piece in "[{") - (piece in "]}")
-        if kind == "list" and begin is None and depth >= 1 and match.start() > 0 and piece != "[":
-            begin = match.start() if piece == "{" else -1
-        if kind == "list" and depth == 1 and piece == "}" and begin is not None and begin >= 0:
-            return JsonHead(kind, (), _object(parse_json(text[begin : match.end()].encode(), name)))
+        if len(piece) == 1:
+            depth += (piece in "[{") - (piece in "]}")
+        if depth == 0:
+            break
+        if kind == "list" and depth == 1:
+            value = parse_json(text[first : match.end()].encode(), name) if text[first] == "{" else None
+            return JsonHead(kind, (), _object(value))
         last = piece
     return JsonHead(kind, tuple(keys))
 

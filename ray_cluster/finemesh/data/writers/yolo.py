@@ -18,11 +18,12 @@ import yaml
 
 from finemesh.core.spec.data import MaskProof, ShardInfo
 from finemesh.data.batches import RowBatch
-from finemesh.data.boxes import BoxBatch
+from finemesh.data.boxes import BoxBatch, clip_boxes
 from finemesh.data.faults import RowFault
 from finemesh.data.outlines import QUARTERS, join, trace
 from finemesh.data.rle import parse_many
 from finemesh.data.storage import describe_file
+from finemesh.data.writers.box_lines import box_lines
 from finemesh.data.writers.classes import ClassTable
 from finemesh.data.writers.files import FileTree, base_stem, by_row, picture_name, wanted_name
 from finemesh.data.writers.form import FormContext, FormWriter, no_place, note_left_out
@@ -34,7 +35,6 @@ _HIDDEN: Final = "{} hidden objects left out: nothing of them is seen"
 _BOXES: Final = "{} objects without a mask written as their boxes"
 _POINTS: Final = "key points of {} objects left out: detection and segmentation have no place for them"
 _LEFT_OUT: Final = no_place("YOLO", "class_name", "captions", "text", "messages", "rejected", "tools")
-_BOX_LINE: Final = "%d %.6f %.6f %.6f %.6f"
 _DECIMALS: Final = 5  # a twentieth of a quarter pixel, of a picture of 10,000
 
 
@@ -49,7 +49,7 @@ class YoloWriter(FormWriter):
         self._context = context
         self._classes = ClassTable(context)
         self._files = FileTree(context.root)
-        self._labels: dict[str, list[str]] = {}
+        self._labels: dict[str, bytes] = {}
 
     def refusal(self, row: Mapping[str, Any]) -> RowFault | None:
         if len(row["images"]) != 1:
@@ -68,7 +68,7 @@ class YoloWriter(FormWriter):
         return None
 
     @abstractmethod
-    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> bytes:
         """The labels of a row's visible objects. Raises RowFault."""
 
     def write(self, batch: RowBatch) -> None:
@@ -82,9 +82,8 @@ class YoloWriter(FormWriter):
             if image["data"]:
                 self._files.write(f"images/{split}/{name}", image["data"], image["sha256"])
 
-    def _write_labels(self, split: str, name: str, row_id: str, lines: Sequence[str]) -> str:
+    def _write_labels(self, split: str, name: str, row_id: str, text: bytes) -> str:
         """Write the labels of the picture `name`. Returns its name: another one where this one is taken."""
-        text = "".join([line + "\n" for line in lines]).encode()
         if self._context.part is not None:
             if (split, base_stem(name)) in self._context.shared_names:
                 name = by_row(name, row_id)
@@ -113,40 +112,30 @@ class YoloWriter(FormWriter):
 class YoloDetectionWriter(YoloWriter):
     """Boxes."""
 
-    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
-        width, height = row["images"][0]["width"], row["images"][0]["height"]
-        index_of = self._classes.index_of
-        lines: list[str] = []
-        for item in objects:
-            x, y, box_width, box_height = item["bbox"]
-            left, top = max(x, 0.0), max(y, 0.0)
-            right, bottom = min(x + box_width, width), min(y + box_height, height)
-            if right <= left or bottom <= top:
+    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> bytes:
+        size = np.array([(row["images"][0]["width"], row["images"][0]["height"])], np.float64)
+        boxes = np.array([item["bbox"] for item in objects], np.float64).reshape(-1, 4)
+        near, far = clip_boxes(boxes, size)
+        for item, outside in zip(objects, np.any(far <= near, axis=1), strict=True):
+            if outside:
                 message = f"object {item['object_id']} lies outside its picture"
                 raise RowFault("BBOX_OUTSIDE", message, "objects")
-            middle = (left + right) / 2 / width, (top + bottom) / 2 / height
-            sides = (right - left) / width, (bottom - top) / height
-            lines.append(_BOX_LINE % (index_of(item["class_name"]), *middle, *sides))
-        return lines
+        numbers = np.array([self._classes.index_of(item["class_name"]) for item in objects], np.int64)
+        return box_lines(numbers, near / size, far / size)[0]
 
     def write_boxes(self, batch: BoxBatch) -> None:
-        visible = batch.visible
-        shown = visible & ~batch.crowd
+        shown = batch.shown
         self._context.notes[_CROWDS] += int(batch.crowd.sum())
-        self._context.notes[_HIDDEN] += int((~visible & ~batch.crowd).sum())
+        self._context.notes[_HIDDEN] += int((~batch.visible & ~batch.crowd).sum())
         pictures, sizes = batch.pictures[shown], batch.sizes[batch.pictures[shown]]
-        near = np.maximum(batch.boxes[shown, :2], 0.0)
-        far = np.minimum(batch.boxes[shown, :2] + batch.boxes[shown, 2:], sizes)
-        middles, sides = (near + far) / 2 / sizes, (far - near) / sizes
-        numbers = np.array([self._classes.index_of(name) for name in batch.class_names])
-        columns = (numbers[batch.classes[shown]], *middles.T, *sides.T)
-        lines = list(map(_BOX_LINE.__mod__, zip(*(column.tolist() for column in columns), strict=True)))
-        ends = np.cumsum(np.bincount(pictures, minlength=len(batch.names))).tolist()
+        numbers = np.array([self._classes.index_of(name) for name in batch.class_names], np.int64)
+        near, far = clip_boxes(batch.boxes[shown], sizes)
+        text, ends = box_lines(numbers[batch.classes[shown]], near / sizes, far / sizes)
+        lines = np.cumsum(np.bincount(pictures, minlength=len(batch.names)))
         start = 0
-        for row_id, name, end in zip(batch.row_ids, batch.names, ends, strict=True):
-            self._write_labels(
-                batch.split or "all", picture_name(name, "", flat=True), row_id, lines[start:end]
-            )
+        for row_id, name, end in zip(batch.row_ids, batch.names, ends[lines].tolist(), strict=True):
+            picture = picture_name(name, "", flat=True)
+            self._write_labels(batch.split or "all", picture, row_id, text[start:end])
             start = end
 
 
@@ -160,12 +149,12 @@ class YoloSegmentationWriter(YoloWriter):
         proved = context.options.prove_masks
         self._prover = MaskProver(context.options.min_mask_iou) if proved else None
 
-    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    def _lines(self, row: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> bytes:
         size = row["images"][0]["width"], row["images"][0]["height"]
         shapes = self._shapes(objects, size)
         index_of = self._classes.index_of
         numbers = [index_of(item["class_name"]) for item in objects]
-        lines = [f"{number} {shape}" for number, shape in zip(numbers, shapes, strict=True)]
+        lines = [f"{number} {shape}\n" for number, shape in zip(numbers, shapes, strict=True)]
         if self._prover is not None:
             proved = [index for index, item in enumerate(objects) if item["rle_counts"] is not None]
             fault = self._prover.compare(
@@ -176,7 +165,7 @@ class YoloSegmentationWriter(YoloWriter):
             )
             if fault is not None:
                 raise fault
-        return lines
+        return "".join(lines).encode()
 
     def _shapes(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> list[str]:
         """The polygon of each object."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from finemesh.data.boxes import BoxBatch
-from finemesh.data.polygons import is_number
-from finemesh.data.readers.coco.join import FilePart, is_id
+from finemesh.data.boxes import BoxBatch, Numbers
+from finemesh.data.readers.coco.join import ID_TYPES, FilePart
 from finemesh.data.rows import Candidate
-
-_NUMBERS = {int, float}
-_IDS = {int, str}
 
 
 class BoxMaker:
@@ -31,88 +28,63 @@ class BoxMaker:
 
     def batch(self, part: FilePart, candidates: Callable[[], list[Candidate]]) -> BoxBatch | None:
         """None if there is anything about the part that row by row would get a fault, or has no column."""
-        images, annotations = part.images, [annotation for _, _, annotation in part.annotations]
-        if not self._are_sound(images) or not _are_boxes(annotations):
+        try:
+            return self._batch(part, candidates)
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
-        row_ids = [f"{self._prefix}/{image['id']}" for image in images]
+
+    def _batch(self, part: FilePart, candidates: Callable[[], list[Candidate]]) -> BoxBatch:
+        images, annotations = part.images, part.annotations.values
+        row_ids = [f"{self._prefix}/{identity}" for identity in _ids(images)]
         names = [image["file_name"] for image in images]
-        codes = [self._codes.get(annotation["category_id"]) for annotation in annotations]
-        if None in codes or len(set(row_ids)) < len(row_ids) or not _encodable([*row_ids, *names]):
-            return None
-        sizes = np.array([(image["width"], image["height"]) for image in images], np.float64)
+        _require({*map(type, names)} <= {str} and len({*row_ids}) == len(row_ids))
+        "".join([*row_ids, *names]).encode()  # fails for half a surrogate pair
+        identities = [str(identity) for identity in _ids(annotations)]
+        _require(len({*identities}) == len(identities))
+        _require(not any("keypoints" in annotation or "score" in annotation for annotation in annotations))
         made = BoxBatch(
             row_ids,
             names,
-            sizes,
-            np.array([ordinal for ordinal, _, _ in part.annotations], np.int64) - part.first,
-            np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4),
-            np.array(codes, np.int64),
+            self._sizes(images),
+            part.annotations.ordinals - part.first,
+            _boxes(annotations),
+            np.array([self._codes[identity] for identity in _ids(annotations, "category_id")], np.int64),
             np.array([annotation.get("iscrowd", 0) == 1 for annotation in annotations], np.bool_),
             self._names,
             self._split,
             candidates,
         )
-        return _in_order(made) if _is_placed(made) else None
+        _require(not (made.outside & made.shown).any())
+        return made
 
-    def _are_sound(self, images: Sequence[Any]) -> bool:
-        return all(
-            isinstance(image, dict)
-            and is_id(image.get("id"))
-            and isinstance(image.get("file_name"), str)
-            and _is_side(image.get("width"))
-            and _is_side(image.get("height"))
-            and image["width"] * image["height"] <= self._max_pixels
-            for image in images
-        )
+    def _sizes(self, images: Sequence[Any]) -> Numbers:
+        sizes = _numbers([image[side] for image in images for side in ("width", "height")]).reshape(-1, 2)
+        _require((sizes >= 1).all() and (sizes == np.floor(sizes)).all())
+        _require((sizes.prod(axis=1) <= self._max_pixels).all())
+        return sizes
 
 
-def _is_side(value: Any) -> bool:
-    return is_number(value) and value >= 1 and value == int(value)
+def _require(sound: object) -> None:
+    if not sound:
+        raise ValueError
 
 
-def _are_boxes(annotations: Sequence[dict[str, Any]]) -> bool:
-    """Whether each has an id, a category and a box of four numbers, and nothing that must be judged."""
-    try:
-        boxes = [annotation["bbox"] for annotation in annotations]
-        ids = [annotation["id"] for annotation in annotations]
-        return (
-            {type(box) for box in boxes} <= {list}
-            and {len(box) for box in boxes} <= {4}
-            and {type(number) for box in boxes for number in box} <= _NUMBERS
-            and {type(identity) for identity in ids} <= _IDS
-            and {type(annotation["category_id"]) for annotation in annotations} <= _IDS
-            and len({str(identity) for identity in ids}) == len(ids)
-            and not any("keypoints" in annotation or "score" in annotation for annotation in annotations)
-        )
-    except KeyError:
-        return False
+def _ids(values: Sequence[Any], key: str = "id") -> list[Any]:
+    found = [value[key] for value in values]
+    _require({*map(type, found)} <= ID_TYPES)
+    return found
 
 
-def _is_placed(batch: BoxBatch) -> bool:
-    """Whether all boxes are finite, and those that will be written reach into their picture."""
-    boxes = batch.boxes
-    if not (np.abs(boxes) < 1e15).all() or (boxes[:, 2:] < 0).any():
-        return False
-    shown = batch.visible & ~batch.crowd
-    near = np.maximum(boxes[shown, :2], 0.0)
-    far = np.minimum(boxes[shown, :2] + boxes[shown, 2:], batch.sizes[batch.pictures[shown]])
-    return bool((far > near).all())
+def _numbers(values: list[Any]) -> Numbers:
+    _require({*map(type, values)} <= {int, float})
+    found = np.array(values, np.float64)
+    _require((np.abs(found) < 1e15).all())
+    return found
 
 
-def _in_order(batch: BoxBatch) -> BoxBatch:
-    """By picture; within a picture as they came."""
-    pictures = batch.pictures
-    if (pictures[1:] >= pictures[:-1]).all():
-        return batch
-    order = np.argsort(pictures, kind="stable")
-    columns = (pictures[order], batch.boxes[order], batch.classes[order], batch.crowd[order])
-    rest = (batch.class_names, batch.split, batch.candidates)
-    return BoxBatch(batch.row_ids, batch.names, batch.sizes, *columns, *rest)
-
-
-def _encodable(texts: Sequence[str]) -> bool:
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
-    return True
+def _boxes(annotations: Sequence[Any]) -> Numbers:
+    boxes = [annotation["bbox"] for annotation in annotations]
+    _require({*map(type, boxes)} <= {list} and {*map(len, boxes)} <= {4})
+    found = _numbers(list(chain.from_iterable(boxes))).reshape(-1, 4)
+    _require((found[:, 2:] >= 0).all())
+    return found

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from finemesh.core.errors import InvalidError
@@ -28,11 +30,39 @@ from finemesh.data.readers.context import ReadContext
 
 HELD_BYTES: Final = 16 << 20
 PART_IMAGES: Final = 128
+ID_TYPES: Final = frozenset({int, str})
 
 Numbered = tuple[int, dict[str, Any]]
 """The index of an annotation in its file, and the annotation."""
-Placed = tuple[int, int, dict[str, Any]]
-"""The index of its image (-1 without one), its own, and the annotation."""
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Annotations.
+
+    Attributes:
+        ordinals: of each the index of its image, -1 without one.
+        positions: of each its own index in its file.
+    """
+
+    ordinals: Indices
+    positions: Indices
+    values: Sequence[dict[str, Any]]
+
+    def numbered(self) -> list[Numbered]:
+        return list(zip(self.positions.tolist(), self.values, strict=True))
+
+    def by_image(self) -> Placed:
+        """In the order of their images; those of one as they came."""
+        order = np.argsort(self.ordinals, kind="stable")
+        values = [self.values[index] for index in order.tolist()]
+        return Placed(self.ordinals[order], self.positions[order], values)
+
+    def between(self, low: int, high: int) -> Placed:
+        """Of the images from `low` to before `high`, if they are in the order of their images."""
+        begin, end = np.searchsorted(self.ordinals, (low, high)).tolist()
+        return Placed(self.ordinals[begin:end], self.positions[begin:end], self.values[begin:end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +71,17 @@ class FilePart:
 
     Attributes:
         first: index of the first one in the file.
-        annotations: theirs, in the order of the file.
+        annotations: theirs, in the order of the images.
     """
 
     first: int
     images: Sequence[Any]
-    annotations: Sequence[Placed]
+    annotations: Placed
 
     def rows(self) -> Iterator[tuple[int, Any, list[Numbered]]]:
         """Index and value of every image with its annotations."""
-        found: dict[int, list[Numbered]] = {}
-        for ordinal, position, annotation in self.annotations:
-            found.setdefault(ordinal, []).append((position, annotation))
         for ordinal, image in enumerate(self.images, start=self.first):
-            yield ordinal, image, found.get(ordinal, [])
+            yield ordinal, image, self.annotations.between(ordinal, ordinal + 1).numbered()
 
 
 class CocoFile:
@@ -76,7 +103,7 @@ class CocoFile:
         self.header: dict[str, Any] = {}
         self.categories: dict[Any, Any] = {}
         self._ordinals: dict[Any, int] = {}
-        self._store: _Held | _Spilled = self._sized()(PART_IMAGES)
+        self._store: _Held | _Spilled = self._sized()()
 
     def __enter__(self) -> Self:
         try:
@@ -92,13 +119,11 @@ class CocoFile:
     def parts(self) -> Iterator[FilePart]:
         """All images, in order, some at a time, with their annotations."""
         for first in range(0, self.images, PART_IMAGES):
-            images, annotations = self._store.part(first // PART_IMAGES)
-            yield FilePart(first, images, annotations)
+            yield FilePart(first, *self._store.part(first // PART_IMAGES))
 
-    def lost(self) -> Iterator[Numbered]:
+    def lost(self) -> list[Numbered]:
         """Annotations whose image is not listed."""
-        for _, position, annotation in self._store.part(-1)[1]:
-            yield position, annotation
+        return self._store.part(-1)[1].numbered()
 
     def _sized(self) -> type[_Held | _Spilled]:
         try:
@@ -176,22 +201,16 @@ class CocoFile:
             self.categories[item["id"]] = item.get("name")
 
     def _add_annotations(self, first: int, values: list[Any]) -> None:
-        ordinals = self._places(first, values)
-        self.orphans += sum(ordinal < 0 for ordinal in ordinals)
-        placed = list(zip(ordinals, range(first, first + len(values)), values, strict=True))
-        self._store.add_annotations(placed)
-
-    def _places(self, first: int, annotations: list[Any]) -> list[int]:
-        """Of each annotation the index of its image, -1 without one."""
-        places: list[int] = []
-        for position, annotation in enumerate(annotations, start=first):
+        for position, annotation in enumerate(values, start=first):
             if not isinstance(annotation, dict):
-                raise malformed_annotations(
-                    self._annotations_name, f"annotations[{position}]", "is not an object"
-                )
-            image_id = annotation.get("image_id")
-            places.append(self._ordinals.get(image_id, -1) if is_id(image_id) else -1)
-        return places
+                where = f"annotations[{position}]"
+                raise malformed_annotations(self._annotations_name, where, "is not an object")
+        ids = [annotation.get("image_id") for annotation in values]
+        known = self._ordinals.get
+        places = [known(identity, -1) if type(identity) in ID_TYPES else -1 for identity in ids]
+        ordinals = np.array(places, np.int64)
+        self.orphans += int((ordinals < 0).sum())
+        self._store.add_annotations(Placed(ordinals, np.arange(first, first + len(values)), values))
 
 
 @contextmanager
@@ -214,55 +233,55 @@ def whole_pieces(value: Any) -> Iterator[Piece]:
 
 
 def is_id(value: object) -> bool:
-    kind = type(value)
-    return kind is int or kind is str
+    return type(value) in ID_TYPES
+
+
+_NONE: Final = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), [])
 
 
 class _Held:
-    """Everything in memory."""
+    """Everything in memory; each list of a file comes whole."""
 
-    def __init__(self, part_images: int) -> None:
-        self._part_images = part_images
+    def __init__(self) -> None:
         self._images: list[Any] = []
-        self._annotations: dict[int, list[Placed]] = {}
+        self._annotations = _NONE
 
     def add_images(self, first: int, images: list[Any]) -> None:
         del first
-        self._images += images
+        self._images = images
 
-    def add_annotations(self, placed: list[Placed]) -> None:
-        parts, size = self._annotations, self._part_images
-        for each in placed:
-            parts.setdefault(each[0] // size, []).append(each)  # -1 of an orphan stays -1
+    def add_annotations(self, placed: Placed) -> None:
+        self._annotations = placed.by_image()
 
-    def part(self, number: int) -> tuple[list[Any], list[Placed]]:
-        """Images and annotations of a part, given away; part -1 has the annotations without an image."""
-        begin = number * self._part_images
-        images = self._images[begin : begin + self._part_images] if number >= 0 else []
-        return images, self._annotations.pop(number, [])
+    def part(self, number: int) -> tuple[list[Any], Placed]:
+        """Images and annotations of a part; part -1 has the annotations without an image."""
+        if number < 0:
+            return [], self._annotations.between(-1, 0)
+        begin, end = number * PART_IMAGES, (number + 1) * PART_IMAGES
+        return self._images[begin:end], self._annotations.between(begin, end)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 class _Spilled:
-    """Everything in a scratch folder: two files per part, whose lines are lists of what came together."""
+    """Everything in a scratch folder: two files per part, whose lines are lists of what came together:
+    images, or of each annotation the index of its image, its own, and itself.
+    """
 
-    def __init__(self, part_images: int) -> None:
-        self._part_images = part_images
+    def __init__(self) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="finemesh-coco-"))
 
     def add_images(self, first: int, images: list[Any]) -> None:
         groups: dict[int, list[Any]] = {}
         for ordinal, image in enumerate(images, start=first):
-            groups.setdefault(ordinal // self._part_images, []).append(image)
+            groups.setdefault(ordinal // PART_IMAGES, []).append(image)
         self._append("i", groups)
 
-    def add_annotations(self, placed: list[Placed]) -> None:
+    def add_annotations(self, placed: Placed) -> None:
         groups: dict[int, list[Any]] = {}
-        size = self._part_images
-        for each in placed:
-            groups.setdefault(each[0] // size, []).append(each)
+        for each in zip(placed.ordinals.tolist(), placed.positions.tolist(), placed.values, strict=True):
+            groups.setdefault(each[0] // PART_IMAGES, []).append(each)  # -1 of an orphan stays -1
         self._append("a", groups)
 
     def _append(self, kind: str, groups: Mapping[int, list[Any]]) -> None:
@@ -270,8 +289,14 @@ class _Spilled:
             with (self._root / f"{kind}{number}").open("ab") as file:
                 file.write(_dumps(values) + b"\n")
 
-    def part(self, number: int) -> tuple[list[Any], list[Placed]]:
-        return self._values(f"i{number}"), self._values(f"a{number}")
+    def part(self, number: int) -> tuple[list[Any], Placed]:
+        """As that of _Held."""
+        triples = self._values(f"a{number}")
+        if not triples:
+            return self._values(f"i{number}"), _NONE
+        ordinals, positions, values = zip(*triples, strict=True)
+        placed = Placed(np.array(ordinals, np.int64), np.array(positions, np.int64), values)
+        return self._values(f"i{number}"), placed.by_image()
 
     def _values(self, name: str) -> list[Any]:
         try:
