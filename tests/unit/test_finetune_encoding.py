@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from finemesh.core.spec.ledger import Disposition
 from finemesh.finetune.chat import render
 from finemesh.finetune.encoding import EncodedSplit, Encoder
 from finemesh.finetune.families import family_of
-from finemesh.finetune.rows import read_images
+from finemesh.finetune.families.auto import load_tokenizer
+from finemesh.finetune.rows import Message, read_images
 
 from tests.support.conversations import (
     QUESTION,
@@ -114,6 +116,42 @@ def test_templates_without_marks_give_the_same_spans(llama: Path) -> None:
         "{%- endgeneration -%}", ""
     )
     assert render(tokenizer, turns, parts=False) == marked
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_tools_and_their_calls_reach_the_template(llama: Path, *, marked: bool) -> None:
+    tokenizer = load_tokenizer(llama)
+    if not marked:
+        tokenizer.chat_template = re.sub(r"\{%-? (end)?generation -?%\}", "", tokenizer.chat_template)
+    call = {"name": "weather", "arguments": {"city": "Bern"}}
+    turns: list[Message] = [
+        {"role": "user", "content": [{"type": "text", "text": "rain?"}], "tool_calls": []},
+        {"role": "assistant", "content": [{"type": "text", "text": ""}], "tool_calls": [call]},
+        {"role": "tool", "content": [{"type": "text", "text": "dry"}], "tool_calls": []},
+        {"role": "assistant", "content": [{"type": "text", "text": "no"}], "tool_calls": []},
+    ]
+    rendered = render(tokenizer, turns, parts=False, tools=[{"name": "weather", "parameters": {}}])
+    learnt = [rendered.text[start:end] for start, end in rendered.spans]
+    assert learnt == [f"<call>{json.dumps(call)}</call></s>", "no</s>"]
+    system = rendered.text.partition("<|user|>")[0]
+    assert json.loads(system.partition("<|system|>")[2])[0]["function"]["name"] == "weather"
+
+
+def test_a_template_that_knows_no_tools_is_refused(llama: Path) -> None:
+    tokenizer = load_tokenizer(llama)
+    turns: list[Message] = [
+        {"role": "user", "content": [{"type": "text", "text": "rain?"}], "tool_calls": []},
+        {"role": "assistant", "content": [], "tool_calls": [{"name": "weather", "arguments": {}}]},
+    ]
+    whole = tokenizer.chat_template
+    for left_out, tools, named in (
+        (r"\{%- if tools.*?endif -%\}", [{"name": "clock"}], "clock"),
+        (r"\{\{ '<call>'.*?\}\}", [], "weather"),
+    ):
+        tokenizer.chat_template = re.sub(left_out, "", whole)
+        with pytest.raises(InvalidError, match=named) as caught:
+            render(tokenizer, turns, parts=False, tools=tools)
+        assert caught.value.reason == "TEMPLATE_WITHOUT_TOOLS"
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(llama: Path) -> None:

@@ -264,7 +264,7 @@ def test_the_task_can_be_told_from_the_model(llava: Path, llama: Path, tmp_path:
     assert {each.reason for each in blind.not_trained} == {"IMAGE_FOR_LANGUAGE_MODEL"}
 
 
-def test_calls_of_tools_are_not_left_out_in_silence(llama: Path, tmp_path: Path) -> None:
+def test_calls_of_tools_are_learnt(llama: Path, tmp_path: Path) -> None:
     turns = [
         message("user", "@"),
         message("assistant", "#", tool_calls='[{"name": "now", "arguments": {}}]'),
@@ -273,9 +273,10 @@ def test_calls_of_tools_are_not_left_out_in_silence(llama: Path, tmp_path: Path)
     ]
     dataset = write_dataset(tmp_path / "dataset", [row("a", "train", turns)], shards=1)
     report = preflight_dataset(options(), llama, dataset)
-    assert reasons(report, Severity.WARNING) == {"TOOL_CALLS_LEFT_OUT"}
-    assert said([part for part in report.shown[0].segments if part.loss]) == "#</s>"
-    assert [turn.loss_tokens for turn in report.shown[0].turns] == [0, 2, 0, 0]
+    assert said([part for part in report.shown[0].segments if part.loss]) == (
+        '#<call>{"name": "now", "arguments": {}}</call></s>'
+    )
+    assert [bool(turn.loss_tokens) for turn in report.shown[0].turns] == [False, True, False, False]
 
 
 def edited_template(llama: Path, folder: Path, edit: Any) -> Path:

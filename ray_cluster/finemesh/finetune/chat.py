@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from jinja2 import TemplateError
 
@@ -28,7 +28,12 @@ class Rendered:
 
 
 def render(
-    template_owner: Any, messages: list[Message], *, parts: bool, train: Sequence[bool | None] = ()
+    template_owner: Any,
+    messages: Sequence[Message],
+    *,
+    parts: bool,
+    train: Sequence[bool | None] = (),
+    tools: Sequence[Any] = (),
 ) -> Rendered:
     """Render with the chat template of a processor or tokenizer.
 
@@ -40,10 +45,12 @@ def render(
         messages: the conversation.
         parts: whether the template takes content as parts (vision-language) or as one string.
         train: of each message, whether it carries loss; None leaves it to its role, as leaving all out does.
+        tools: functions that may be called, each an object with a name, or wrapped as OpenAI does.
 
     Raises:
         InvalidError: TEMPLATE_MISSING; TEMPLATE_NOT_INCREMENTAL, turns cannot be told apart in the text;
-            TEMPLATE_REFUSED, the template knows no such conversation.
+            TEMPLATE_REFUSED, the template knows no such conversation; TEMPLATE_WITHOUT_TOOLS, it leaves out
+            tools or calls of them.
     """
     template = template_owner.chat_template
     if not template:
@@ -53,19 +60,16 @@ def render(
             "model, or put a chat_template.jinja into its folder",
             reason="TEMPLATE_MISSING",
         )
-    chat = [dict(message) if parts else _flat(message) for message in messages]
+    chat = [_turn(message, parts=parts) for message in messages]
+    functions = [_function(tool) for tool in tools]
     by_role = [message["role"] == "assistant" for message in messages]
     flags = train or [None] * len(messages)
     learnt = [own if flag is None else flag for own, flag in zip(by_role, flags, strict=True)]
     try:
+        rendered = None
         if is_marked(template):
-            rendered = _render_marked(template_owner, template, chat)
-            if learnt == by_role:
-                return rendered
-            kept = [flag for flag, own in zip(learnt, by_role, strict=True) if own]
-            if sum(kept) == sum(learnt) and len(kept) == len(rendered.spans):
-                return Rendered(rendered.text, tuple(compress(rendered.spans, kept)))
-        return _render_by_turns(template_owner, chat, learnt)
+            rendered = _chosen(_render_marked(template_owner, template, chat, functions), by_role, learnt)
+        rendered = rendered or _render_by_turns(template_owner, chat, functions, learnt)
     except TemplateError as error:
         raise InvalidError.of(
             "spec.base_model",
@@ -73,6 +77,8 @@ def render(
             "template",
             reason="TEMPLATE_REFUSED",
         ) from error
+    _check_tools(rendered.text, functions, messages)
+    return rendered
 
 
 def is_marked(template: Any) -> bool:
@@ -80,23 +86,73 @@ def is_marked(template: Any) -> bool:
     return isinstance(template, str) and bool(_GENERATION_MARK.search(template))
 
 
-def _flat(message: Message) -> dict[str, Any]:
-    return {"role": message["role"], "content": "".join(part["text"] for part in message["content"])}
+def _turn(message: Message, *, parts: bool) -> dict[str, Any]:
+    """A message as templates know it: calls wrapped as OpenAI does, and named only where there are any."""
+    content = message["content"] if parts else "".join(part["text"] for part in message["content"])
+    turn: dict[str, Any] = {"role": message["role"], "content": content}
+    if message["tool_calls"]:
+        turn["tool_calls"] = [_function(call) for call in message["tool_calls"]]
+    return turn
 
 
-def _render_marked(template_owner: Any, template: str, chat: list[dict[str, Any]]) -> Rendered:
+def _function(described: Any) -> dict[str, Any]:
+    """https://huggingface.co/docs/transformers/chat_extras: `{"type": "function", "function": {...}}`."""
+    wrapped = isinstance(described, dict) and "function" in described
+    return cast("dict[str, Any]", described) if wrapped else {"type": "function", "function": described}
+
+
+def _name(function: dict[str, Any]) -> str:
+    described = function["function"]
+    return str(cast("dict[str, Any]", described).get("name", "")) if isinstance(described, dict) else ""
+
+
+def _check_tools(text: str, functions: list[dict[str, Any]], messages: Sequence[Message]) -> None:
+    """A template that knows no tools leaves them out without a word: the model would never be told."""
+    calls = [_function(call) for message in messages for call in message["tool_calls"]]
+    for what, named in (("tools", functions), ("calls of tools", calls)):
+        missing = [name for each in named if (name := _name(each)) not in text]
+        if missing:
+            raise InvalidError.of(
+                "spec.base_model",
+                f"its chat template leaves out {what} ({', '.join(missing[:3])}): choose a model whose "
+                "template knows them, or put one that does into its folder as chat_template.jinja",
+                reason="TEMPLATE_WITHOUT_TOOLS",
+            )
+
+
+def _chosen(rendered: Rendered, by_role: list[bool], learnt: list[bool]) -> Rendered | None:
+    """Those spans of a marked text whose turns are learnt; None if the marks do not tell them."""
+    if learnt == by_role:
+        return rendered
+    kept = [flag for flag, own in zip(learnt, by_role, strict=True) if own]
+    if sum(kept) == sum(learnt) and len(kept) == len(rendered.spans):
+        return Rendered(rendered.text, tuple(compress(rendered.spans, kept)))
+    return None
+
+
+def _render_marked(
+    template_owner: Any, template: str, chat: list[dict[str, Any]], tools: list[dict[str, Any]]
+) -> Rendered:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     special_tokens = getattr(template_owner, "tokenizer", template_owner).special_tokens_map
     texts, spans = render_jinja_template(
-        conversations=[chat], chat_template=template, return_assistant_tokens_mask=True, **special_tokens
+        conversations=[chat],
+        chat_template=template,
+        tools=cast("list[Any]", tools) or None,
+        return_assistant_tokens_mask=True,
+        **special_tokens,
     )
     return Rendered(texts[0], tuple((int(start), int(end)) for start, end in spans[0]))
 
 
-def _render_by_turns(template_owner: Any, chat: list[dict[str, Any]], learnt: Sequence[bool]) -> Rendered:
+def _render_by_turns(
+    template_owner: Any, chat: list[dict[str, Any]], tools: list[dict[str, Any]], learnt: Sequence[bool]
+) -> Rendered:
     def text_of(turns: list[dict[str, Any]], *, prompt: bool) -> str:
-        return template_owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+        return template_owner.apply_chat_template(
+            turns, tools=tools or None, tokenize=False, add_generation_prompt=prompt
+        )
 
     whole = text_of(chat, prompt=False)
     spans: list[Span] = []

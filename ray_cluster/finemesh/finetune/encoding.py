@@ -152,7 +152,7 @@ class Encoder:
             return _lost(
                 row, "IMAGE_FOR_LANGUAGE_MODEL", "a language model cannot see the row's picture"
             ), None
-        rendered = render(self.processor, row.messages, parts=self.sees, train=row.train)
+        rendered = render(self.processor, row.messages, parts=self.sees, train=row.train, tools=row.tools)
         if self.sees and rendered.text.count(self.processor.image_token) != placeholders:
             return _lost(
                 row, "IMAGE_TOKEN_IN_TEXT", f"the text contains {self.processor.image_token!r}"

@@ -30,7 +30,6 @@ def find_problems(
         *_budget(options, dataset, tallies),
         *_left_out(tallies),
         *_unmasked(tallies),
-        *_calling(tallies),
         *_positions(tallies, model),
     ]
     return tuple(sorted(found, key=lambda problem: problem.severity is not _ERROR))
@@ -102,17 +101,6 @@ def _unmasked(tallies: Sequence[Tally]) -> Iterator[Problem]:
             _WARNING,
             "PROMPT_NOT_MASKED",
             "every token carries loss, the prompt's too: see where the chat template says {% generation %}",
-            rows,
-        )
-
-
-def _calling(tallies: Sequence[Tally]) -> Iterator[Problem]:
-    rows = sum(tally.calling for tally in tallies)
-    if rows:
-        yield Problem(
-            _WARNING,
-            "TOOL_CALLS_LEFT_OUT",
-            "their messages call tools, and the calls are not trained on: write them into the texts",
             rows,
         )
 

@@ -48,7 +48,6 @@ class Tally:
         tokens, loss_tokens: of every row that came to tokens, before anything is cut.
         unmasked: rows in which all tokens but the first carry loss, the prompt's too.
         spoken: rows with at least one message.
-        calling: rows with a message that calls a tool.
         first_message: the message of the first row that was not kept, by reason.
     """
 
@@ -64,7 +63,6 @@ class Tally:
     placeholders: int = 0
     features: int = 0
     spoken: int = 0
-    calling: int = 0
     unmasked: int = 0
     cut_loss_tokens: int = 0
     samples: list[Kept] = field(default_factory=list[Kept])
@@ -171,7 +169,6 @@ class Watcher(Encoder):
             self._encode_chunk(chunk, encoded)
             tally.samples += [Kept(sample.row_id, sample.size) for sample in encoded.samples]
             tally.spoken += sum(bool(row.messages) for row in chunk)
-            tally.calling += sum(bool(row.calls) for row in chunk)
             on_rows(tally.rows)
         return tally
 

@@ -13,7 +13,9 @@ from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.data import DatasetManifest
 
 _IMAGES: Final = "images.list.element.data"
-ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages")
+ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages", "tools")
+PREFERENCE_COLUMNS: Final = (*ROW_COLUMNS, "rejected")
+TEXT_COLUMNS: Final = ("row_id", "video_id", "text")
 _BATCH_ROWS: Final = 256
 
 
@@ -25,8 +27,11 @@ class Part(TypedDict):
 
 
 class Message(TypedDict):
+    """A turn. `tool_calls` are objects of `name` and `arguments`, empty for most."""
+
     role: str
     content: list[Part]
+    tool_calls: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,14 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One conversation.
+    """One conversation, or one text.
 
     Attributes:
         group: the video it came from, or the row itself: what an interval resamples.
         train: of each message, whether it carries loss; None leaves it to its role.
-        calls: messages that call tools, which no chat template is told of.
+        tools: the functions that the assistant may call, as the source describes them.
+        rejected: for preference tuning, the turns that are worse than the last of `messages`.
+        text: plain text, where there is no conversation.
     """
 
     row_id: str
@@ -54,7 +61,9 @@ class Row:
     images: tuple[bytes, ...]
     location: Location
     train: tuple[bool | None, ...] = ()
-    calls: int = 0
+    tools: tuple[Any, ...] = ()
+    rejected: tuple[Message, ...] = ()
+    text: str = ""
 
 
 def read_manifest(dataset: Path) -> DatasetManifest:
@@ -97,15 +106,27 @@ def read_images(dataset: Path, location: Location) -> tuple[bytes, ...]:
 def _row(values: dict[str, Any], location: Location) -> Row:
     row_id = values.get("row_id", "")
     messages: list[dict[str, Any]] = values.get("messages") or []
+    tools = values.get("tools")
     return Row(
         row_id=row_id,
         group=values.get("video_id") or row_id,
-        messages=[{"role": message["role"], "content": message["content"]} for message in messages],
+        messages=[_message(message) for message in messages],
         images=tuple(image["data"] for image in values.get("images") or ()),
         location=location,
         train=tuple(message["train"] for message in messages),
-        calls=sum(bool(message["tool_calls"]) for message in messages),
+        tools=tuple(json.loads(tools)) if tools else (),
+        rejected=tuple(_message(message) for message in values.get("rejected") or ()),
+        text=values.get("text") or "",
     )
+
+
+def _message(message: dict[str, Any]) -> Message:
+    calls = message["tool_calls"]
+    return {
+        "role": message["role"],
+        "content": message["content"],
+        "tool_calls": json.loads(calls) if calls else [],
+    }
 
 
 def _open(path: Path) -> Any:

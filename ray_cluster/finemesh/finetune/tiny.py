@@ -18,7 +18,7 @@ from finemesh.finetune.families.family import TinyTokens
 
 VOCAB_SIZE: Final = 512
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
-ROLES: Final = ("system", "user", "assistant")
+ROLES: Final = ("system", "user", "assistant", "tool")
 
 # `{% generation %}` marks what the assistant says, its end token included: those tokens carry loss.
 CHAT_TEMPLATE: Final = (
@@ -27,11 +27,17 @@ CHAT_TEMPLATE: Final = (
     "{%- if part.type == 'image' -%}<image>{%- else -%}{{ part.text }}{%- endif -%}"
     "{%- endfor -%}{%- endif -%}"
     "{%- endmacro -%}"
+    "{%- macro calls(message) -%}"
+    "{%- for call in message.tool_calls or [] -%}"
+    "{{ '<call>' + call.function | tojson + '</call>' }}"
+    "{%- endfor -%}"
+    "{%- endmacro -%}"
     "{{- bos_token -}}"
+    "{%- if tools -%}{{- '<|system|>' + tools | tojson -}}{%- endif -%}"
     "{%- for message in messages -%}"
     "{{- '<|' + message.role + '|>' -}}"
     "{%- if message.role == 'assistant' -%}"
-    "{%- generation -%}{{- say(message.content) + eos_token -}}{%- endgeneration -%}"
+    "{%- generation -%}{{- say(message.content) + calls(message) + eos_token -}}{%- endgeneration -%}"
     "{%- else -%}{{- say(message.content) -}}{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
