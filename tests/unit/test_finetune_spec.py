@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from finemesh.core.errors import InvalidError
+from finemesh.core.spec import document
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat, ExportSpec, ParityTolerance
 from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Optimization, Task, Tower
 
@@ -56,6 +57,25 @@ def test_connector_is_not_trained_twice() -> None:
     with pytest.raises(InvalidError) as caught:
         both.validate()
     assert fields(caught.value) == {"spec.method.lora.train_connector"}
+
+
+def test_towers_are_those_of_the_task() -> None:
+    """What learns classes from pictures is a backbone and a head, and a head is never adapted by LoRA."""
+    sees = replace(GOOD, task=Task.IMAGE_CLASSIFICATION)
+    for good in (Lora(towers=(Tower.VISION,)), Full((Tower.HEAD,)), Full((Tower.VISION, Tower.HEAD))):
+        replace(sees, method=good).validate()
+    wrong = [Lora(), Full((Tower.LANGUAGE,)), Lora(towers=(Tower.VISION, Tower.HEAD))]
+    for spec in [*(replace(sees, method=each) for each in wrong), replace(GOOD, method=Full((Tower.HEAD,)))]:
+        with pytest.raises(InvalidError) as caught:
+            spec.validate()
+        assert {field.rpartition(".")[2] for field in fields(caught.value)} == {"towers"}
+
+
+@pytest.mark.parametrize("task", [Task.IMAGE_CLASSIFICATION, Task.SEMANTIC_SEGMENTATION])
+def test_towers_that_are_left_out_are_those_of_the_task(task: Task) -> None:
+    given = {"task": task, "base_model": "some/model", "dataset": GOOD.dataset}
+    assert document.read({**given, "full": {}}).method == Full((Tower.VISION, Tower.HEAD))
+    assert document.read({**given, "lora": {}}).method == Lora(towers=(Tower.VISION,))
 
 
 def test_unknown_missing_and_mistyped_fields_are_named() -> None:

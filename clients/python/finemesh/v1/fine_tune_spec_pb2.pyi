@@ -14,10 +14,12 @@ class Tower(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TOWER_LANGUAGE: _ClassVar[Tower]
     TOWER_VISION: _ClassVar[Tower]
     TOWER_CONNECTOR: _ClassVar[Tower]
+    TOWER_HEAD: _ClassVar[Tower]
 TOWER_UNSPECIFIED: Tower
 TOWER_LANGUAGE: Tower
 TOWER_VISION: Tower
 TOWER_CONNECTOR: Tower
+TOWER_HEAD: Tower
 
 class FineTuneSpec(_message.Message):
     __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction")
@@ -26,9 +28,15 @@ class FineTuneSpec(_message.Message):
         TASK_UNSPECIFIED: _ClassVar[FineTuneSpec.Task]
         TASK_VISION_LANGUAGE: _ClassVar[FineTuneSpec.Task]
         TASK_LANGUAGE: _ClassVar[FineTuneSpec.Task]
+        TASK_SEMANTIC_SEGMENTATION: _ClassVar[FineTuneSpec.Task]
+        TASK_INSTANCE_SEGMENTATION: _ClassVar[FineTuneSpec.Task]
+        TASK_IMAGE_CLASSIFICATION: _ClassVar[FineTuneSpec.Task]
     TASK_UNSPECIFIED: FineTuneSpec.Task
     TASK_VISION_LANGUAGE: FineTuneSpec.Task
     TASK_LANGUAGE: FineTuneSpec.Task
+    TASK_SEMANTIC_SEGMENTATION: FineTuneSpec.Task
+    TASK_INSTANCE_SEGMENTATION: FineTuneSpec.Task
+    TASK_IMAGE_CLASSIFICATION: FineTuneSpec.Task
     class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PRECISION_UNSPECIFIED: _ClassVar[FineTuneSpec.Precision]

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.core.spec import codec
-from finemesh.core.spec.finetune import FineTuneSpec, Task, Tower
+from finemesh.core.spec.finetune import PICTURE_TOWERS, TEXT_TOWERS, FineTuneSpec, Task, Tower
 
 Document = Mapping[str, Any]
 
@@ -92,8 +92,14 @@ def _told_by_others(shaped: dict[str, Any]) -> dict[str, Any]:
     lora, full = method.get("lora"), method.get("full")
     if isinstance(lora, dict) and isinstance(lora.get("rank"), int):
         method = {**method, "lora": {"alpha": 2.0 * max(lora["rank"], 1), **lora}}
-    if isinstance(full, dict) and codec.same_word(str(shaped.get("task")), Task.VISION_LANGUAGE, Task):
+    task = next((each for each in Task if codec.same_word(str(shaped.get("task")), each, Task)), None)
+    if isinstance(full, dict) and task is Task.VISION_LANGUAGE:
         method = {**method, "full": {"towers": [Tower.LANGUAGE, Tower.CONNECTOR], **full}}
+    if task and task not in TEXT_TOWERS:
+        if isinstance(lora, dict):
+            method = {**method, "lora": {"towers": [Tower.VISION], **method["lora"]}}
+        if isinstance(full, dict):
+            method = {**method, "full": {"towers": list(PICTURE_TOWERS), **full}}
     return {**shaped, "method": method} if method else shaped
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.core.names import parse_name
@@ -21,6 +21,9 @@ from finemesh.core.spec import codec
 class Task(StrEnum):
     VISION_LANGUAGE = "VISION_LANGUAGE"
     LANGUAGE = "LANGUAGE"
+    SEMANTIC_SEGMENTATION = "SEMANTIC_SEGMENTATION"
+    INSTANCE_SEGMENTATION = "INSTANCE_SEGMENTATION"
+    IMAGE_CLASSIFICATION = "IMAGE_CLASSIFICATION"
 
 
 class Tower(StrEnum):
@@ -29,6 +32,19 @@ class Tower(StrEnum):
     LANGUAGE = "LANGUAGE"
     VISION = "VISION"
     CONNECTOR = "CONNECTOR"
+    HEAD = "HEAD"
+
+
+TEXT_TOWERS: Final = {
+    Task.LANGUAGE: (Tower.LANGUAGE,),
+    Task.VISION_LANGUAGE: (Tower.LANGUAGE, Tower.VISION, Tower.CONNECTOR),
+}
+PICTURE_TOWERS: Final = (Tower.VISION, Tower.HEAD)
+
+
+def towers_of(task: Task) -> tuple[Tower, ...]:
+    """The parts of a model for `task`: backbone and head, where it finds classes or boxes in pictures."""
+    return TEXT_TOWERS.get(task, PICTURE_TOWERS)
 
 
 class Schedule(StrEnum):
@@ -55,6 +71,8 @@ class Precision(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Lora:
     """Low-rank adapters (https://arxiv.org/abs/2106.09685) on the linear layers of `towers`.
+
+    The head of a model for classes or boxes is made anew for the dataset: it is trained in full beside them.
 
     Attributes:
         target_modules: names of linear layers within the towers; empty means the family's defaults.
@@ -267,8 +285,11 @@ def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.towers", "name at least one tower"
     if len(set(method.towers)) != len(method.towers):
         yield f"{path}.towers", "names a tower twice"
-    if spec.task is Task.LANGUAGE and set(method.towers) - {Tower.LANGUAGE}:
-        yield f"{path}.towers", "a language model has only the tower LANGUAGE"
+    towers = towers_of(spec.task)
+    if set(method.towers) - set(towers):
+        yield f"{path}.towers", f"a model for {spec.task} has only {', '.join(towers)}: name of these"
+    elif isinstance(method, Lora) and Tower.HEAD in method.towers:
+        yield f"{path}.towers", "the head is always trained in full beside the adapters: leave HEAD out"
     if isinstance(method, Full):
         return
     if method.rank < 1:
@@ -279,8 +300,8 @@ def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.dropout", "must lie in [0, 1)"
     if not all(method.target_modules):
         yield f"{path}.target_modules", "contains an empty name"
-    if method.train_connector and spec.task is Task.LANGUAGE:
-        yield f"{path}.train_connector", "a language model has no connector"
+    if method.train_connector and Tower.CONNECTOR not in towers:
+        yield f"{path}.train_connector", f"a model for {spec.task} has no connector"
     if method.train_connector and Tower.CONNECTOR in method.towers:
         yield f"{path}.train_connector", "the connector is trained in full or by LoRA, not both: drop one"
 
