@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin, ShardInfo
+from finemesh.core.spec.data import ClassCount, DatasetFormat, DatasetManifest, DatasetOrigin, ShardInfo
 from finemesh.core.spec.finetune import (
     Checkpointing,
     Evaluation,
@@ -119,20 +120,29 @@ def write_dataset(
         infos.append(
             ShardInfo(path.relative_to(folder).as_posix(), file_digest(path), path.stat().st_size, len(part))
         )
+    objects = Counter(
+        thing["class_name"] for each in rows for thing in each["objects"] if thing["class_name"]
+    )
+    row_classes: dict[str, dict[str, int]] = {}
+    for each in rows:
+        if each["class_name"]:
+            counts = row_classes.setdefault(each["class_name"], {})
+            counts[each["split"]] = counts.get(each["split"], 0) + 1
     manifest = DatasetManifest(
         digest="sha256:" + "0" * 64,
         format=DatasetFormat.CANONICAL,
         origin=DatasetOrigin.CONVERT,
         rows=len(rows),
-        splits={},
-        classes=(),
+        splits=dict(Counter(each["split"] for each in rows)),
+        classes=tuple(ClassCount(name, count, count) for name, count in sorted(objects.items())),
         answers={},
         media={},
-        has_class_names=False,
+        has_class_names=bool(objects),
         videos=0,
         shards=tuple(infos),
         ledger_shards=(),
         ledger=ledger or LedgerSummary(inputs=len(rows), kept=len(rows)),
+        row_classes=row_classes,
     )
     (folder / "manifest.json").write_text(json.dumps(manifest.to_json()), encoding="utf-8")
     return folder

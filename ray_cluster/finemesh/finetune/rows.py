@@ -83,6 +83,14 @@ def read_manifest(dataset: Path) -> DatasetManifest:
 
 def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = ROW_COLUMNS) -> Iterator[Row]:
     """The rows of a split, or of all, in the order of the shards. Columns not asked for stay empty."""
+    for values, location in read_values(dataset, split, columns):
+        yield _row(values, location)
+
+
+def read_values(
+    dataset: Path, split: str | None, columns: Sequence[str]
+) -> Iterator[tuple[dict[str, Any], Location]]:
+    """The columns asked for, and `split`, of the rows of a split, or of all, in the order of the shards."""
     for shard in read_manifest(dataset).shards:
         if shard.rows == 0:
             continue
@@ -93,7 +101,7 @@ def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = 
             for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
                 for index, values in enumerate(batch.to_pylist(), start):
                     if split is None or values["split"] == split:
-                        yield _row(values, Location(shard.path, row_group, index))
+                        yield values, Location(shard.path, row_group, index)
                 start += batch.num_rows
 
 

@@ -1,0 +1,76 @@
+"""Rows of pictures: every one is there, sound or with the reason why it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finemesh.core.errors import PreconditionError
+from finemesh.core.spec.ledger import Disposition, LedgerEntry
+from finemesh.data.images import Picture
+from finemesh.finetune.pictures import ArrayCache, Arrays, load_picture, sound_pictures
+from finemesh.finetune.rows import Location
+from PIL import Image
+
+from tests.support.conversations import write_dataset
+from tests.support.shapes import row_of, shape_rows, shapes_row
+
+
+def test_rows_come_with_their_pictures_and_objects(tmp_path: Path) -> None:
+    rows = list(shape_rows({"train": 5, "val": 2}))
+    dataset = write_dataset(tmp_path / "data", rows)
+    found = {row.row_id: (row, picture) for row, picture in sound_pictures(dataset, "train")}
+    assert found.keys() == {f"train-{index}" for index in range(5)}
+    for expected in rows[:5]:
+        row, picture = found[expected["row_id"]]
+        assert isinstance(picture, Image.Image)
+        assert [list(each.bbox_px) for each in row.objects] == [
+            each["bbox"] for each in expected["objects"] if each["visible"]
+        ]
+        assert row.class_name == expected["objects"][0]["class_name"]
+        assert np.array_equal(np.asarray(load_picture(dataset, row.location)), np.asarray(picture))
+
+
+def test_what_has_no_one_picture_says_why(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sound = shapes_row("sound", "train", ["circle"], rng, (32, 32))
+    broken = shapes_row("broken", "train", ["circle"], rng, (32, 32))
+    broken["images"][0]["data"] = broken["images"][0]["data"][:60]
+    one = Picture(sound["images"][0]["data"], "PNG", 32, 32, "image")
+    several = row_of("several", "train", None, pictures=[one, one])
+    absent = row_of("absent", "train", None, pictures=[Picture(b"", "PNG", 8, 8, "absent")])
+    rows = [broken, sound, row_of("none", "train", None), several, absent]
+    dataset = write_dataset(tmp_path / "data", rows, shards=1)
+    fates = {
+        row.row_id: fate for row, fate in sound_pictures(dataset, "train") if isinstance(fate, LedgerEntry)
+    }
+    assert {row_id: (fate.disposition, fate.reason) for row_id, fate in fates.items()} == {
+        "broken": (Disposition.QUARANTINED, "IMAGE_UNREADABLE"),
+        "none": (Disposition.QUARANTINED, "NO_PICTURE"),
+        "absent": (Disposition.QUARANTINED, "NO_PICTURE"),
+        "several": (Disposition.DROPPED, "SEVERAL_PICTURES"),
+    }
+    with pytest.raises(PreconditionError) as caught:
+        list(sound_pictures(dataset, "test"))
+    assert caught.value.reason == "SPLIT_EMPTY"
+
+
+def test_the_limit_counts_rows_not_sound_ones(tmp_path: Path) -> None:
+    rows = [row_of("none", "train", None), *shape_rows({"train": 3})]
+    dataset = write_dataset(tmp_path / "data", rows, shards=1)
+    assert [row.row_id for row, _ in sound_pictures(dataset, "train", 2)] == ["none", "train-0"]
+
+
+def test_a_full_cache_makes_its_arrays_again() -> None:
+    made: list[Location] = []
+
+    def make(location: Location) -> Arrays:
+        made.append(location)
+        return {"pixels": np.zeros(8, np.float32)}
+
+    cache = ArrayCache(make, bytes_left=40)
+    first, second = Location("a", 0, 0), Location("a", 0, 1)
+    for location in (first, second, first, second):
+        assert len(cache.load(location)["pixels"]) == 8
+    assert made == [first, second, second]
