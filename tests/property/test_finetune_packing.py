@@ -82,7 +82,10 @@ def test_the_end_of_a_sample_never_predicts_its_neighbour(chosen: list[Sample]) 
     assert following.tolist() == batch.targets_N.tolist()
 
 
-@pytest.mark.parametrize("family", ["llama", "llava"])
+LANGUAGE = ("llama", "qwen", "gemma", "gemma2", "mistral", "phi")
+
+
+@pytest.mark.parametrize("family", [*LANGUAGE, "llava"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_packed_logits_are_those_of_each_sample_alone(family: str, data: st.DataObject) -> None:

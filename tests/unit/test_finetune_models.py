@@ -11,7 +11,7 @@ import pytest
 import torch
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.finetune import Full, Lora, Precision, Resources, Sequence, Task, Tower
-from finemesh.finetune.attention import PACKED, PLAIN, attention
+from finemesh.finetune.attention import PACKED, attention
 from finemesh.finetune.families import family_of
 from finemesh.finetune.models import load_model
 from finemesh.finetune.tiny import main as build_by_command
@@ -87,12 +87,12 @@ def test_named_targets_are_found_or_refused(llava: Path) -> None:
 
 
 def test_the_auto_family_adapts_every_linear_layer_but_the_head(tmp_path: Path, llama: Path) -> None:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Olmo2Config, Olmo2ForCausalLM
 
-    config = Qwen2Config(
+    config = Olmo2Config(
         vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2
     )
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    Olmo2ForCausalLM(config).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (tmp_path / name).write_bytes((llama / name).read_bytes())
     loaded = load_model(spec(Task.LANGUAGE, method=Lora(rank=2)), tmp_path)
@@ -108,10 +108,10 @@ def test_attention_is_switched_for_the_language_model_alone(llava: Path) -> None
     def implementations() -> tuple[str, str]:
         return config.text_config._attn_implementation, config.vision_config._attn_implementation
 
-    assert implementations() == (PACKED, PLAIN)
-    with attention(loaded.module, loaded.family, PLAIN):
-        assert implementations() == (PLAIN, PLAIN)
-    assert implementations() == (PACKED, PLAIN)
+    assert implementations() == (PACKED, "sdpa")
+    with attention(loaded.module, loaded.family, "sdpa"):
+        assert implementations() == ("sdpa", "sdpa")
+    assert implementations() == (PACKED, "sdpa")
 
 
 @pytest.mark.parametrize("method", [Lora(rank=2, train_connector=True), Full((Tower.LANGUAGE,))])

@@ -10,10 +10,11 @@ Shape legend: B batch (1), A heads, T packed tokens, D head width, S sequences, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch.nn import functional
@@ -21,7 +22,6 @@ from torch.nn import functional
 from finemesh.finetune.families.family import Family
 
 PACKED: Final = "finemesh_packed"
-PLAIN: Final = "sdpa"
 
 
 def register() -> None:
@@ -68,7 +68,7 @@ def packed_attention(
         raise ValueError("packed attention needs sequence_lengths that sum to the row's tokens, and no mask")
     if query_BATD.shape[0] != 1 or not getattr(module, "is_causal", True):
         raise ValueError("packed attention is causal, over one row")
-    grouped = key_BATD.shape[1] != query_BATD.shape[1]
+    limits = _Limits(scaling, dropout, kwargs.get("sliding_window"), kwargs.get("softcap"))
     outputs: list[torch.Tensor] = []
     start = 0
     for length, run in groupby(lengths):
@@ -77,12 +77,58 @@ def packed_attention(
         query, key, value = (
             _sequences(tensor[:, :, start:end], sequences) for tensor in (query_BATD, key_BATD, value_BATD)
         )
-        output_SALD = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, scale=scaling, is_causal=True, enable_gqa=grouped
-        )
+        output_SALD = _attend(query, key, value, limits)
         outputs.append(output_SALD.transpose(1, 2).flatten(0, 1))
         start = end
     return torch.cat(outputs).unsqueeze(0), None
+
+
+class _Limits(NamedTuple):
+    """How a layer attends: the window counts the tokens seen, itself included; a soft cap bounds scores."""
+
+    scaling: float | None
+    dropout: float
+    window: int | None
+    softcap: float | None
+
+
+def _attend(
+    query_SALD: torch.Tensor, key_SALD: torch.Tensor, value_SALD: torch.Tensor, limits: _Limits
+) -> torch.Tensor:
+    """Causal attention of equally long sequences, shape (S, A, L, D)."""
+    length, grouped = query_SALD.shape[2], key_SALD.shape[1] != query_SALD.shape[1]
+    if limits.softcap:
+        return _attend_capped(query_SALD, key_SALD, value_SALD, limits)
+    windowed = limits.window is not None and limits.window < length
+    return functional.scaled_dot_product_attention(
+        query_SALD,
+        key_SALD,
+        value_SALD,
+        attn_mask=_visible(length, limits.window, query_SALD.device) if windowed else None,
+        dropout_p=limits.dropout,
+        scale=limits.scaling,
+        is_causal=not windowed,
+        enable_gqa=grouped,
+    )
+
+
+def _attend_capped(
+    query_SALD: torch.Tensor, key_SALD: torch.Tensor, value_SALD: torch.Tensor, limits: _Limits
+) -> torch.Tensor:
+    """With scores capped as in Gemma 2 (https://arxiv.org/abs/2408.00118, section 2): no fused kernel can."""
+    groups = query_SALD.shape[1] // key_SALD.shape[1]
+    key_SALD, value_SALD = (each.repeat_interleave(groups, dim=1) for each in (key_SALD, value_SALD))
+    scale, cap = limits.scaling or query_SALD.shape[-1] ** -0.5, cast("float", limits.softcap)
+    scores_SALL = cap * torch.tanh(query_SALD @ key_SALD.transpose(2, 3) * scale / cap)
+    visible_LL = _visible(query_SALD.shape[2], limits.window, query_SALD.device)
+    weights_SALL = scores_SALL.masked_fill(~visible_LL, -math.inf).float().softmax(-1).to(query_SALD.dtype)
+    return functional.dropout(weights_SALL, limits.dropout) @ value_SALD
+
+
+def _visible(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """(L, L): which token sees which."""
+    visible_LL = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return visible_LL.triu(1 - window) if window else visible_LL
 
 
 def _sequences(packed_BATD: torch.Tensor, sequences: int) -> torch.Tensor:

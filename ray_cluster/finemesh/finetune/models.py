@@ -18,7 +18,7 @@ import torch
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Precision
-from finemesh.finetune.attention import PACKED, PLAIN, register
+from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
@@ -126,13 +126,13 @@ def _load_module(base_model: Path, family: Family, spec: FineTuneSpec) -> Any:
 
     transformers.utils.logging.disable_progress_bar()
     register()
-    attention = PACKED if spec.sequence.packing else PLAIN
+    attention = PACKED if spec.sequence.packing else family.plain_attention
     trains_in_half = spec.precision is Precision.BF16 and isinstance(spec.method, Lora)
     try:
         return getattr(transformers, family.auto_class).from_pretrained(
             base_model,
             dtype=torch.bfloat16 if trains_in_half else torch.float32,
-            attn_implementation={"": PLAIN, family.text_config: attention}
+            attn_implementation={"": family.plain_attention, family.text_config: attention}
             if family.text_config
             else attention,
             local_files_only=True,

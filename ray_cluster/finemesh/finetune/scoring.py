@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from finemesh.finetune.attention import PACKED, PLAIN, attention
+from finemesh.finetune.attention import PACKED, attention
 from finemesh.finetune.batches import LoadPicture, collate
 from finemesh.finetune.encoding import Picture, Sample
 from finemesh.finetune.models import Model
@@ -149,7 +149,7 @@ def _score_closed(
         return int(sample.loss_T.argmax())
 
     rows = max(1, _ROWS_TIMES_ANSWERS // len(answers.answers))
-    with attention(model.module, model.family, PLAIN):
+    with attention(model.module, model.family, model.family.plain_attention):
         for _, same_length in groupby(sorted(samples, key=prompt_length), prompt_length):
             group = list(same_length)
             for start in range(0, len(group), rows):

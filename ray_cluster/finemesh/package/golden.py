@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from finemesh.core.errors import PreconditionError
-from finemesh.finetune.attention import PLAIN, attention
+from finemesh.finetune.attention import attention
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
 from finemesh.finetune.models import Model
 from finemesh.finetune.order import epoch_order
@@ -99,7 +99,7 @@ def _generate(
         inputs["pixel_values"] = torch.from_numpy(encoded.pictures.load(sample.location)).unsqueeze(0)
     tokens: list[int] = []
     logits: list[torch.Tensor] = []
-    with attention(model.module, model.family, PLAIN):
+    with attention(model.module, model.family, model.family.plain_attention):
         while len(tokens) < MAX_GENERATED_TOKENS and not (tokens and tokens[-1] in ends):
             output = model.module(**inputs, use_cache=True)
             logits.append(output.logits[0, -1].float())

@@ -14,10 +14,14 @@ from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.families.auto import AUTO_LANGUAGE
 from finemesh.finetune.families.family import Family
+from finemesh.finetune.families.gemma import GEMMA, GEMMA2
 from finemesh.finetune.families.llama import LLAMA
 from finemesh.finetune.families.llava import LLAVA
+from finemesh.finetune.families.mistral import MISTRAL
+from finemesh.finetune.families.phi import PHI
+from finemesh.finetune.families.qwen import QWEN
 
-FAMILIES: Final[tuple[Family, ...]] = (LLAVA, LLAMA, AUTO_LANGUAGE)
+FAMILIES: Final[tuple[Family, ...]] = (LLAVA, LLAMA, QWEN, GEMMA, GEMMA2, MISTRAL, PHI, AUTO_LANGUAGE)
 
 
 def family_named(name: str) -> Family:

@@ -43,6 +43,7 @@ class Family:
         tiny_config: a small config for tests and the demo, over a vocabulary.
         tiny_processor: (config, tokenizer) -> what is saved beside the tiny model.
         box_convention: how its texts write boxes, where it was taught any.
+        plain_attention: transformers' name of its attention over padded rows.
         quirks: what surprises people in its processor or its weights, a sentence each.
     """
 
@@ -59,6 +60,7 @@ class Family:
     tiny_config: Callable[[TinyTokens], Any] | None = None
     tiny_processor: Callable[[Any, Any], Any] | None = None
     box_convention: BoxConvention | None = None
+    plain_attention: str = "sdpa"
     quirks: tuple[str, ...] = ()
 
     def takes(self, model_type: str) -> bool:
