@@ -1,14 +1,27 @@
-"""What each optimiser step trains on: a pure function of the order and the position in it."""
+"""What each optimiser step trains on: a pure function of the order and the position in it.
+
+Steps are made ahead of the training, by a thread: decoding of pictures and much of numpy leave the
+interpreter to others meanwhile. What it makes depends on positions alone: being ahead changes nothing.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, Self, cast
 
-from finemesh.core.spec.finetune import Optimization
+import torch
+
+from finemesh.core.errors import FinemeshError, UnavailableError
+from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.batches import cut
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit, Batch, Sample
 from finemesh.finetune.order import SampleOrder
+
+# Steps that are ready or being made while one is trained on: more hold memory and gain nothing.
+_AHEAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +33,108 @@ class StepInput:
 
 
 class Feed:
-    """The endless sequence of steps over a training split."""
+    """The steps over a training split. Close it: its thread is over then.
+
+    Args:
+        objective: makes batches of samples, in the thread.
+        split: the training split.
+        order: which sample comes when.
+        spec: says how many samples a step has, and whether a GPU takes them. For one, batches are put into
+            page-locked memory, from which it fetches them while it computes.
+        total_steps: of the run; nothing is made beyond.
+    """
 
     def __init__(
-        self, objective: AnyObjective, split: AnySplit, order: SampleOrder, optimization: Optimization
+        self,
+        objective: AnyObjective,
+        split: AnySplit,
+        order: SampleOrder,
+        spec: FineTuneSpec,
+        total_steps: int,
     ) -> None:
         self._objective = objective
         self._split = split
         self._order = order
-        self._micro_batch_size = optimization.micro_batch_size
-        self.samples_per_step = optimization.micro_batch_size * optimization.gradient_accumulation_steps
+        self._micro_batch_size = spec.optimization.micro_batch_size
+        self._pin = spec.resources.gpus > 0
+        self._thread = ThreadPoolExecutor(1, "feed")
+        self._coming: deque[tuple[int, Future[StepInput]]] = deque()
+        self.samples_per_step = self._micro_batch_size * spec.optimization.gradient_accumulation_steps
+        self._end = total_steps * self.samples_per_step
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def at(self, position: int) -> StepInput:
-        """The step that begins after `position` samples."""
-        samples = [self._split.samples[i] for i in self._order.take(position, self.samples_per_step)]
-        return StepInput([sample.row_id for sample in samples], self._collate(samples))
+        """The step that begins after `position` samples; quickest for the one after that given last.
 
-    def _collate(self, samples: Sequence[Sample]) -> list[Batch]:
-        parts = cut(samples, self._micro_batch_size)
-        return [self._objective.collate(self._split, part) for part in parts]
+        Raises:
+            FinemeshError: what making a batch of the step's samples raises, with the row named.
+        """
+        if not self._coming or self._coming[0][0] != position:
+            self._drop()
+            self._order_at(position)
+        while (
+            len(self._coming) <= _AHEAD and (next_ := self._coming[-1][0] + self.samples_per_step) < self._end
+        ):
+            self._order_at(next_)
+        return self._coming.popleft()[1].result()
+
+    def close(self) -> None:
+        """Make nothing more, and wait for what is in the making."""
+        self._drop()
+        self._thread.shutdown(wait=True)
+
+    def _order_at(self, position: int) -> None:
+        self._coming.append((position, self._thread.submit(self._make, position)))
+
+    def _drop(self) -> None:
+        for _, step in self._coming:
+            step.cancel()
+        self._coming.clear()
+
+    def _make(self, position: int) -> StepInput:
+        samples = [self._split.samples[i] for i in self._order.take(position, self.samples_per_step)]
+        batches = [self._collate(part) for part in cut(samples, self._micro_batch_size)]
+        return StepInput([sample.row_id for sample in samples], _pinned(batches) if self._pin else batches)
+
+    def _collate(self, samples: Sequence[Sample]) -> Batch:
+        try:
+            return self._objective.collate(self._split, samples)
+        except (FinemeshError, OSError, ValueError) as error:
+            raise self._named(samples, error) from error
+
+    def _named(self, samples: Sequence[Sample], error: Exception) -> FinemeshError:
+        """The error of the first sample that does not make a batch by itself either."""
+        for sample in samples:
+            try:
+                self._objective.collate(self._split, [sample])
+            except (FinemeshError, OSError, ValueError) as its_own:
+                return _of_row(sample.row_id, its_own)
+        return _of_row(", ".join(sample.row_id for sample in samples), error)
+
+
+def _of_row(row_id: str, error: Exception) -> FinemeshError:
+    # Unavailable, not invalid: encoding has left out what does not read, so the files have changed since.
+    return UnavailableError(
+        f"row {row_id} was read when the run began and cannot be made into a batch now: {error}. Fetch the "
+        "dataset again, and resume from the last checkpoint",
+        reason="ROW_UNREADABLE",
+        metadata={"row_id": row_id},
+    )
+
+
+def _pinned(value: Any) -> Any:
+    """`value` with every tensor in it, through lists, dicts and dataclasses, in page-locked memory."""
+    if isinstance(value, torch.Tensor):
+        return value.pin_memory()
+    if isinstance(value, dict):
+        return {key: _pinned(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_pinned(item) for item in cast("list[Any]", value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{each.name: _pinned(getattr(value, each.name)) for each in fields(value)})
+    return value

@@ -54,12 +54,14 @@ def train(
             `Objective.encode`.
         PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT, CHECKPOINT_CORRUPT,
             CHECKPOINT_OF_OTHER_SPEC, CHECKPOINT_OF_OTHER_DATA, NO_ACCELERATOR, SPLIT_EMPTY.
+        UnavailableError: ROW_UNREADABLE.
         NotFoundError: CHECKPOINT_NOT_FOUND, DATASET_NOT_FOUND, BASE_MODEL_NOT_FOUND.
     """
     spec.validate()
     torch.set_num_threads(max(1, int(spec.resources.cpus)))
     run = prepare(spec, base_model, dataset, work, hooks or NoHooks(), resume_from)
-    outcome = _train_steps(run)
+    with run.feed:
+        outcome = _train_steps(run)
     saved = save(run)
     tested_step = None
     if outcome is Outcome.COMPLETED:

@@ -71,6 +71,7 @@ def prepare(
     if resume_from:
         state = _resume(resume_from, model, optimizer, state)
     order = SampleOrder(row_ids, spec.optimization.seed)
+    steps = total_steps(spec, len(row_ids))
     run = Run(
         spec=spec,
         base_model=base_model,
@@ -80,8 +81,8 @@ def prepare(
         objective=objective,
         optimizer=optimizer,
         splits=splits,
-        feed=Feed(objective, splits["train"], order, spec.optimization),
-        total_steps=total_steps(spec, len(row_ids)),
+        feed=Feed(objective, splits["train"], order, spec, steps),
+        total_steps=steps,
         state=state,
     )
     if resume_from:
