@@ -9,7 +9,16 @@ import pytest
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec import document
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat, ExportSpec, ParityTolerance
-from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Optimization, Task, Tower
+from finemesh.core.spec.finetune import (
+    FineTuneSpec,
+    Full,
+    Lora,
+    Optimization,
+    Resources,
+    Strategy,
+    Task,
+    Tower,
+)
 
 GOOD = FineTuneSpec(Task.VISION_LANGUAGE, "some/model", "projects/p/datasets/d")
 GOOD_EXPORT = ExportSpec("projects/p/trainingJobs/t", (ExportFormat.ADAPTER, ExportFormat.MERGED))
@@ -140,3 +149,21 @@ def test_export_spec_names_what_is_wrong() -> None:
         "spec.golden_items",
     }
     assert ExportSpec.from_dict(json.loads(json.dumps(GOOD_EXPORT.to_dict()))) == GOOD_EXPORT
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        (Resources(workers=2), "cpus"),
+        (Resources(gpus=2), "cpus"),
+        (Resources(cpus=4, gpus=2, workers=4), "workers"),
+        (Resources(workers=-1), "workers"),
+        (Resources(strategy=Strategy.FSDP), "strategy"),
+    ],
+)
+def test_workers_share_what_the_job_leases(wrong: Resources, field: str) -> None:
+    for good in (Resources(cpus=2, workers=2, strategy=Strategy.FSDP), Resources(cpus=2, gpus=2)):
+        replace(GOOD, resources=good).validate()
+    with pytest.raises(InvalidError) as caught:
+        replace(GOOD, resources=wrong).validate()
+    assert fields(caught.value) == {f"spec.resources.{field}"}

@@ -23,6 +23,7 @@ from finemesh.core.spec.finetune import (
     Resources,
     Schedule,
     Sequence,
+    Strategy,
     Task,
     Tower,
 )
@@ -85,8 +86,13 @@ specs = st.builds(
         Checkpointing, every_steps=st.integers(0, 100), keep_last=counts, keep_best=st.booleans()
     ),
     resources=st.builds(
-        Resources, cpus=positive, gpus=st.integers(0, 64), memory_bytes=st.integers(0, 2**40)
-    ),
+        Resources,
+        cpus=st.floats(64, 1e6),
+        memory_bytes=st.integers(0, 2**40),
+        workers=st.integers(2, 64),
+        strategy=st.sampled_from(Strategy),
+    )
+    | st.builds(Resources, cpus=st.floats(64, 1e6), gpus=st.integers(0, 64)),
     max_quarantined_fraction=st.floats(0.0, 1.0),
 ).filter(lambda spec: bool(spec.test_split) or not spec.evaluation.baselines)
 

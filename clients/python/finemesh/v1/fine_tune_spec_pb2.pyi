@@ -180,11 +180,25 @@ class CheckpointSpec(_message.Message):
     def __init__(self, every_steps: _Optional[int] = ..., keep_last: _Optional[int] = ..., keep_best: _Optional[bool] = ...) -> None: ...
 
 class ResourceSpec(_message.Message):
-    __slots__ = ("cpus", "gpus", "memory_bytes")
+    __slots__ = ("cpus", "gpus", "memory_bytes", "workers", "strategy")
+    class Strategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STRATEGY_UNSPECIFIED: _ClassVar[ResourceSpec.Strategy]
+        STRATEGY_AUTO: _ClassVar[ResourceSpec.Strategy]
+        STRATEGY_DDP: _ClassVar[ResourceSpec.Strategy]
+        STRATEGY_FSDP: _ClassVar[ResourceSpec.Strategy]
+    STRATEGY_UNSPECIFIED: ResourceSpec.Strategy
+    STRATEGY_AUTO: ResourceSpec.Strategy
+    STRATEGY_DDP: ResourceSpec.Strategy
+    STRATEGY_FSDP: ResourceSpec.Strategy
     CPUS_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
     cpus: float
     gpus: float
     memory_bytes: int
-    def __init__(self, cpus: _Optional[float] = ..., gpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    workers: int
+    strategy: ResourceSpec.Strategy
+    def __init__(self, cpus: _Optional[float] = ..., gpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., workers: _Optional[int] = ..., strategy: _Optional[_Union[ResourceSpec.Strategy, str]] = ...) -> None: ...

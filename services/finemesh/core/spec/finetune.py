@@ -167,13 +167,33 @@ class Checkpointing:
     keep_best: bool = True
 
 
+class Strategy(StrEnum):
+    """What each of several workers holds of the model: all of it (DDP), or a share (FSDP)."""
+
+    AUTO = "AUTO"
+    DDP = "DDP"
+    FSDP = "FSDP"
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one attempt of the job leases. `memory_bytes` 0 means no claim."""
+    """What one attempt of the job leases, over all its workers. `memory_bytes` 0 means no claim.
+
+    Attributes:
+        workers: processes that train as one, with equal shares of the rest; 0 means one for each GPU, or one.
+        strategy: AUTO shards what would not fit whole into the memory of one GPU.
+    """
 
     cpus: float = 1.0
     gpus: int = 0
     memory_bytes: int = 0
+    workers: int = 0
+    strategy: Strategy = Strategy.AUTO
+
+    @property
+    def ranks(self) -> int:
+        """How many processes train, at least one."""
+        return self.workers or max(1, self.gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +269,7 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield "checkpoint.keep_last", "must be at least 1: the last checkpoint is what a restart needs"
     if spec.evaluation.baselines and not spec.test_split:
         yield "evaluation.baselines", "baselines are scored on the test split: name one in spec.test_split"
-    if not (math.isfinite(spec.resources.cpus) and spec.resources.cpus > 0):
-        yield "resources.cpus", "must be positive"
-    if spec.resources.gpus < 0:
-        yield "resources.gpus", "must not be negative"
-    if spec.resources.memory_bytes < 0:
-        yield "resources.memory_bytes", "must not be negative"
+    yield from _resource_violations(spec.resources)
     if not 0 <= spec.max_quarantined_fraction <= 1:
         yield "max_quarantined_fraction", "must lie in [0, 1]"
 
@@ -304,6 +319,23 @@ def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.train_connector", f"a model for {spec.task} has no connector"
     if method.train_connector and Tower.CONNECTOR in method.towers:
         yield f"{path}.train_connector", "the connector is trained in full or by LoRA, not both: drop one"
+
+
+def _resource_violations(resources: Resources) -> Iterator[Violation]:
+    if not (math.isfinite(resources.cpus) and resources.cpus > 0):
+        yield "resources.cpus", "must be positive"
+    elif resources.ranks > 1 and resources.cpus < resources.ranks:
+        yield "resources.cpus", f"must be at least {resources.ranks}: each worker is a process of its own"
+    for name in ("gpus", "memory_bytes", "workers"):
+        if getattr(resources, name) < 0:
+            yield f"resources.{name}", "must not be negative"
+    if resources.gpus > 0 and resources.workers not in {0, resources.gpus}:
+        yield "resources.workers", f"must be {resources.gpus}, or be left out: each worker has one GPU"
+    if resources.strategy is Strategy.FSDP and resources.ranks == 1:
+        yield (
+            "resources.strategy",
+            "one worker has nobody to share with: ask for more, or leave it out",
+        )
 
 
 def _optimization_violations(optimization: Optimization) -> Iterator[Violation]:
