@@ -9,12 +9,10 @@ own, which has no finemesh: so everything is imported where it is needed.
 from __future__ import annotations
 
 import argparse
-import cProfile
 import importlib
 import io
 import json
 import os
-import pstats
 import resource
 import shutil
 import sys
@@ -254,7 +252,9 @@ def _peak_mb() -> float:
 
 def _profiled(job: Job, out: Path) -> str:
     shutil.rmtree(out, ignore_errors=True)
-    profile, told = cProfile.Profile(), io.StringIO()
+    cprofile: Any = importlib.import_module("cProfile")
+    pstats: Any = importlib.import_module("pstats")
+    profile, told = cprofile.Profile(), io.StringIO()
     profile.runcall(job)
     pstats.Stats(profile, stream=told).sort_stats("tottime").print_stats(12)
     return told.getvalue()
