@@ -1,139 +1,48 @@
-"""Writes docs/reference/configuration.md from the configuration classes: `python docs/generate.py [--check]`.
+"""Writes what follows from the code: `python docs/generate.py [--check]`.
 
-What a variable means stands in the `Attributes:` of its class's docstring. With `--check` nothing is written;
-the exit code is 1 if the page differs from what would be generated, or a variable is not described.
+With `--check` nothing is written; the exit code is 1 if a file differs from what would be generated, or a
+variable of the configuration is not described.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import inspect
-import re
 import sys
-import types
-import typing
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
 
-from finemesh.chassis.config import PREFIX, Secret
-from finemesh.chassis.service import ServiceConfig
-from finemesh.cluster.config import AgentConfig
-from finemesh.dataprep.config import DataPrepConfig
-from finemesh.export.config import ExportConfig
-from finemesh.tracking.config import TrackingConfig
-from finemesh.training.config import TrainingConfig
+import configuration
+import fine_tune_schema
+import model_families
 
-PAGE: Final = Path(__file__).resolve().parent / "reference" / "configuration.md"
-SERVICES: Final = {
-    "DataPrep": DataPrepConfig,
-    "Training": TrainingConfig,
-    "Tracking": TrackingConfig,
-    "Export": ExportConfig,
-}
-HEAD: Final = """# Configuration
-
-Every process reads its configuration from the environment, once, at its start. What is missing or malformed
-is named, all of it at once, and the process does not start. A secret may also come from a file:
-`FINEMESH_S3_SECRET_KEY_FILE` names one that only its owner may read. `finemesh up` sets all of this by
-itself; [`deploy/`](../../deploy/README.md) sets it for containers. How the command line finds a mesh is told
-[with the command line](cli.md).
-
-This page is generated from the configuration classes by `make docs`.
-"""
+ROOT = Path(__file__).resolve().parent.parent
 
 
-@dataclasses.dataclass(frozen=True)
-class Variable:
-    """A row of the page."""
-
-    name: str
-    kind: str
-    default: str
-    meaning: str
-
-
-def variables(cls: Any, prefix: str = PREFIX, *, needed: str = "required") -> Iterator[Variable]:
-    """Every variable that a configuration class reads, in the order of its fields.
-
-    `needed` is said of one without a default.
-    """
-    hints, meanings = typing.get_type_hints(cls), _meanings(cls)
-    for field in dataclasses.fields(cls):
-        kind = hints[field.name]
-        optional = isinstance(kind, types.UnionType)
-        if optional:  # the section is there once one of its variables is
-            kind = next(arm for arm in typing.get_args(kind) if arm is not types.NoneType)
-        name = prefix + field.name.upper()
-        if kind is not Secret and dataclasses.is_dataclass(kind):
-            yield from variables(kind, name + "_", needed=f"if any {name}_…" if optional else needed)
-        else:
-            shown = f"{name}, or {name}_FILE" if kind is Secret else name
-            yield Variable(shown, _kind(kind), _default(field, needed), meanings.get(field.name, ""))
-
-
-def _meanings(cls: Any) -> dict[str, str]:
-    """The `Attributes:` of a class and those it derives from. One entry may describe several fields."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
-        for names, text in re.findall(r"^    ([\w, ]+): ((?:.|\n {8})+)", section, re.MULTILINE):
-            found |= dict.fromkeys(names.split(", "), " ".join(text.split()).removesuffix("."))
-    return found
-
-
-def _kind(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return "list"
-    names = {int: "whole number", float: "number", bool: "true or false", Path: "path", str: "text"}
-    return names.get(kind, "secret")
-
-
-def _default(field: dataclasses.Field[Any], needed: str) -> str:
-    if field.default is dataclasses.MISSING:
-        return needed
-    default: Any = field.default
-    if isinstance(default, tuple):
-        default = ",".join(str(part) for part in typing.cast("tuple[object, ...]", default))
-    return f"`{default}`" if default not in ("", None) else ""
-
-
-def table(rows: list[Variable]) -> str:
-    lines = ["| variable | type | default | meaning |", "|---|---|---|---|"]
-    lines += [f"| {row.name} | {row.kind} | {row.default} | {row.meaning} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def page() -> str:
-    """The whole page."""
-    common = list(variables(ServiceConfig))
-    parts = [HEAD, "\n## Every service\n\n", table(common)]
-    for title, cls in SERVICES.items():
-        own = [row for row in variables(cls) if row not in common]
-        parts += [f"\n## {title}\n\n`python -m finemesh.{title.lower()}`\n\n", table(own)]
-    parts += ["\n## The cluster agent\n\n`python -m finemesh.cluster`, beside Ray's head\n\n"]
-    parts += [table(list(variables(AgentConfig)))]
-    return "".join(parts)
+def generated() -> dict[Path, str]:
+    """Every file, with its text."""
+    return {
+        ROOT / "docs/reference/configuration.md": configuration.page(),
+        ROOT / "docs/reference/models.md": model_families.page(),
+        ROOT / "services/finemesh/training/model_families.json": model_families.document(),
+        ROOT / "clients/python/finemesh/client/fine-tune-spec.schema.json": fine_tune_schema.document(),
+    }
 
 
 def main() -> int:
-    """Write or check the page. The exit code."""
-    parser = argparse.ArgumentParser(description="Write docs/reference/configuration.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the page is out of date")
+    """Write or check. The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     check: bool = parser.parse_args().check
-    every = [*SERVICES.values(), AgentConfig]
-    silent = sorted({row.name for cls in every for row in variables(cls) if not row.meaning})
-    if silent:
+    if silent := configuration.silent():
         sys.stderr.write(f"not described in the docstring of its class: {', '.join(silent)}\n")
         return 1
-    text = page()
-    if not check:
-        PAGE.write_text(text)
-    elif not PAGE.exists() or PAGE.read_text() != text:
-        sys.stderr.write(f"{PAGE} is not up to date: run `make docs`\n")
-        return 1
-    return 0
+    files = generated()
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if check:
+            sys.stderr.write(f"{path} is not up to date: run `make docs`\n")
+        else:
+            path.write_text(files[path])
+    return 1 if check and stale else 0
 
 
 if __name__ == "__main__":

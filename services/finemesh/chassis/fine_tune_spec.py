@@ -27,7 +27,18 @@ def spec_from_proto(message: pb.FineTuneSpec, path: str = "spec") -> FineTuneSpe
     Raises:
         InvalidError: reason INVALID_SPEC, with every violation of the spec at once.
     """
-    return document.read(_said(message), path)
+    return document.read(document_of(message), path)
+
+
+def document_of(message: Message) -> dict[str, Any]:
+    """What `message` says, as `core.spec.document` reads it; an enum of a newer client by its number."""
+    values: dict[str, Any] = {}
+    for field, value in message.ListFields():
+        if field.is_repeated:
+            values[field.name] = [_plain(field, item) for item in value]
+        else:
+            values[field.name] = _plain(field, value)
+    return values
 
 
 def spec_to_proto(spec: FineTuneSpec) -> pb.FineTuneSpec:
@@ -44,20 +55,9 @@ def resources_to_proto(resources: Resources) -> pb.ResourceSpec:
     return message
 
 
-def _said(message: Message) -> dict[str, Any]:
-    """The fields of `message` that say something, as plain values; enums by name, a newer one by number."""
-    values: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        if field.is_repeated:
-            values[field.name] = [_plain(field, item) for item in value]
-        else:
-            values[field.name] = _plain(field, value)
-    return values
-
-
 def _plain(field: Any, value: Any) -> Any:
     if field.message_type is not None:
-        return _said(value)
+        return document_of(value)
     if field.enum_type is not None:  # proto3 enums are open: a newer client may send what we do not know
         known = field.enum_type.values_by_number.get(value)
         return known.name if known else str(value)

@@ -17,6 +17,7 @@ from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.errors import FencedError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.training.catalogue import CatalogueServicer
 from finemesh.training.convert import (
     checkpoint_from_proto,
     checkpoint_to_proto,
@@ -28,12 +29,11 @@ from finemesh.training.scheduler import Scheduler
 from finemesh.training.service import TrainingService
 from finemesh.v1 import training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
-from finemesh.v1.training_service_pb2_grpc import TrainingServiceServicer
 
 COLLECTION = "trainingJobs"
 
 
-class TrainingServicer(TrainingServiceServicer):
+class TrainingServicer(CatalogueServicer):
     """Viewers read; operators and above write; a checkpoint is committed by its attempt alone."""
 
     def __init__(self, service: TrainingService, scheduler: Scheduler, notifier: Notifier) -> None:

@@ -22,6 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from finemesh.v1 import fine_tune_spec_pb2 as finemesh_dot_v1_dot_fine__tune__spec__pb2
+from finemesh.v1 import model_family_pb2 as finemesh_dot_v1_dot_model__family__pb2
+from finemesh.v1 import preset_pb2 as finemesh_dot_v1_dot_preset__pb2
+from finemesh.v1 import spec_finding_pb2 as finemesh_dot_v1_dot_spec__finding__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
@@ -29,7 +33,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/training_service.proto\x12\x0b\x66inemesh.v1\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xaa\x01\n\x18\x43reateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"+\n\x15GetTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"x\n\x17ListTrainingJobsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17WatchTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x43\x61ncelTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x44\x65leteTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListCheckpointsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x17.finemesh.v1.CheckpointB\x04\xe2\x41\x01\x02\"0\n\x18\x43ommitCheckpointResponse\x12\x14\n\x0c\x65xpired_uris\x18\x01 \x03(\t2\xdc\t\n\x0fTrainingService\x12\xb6\x01\n\x11\x43reateTrainingJob\x12%.finemesh.v1.CreateTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"`\xda\x41#parent,training_job,training_job_id\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x83\x01\n\x0eGetTrainingJob\x12\".finemesh.v1.GetTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x96\x01\n\x10ListTrainingJobs\x12$.finemesh.v1.ListTrainingJobsRequest\x1a%.finemesh.v1.ListTrainingJobsResponse\"5\xda\x41\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x88\x01\n\x10WatchTrainingJob\x12$.finemesh.v1.WatchTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x12\x93\x01\n\x11\x43\x61ncelTrainingJob\x12%.finemesh.v1.CancelTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x87\x01\n\x11\x44\x65leteTrainingJob\x12%.finemesh.v1.DeleteTrainingJobRequest\x1a\x16.google.protobuf.Empty\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=projects/*/trainingJobs/*}\x12\xa1\x01\n\x0fListCheckpoints\x12#.finemesh.v1.ListCheckpointsRequest\x1a$.finemesh.v1.ListCheckpointsResponse\"C\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{parent=projects/*/trainingJobs/*}/checkpoints\x12\xa1\x01\n\x10\x43ommitCheckpoint\x12$.finemesh.v1.CommitCheckpointRequest\x1a%.finemesh.v1.CommitCheckpointResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/training_service.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1e\x66inemesh/v1/model_family.proto\x1a\x18\x66inemesh/v1/preset.proto\x1a\x1e\x66inemesh/v1/spec_finding.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xaa\x01\n\x18\x43reateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"+\n\x15GetTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"x\n\x17ListTrainingJobsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17WatchTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x43\x61ncelTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x44\x65leteTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListCheckpointsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x17.finemesh.v1.CheckpointB\x04\xe2\x41\x01\x02\"0\n\x18\x43ommitCheckpointResponse\x12\x14\n\x0c\x65xpired_uris\x18\x01 \x03(\t\"y\n\x17LintFineTuneSpecRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12/\n\nbase_model\x18\x02 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFacts\"o\n\x18LintFineTuneSpecResponse\x12*\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.SpecFinding\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\"&\n\x10GetPresetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x12ListPresetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListPresetsResponse\x12$\n\x07presets\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetModelFamilyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x18ListModelFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x19ListModelFamiliesResponse\x12\x30\n\x0emodel_families\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.ModelFamily\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xaf\x0e\n\x0fTrainingService\x12\xb6\x01\n\x11\x43reateTrainingJob\x12%.finemesh.v1.CreateTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"`\xda\x41#parent,training_job,training_job_id\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x83\x01\n\x0eGetTrainingJob\x12\".finemesh.v1.GetTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x96\x01\n\x10ListTrainingJobs\x12$.finemesh.v1.ListTrainingJobsRequest\x1a%.finemesh.v1.ListTrainingJobsResponse\"5\xda\x41\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x88\x01\n\x10WatchTrainingJob\x12$.finemesh.v1.WatchTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x12\x93\x01\n\x11\x43\x61ncelTrainingJob\x12%.finemesh.v1.CancelTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x87\x01\n\x11\x44\x65leteTrainingJob\x12%.finemesh.v1.DeleteTrainingJobRequest\x1a\x16.google.protobuf.Empty\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=projects/*/trainingJobs/*}\x12\xa1\x01\n\x0fListCheckpoints\x12#.finemesh.v1.ListCheckpointsRequest\x1a$.finemesh.v1.ListCheckpointsResponse\"C\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{parent=projects/*/trainingJobs/*}/checkpoints\x12\xa1\x01\n\x10\x43ommitCheckpoint\x12$.finemesh.v1.CommitCheckpointRequest\x1a%.finemesh.v1.CommitCheckpointResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\x01*\x12\x89\x01\n\x10LintFineTuneSpec\x12$.finemesh.v1.LintFineTuneSpecRequest\x1a%.finemesh.v1.LintFineTuneSpecResponse\"(\xda\x41\x04spec\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/fineTuneSpecs:lint:\x01*\x12\x64\n\tGetPreset\x12\x1d.finemesh.v1.GetPresetRequest\x1a\x13.finemesh.v1.Preset\"#\xda\x41\x04name\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=presets/*}\x12\x65\n\x0bListPresets\x12\x1f.finemesh.v1.ListPresetsRequest\x1a .finemesh.v1.ListPresetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/presets\x12y\n\x0eGetModelFamily\x12\".finemesh.v1.GetModelFamilyRequest\x1a\x18.finemesh.v1.ModelFamily\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=modelFamilies/*}\x12}\n\x11ListModelFamilies\x12%.finemesh.v1.ListModelFamiliesRequest\x1a&.finemesh.v1.ListModelFamiliesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/modelFamiliesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +64,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMITCHECKPOINTREQUEST'].fields_by_name['fence']._serialized_options = b'\342A\001\002'
   _globals['_COMMITCHECKPOINTREQUEST'].fields_by_name['checkpoint']._loaded_options = None
   _globals['_COMMITCHECKPOINTREQUEST'].fields_by_name['checkpoint']._serialized_options = b'\342A\001\002'
+  _globals['_LINTFINETUNESPECREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_LINTFINETUNESPECREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
+  _globals['_GETPRESETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETPRESETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_GETMODELFAMILYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETMODELFAMILYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingJob']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['CreateTrainingJob']._serialized_options = b'\332A#parent,training_job,training_job_id\202\323\344\223\0024\"$/v1/{parent=projects/*}/trainingJobs:\014training_job'
   _globals['_TRAININGSERVICE'].methods_by_name['GetTrainingJob']._loaded_options = None
@@ -76,28 +86,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\332A\006parent\202\323\344\223\0024\0222/v1/{parent=projects/*/trainingJobs/*}/checkpoints'
   _globals['_TRAININGSERVICE'].methods_by_name['CommitCheckpoint']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['CommitCheckpoint']._serialized_options = b'\202\323\344\223\002:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\001*'
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=201
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=371
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=373
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=416
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=418
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=538
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=540
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=640
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=642
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=687
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=689
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=735
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=737
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=783
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=785
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=870
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=872
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=968
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=971
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1111
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=1113
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=1161
-  _globals['_TRAININGSERVICE']._serialized_start=1164
-  _globals['_TRAININGSERVICE']._serialized_end=2408
+  _globals['_TRAININGSERVICE'].methods_by_name['LintFineTuneSpec']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['LintFineTuneSpec']._serialized_options = b'\332A\004spec\202\323\344\223\002\033\"\026/v1/fineTuneSpecs:lint:\001*'
+  _globals['_TRAININGSERVICE'].methods_by_name['GetPreset']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['GetPreset']._serialized_options = b'\332A\004name\202\323\344\223\002\026\022\024/v1/{name=presets/*}'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListPresets']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ListPresets']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/presets'
+  _globals['_TRAININGSERVICE'].methods_by_name['GetModelFamily']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['GetModelFamily']._serialized_options = b'\332A\004name\202\323\344\223\002\034\022\032/v1/{name=modelFamilies/*}'
+  _globals['_TRAININGSERVICE'].methods_by_name['ListModelFamilies']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ListModelFamilies']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/modelFamilies'
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=325
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=495
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=497
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=540
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=542
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=662
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=664
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=764
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=766
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=811
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=813
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=859
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=861
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=907
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=909
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=994
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=996
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1092
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1095
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1235
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=1237
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=1285
+  _globals['_LINTFINETUNESPECREQUEST']._serialized_start=1287
+  _globals['_LINTFINETUNESPECREQUEST']._serialized_end=1408
+  _globals['_LINTFINETUNESPECRESPONSE']._serialized_start=1410
+  _globals['_LINTFINETUNESPECRESPONSE']._serialized_end=1521
+  _globals['_GETPRESETREQUEST']._serialized_start=1523
+  _globals['_GETPRESETREQUEST']._serialized_end=1561
+  _globals['_LISTPRESETSREQUEST']._serialized_start=1563
+  _globals['_LISTPRESETSREQUEST']._serialized_end=1622
+  _globals['_LISTPRESETSRESPONSE']._serialized_start=1624
+  _globals['_LISTPRESETSRESPONSE']._serialized_end=1708
+  _globals['_GETMODELFAMILYREQUEST']._serialized_start=1710
+  _globals['_GETMODELFAMILYREQUEST']._serialized_end=1753
+  _globals['_LISTMODELFAMILIESREQUEST']._serialized_start=1755
+  _globals['_LISTMODELFAMILIESREQUEST']._serialized_end=1820
+  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_start=1822
+  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_end=1924
+  _globals['_TRAININGSERVICE']._serialized_start=1927
+  _globals['_TRAININGSERVICE']._serialized_end=3766
 # @@protoc_insertion_point(module_scope)

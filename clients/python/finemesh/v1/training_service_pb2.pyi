@@ -1,3 +1,7 @@
+from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
+from finemesh.v1 import model_family_pb2 as _model_family_pb2
+from finemesh.v1 import preset_pb2 as _preset_pb2
+from finemesh.v1 import spec_finding_pb2 as _spec_finding_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
@@ -106,3 +110,63 @@ class CommitCheckpointResponse(_message.Message):
     EXPIRED_URIS_FIELD_NUMBER: _ClassVar[int]
     expired_uris: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, expired_uris: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LintFineTuneSpecRequest(_message.Message):
+    __slots__ = ("spec", "base_model")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    base_model: _spec_finding_pb2.BaseModelFacts
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., base_model: _Optional[_Union[_spec_finding_pb2.BaseModelFacts, _Mapping]] = ...) -> None: ...
+
+class LintFineTuneSpecResponse(_message.Message):
+    __slots__ = ("findings", "spec")
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    findings: _containers.RepeatedCompositeFieldContainer[_spec_finding_pb2.SpecFinding]
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    def __init__(self, findings: _Optional[_Iterable[_Union[_spec_finding_pb2.SpecFinding, _Mapping]]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ...) -> None: ...
+
+class GetPresetRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListPresetsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListPresetsResponse(_message.Message):
+    __slots__ = ("presets", "next_page_token")
+    PRESETS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    presets: _containers.RepeatedCompositeFieldContainer[_preset_pb2.Preset]
+    next_page_token: str
+    def __init__(self, presets: _Optional[_Iterable[_Union[_preset_pb2.Preset, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetModelFamilyRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListModelFamiliesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListModelFamiliesResponse(_message.Message):
+    __slots__ = ("model_families", "next_page_token")
+    MODEL_FAMILIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    model_families: _containers.RepeatedCompositeFieldContainer[_model_family_pb2.ModelFamily]
+    next_page_token: str
+    def __init__(self, model_families: _Optional[_Iterable[_Union[_model_family_pb2.ModelFamily, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

@@ -3,6 +3,8 @@
 import grpc
 import warnings
 
+from finemesh.v1 import model_family_pb2 as finemesh_dot_v1_dot_model__family__pb2
+from finemesh.v1 import preset_pb2 as finemesh_dot_v1_dot_preset__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
 from finemesh.v1 import training_service_pb2 as finemesh_dot_v1_dot_training__service__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -77,6 +79,31 @@ class TrainingServiceStub:
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointResponse.FromString,
                 _registered_method=True)
+        self.LintFineTuneSpec = channel.unary_unary(
+                '/finemesh.v1.TrainingService/LintFineTuneSpec',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.LintFineTuneSpecRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__service__pb2.LintFineTuneSpecResponse.FromString,
+                _registered_method=True)
+        self.GetPreset = channel.unary_unary(
+                '/finemesh.v1.TrainingService/GetPreset',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.GetPresetRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_preset__pb2.Preset.FromString,
+                _registered_method=True)
+        self.ListPresets = channel.unary_unary(
+                '/finemesh.v1.TrainingService/ListPresets',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.ListPresetsRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListPresetsResponse.FromString,
+                _registered_method=True)
+        self.GetModelFamily = channel.unary_unary(
+                '/finemesh.v1.TrainingService/GetModelFamily',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.GetModelFamilyRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_model__family__pb2.ModelFamily.FromString,
+                _registered_method=True)
+        self.ListModelFamilies = channel.unary_unary(
+                '/finemesh.v1.TrainingService/ListModelFamilies',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.ListModelFamiliesRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListModelFamiliesResponse.FromString,
+                _registered_method=True)
 
 
 class TrainingServiceServicer:
@@ -139,6 +166,41 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LintFineTuneSpec(self, request, context):
+        """Says what is wrong with a spec and what is likely to be, without submitting it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPreset(self, request, context):
+        """Returns one preset.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPresets(self, request, context):
+        """Lists the presets of all tasks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelFamily(self, request, context):
+        """Returns one family of models.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelFamilies(self, request, context):
+        """Lists the families of models that can be fine-tuned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +243,31 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.CommitCheckpoint,
                     request_deserializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointResponse.SerializeToString,
+            ),
+            'LintFineTuneSpec': grpc.unary_unary_rpc_method_handler(
+                    servicer.LintFineTuneSpec,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.LintFineTuneSpecRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__service__pb2.LintFineTuneSpecResponse.SerializeToString,
+            ),
+            'GetPreset': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPreset,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.GetPresetRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_preset__pb2.Preset.SerializeToString,
+            ),
+            'ListPresets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPresets,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListPresetsRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__service__pb2.ListPresetsResponse.SerializeToString,
+            ),
+            'GetModelFamily': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelFamily,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.GetModelFamilyRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_model__family__pb2.ModelFamily.SerializeToString,
+            ),
+            'ListModelFamilies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelFamilies,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListModelFamiliesRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__service__pb2.ListModelFamiliesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +487,141 @@ class TrainingService:
             '/finemesh.v1.TrainingService/CommitCheckpoint',
             finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.SerializeToString,
             finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LintFineTuneSpec(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/LintFineTuneSpec',
+            finemesh_dot_v1_dot_training__service__pb2.LintFineTuneSpecRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__service__pb2.LintFineTuneSpecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPreset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/GetPreset',
+            finemesh_dot_v1_dot_training__service__pb2.GetPresetRequest.SerializeToString,
+            finemesh_dot_v1_dot_preset__pb2.Preset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPresets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/ListPresets',
+            finemesh_dot_v1_dot_training__service__pb2.ListPresetsRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__service__pb2.ListPresetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelFamily(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/GetModelFamily',
+            finemesh_dot_v1_dot_training__service__pb2.GetModelFamilyRequest.SerializeToString,
+            finemesh_dot_v1_dot_model__family__pb2.ModelFamily.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelFamilies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/ListModelFamilies',
+            finemesh_dot_v1_dot_training__service__pb2.ListModelFamiliesRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__service__pb2.ListModelFamiliesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,8 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from finemesh.v1 import model_family_pb2 as _model_family_pb2
+from finemesh.v1 import preset_pb2 as _preset_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
 from finemesh.v1 import training_service_pb2 as _training_service_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
@@ -51,6 +53,16 @@ class TrainingServiceStub:
     """Lists the committed checkpoints of a job that are still kept, latest first."""
     CommitCheckpoint: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CommitCheckpointRequest, _training_service_pb2.CommitCheckpointResponse]
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
+    LintFineTuneSpec: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]
+    """Says what is wrong with a spec and what is likely to be, without submitting it."""
+    GetPreset: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetPresetRequest, _preset_pb2.Preset]
+    """Returns one preset."""
+    ListPresets: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListPresetsRequest, _training_service_pb2.ListPresetsResponse]
+    """Lists the presets of all tasks."""
+    GetModelFamily: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetModelFamilyRequest, _model_family_pb2.ModelFamily]
+    """Returns one family of models."""
+    ListModelFamilies: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListModelFamiliesRequest, _training_service_pb2.ListModelFamiliesResponse]
+    """Lists the families of models that can be fine-tuned."""
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
@@ -73,6 +85,16 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Lists the committed checkpoints of a job that are still kept, latest first."""
     CommitCheckpoint: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CommitCheckpointRequest, _training_service_pb2.CommitCheckpointResponse]  # type: ignore[assignment]
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
+    LintFineTuneSpec: _aio.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]  # type: ignore[assignment]
+    """Says what is wrong with a spec and what is likely to be, without submitting it."""
+    GetPreset: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetPresetRequest, _preset_pb2.Preset]  # type: ignore[assignment]
+    """Returns one preset."""
+    ListPresets: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListPresetsRequest, _training_service_pb2.ListPresetsResponse]  # type: ignore[assignment]
+    """Lists the presets of all tasks."""
+    GetModelFamily: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetModelFamilyRequest, _model_family_pb2.ModelFamily]  # type: ignore[assignment]
+    """Returns one family of models."""
+    ListModelFamilies: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListModelFamiliesRequest, _training_service_pb2.ListModelFamiliesResponse]  # type: ignore[assignment]
+    """Lists the families of models that can be fine-tuned."""
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs fine-tunes as Ray actors: decides what runs when, and carries every job over losses to its end."""
@@ -140,5 +162,45 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.CommitCheckpointResponse, _abc.Awaitable[_training_service_pb2.CommitCheckpointResponse]]:
         """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
+
+    @_abc_1.abstractmethod
+    def LintFineTuneSpec(
+        self,
+        request: _training_service_pb2.LintFineTuneSpecRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.LintFineTuneSpecResponse, _abc.Awaitable[_training_service_pb2.LintFineTuneSpecResponse]]:
+        """Says what is wrong with a spec and what is likely to be, without submitting it."""
+
+    @_abc_1.abstractmethod
+    def GetPreset(
+        self,
+        request: _training_service_pb2.GetPresetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_preset_pb2.Preset, _abc.Awaitable[_preset_pb2.Preset]]:
+        """Returns one preset."""
+
+    @_abc_1.abstractmethod
+    def ListPresets(
+        self,
+        request: _training_service_pb2.ListPresetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListPresetsResponse, _abc.Awaitable[_training_service_pb2.ListPresetsResponse]]:
+        """Lists the presets of all tasks."""
+
+    @_abc_1.abstractmethod
+    def GetModelFamily(
+        self,
+        request: _training_service_pb2.GetModelFamilyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_family_pb2.ModelFamily, _abc.Awaitable[_model_family_pb2.ModelFamily]]:
+        """Returns one family of models."""
+
+    @_abc_1.abstractmethod
+    def ListModelFamilies(
+        self,
+        request: _training_service_pb2.ListModelFamiliesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListModelFamiliesResponse, _abc.Awaitable[_training_service_pb2.ListModelFamiliesResponse]]:
+        """Lists the families of models that can be fine-tuned."""
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

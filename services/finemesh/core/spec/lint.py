@@ -1,0 +1,246 @@
+"""What is wrong with a fine-tune, and what is likely to be.
+
+Errors are what `FineTuneSpec.validate` refuses. Warnings are sound specs that are probably not what is meant:
+each rule below looks at the whole spec and yields the field, what is wrong with it, and what to write. Fields
+are named as in a spec file: `lora.rank`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from finemesh.core.errors import InvalidError
+from finemesh.core.spec import document
+from finemesh.core.spec.finetune import FineTuneSpec, Full, OverLength, Precision, Task, Tower
+
+
+class Severity(StrEnum):
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing. `field` is a path in a spec file, `message` what is wrong and what to write instead."""
+
+    severity: Severity
+    field: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModelFacts:
+    """What can be known of a base model without its weights. Empty and zero mean: not known.
+
+    Attributes:
+        model_type: of its config.json.
+        max_positions: `max_position_embeddings` of its language model.
+    """
+
+    model_type: str = ""
+    max_positions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything found, errors first. `spec` has its defaults written out; None if it is refused."""
+
+    findings: tuple[Finding, ...]
+    spec: FineTuneSpec | None = field(default=None)
+
+    @property
+    def refused(self) -> bool:
+        return self.spec is None
+
+
+def lint_document(given: document.Document, model: BaseModelFacts | None = None) -> Report:
+    """Judges a spec as it is written in a file or said on the wire."""
+    try:
+        spec = document.read(given, path="")
+    except InvalidError as error:
+        errors = (Finding(Severity.ERROR, v.field.lstrip("."), v.description) for v in error.violations)
+        return Report(tuple(errors))
+    return Report(tuple(warnings(spec, model or BaseModelFacts())), spec)
+
+
+def warnings(spec: FineTuneSpec, model: BaseModelFacts) -> Iterator[Finding]:
+    """What is likely a mistake in a spec that is sound."""
+    for rule in _RULES:
+        for said in rule(spec, model):
+            yield Finding(Severity.WARNING, said.field, said.message)
+
+
+class Said(NamedTuple):
+    """What a rule has to say of a field."""
+
+    field: str
+    message: str
+
+
+Rule = Callable[[FineTuneSpec, BaseModelFacts], Iterator[Said]]
+_CHATS: Final = {Task.LANGUAGE, Task.VISION_LANGUAGE}
+
+# (lowest, highest) usual learning rate. Adapters start from nothing and bear ten times the rate of weights
+# that already know something (https://arxiv.org/abs/2305.14314; https://arxiv.org/abs/2310.03744, table 9);
+# a connector alone is such a beginner too.
+_RATES_OF_ADAPTERS: Final = (1e-5, 2e-3)
+_RATES_OF_CHATS: Final = (1e-7, 1e-4)
+
+
+def _learning_rate(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    whole = isinstance(spec.method, Full) and spec.task in _CHATS
+    beginner = set(spec.method.towers) == {Tower.CONNECTOR}
+    lowest, highest = _RATES_OF_CHATS if whole and not beginner else _RATES_OF_ADAPTERS
+    kind = "all weights of a language model" if whole and not beginner else "what this method trains"
+    rate = spec.optimization.learning_rate
+    if rate > highest:
+        yield Said(
+            "optimization.learning_rate",
+            f"{rate:g} is far above the usual {lowest:g} to {highest:g} for {kind}: the loss is likely to "
+            f"diverge; write {highest / 5:g} or less",
+        )
+    elif rate < lowest:
+        yield Said(
+            "optimization.learning_rate",
+            f"{rate:g} is far below the usual {lowest:g} to {highest:g} for {kind}: little will be learnt; "
+            f"write {highest / 10:g}",
+        )
+
+
+def _adapter(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    method = spec.method
+    if isinstance(method, Full):
+        return
+    scale = method.alpha / (method.rank**0.5 if method.use_rslora else method.rank)
+    if not 0.1 <= scale <= 16:
+        remedy = 2 * (method.rank**0.5 if method.use_rslora else method.rank)
+        yield Said(
+            "lora.alpha",
+            f"{method.alpha:g} scales an update of rank {method.rank} by {scale:.3g}, where 1 or 2 is usual: "
+            f"write {remedy:g}, or change the learning rate instead",
+        )
+    if method.dropout > 0.3:
+        yield Said("lora.dropout", f"{method.dropout:g} hides most of the adapter's input: 0 to 0.1 is usual")
+
+
+def _batch(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    if spec.optimization.micro_batch_size * spec.optimization.gradient_accumulation_steps == 1:
+        yield Said(
+            "optimization.gradient_accumulation_steps",
+            "every step follows the gradient of a single row, which is mostly noise: write 8 or more (it "
+            "costs no memory), or raise optimization.micro_batch_size",
+        )
+
+
+def _run_length(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    optimization, steps = spec.optimization, spec.optimization.max_steps
+    if optimization.warmup_ratio > 0.3:
+        yield Said(
+            "optimization.warmup_ratio",
+            f"the rate is still rising over {optimization.warmup_ratio:.0%} of the run: 0.03 to 0.1 is usual",
+        )
+    for path, every in (
+        ("evaluation.every_steps", spec.evaluation.every_steps),
+        ("checkpoint.every_steps", spec.checkpoint.every_steps),
+    ):
+        if 0 < steps < every:
+            what = "saved" if path.startswith("checkpoint") else "evaluated"
+            yield Said(
+                path,
+                f"{every} is more than the {steps} steps of the run: nothing is {what} before its end; write "
+                f"{max(steps // 5, 1)}",
+            )
+    if spec.task in _CHATS and steps == 0 and optimization.epochs > 10:
+        yield Said(
+            "optimization.epochs",
+            f"{optimization.epochs:g} passes teach most models their training rows by heart: write 1 to 3, "
+            "or look at the validation loss",
+        )
+
+
+def _packing(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    if spec.task in _CHATS and not spec.sequence.packing and spec.optimization.micro_batch_size > 1:
+        yield Said(
+            "sequence.packing",
+            "is off: rows are padded to the longest of their batch, and the padding is computed in vain; "
+            "write true (packed rows never see each other)",
+        )
+
+
+def _length(spec: FineTuneSpec, model: BaseModelFacts) -> Iterator[Said]:
+    if spec.task in _CHATS and 0 < model.max_positions < spec.sequence.max_tokens:
+        yield Said(
+            "sequence.max_tokens",
+            f"{spec.sequence.max_tokens} is more than the {model.max_positions} positions that the base "
+            f"model tells apart: write {model.max_positions} or less",
+        )
+    if spec.task is Task.VISION_LANGUAGE and spec.sequence.over_length is OverLength.TRUNCATE:
+        yield Said(
+            "sequence.over_length",
+            "TRUNCATE cuts answers off to make room for the tokens of pictures: raise sequence.max_tokens, "
+            "or write DROP and see in the ledger what is lost",
+        )
+
+
+def _precision(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    if spec.resources.gpus and spec.precision is Precision.FP32:
+        yield Said(
+            "precision",
+            "FP32 takes twice the memory and several times the time of BF16 on a GPU, and resources.gpus "
+            "claims one: write BF16",
+        )
+
+
+def _evaluation(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    if not spec.validation_split and spec.checkpoint.keep_best:
+        yield Said(
+            "checkpoint.keep_best",
+            "is on, but without a validation split no checkpoint is better than another: name one in "
+            "validation_split, or write false",
+        )
+    if not spec.validation_split and not spec.test_split:
+        yield Said(
+            "test_split",
+            "there is neither a validation nor a test split: nothing will tell whether the model learnt or "
+            "only remembers; `finemesh dataset split` makes them",
+        )
+    if spec.validation_split and spec.evaluation.every_steps == 0:
+        yield Said(
+            "evaluation.every_steps",
+            "is 0: the validation loss is known at the end alone, too late to stop or to choose the best "
+            "checkpoint; write 50",
+        )
+
+
+def _safety(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    if spec.checkpoint.every_steps == 0:
+        yield Said(
+            "checkpoint.every_steps", "is 0: whatever ends the job early costs the whole run; write 50"
+        )
+    if spec.optimization.max_grad_norm == 0:
+        yield Said(
+            "optimization.max_grad_norm",
+            "is 0: gradients are never clipped, and one odd batch can undo the run; write 1",
+        )
+    if spec.max_quarantined_fraction >= 0.5:
+        yield Said(
+            "max_quarantined_fraction",
+            f"a dataset that lost {spec.max_quarantined_fraction:.0%} of its rows would be trained on: write "
+            "0.05, and look at `finemesh dataset ledger` first",
+        )
+
+
+_RULES: Final[tuple[Rule, ...]] = (
+    _learning_rate,
+    _adapter,
+    _batch,
+    _run_length,
+    _packing,
+    _length,
+    _precision,
+    _evaluation,
+    _safety,
+)
