@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from finemesh.core.errors import InvalidError
@@ -13,8 +14,12 @@ from finemesh.core.spec.finetune import (
     FineTuneSpec,
     Full,
     Lora,
+    Objective,
     Optimization,
+    OverLength,
+    Preference,
     Resources,
+    Sequence,
     Strategy,
     Task,
     Tower,
@@ -167,3 +172,27 @@ def test_workers_share_what_the_job_leases(wrong: Resources, field: str) -> None
     with pytest.raises(InvalidError) as caught:
         replace(GOOD, resources=wrong).validate()
     assert fields(caught.value) == {f"spec.resources.{field}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"objective": Objective.TEXT, "task": Task.VISION_LANGUAGE}, "objective"),
+        (
+            {
+                "objective": Objective.PREFERENCE,
+                "task": Task.IMAGE_CLASSIFICATION,
+                "method": Full((Tower.HEAD,)),
+            },
+            "objective",
+        ),
+        ({"sequence": Sequence(over_length=OverLength.SPLIT)}, "sequence.over_length"),
+        ({"preference": Preference(beta=0.0)}, "preference.beta"),
+        ({"preference": Preference(label_smoothing=0.5)}, "preference.label_smoothing"),
+        ({"preference": Preference(chosen_weight=-1.0)}, "preference.chosen_weight"),
+    ],
+)
+def test_an_objective_has_its_own_limits(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        replace(GOOD, **changes).validate()
+    assert fields(caught.value) == {f"spec.{field}"}

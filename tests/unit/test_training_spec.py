@@ -17,9 +17,11 @@ from finemesh.core.spec.finetune import (
     FineTuneSpec,
     Full,
     Lora,
+    Objective,
     Optimization,
     OverLength,
     Precision,
+    Preference,
     Resources,
     Schedule,
     Sequence,
@@ -76,7 +78,7 @@ specs = st.builds(
         Sequence,
         max_tokens=st.integers(2, 100_000),
         packing=st.booleans(),
-        over_length=st.sampled_from(OverLength),
+        over_length=st.sampled_from([OverLength.RAISE, OverLength.TRUNCATE, OverLength.DROP]),
     ),
     precision=st.sampled_from(Precision),
     evaluation=st.builds(
@@ -94,6 +96,10 @@ specs = st.builds(
     )
     | st.builds(Resources, cpus=st.floats(64, 1e6), gpus=st.integers(0, 64)),
     max_quarantined_fraction=st.floats(0.0, 1.0),
+    objective=st.sampled_from([Objective.CONVERSATION, Objective.PREFERENCE]),
+    preference=st.builds(
+        Preference, beta=positive, label_smoothing=st.floats(0, 0.49), chosen_weight=fraction
+    ),
 ).filter(lambda spec: bool(spec.test_split) or not spec.evaluation.baselines)
 
 

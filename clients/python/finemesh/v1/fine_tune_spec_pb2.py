@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n finemesh/v1/fine_tune_spec.proto\x12\x0b\x66inemesh.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xdb\x07\n\x0c\x46ineTuneSpec\x12\x32\n\x04task\x18\x01 \x01(\x0e\x32\x1e.finemesh.v1.FineTuneSpec.TaskB\x04\xe2\x41\x01\x02\x12\x18\n\nbase_model\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\x13\x62\x61se_model_revision\x18\x03 \x01(\t\x12\x15\n\x07\x64\x61taset\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x0btrain_split\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10validation_split\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x17\n\ntest_split\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\'\n\x04lora\x18\x08 \x01(\x0b\x32\x17.finemesh.v1.LoraMethodH\x00\x12\'\n\x04\x66ull\x18\t \x01(\x0b\x32\x17.finemesh.v1.FullMethodH\x00\x12\x33\n\x0coptimization\x18\n \x01(\x0b\x32\x1d.finemesh.v1.OptimizationSpec\x12+\n\x08sequence\x18\x0b \x01(\x0b\x32\x19.finemesh.v1.SequenceSpec\x12\x36\n\tprecision\x18\x0c \x01(\x0e\x32#.finemesh.v1.FineTuneSpec.Precision\x12/\n\nevaluation\x18\r \x01(\x0b\x32\x1b.finemesh.v1.EvaluationSpec\x12/\n\ncheckpoint\x18\x0e \x01(\x0b\x32\x1b.finemesh.v1.CheckpointSpec\x12,\n\tresources\x18\x0f \x01(\x0b\x32\x19.finemesh.v1.ResourceSpec\x12%\n\x18max_quarantined_fraction\x18\x10 \x01(\x01H\x04\x88\x01\x01\"\xa8\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_VISION_LANGUAGE\x10\x01\x12\x11\n\rTASK_LANGUAGE\x10\x02\x12\x1e\n\x1aTASK_SEMANTIC_SEGMENTATION\x10\x04\x12\x1e\n\x1aTASK_INSTANCE_SEGMENTATION\x10\x05\x12\x1d\n\x19TASK_IMAGE_CLASSIFICATION\x10\x06\"N\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x42\x08\n\x06methodB\x0e\n\x0c_train_splitB\x13\n\x11_validation_splitB\r\n\x0b_test_splitB\x1b\n\x19_max_quarantined_fraction\"\xd2\x01\n\nLoraMethod\x12\x11\n\x04rank\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x64ropout\x18\x03 \x01(\x01\x12\"\n\x06towers\x18\x04 \x03(\x0e\x32\x12.finemesh.v1.Tower\x12\x16\n\x0etarget_modules\x18\x05 \x03(\t\x12\x17\n\x0ftrain_connector\x18\x06 \x01(\x08\x12\x12\n\nuse_rslora\x18\x07 \x01(\x08\x12\x10\n\x08use_dora\x18\x08 \x01(\x08\x42\x07\n\x05_rankB\x08\n\x06_alpha\"0\n\nFullMethod\x12\"\n\x06towers\x18\x01 \x03(\x0e\x32\x12.finemesh.v1.Tower\"\x90\x04\n\x10OptimizationSpec\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cweight_decay\x18\x02 \x01(\x01\x12\x13\n\x06\x65pochs\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tmax_steps\x18\x04 \x01(\x05\x12\x19\n\x0cwarmup_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x38\n\x08schedule\x18\x06 \x01(\x0e\x32&.finemesh.v1.OptimizationSpec.Schedule\x12\x1a\n\rmax_grad_norm\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10micro_batch_size\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12(\n\x1bgradient_accumulation_steps\x18\t \x01(\x05H\x05\x88\x01\x01\x12\x0c\n\x04seed\x18\n \x01(\x03\"e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03\x42\x10\n\x0e_learning_rateB\t\n\x07_epochsB\x0f\n\r_warmup_ratioB\x10\n\x0e_max_grad_normB\x13\n\x11_micro_batch_sizeB\x1e\n\x1c_gradient_accumulation_steps\"\x85\x02\n\x0cSequenceSpec\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07packing\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x39\n\x0bover_length\x18\x03 \x01(\x0e\x32$.finemesh.v1.SequenceSpec.OverLength\"p\n\nOverLength\x12\x1b\n\x17OVER_LENGTH_UNSPECIFIED\x10\x00\x12\x15\n\x11OVER_LENGTH_RAISE\x10\x01\x12\x18\n\x14OVER_LENGTH_TRUNCATE\x10\x02\x12\x14\n\x10OVER_LENGTH_DROP\x10\x03\x42\r\n\x0b_max_tokensB\n\n\x08_packing\"K\n\x0e\x45valuationSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\x05\x12\x11\n\tmax_items\x18\x02 \x01(\x05\x12\x11\n\tbaselines\x18\x03 \x01(\x08\"\x86\x01\n\x0e\x43heckpointSpec\x12\x18\n\x0b\x65very_steps\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tkeep_last\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tkeep_best\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x0e\n\x0c_every_stepsB\x0c\n\n_keep_lastB\x0c\n\n_keep_best\"\xf3\x01\n\x0cResourceSpec\x12\x11\n\x04\x63pus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x34\n\x08strategy\x18\x05 \x01(\x0e\x32\".finemesh.v1.ResourceSpec.Strategy\"\\\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x11\n\rSTRATEGY_AUTO\x10\x01\x12\x10\n\x0cSTRATEGY_DDP\x10\x02\x12\x11\n\rSTRATEGY_FSDP\x10\x03\x42\x07\n\x05_cpus*i\n\x05Tower\x12\x15\n\x11TOWER_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOWER_LANGUAGE\x10\x01\x12\x10\n\x0cTOWER_VISION\x10\x02\x12\x13\n\x0fTOWER_CONNECTOR\x10\x03\x12\x0e\n\nTOWER_HEAD\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n finemesh/v1/fine_tune_spec.proto\x12\x0b\x66inemesh.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xb6\t\n\x0c\x46ineTuneSpec\x12\x32\n\x04task\x18\x01 \x01(\x0e\x32\x1e.finemesh.v1.FineTuneSpec.TaskB\x04\xe2\x41\x01\x02\x12\x18\n\nbase_model\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\x13\x62\x61se_model_revision\x18\x03 \x01(\t\x12\x15\n\x07\x64\x61taset\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\x0btrain_split\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10validation_split\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x17\n\ntest_split\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\'\n\x04lora\x18\x08 \x01(\x0b\x32\x17.finemesh.v1.LoraMethodH\x00\x12\'\n\x04\x66ull\x18\t \x01(\x0b\x32\x17.finemesh.v1.FullMethodH\x00\x12\x33\n\x0coptimization\x18\n \x01(\x0b\x32\x1d.finemesh.v1.OptimizationSpec\x12+\n\x08sequence\x18\x0b \x01(\x0b\x32\x19.finemesh.v1.SequenceSpec\x12\x36\n\tprecision\x18\x0c \x01(\x0e\x32#.finemesh.v1.FineTuneSpec.Precision\x12/\n\nevaluation\x18\r \x01(\x0b\x32\x1b.finemesh.v1.EvaluationSpec\x12/\n\ncheckpoint\x18\x0e \x01(\x0b\x32\x1b.finemesh.v1.CheckpointSpec\x12,\n\tresources\x18\x0f \x01(\x0b\x32\x19.finemesh.v1.ResourceSpec\x12%\n\x18max_quarantined_fraction\x18\x10 \x01(\x01H\x04\x88\x01\x01\x12\x36\n\tobjective\x18\x11 \x01(\x0e\x32#.finemesh.v1.FineTuneSpec.Objective\x12/\n\npreference\x18\x12 \x01(\x0b\x32\x1b.finemesh.v1.PreferenceSpec\"\xa8\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_VISION_LANGUAGE\x10\x01\x12\x11\n\rTASK_LANGUAGE\x10\x02\x12\x1e\n\x1aTASK_SEMANTIC_SEGMENTATION\x10\x04\x12\x1e\n\x1aTASK_INSTANCE_SEGMENTATION\x10\x05\x12\x1d\n\x19TASK_IMAGE_CLASSIFICATION\x10\x06\"p\n\tObjective\x12\x19\n\x15OBJECTIVE_UNSPECIFIED\x10\x00\x12\x1a\n\x16OBJECTIVE_CONVERSATION\x10\x01\x12\x12\n\x0eOBJECTIVE_TEXT\x10\x02\x12\x18\n\x14OBJECTIVE_PREFERENCE\x10\x03\"N\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x42\x08\n\x06methodB\x0e\n\x0c_train_splitB\x13\n\x11_validation_splitB\r\n\x0b_test_splitB\x1b\n\x19_max_quarantined_fraction\"\\\n\x0ePreferenceSpec\x12\x11\n\x04\x62\x65ta\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0flabel_smoothing\x18\x02 \x01(\x01\x12\x15\n\rchosen_weight\x18\x03 \x01(\x01\x42\x07\n\x05_beta\"\xd2\x01\n\nLoraMethod\x12\x11\n\x04rank\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x64ropout\x18\x03 \x01(\x01\x12\"\n\x06towers\x18\x04 \x03(\x0e\x32\x12.finemesh.v1.Tower\x12\x16\n\x0etarget_modules\x18\x05 \x03(\t\x12\x17\n\x0ftrain_connector\x18\x06 \x01(\x08\x12\x12\n\nuse_rslora\x18\x07 \x01(\x08\x12\x10\n\x08use_dora\x18\x08 \x01(\x08\x42\x07\n\x05_rankB\x08\n\x06_alpha\"0\n\nFullMethod\x12\"\n\x06towers\x18\x01 \x03(\x0e\x32\x12.finemesh.v1.Tower\"\x90\x04\n\x10OptimizationSpec\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cweight_decay\x18\x02 \x01(\x01\x12\x13\n\x06\x65pochs\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tmax_steps\x18\x04 \x01(\x05\x12\x19\n\x0cwarmup_ratio\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x38\n\x08schedule\x18\x06 \x01(\x0e\x32&.finemesh.v1.OptimizationSpec.Schedule\x12\x1a\n\rmax_grad_norm\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x1d\n\x10micro_batch_size\x18\x08 \x01(\x05H\x04\x88\x01\x01\x12(\n\x1bgradient_accumulation_steps\x18\t \x01(\x05H\x05\x88\x01\x01\x12\x0c\n\x04seed\x18\n \x01(\x03\"e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03\x42\x10\n\x0e_learning_rateB\t\n\x07_epochsB\x0f\n\r_warmup_ratioB\x10\n\x0e_max_grad_normB\x13\n\x11_micro_batch_sizeB\x1e\n\x1c_gradient_accumulation_steps\"\x9d\x02\n\x0cSequenceSpec\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07packing\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x39\n\x0bover_length\x18\x03 \x01(\x0e\x32$.finemesh.v1.SequenceSpec.OverLength\"\x87\x01\n\nOverLength\x12\x1b\n\x17OVER_LENGTH_UNSPECIFIED\x10\x00\x12\x15\n\x11OVER_LENGTH_RAISE\x10\x01\x12\x18\n\x14OVER_LENGTH_TRUNCATE\x10\x02\x12\x14\n\x10OVER_LENGTH_DROP\x10\x03\x12\x15\n\x11OVER_LENGTH_SPLIT\x10\x04\x42\r\n\x0b_max_tokensB\n\n\x08_packing\"K\n\x0e\x45valuationSpec\x12\x13\n\x0b\x65very_steps\x18\x01 \x01(\x05\x12\x11\n\tmax_items\x18\x02 \x01(\x05\x12\x11\n\tbaselines\x18\x03 \x01(\x08\"\x86\x01\n\x0e\x43heckpointSpec\x12\x18\n\x0b\x65very_steps\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tkeep_last\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tkeep_best\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x0e\n\x0c_every_stepsB\x0c\n\n_keep_lastB\x0c\n\n_keep_best\"\xf3\x01\n\x0cResourceSpec\x12\x11\n\x04\x63pus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x34\n\x08strategy\x18\x05 \x01(\x0e\x32\".finemesh.v1.ResourceSpec.Strategy\"\\\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x11\n\rSTRATEGY_AUTO\x10\x01\x12\x10\n\x0cSTRATEGY_DDP\x10\x02\x12\x11\n\rSTRATEGY_FSDP\x10\x03\x42\x07\n\x05_cpus*i\n\x05Tower\x12\x15\n\x11TOWER_UNSPECIFIED\x10\x00\x12\x12\n\x0eTOWER_LANGUAGE\x10\x01\x12\x10\n\x0cTOWER_VISION\x10\x02\x12\x13\n\x0fTOWER_CONNECTOR\x10\x03\x12\x0e\n\nTOWER_HEAD\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,32 +38,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINETUNESPEC'].fields_by_name['base_model']._serialized_options = b'\342A\001\002'
   _globals['_FINETUNESPEC'].fields_by_name['dataset']._loaded_options = None
   _globals['_FINETUNESPEC'].fields_by_name['dataset']._serialized_options = b'\342A\001\002'
-  _globals['_TOWER']._serialized_start=2590
-  _globals['_TOWER']._serialized_end=2695
+  _globals['_TOWER']._serialized_start=2927
+  _globals['_TOWER']._serialized_end=3032
   _globals['_FINETUNESPEC']._serialized_start=83
-  _globals['_FINETUNESPEC']._serialized_end=1070
-  _globals['_FINETUNESPEC_TASK']._serialized_start=731
-  _globals['_FINETUNESPEC_TASK']._serialized_end=899
-  _globals['_FINETUNESPEC_PRECISION']._serialized_start=901
-  _globals['_FINETUNESPEC_PRECISION']._serialized_end=979
-  _globals['_LORAMETHOD']._serialized_start=1073
-  _globals['_LORAMETHOD']._serialized_end=1283
-  _globals['_FULLMETHOD']._serialized_start=1285
-  _globals['_FULLMETHOD']._serialized_end=1333
-  _globals['_OPTIMIZATIONSPEC']._serialized_start=1336
-  _globals['_OPTIMIZATIONSPEC']._serialized_end=1864
-  _globals['_OPTIMIZATIONSPEC_SCHEDULE']._serialized_start=1646
-  _globals['_OPTIMIZATIONSPEC_SCHEDULE']._serialized_end=1747
-  _globals['_SEQUENCESPEC']._serialized_start=1867
-  _globals['_SEQUENCESPEC']._serialized_end=2128
-  _globals['_SEQUENCESPEC_OVERLENGTH']._serialized_start=1989
-  _globals['_SEQUENCESPEC_OVERLENGTH']._serialized_end=2101
-  _globals['_EVALUATIONSPEC']._serialized_start=2130
-  _globals['_EVALUATIONSPEC']._serialized_end=2205
-  _globals['_CHECKPOINTSPEC']._serialized_start=2208
-  _globals['_CHECKPOINTSPEC']._serialized_end=2342
-  _globals['_RESOURCESPEC']._serialized_start=2345
-  _globals['_RESOURCESPEC']._serialized_end=2588
-  _globals['_RESOURCESPEC_STRATEGY']._serialized_start=2487
-  _globals['_RESOURCESPEC_STRATEGY']._serialized_end=2579
+  _globals['_FINETUNESPEC']._serialized_end=1289
+  _globals['_FINETUNESPEC_TASK']._serialized_start=836
+  _globals['_FINETUNESPEC_TASK']._serialized_end=1004
+  _globals['_FINETUNESPEC_OBJECTIVE']._serialized_start=1006
+  _globals['_FINETUNESPEC_OBJECTIVE']._serialized_end=1118
+  _globals['_FINETUNESPEC_PRECISION']._serialized_start=1120
+  _globals['_FINETUNESPEC_PRECISION']._serialized_end=1198
+  _globals['_PREFERENCESPEC']._serialized_start=1291
+  _globals['_PREFERENCESPEC']._serialized_end=1383
+  _globals['_LORAMETHOD']._serialized_start=1386
+  _globals['_LORAMETHOD']._serialized_end=1596
+  _globals['_FULLMETHOD']._serialized_start=1598
+  _globals['_FULLMETHOD']._serialized_end=1646
+  _globals['_OPTIMIZATIONSPEC']._serialized_start=1649
+  _globals['_OPTIMIZATIONSPEC']._serialized_end=2177
+  _globals['_OPTIMIZATIONSPEC_SCHEDULE']._serialized_start=1959
+  _globals['_OPTIMIZATIONSPEC_SCHEDULE']._serialized_end=2060
+  _globals['_SEQUENCESPEC']._serialized_start=2180
+  _globals['_SEQUENCESPEC']._serialized_end=2465
+  _globals['_SEQUENCESPEC_OVERLENGTH']._serialized_start=2303
+  _globals['_SEQUENCESPEC_OVERLENGTH']._serialized_end=2438
+  _globals['_EVALUATIONSPEC']._serialized_start=2467
+  _globals['_EVALUATIONSPEC']._serialized_end=2542
+  _globals['_CHECKPOINTSPEC']._serialized_start=2545
+  _globals['_CHECKPOINTSPEC']._serialized_end=2679
+  _globals['_RESOURCESPEC']._serialized_start=2682
+  _globals['_RESOURCESPEC']._serialized_end=2925
+  _globals['_RESOURCESPEC_STRATEGY']._serialized_start=2824
+  _globals['_RESOURCESPEC_STRATEGY']._serialized_end=2916
 # @@protoc_insertion_point(module_scope)

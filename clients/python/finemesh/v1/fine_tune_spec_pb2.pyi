@@ -22,7 +22,7 @@ TOWER_CONNECTOR: Tower
 TOWER_HEAD: Tower
 
 class FineTuneSpec(_message.Message):
-    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction")
+    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[FineTuneSpec.Task]
@@ -37,6 +37,16 @@ class FineTuneSpec(_message.Message):
     TASK_SEMANTIC_SEGMENTATION: FineTuneSpec.Task
     TASK_INSTANCE_SEGMENTATION: FineTuneSpec.Task
     TASK_IMAGE_CLASSIFICATION: FineTuneSpec.Task
+    class Objective(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OBJECTIVE_UNSPECIFIED: _ClassVar[FineTuneSpec.Objective]
+        OBJECTIVE_CONVERSATION: _ClassVar[FineTuneSpec.Objective]
+        OBJECTIVE_TEXT: _ClassVar[FineTuneSpec.Objective]
+        OBJECTIVE_PREFERENCE: _ClassVar[FineTuneSpec.Objective]
+    OBJECTIVE_UNSPECIFIED: FineTuneSpec.Objective
+    OBJECTIVE_CONVERSATION: FineTuneSpec.Objective
+    OBJECTIVE_TEXT: FineTuneSpec.Objective
+    OBJECTIVE_PREFERENCE: FineTuneSpec.Objective
     class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PRECISION_UNSPECIFIED: _ClassVar[FineTuneSpec.Precision]
@@ -61,6 +71,8 @@ class FineTuneSpec(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCE_FIELD_NUMBER: _ClassVar[int]
     task: FineTuneSpec.Task
     base_model: str
     base_model_revision: str
@@ -77,7 +89,19 @@ class FineTuneSpec(_message.Message):
     checkpoint: CheckpointSpec
     resources: ResourceSpec
     max_quarantined_fraction: float
-    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ...) -> None: ...
+    objective: FineTuneSpec.Objective
+    preference: PreferenceSpec
+    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ...) -> None: ...
+
+class PreferenceSpec(_message.Message):
+    __slots__ = ("beta", "label_smoothing", "chosen_weight")
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    beta: float
+    label_smoothing: float
+    chosen_weight: float
+    def __init__(self, beta: _Optional[float] = ..., label_smoothing: _Optional[float] = ..., chosen_weight: _Optional[float] = ...) -> None: ...
 
 class LoraMethod(_message.Message):
     __slots__ = ("rank", "alpha", "dropout", "towers", "target_modules", "train_connector", "use_rslora", "use_dora")
@@ -147,10 +171,12 @@ class SequenceSpec(_message.Message):
         OVER_LENGTH_RAISE: _ClassVar[SequenceSpec.OverLength]
         OVER_LENGTH_TRUNCATE: _ClassVar[SequenceSpec.OverLength]
         OVER_LENGTH_DROP: _ClassVar[SequenceSpec.OverLength]
+        OVER_LENGTH_SPLIT: _ClassVar[SequenceSpec.OverLength]
     OVER_LENGTH_UNSPECIFIED: SequenceSpec.OverLength
     OVER_LENGTH_RAISE: SequenceSpec.OverLength
     OVER_LENGTH_TRUNCATE: SequenceSpec.OverLength
     OVER_LENGTH_DROP: SequenceSpec.OverLength
+    OVER_LENGTH_SPLIT: SequenceSpec.OverLength
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PACKING_FIELD_NUMBER: _ClassVar[int]
     OVER_LENGTH_FIELD_NUMBER: _ClassVar[int]

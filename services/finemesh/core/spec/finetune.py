@@ -47,6 +47,14 @@ def towers_of(task: Task) -> tuple[Tower, ...]:
     return TEXT_TOWERS.get(task, PICTURE_TOWERS)
 
 
+class Objective(StrEnum):
+    """What a language or vision-language model learns from a row."""
+
+    CONVERSATION = "CONVERSATION"
+    TEXT = "TEXT"
+    PREFERENCE = "PREFERENCE"
+
+
 class Schedule(StrEnum):
     """What the learning rate does after its linear warm-up."""
 
@@ -61,6 +69,7 @@ class OverLength(StrEnum):
     RAISE = "RAISE"
     TRUNCATE = "TRUNCATE"
     DROP = "DROP"
+    SPLIT = "SPLIT"
 
 
 class Precision(StrEnum):
@@ -137,6 +146,22 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """Direct preference optimisation (https://arxiv.org/abs/2305.18290), against the untrained model.
+
+    Attributes:
+        beta: how strongly the model is held to what it was.
+        label_smoothing: share of pairs taken to be labelled the wrong way round
+            (https://ericmitchell.ai/cdpo.pdf).
+        chosen_weight: weight of the chosen answer's cross entropy per token, added to the loss.
+    """
+
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    chosen_weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """When to score, and against what.
 
@@ -206,6 +231,8 @@ class FineTuneSpec:
         validation_split: may be empty: then nothing is validated during training.
         test_split: may be empty: then nothing is tested at the end.
         max_quarantined_fraction: loss budget; the job refuses to start when more of the rows was lost.
+        objective: what a language or vision-language model learns; the other tasks have but one.
+        preference: for the objective PREFERENCE.
     """
 
     task: Task
@@ -223,6 +250,8 @@ class FineTuneSpec:
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     resources: Resources = field(default_factory=Resources)
     max_quarantined_fraction: float = 0.05
+    objective: Objective = Objective.CONVERSATION
+    preference: Preference = field(default_factory=Preference)
 
     def validate(self) -> None:
         """Raises InvalidError (reason INVALID_SPEC) with every violation, field paths starting at `spec`."""
@@ -256,6 +285,7 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
     yield from _source_violations(spec)
     yield from _method_violations(spec)
     yield from _optimization_violations(spec.optimization)
+    yield from _objective_violations(spec)
     if spec.sequence.max_tokens < 2:
         yield "sequence.max_tokens", "must be at least 2: one token predicts the next"
     for path, steps in (
@@ -332,10 +362,23 @@ def _resource_violations(resources: Resources) -> Iterator[Violation]:
     if resources.gpus > 0 and resources.workers not in {0, resources.gpus}:
         yield "resources.workers", f"must be {resources.gpus}, or be left out: each worker has one GPU"
     if resources.strategy is Strategy.FSDP and resources.ranks == 1:
-        yield (
-            "resources.strategy",
-            "one worker has nobody to share with: ask for more, or leave it out",
-        )
+        yield "resources.strategy", "one worker has nobody to share with: ask for more, or leave it out"
+
+
+def _objective_violations(spec: FineTuneSpec) -> Iterator[Violation]:
+    objective, preference = spec.objective, spec.preference
+    if objective is not Objective.CONVERSATION and spec.task not in TEXT_TOWERS:
+        yield "objective", f"{objective.value} is for models of language, not for {spec.task.value}"
+    if objective is Objective.TEXT and spec.task is Task.VISION_LANGUAGE:
+        yield "objective", "plain text shows no pictures: set task to LANGUAGE"
+    if spec.sequence.over_length is OverLength.SPLIT and objective is not Objective.TEXT:
+        yield "sequence.over_length", "SPLIT is for the objective TEXT: take RAISE, TRUNCATE or DROP"
+    if not (math.isfinite(preference.beta) and preference.beta > 0):
+        yield "preference.beta", "must be positive"
+    if not 0 <= preference.label_smoothing < 0.5:
+        yield "preference.label_smoothing", "must lie in [0, 0.5)"
+    if not (math.isfinite(preference.chosen_weight) and preference.chosen_weight >= 0):
+        yield "preference.chosen_weight", "must be finite and not negative"
 
 
 def _optimization_violations(optimization: Optimization) -> Iterator[Violation]:
