@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +17,12 @@ from typing import Any, cast
 import torch
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
-from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Precision
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Lora, Precision, Tower
 from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
+from finemesh.finetune.heads import head_arguments, head_notes
 
 ADAPTER_NAME = "default"
 
@@ -34,6 +35,8 @@ class Model:
         module: the transformers model, wrapped by peft for LoRA.
         processor: its processor (vision-language) or tokenizer.
         trainable: the parameters the optimiser moves, by name, in a fixed order.
+        classes: those of the dataset, for tasks that tell classes apart.
+        notes: what was changed in the base model, for people.
     """
 
     spec: FineTuneSpec
@@ -42,6 +45,8 @@ class Model:
     processor: Any
     device: torch.device
     trainable: dict[str, torch.nn.Parameter]
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def config(self) -> Any:
@@ -82,12 +87,15 @@ class Model:
             with self.module.disable_adapter():
                 yield self
             return
-        module = _load_module(base_model, self.family, self.spec).to(self.device).eval()
-        yield Model(self.spec, self.family, module, self.processor, self.device, {})
+        module, _ = _load_module(base_model, self.family, self.spec, self.classes)
+        module = module.to(self.device).eval()
+        yield Model(self.spec, self.family, module, self.processor, self.device, {}, self.classes)
 
 
-def load_model(spec: FineTuneSpec, base_model: Path) -> Model:
+def load_model(spec: FineTuneSpec, base_model: Path, classes: tuple[str, ...] = ()) -> Model:
     """Load the base model of `spec` from a local folder and adapt it by the method.
+
+    Its head is made for `classes`, if any are given and it names others.
 
     Raises:
         NotFoundError, InvalidError: what `family_of` raises; BASE_MODEL_UNREADABLE; TARGETS_NOT_FOUND.
@@ -95,7 +103,7 @@ def load_model(spec: FineTuneSpec, base_model: Path) -> Model:
     """
     device = _device(spec)
     family = family_of(base_model, spec.task)
-    module = _load_module(base_model, family, spec)
+    module, notes = _load_module(base_model, family, spec, classes)
     processor = load_processor(base_model, family)
     # The adapters' first weights are drawn on the CPU, so that they are the same on any device.
     torch.manual_seed(spec.optimization.seed)
@@ -106,7 +114,7 @@ def load_model(spec: FineTuneSpec, base_model: Path) -> Model:
     _set_precision(module, spec)
     module.to(device)
     trainable = {name: each for name, each in module.named_parameters() if each.requires_grad}
-    return Model(spec, family, module, processor, device, trainable)
+    return Model(spec, family, module, processor, device, trainable, classes, notes)
 
 
 def _device(spec: FineTuneSpec) -> torch.device:
@@ -121,27 +129,38 @@ def _device(spec: FineTuneSpec) -> torch.device:
     return torch.device("cuda")
 
 
-def _load_module(base_model: Path, family: Family, spec: FineTuneSpec) -> Any:
+def _load_module(
+    base_model: Path, family: Family, spec: FineTuneSpec, classes: Sequence[str]
+) -> tuple[Any, tuple[str, ...]]:
+    """The module, and what there is to say of its head. A new one is drawn by the seed, each time alike."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     register()
-    attention = PACKED if spec.sequence.packing else family.plain_attention
+    packs = spec.sequence.packing and spec.task in TEXT_TOWERS
+    attention = PACKED if packs else family.plain_attention
     trains_in_half = spec.precision is Precision.BF16 and isinstance(spec.method, Lora)
     try:
-        return getattr(transformers, family.auto_class).from_pretrained(
-            base_model,
-            dtype=torch.bfloat16 if trains_in_half else torch.float32,
-            attn_implementation={"": family.plain_attention, family.text_config: attention}
-            if family.text_config
-            else attention,
-            local_files_only=True,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        before = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True)
+        head = head_arguments(before, classes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.optimization.seed)
+            module, found = getattr(transformers, family.auto_class).from_pretrained(
+                base_model,
+                dtype=torch.bfloat16 if trains_in_half else torch.float32,
+                attn_implementation={"": family.plain_attention, family.text_config: attention}
+                if family.text_config
+                else attention,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **head,
+            )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidError.of(
             "spec.base_model", f"{base_model} does not load: {error}", reason="BASE_MODEL_UNREADABLE"
         ) from error
+    return module, head_notes(head, before, found)
 
 
 def load_processor(base_model: Path, family: Family) -> Any:
@@ -160,12 +179,13 @@ def load_processor(base_model: Path, family: Family) -> Any:
 def _add_adapter(module: Any, family: Family, spec: FineTuneSpec, method: Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    whole = [*family.towers.get(Tower.HEAD, ()), *([family.connector] if method.train_connector else [])]
     config = LoraConfig(
         r=method.rank,
         lora_alpha=cast("int", method.alpha),  # peft says int and computes with any number
         lora_dropout=method.dropout,
         target_modules=lora_target_pattern(module, family, method),
-        modules_to_save=[family.connector] if method.train_connector else None,
+        modules_to_save=whole or None,
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
         bias="none",
@@ -191,11 +211,12 @@ def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
     arms: list[str] = []
     found: set[str] = set()
     for tower in method.towers:
-        inside = [name for name in linear if _within(name, family.towers[tower])]
+        places = family.towers.get(tower, ())
+        inside = [name for name in linear if _within(name, places)]
         leaves = {name.rpartition(".")[2] for name in inside}
         wanted = set(method.target_modules or family.lora_targets.get(tower, ()) or leaves) & leaves
         found |= wanted
-        prefixes = "|".join(re.escape(prefix) + r"\." if prefix else "" for prefix in family.towers[tower])
+        prefixes = "|".join(re.escape(prefix) + r"\." if prefix else "" for prefix in places)
         if wanted:
             arms.append(rf"(?:{prefixes})(?:.*\.)?(?:{'|'.join(sorted(map(re.escape, wanted)))})")
     missing = sorted(set(method.target_modules) - found)

@@ -16,12 +16,22 @@ from finemesh.finetune import checkpoint as checkpoints
 from finemesh.finetune.budget import check_loss_budget, write_ledger
 from finemesh.finetune.checkpoint import TrainState
 from finemesh.finetune.feed import Feed
-from finemesh.finetune.hooks import CheckpointInfo, Hooks
+from finemesh.finetune.heads import classes_of
+from finemesh.finetune.hooks import Hooks, StopReason
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
 from finemesh.finetune.objectives.registry import make_objective
 from finemesh.finetune.optimizer import make_optimizer
 from finemesh.finetune.order import EMPTY_HASH, SampleOrder, digest_of, roll
+from finemesh.finetune.saving import Saver
+
+
+class StopAsked(Exception):  # noqa: N818  not an error: the run is told to stop, and does
+    """Those around the run want it to stop."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -39,7 +49,7 @@ class Run:
     feed: Feed
     total_steps: int
     state: TrainState
-    saved: CheckpointInfo | None = None
+    saver: Saver
     validated_step: int = -1
 
     @property
@@ -51,6 +61,11 @@ class Run:
         self.state.metrics.update(values)
         self.hooks.on_metrics(self.state.step, values)
 
+    def check_stop(self) -> None:
+        """Raises StopAsked if the run is to stop."""
+        if reason := self.hooks.should_stop():
+            raise StopAsked(reason)
+
 
 def prepare(
     spec: FineTuneSpec, base_model: Path, dataset: Path, work: Path, hooks: Hooks, resume_from: Path | None
@@ -58,7 +73,9 @@ def prepare(
     """Load, encode, and resume if asked. Raises what `train` raises before its first step."""
     work.mkdir(parents=True, exist_ok=True)
     hooks.on_progress(0.0, "loading the base model")
-    model = load_model(spec, base_model)
+    model = load_model(spec, base_model, classes_of(spec.task, dataset))
+    for note in model.notes:
+        hooks.on_progress(0.0, note)
     hooks.on_progress(0.0, "encoding the dataset")
     objective = make_objective(spec, model, dataset)
     splits = _encode(spec, objective)
@@ -84,6 +101,7 @@ def prepare(
         feed=Feed(objective, splits["train"], order, spec, steps),
         total_steps=steps,
         state=state,
+        saver=Saver(work / "checkpoints", spec.checkpoint, hooks),
     )
     if resume_from:
         _certify(run, resume_from, row_ids, order)
@@ -137,7 +155,7 @@ def _certify(run: Run, folder: Path, row_ids: Sequence[str], order: SampleOrder)
             f"checkpoint {folder} consumed other samples than this order would have: start anew",
             reason="CHECKPOINT_OF_OTHER_DATA",
         )
-    run.saved = checkpoints.checkpoint_info(folder, run.state)
+    run.saver.resumed_from(checkpoints.checkpoint_info(folder, run.state))
 
 
 def _recipe(spec: FineTuneSpec) -> str:
