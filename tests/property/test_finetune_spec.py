@@ -11,11 +11,11 @@ from finemesh.core.spec.finetune import (
     Optimization,
     OverLength,
     Precision,
-    Schedule,
     Sequence,
     Task,
     Tower,
 )
+from finemesh.core.spec.optimization import Optimizer, Schedule
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +42,8 @@ specs = st.builds(
         learning_rate=numbers,
         epochs=numbers | st.integers(-9, 9),
         schedule=st.sampled_from(Schedule),
+        optimizer=st.sampled_from(Optimizer),
+        beta1=numbers,
     ),
     sequence=st.builds(Sequence, max_tokens=st.integers(), over_length=st.sampled_from(OverLength)),
     precision=st.sampled_from(Precision),

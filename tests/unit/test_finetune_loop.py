@@ -23,7 +23,6 @@ from finemesh.core.spec.finetune import (
     Lora,
     Optimization,
     Precision,
-    Schedule,
     Sequence,
     Task,
     Tower,
@@ -32,7 +31,6 @@ from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train
-from finemesh.finetune.optimizer import learning_rate
 from safetensors.torch import load_file, save_file
 
 from tests.support.conversations import colour_rows, message, row, spec, text_rows, tiny_model, write_dataset
@@ -334,15 +332,3 @@ def test_what_a_hook_raises_ends_the_run(place: Place) -> None:
             work=place.work,
             hooks=Fenced(),
         )
-
-
-def test_schedules_rise_and_fall() -> None:
-    def rates(schedule: Schedule) -> list[float]:
-        optimization = Optimization(learning_rate=1.0, warmup_ratio=0.2, schedule=schedule)
-        return [learning_rate(optimization, step, 10) for step in range(10)]
-
-    for schedule in Schedule:
-        assert rates(schedule)[:3] == [0.5, 1.0, 1.0]
-    assert rates(Schedule.CONSTANT)[-1] == 1.0
-    assert rates(Schedule.LINEAR)[-1] == pytest.approx(1 / 8)
-    assert rates(Schedule.COSINE)[6] == pytest.approx(0.5)

@@ -23,12 +23,12 @@ from finemesh.core.spec.finetune import (
     Precision,
     Preference,
     Resources,
-    Schedule,
     Sequence,
     Strategy,
     Task,
     Tower,
 )
+from finemesh.core.spec.optimization import PAGED, Optimizer, Schedule
 from finemesh.v1 import fine_tune_spec_pb2 as pb
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,6 +49,7 @@ methods = st.one_of(
         train_connector=st.booleans(),
         use_rslora=st.booleans(),
         use_dora=st.booleans(),
+        loraplus_ratio=positive,
     ),
     st.builds(Full, towers=st.sampled_from([(Tower.LANGUAGE,), (Tower.CONNECTOR, Tower.VISION)])),
 )
@@ -73,6 +74,13 @@ specs = st.builds(
         micro_batch_size=counts,
         gradient_accumulation_steps=counts,
         seed=st.integers(0, 2**63 - 1),
+        optimizer=st.sampled_from([each for each in Optimizer if each not in PAGED]),
+        min_rate_ratio=fraction,
+        warmup_steps=counts,
+        decay_ratio=fraction,
+        beta1=fraction,
+        beta2=fraction,
+        epsilon=positive,
     ),
     sequence=st.builds(
         Sequence,

@@ -3,7 +3,7 @@
     step-00000050/
         adapter/adapter_model.safetensors    LoRA in peft's layout, with adapter_config.json; or
         weights/trainable.safetensors        the trained parameters of full tuning, by name
-        optimizer.safetensors                AdamW's moments, `<moment>/<parameter>`
+        optimizer.safetensors                the optimiser's state, `<moment>/<parameter>`
         random.safetensors                   states of the random generators
         state.json                           `TrainState`
         manifest.json                        written last: size and SHA-256 of every file above

@@ -241,6 +241,12 @@ def _freeze(module: Any, family: Family, method: Full) -> None:
         parameter.requires_grad_(_within(name, prefixes))
 
 
+def tower_of(family: Family, name: str) -> Tower | None:
+    """The tower of a parameter, also one that peft wraps."""
+    inner = name.removeprefix("base_model.model.")
+    return next((tower for tower, prefixes in family.towers.items() if _within(inner, prefixes)), None)
+
+
 def _within(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(not prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 

@@ -44,7 +44,7 @@ class Run:
     hooks: Hooks
     model: Model
     objective: AnyObjective
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     splits: dict[str, AnySplit]
     feed: Feed
     total_steps: int
@@ -84,7 +84,7 @@ def prepare(
     objective.begin(splits["train"])
     row_ids = [sample.row_id for sample in splits["train"].samples]
     state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
-    optimizer = make_optimizer(model.trainable, spec.optimization)
+    optimizer = make_optimizer(model)
     if resume_from:
         state = _resume(resume_from, model, optimizer, state)
     order = SampleOrder(row_ids, spec.optimization.seed)
@@ -129,7 +129,7 @@ def _encode(spec: FineTuneSpec, objective: AnyObjective) -> dict[str, AnySplit]:
     return splits
 
 
-def _resume(folder: Path, model: Model, optimizer: torch.optim.AdamW, fresh: TrainState) -> TrainState:
+def _resume(folder: Path, model: Model, optimizer: torch.optim.Optimizer, fresh: TrainState) -> TrainState:
     state = checkpoints.read_state(folder)
     for reason, what, expected, found in (
         ("CHECKPOINT_OF_OTHER_SPEC", "another spec", fresh.recipe, state.recipe),

@@ -104,7 +104,7 @@ class PreferenceSpec(_message.Message):
     def __init__(self, beta: _Optional[float] = ..., label_smoothing: _Optional[float] = ..., chosen_weight: _Optional[float] = ...) -> None: ...
 
 class LoraMethod(_message.Message):
-    __slots__ = ("rank", "alpha", "dropout", "towers", "target_modules", "train_connector", "use_rslora", "use_dora")
+    __slots__ = ("rank", "alpha", "dropout", "towers", "target_modules", "train_connector", "use_rslora", "use_dora", "loraplus_ratio")
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DROPOUT_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class LoraMethod(_message.Message):
     TRAIN_CONNECTOR_FIELD_NUMBER: _ClassVar[int]
     USE_RSLORA_FIELD_NUMBER: _ClassVar[int]
     USE_DORA_FIELD_NUMBER: _ClassVar[int]
+    LORAPLUS_RATIO_FIELD_NUMBER: _ClassVar[int]
     rank: int
     alpha: float
     dropout: float
@@ -121,7 +122,8 @@ class LoraMethod(_message.Message):
     train_connector: bool
     use_rslora: bool
     use_dora: bool
-    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., towers: _Optional[_Iterable[_Union[Tower, str]]] = ..., target_modules: _Optional[_Iterable[str]] = ..., train_connector: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., use_dora: _Optional[bool] = ...) -> None: ...
+    loraplus_ratio: float
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., towers: _Optional[_Iterable[_Union[Tower, str]]] = ..., target_modules: _Optional[_Iterable[str]] = ..., train_connector: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., use_dora: _Optional[bool] = ..., loraplus_ratio: _Optional[float] = ...) -> None: ...
 
 class FullMethod(_message.Message):
     __slots__ = ("towers",)
@@ -130,17 +132,37 @@ class FullMethod(_message.Message):
     def __init__(self, towers: _Optional[_Iterable[_Union[Tower, str]]] = ...) -> None: ...
 
 class OptimizationSpec(_message.Message):
-    __slots__ = ("learning_rate", "weight_decay", "epochs", "max_steps", "warmup_ratio", "schedule", "max_grad_norm", "micro_batch_size", "gradient_accumulation_steps", "seed")
+    __slots__ = ("learning_rate", "weight_decay", "epochs", "max_steps", "warmup_ratio", "schedule", "max_grad_norm", "micro_batch_size", "gradient_accumulation_steps", "seed", "optimizer", "min_rate_ratio", "warmup_steps", "decay_ratio", "beta1", "beta2", "epsilon", "vision_rate_ratio", "connector_rate_ratio")
+    class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OPTIMIZER_UNSPECIFIED: _ClassVar[OptimizationSpec.Optimizer]
+        OPTIMIZER_ADAMW: _ClassVar[OptimizationSpec.Optimizer]
+        OPTIMIZER_ADAMW_8BIT: _ClassVar[OptimizationSpec.Optimizer]
+        OPTIMIZER_PAGED_ADAMW_8BIT: _ClassVar[OptimizationSpec.Optimizer]
+        OPTIMIZER_PAGED_ADAMW_32BIT: _ClassVar[OptimizationSpec.Optimizer]
+        OPTIMIZER_ADAFACTOR: _ClassVar[OptimizationSpec.Optimizer]
+        OPTIMIZER_SGD: _ClassVar[OptimizationSpec.Optimizer]
+    OPTIMIZER_UNSPECIFIED: OptimizationSpec.Optimizer
+    OPTIMIZER_ADAMW: OptimizationSpec.Optimizer
+    OPTIMIZER_ADAMW_8BIT: OptimizationSpec.Optimizer
+    OPTIMIZER_PAGED_ADAMW_8BIT: OptimizationSpec.Optimizer
+    OPTIMIZER_PAGED_ADAMW_32BIT: OptimizationSpec.Optimizer
+    OPTIMIZER_ADAFACTOR: OptimizationSpec.Optimizer
+    OPTIMIZER_SGD: OptimizationSpec.Optimizer
     class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         SCHEDULE_UNSPECIFIED: _ClassVar[OptimizationSpec.Schedule]
         SCHEDULE_CONSTANT: _ClassVar[OptimizationSpec.Schedule]
         SCHEDULE_LINEAR: _ClassVar[OptimizationSpec.Schedule]
         SCHEDULE_COSINE: _ClassVar[OptimizationSpec.Schedule]
+        SCHEDULE_INVERSE_SQRT: _ClassVar[OptimizationSpec.Schedule]
+        SCHEDULE_WARMUP_STABLE_DECAY: _ClassVar[OptimizationSpec.Schedule]
     SCHEDULE_UNSPECIFIED: OptimizationSpec.Schedule
     SCHEDULE_CONSTANT: OptimizationSpec.Schedule
     SCHEDULE_LINEAR: OptimizationSpec.Schedule
     SCHEDULE_COSINE: OptimizationSpec.Schedule
+    SCHEDULE_INVERSE_SQRT: OptimizationSpec.Schedule
+    SCHEDULE_WARMUP_STABLE_DECAY: OptimizationSpec.Schedule
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +173,15 @@ class OptimizationSpec(_message.Message):
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_ACCUMULATION_STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    MIN_RATE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DECAY_RATIO_FIELD_NUMBER: _ClassVar[int]
+    BETA1_FIELD_NUMBER: _ClassVar[int]
+    BETA2_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    VISION_RATE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    CONNECTOR_RATE_RATIO_FIELD_NUMBER: _ClassVar[int]
     learning_rate: float
     weight_decay: float
     epochs: float
@@ -161,7 +192,16 @@ class OptimizationSpec(_message.Message):
     micro_batch_size: int
     gradient_accumulation_steps: int
     seed: int
-    def __init__(self, learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[OptimizationSpec.Schedule, str]] = ..., max_grad_norm: _Optional[float] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    optimizer: OptimizationSpec.Optimizer
+    min_rate_ratio: float
+    warmup_steps: int
+    decay_ratio: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    vision_rate_ratio: float
+    connector_rate_ratio: float
+    def __init__(self, learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[OptimizationSpec.Schedule, str]] = ..., max_grad_norm: _Optional[float] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizationSpec.Optimizer, str]] = ..., min_rate_ratio: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., decay_ratio: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., vision_rate_ratio: _Optional[float] = ..., connector_rate_ratio: _Optional[float] = ...) -> None: ...
 
 class SequenceSpec(_message.Message):
     __slots__ = ("max_tokens", "packing", "over_length")

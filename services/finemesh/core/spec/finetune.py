@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.core.names import parse_name
-from finemesh.core.spec import codec
+from finemesh.core.spec import codec, optimization
+from finemesh.core.spec.optimization import PAGED, Optimization
 
 
 class Task(StrEnum):
@@ -55,14 +56,6 @@ class Objective(StrEnum):
     PREFERENCE = "PREFERENCE"
 
 
-class Schedule(StrEnum):
-    """What the learning rate does after its linear warm-up."""
-
-    CONSTANT = "CONSTANT"
-    LINEAR = "LINEAR"
-    COSINE = "COSINE"
-
-
 class OverLength(StrEnum):
     """What to do with a row longer than `sequence.max_tokens`."""
 
@@ -88,6 +81,8 @@ class Lora:
         train_connector: also train the connector between vision and language in full, saved with the adapter.
         use_rslora: scale by alpha/sqrt(rank) (https://arxiv.org/abs/2312.03732).
         use_dora: decompose into magnitude and direction (https://arxiv.org/abs/2402.09353).
+        loraplus_ratio: rate of the adapters' second matrix as a multiple of the first's
+            (https://arxiv.org/abs/2402.12354).
     """
 
     rank: int = 16
@@ -98,6 +93,7 @@ class Lora:
     train_connector: bool = False
     use_rslora: bool = False
     use_dora: bool = False
+    loraplus_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +101,6 @@ class Full:
     """Every weight of `towers` is trained; the others are frozen."""
 
     towers: tuple[Tower, ...] = (Tower.LANGUAGE,)
-
-
-@dataclass(frozen=True, slots=True)
-class Optimization:
-    """AdamW and what surrounds it.
-
-    Attributes:
-        epochs: passes over the training rows; fractions are allowed, whole steps are taken.
-        max_steps: optimiser steps; 0 means by `epochs`.
-        warmup_ratio: fraction of all steps over which the learning rate rises from 0.
-        max_grad_norm: gradients are clipped to this global L2 norm; 0 means never.
-        micro_batch_size: rows per forward pass; a step takes `gradient_accumulation_steps` of them.
-    """
-
-    learning_rate: float = 2e-4
-    weight_decay: float = 0.0
-    epochs: float = 1.0
-    max_steps: int = 0
-    warmup_ratio: float = 0.03
-    schedule: Schedule = Schedule.COSINE
-    max_grad_norm: float = 1.0
-    micro_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +256,7 @@ Violation = tuple[str, str]
 def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
     yield from _source_violations(spec)
     yield from _method_violations(spec)
-    yield from _optimization_violations(spec.optimization)
+    yield from _optimization_violations(spec)
     yield from _objective_violations(spec)
     if spec.sequence.max_tokens < 2:
         yield "sequence.max_tokens", "must be at least 2: one token predicts the next"
@@ -341,6 +313,8 @@ def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.rank", "must be at least 1"
     if not (math.isfinite(method.alpha) and method.alpha > 0):
         yield f"{path}.alpha", "must be positive"
+    if not (math.isfinite(method.loraplus_ratio) and method.loraplus_ratio > 0):
+        yield f"{path}.loraplus_ratio", "must be positive; 1 is plain LoRA"
     if not 0 <= method.dropout < 1:
         yield f"{path}.dropout", "must lie in [0, 1)"
     if not all(method.target_modules):
@@ -381,23 +355,21 @@ def _objective_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield "preference.chosen_weight", "must be finite and not negative"
 
 
-def _optimization_violations(optimization: Optimization) -> Iterator[Violation]:
-    path = "optimization"
-    for name in ("learning_rate", "weight_decay", "epochs", "max_grad_norm"):
-        value: float = getattr(optimization, name)
-        if not math.isfinite(value) or value < 0:
-            yield f"{path}.{name}", "must be finite and not negative"
-    if optimization.learning_rate == 0:
-        yield f"{path}.learning_rate", "must be positive, or nothing is learnt"
-    if optimization.max_steps < 0:
-        yield f"{path}.max_steps", "must not be negative"
-    if optimization.max_steps == 0 and optimization.epochs == 0:
-        yield f"{path}.epochs", "must be positive when max_steps is 0"
-    if not 0 <= optimization.warmup_ratio < 1:
-        yield f"{path}.warmup_ratio", "must lie in [0, 1)"
-    if optimization.micro_batch_size < 1:
-        yield f"{path}.micro_batch_size", "must be at least 1"
-    if optimization.gradient_accumulation_steps < 1:
-        yield f"{path}.gradient_accumulation_steps", "must be at least 1"
-    if not 0 <= optimization.seed < 2**63:
-        yield f"{path}.seed", "must lie in [0, 2^63)"
+def _optimization_violations(spec: FineTuneSpec) -> Iterator[Violation]:
+    chosen = spec.optimization
+    yield from optimization.violations(chosen)
+    if chosen.optimizer in PAGED and spec.resources.gpus == 0:
+        remedy = "claim one in spec.resources.gpus, or take ADAMW_8BIT or ADAMW"
+        yield "optimization.optimizer", f"{chosen.optimizer} pages the memory of a GPU: {remedy}"
+    for tower in (Tower.VISION, Tower.CONNECTOR):
+        name = f"{tower.lower()}_rate_ratio"
+        if getattr(chosen, name) != 1 and tower not in _trained_towers(spec):
+            yield (
+                f"optimization.{name}",
+                f"the tower {tower} is not trained: name it in the method, or leave this at 1",
+            )
+
+
+def _trained_towers(spec: FineTuneSpec) -> set[Tower]:
+    connector = isinstance(spec.method, Lora) and spec.method.train_connector
+    return {*spec.method.towers, *((Tower.CONNECTOR,) if connector else ())}
