@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, cast
 
@@ -50,9 +50,10 @@ class Piece:
     values: list[Any]
 
 
-def iter_pieces(stream: BinaryIO, name: str, *, skip: frozenset[str] = frozenset()) -> Iterator[Piece]:
+def iter_pieces(stream: BinaryIO, name: str, *, skip: Collection[str] = ()) -> Iterator[Piece]:
     """The value at the top, in pieces, in the order of the file. An empty list gives one piece without
-    values. Lists under the keys in `skip` are passed over without parsing their elements.
+    values. Lists under the keys in `skip`, which may change between pieces, are passed over without parsing
+    their elements.
 
     Raises:
         InvalidError: MALFORMED_JSON with the byte; JSON_TOO_LARGE for a value beyond MAX_VALUE_BYTES;
@@ -78,7 +79,7 @@ class _Scanner:
     open.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, skip: frozenset[str]) -> None:
+    def __init__(self, stream: BinaryIO, name: str, skip: Collection[str]) -> None:
         self._stream, self._name, self._skip = stream, name, skip
         self._buffer = b""
         self._base = self._at = self._depth = 0

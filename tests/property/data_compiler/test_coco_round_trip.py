@@ -246,8 +246,11 @@ def test_boxes_in_columns_are_the_boxes_row_by_row(coco: dict[str, Any], data: s
             item[data.draw(st.sampled_from(sorted(item)))] = data.draw(hostile)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         root = Path(folder)
-        (root / "c.json").write_text(json.dumps(coco))
+        items = list(coco.items())
+        told = dict(items[::-1] if data.draw(st.booleans()) else items)
+        (root / "c.json").write_text(json.dumps(told))
         patch.setattr(join, "PART_IMAGES", 2)
+        patch.setattr(join, "HELD_BYTES", data.draw(st.sampled_from([0, join.HELD_BYTES])))
         columns = boxes_of(root / "c.json", root / "columns")
         patch.setattr(BoxMaker, "batch", lambda *_: None)
         rows = boxes_of(root / "c.json", root / "rows")

@@ -12,7 +12,7 @@ import gc
 import json
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,8 @@ class CocoFile:
         self.header: dict[str, Any] = {}
         self.categories: dict[Any, Any] = {}
         self._ordinals: dict[Any, int] = {}
-        self._store: _Held | _Spilled = self._sized()()
+        held = self._size() <= HELD_BYTES
+        self._store: _Held | _Spilled = _Held() if held else _Spilled(masks=context.needs.masks)
 
     def __enter__(self) -> Self:
         try:
@@ -125,47 +126,48 @@ class CocoFile:
         """Annotations whose image is not listed."""
         return self._store.part(-1)[1].numbered()
 
-    def _sized(self) -> type[_Held | _Spilled]:
+    def _size(self) -> int:
+        """Of the files in bytes."""
         try:
-            sizes = [self._source.size(each) for each in {self.name, self._annotations_name}]
+            return sum(self._source.size(each) for each in {self.name, self._annotations_name})
         except RowFault as fault:
             raise InvalidError(fault.message, reason=fault.reason, metadata={"file": self.name}) from fault
-        return _Held if sum(sizes) <= HELD_BYTES else _Spilled
 
     def _load(self) -> None:
         own = self.name == self._annotations_name
-        early: list[tuple[int, list[Any]]] = []  # annotations that stand before the images
-        again = False
-        keep_early = isinstance(self._store, _Held)
-        seen: set[str] = set()
-        skip = frozenset[str]() if keep_early and own else frozenset({"annotations"})
+        skip, seen = {"annotations"}, set[str]()
+        placed = False
         for piece in self._pieces(self.name, skip):
             seen.add(piece.key)
             if piece.key in {"images", "annotations"} and piece.first < 0:
                 raise malformed_annotations(self.name, piece.key, "is not a list")
             if piece.key == "images":
                 self._add_images(piece.values)
-            elif piece.key == "annotations":
-                again = again or not keep_early
-                early.append((piece.first, piece.values))
-            else:
+                if own:
+                    skip.clear()  # what follows can be placed
+            elif piece.key != "annotations":
                 self._add_header(piece.key, piece.first, piece.values)
+            elif not skip:
+                self._add_annotations(piece.first, piece.values)
+                placed = True
         for key in ("images", "annotations"):
             if key not in seen:
                 raise malformed_annotations(self.name, key, "is missing")
         self._name_categories()
-        if own and not again:
-            for first, values in early:
-                self._add_annotations(first, values)
-            return
-        others = frozenset(seen - {"annotations"})
-        for piece in self._pieces(self._annotations_name, others):
-            if not own and piece.key != "":
+        if not placed:
+            self._load_annotations(seen)
+
+    def _load_annotations(self, keys: Collection[str]) -> None:
+        """Those of the results file; or of the file with these keys, once its images are known."""
+        own = self.name == self._annotations_name
+        wanted = "annotations" if own else ""
+        for piece in self._pieces(self._annotations_name, {*keys} - {wanted}):
+            if not own and piece.key != wanted:
                 raise malformed_annotations(self._annotations_name, "the top", "is not a list of results")
-            if piece.key == ("annotations" if own else ""):
+            if piece.key == wanted:
                 self._add_annotations(piece.first, piece.values)
 
-    def _pieces(self, name: str, skip: frozenset[str]) -> Iterator[Piece]:
+    def _pieces(self, name: str, skip: Collection[str]) -> Iterator[Piece]:
         try:
             if isinstance(self._store, _Held):  # it is held anyway: all of it at once is faster
                 with _without_collecting():
@@ -226,9 +228,9 @@ def _without_collecting() -> Generator[None]:
 
 
 def whole_pieces(value: Any) -> Iterator[Piece]:
-    """A value as `iter_pieces` would give it, each list whole."""
+    """A value as `iter_pieces` would give it, each list whole, and the annotations last."""
     tables = value if isinstance(value, dict) else {"": value}
-    for key, table in tables.items():
+    for key, table in sorted(tables.items(), key=lambda item: item[0] == "annotations"):
         yield Piece(key, 0, table) if isinstance(table, list) else Piece(key, -1, [table])
 
 
@@ -266,10 +268,12 @@ class _Held:
 
 class _Spilled:
     """Everything in a scratch folder: two files per part, whose lines are lists of what came together:
-    images, or of each annotation the index of its image, its own, and itself.
+    images, or of each annotation the index of its image, its own, and itself; without `masks`, the outlines
+    of what has a box, which are nearly all of a large file, stay away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, masks: bool) -> None:
+        self._masks = masks
         self._root = Path(tempfile.mkdtemp(prefix="finemesh-coco-"))
 
     def add_images(self, first: int, images: list[Any]) -> None:
@@ -279,6 +283,9 @@ class _Spilled:
         self._append("i", groups)
 
     def add_annotations(self, placed: Placed) -> None:
+        for annotation in placed.values if not self._masks else ():
+            if annotation.get("bbox") is not None:
+                annotation.pop("segmentation", None)
         groups: dict[int, list[Any]] = {}
         for each in zip(placed.ordinals.tolist(), placed.positions.tolist(), placed.values, strict=True):
             groups.setdefault(each[0] // PART_IMAGES, []).append(each)  # -1 of an orphan stays -1
@@ -300,10 +307,10 @@ class _Spilled:
 
     def _values(self, name: str) -> list[Any]:
         try:
-            raw = (self._root / name).read_bytes()
+            with (self._root / name).open("rb") as lines:
+                return [value for line in lines for value in loads(line, name)]
         except FileNotFoundError:
             return []
-        return [value for line in raw.splitlines() for value in orjson.loads(line)]
 
     def close(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
