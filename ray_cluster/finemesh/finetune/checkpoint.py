@@ -9,23 +9,31 @@
         manifest.json                        written last: size and SHA-256 of every file above
 
 A folder is filled under another name and renamed when its files are on disk, so no half checkpoint has a
-name.
+name. What is written is a `Snapshot`, a copy in the memory of the host, so that training can go on meanwhile.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from finemesh.core.errors import NotFoundError, PreconditionError
+from finemesh.core.errors import (
+    FinemeshError,
+    NotFoundError,
+    PreconditionError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from finemesh.core.spec.finetune import Lora
 from finemesh.finetune.hooks import Certificate, CheckpointInfo
 from finemesh.finetune.manifests import (
@@ -39,6 +47,10 @@ from finemesh.finetune.manifests import (
 from finemesh.finetune.models import ADAPTER_NAME, Model
 from finemesh.finetune.optimizer import optimizer_tensors, restore_optimizer
 from finemesh.finetune.order import EMPTY_HASH
+
+ADAPTER_WEIGHTS: Final = "adapter/adapter_model.safetensors"
+FULL_WEIGHTS: Final = "weights/trainable.safetensors"
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(slots=True)
@@ -73,23 +85,77 @@ def checkpoint_folder(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
 
 
-def save_checkpoint(
-    root: Path, model: Model, optimizer: torch.optim.Optimizer, state: TrainState
-) -> CheckpointInfo:
-    """Write the checkpoint of `state.step` under `root`, replacing one of the same step."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A training state as it was, whatever becomes of the model: tensors by the file they belong in."""
+
+    files: dict[str, dict[str, torch.Tensor]]
+    adapter_config: Any
+    state: TrainState
+
+
+class Camera:
+    """Takes snapshots into the same memory every time: a new one overwrites the one before."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[str, str], torch.Tensor] = {}
+
+    def snapshot(self, model: Model, optimizer: torch.optim.Optimizer, state: TrainState) -> Snapshot:
+        """Copy what a checkpoint holds to the host."""
+        weights = _weights(model)
+        files = {
+            ADAPTER_WEIGHTS if isinstance(model.spec.method, Lora) else FULL_WEIGHTS: weights,
+            "optimizer.safetensors": optimizer_tensors(optimizer, model.trainable),
+            "random.safetensors": _random_states(model.device),
+        }
+        copied = {
+            file: {name: self._copy(file, name, tensor) for name, tensor in tensors.items()}
+            for file, tensors in files.items()
+        }
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        config = model.module.peft_config[ADAPTER_NAME] if isinstance(model.spec.method, Lora) else None
+        return Snapshot(copied, config, replace(state, metrics=dict(state.metrics)))
+
+    def _copy(self, file: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        kept = self._memory.get((file, name))
+        if kept is None or (kept.shape, kept.dtype) != (tensor.shape, tensor.dtype):
+            kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._memory[file, name] = kept
+        return kept.copy_(tensor.detach(), non_blocking=True)
+
+
+def write_checkpoint(root: Path, snapshot: Snapshot) -> CheckpointInfo:
+    """Write a checkpoint under `root`, replacing one of the same step.
+
+    Raises:
+        ResourceExhaustedError: DISK_FULL.
+        UnavailableError: CHECKPOINT_NOT_WRITTEN. Either way nothing of it is left, and the others are intact.
+    """
+    state = snapshot.state
     final = checkpoint_folder(root, state.step)
     partial = final.with_name(f".{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _save_weights(model, partial)
-    _save_tensors(optimizer_tensors(optimizer, model.trainable), partial / "optimizer.safetensors")
-    _save_tensors(_random_states(model.device), partial / "random.safetensors")
-    (partial / "state.json").write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-    digest = write_manifest(partial, {"step": state.step, "certificate": asdict(state.certificate)})
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    sync(root)
+    try:
+        _fill(partial, snapshot)
+        digest = write_manifest(partial, {"step": state.step, "certificate": asdict(state.certificate)})
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        sync(root)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _not_written(final, error) from error
     return CheckpointInfo(final, state.step, dict(state.metrics), digest, state.certificate)
+
+
+def _fill(folder: Path, snapshot: Snapshot) -> None:
+    for name, tensors in snapshot.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / name, {"format": "pt"})
+    if snapshot.adapter_config:
+        snapshot.adapter_config.save_pretrained(folder / "adapter")
+    state = json.dumps(asdict(snapshot.state), indent=1)
+    (folder / "state.json").write_text(state, encoding="utf-8")
 
 
 def checkpoint_info(checkpoint: Path, state: TrainState) -> CheckpointInfo:
@@ -132,11 +198,11 @@ def load_weights(checkpoint: Path, model: Model) -> None:
         if isinstance(model.spec.method, Lora):
             from peft import set_peft_model_state_dict
 
-            tensors = load_file(checkpoint / "adapter" / "adapter_model.safetensors")
+            tensors = load_file(checkpoint / ADAPTER_WEIGHTS)
             outcome = set_peft_model_state_dict(model.module, tensors, adapter_name=ADAPTER_NAME)
             unknown = list(outcome.unexpected_keys)
         else:
-            tensors = load_file(checkpoint / "weights" / "trainable.safetensors")
+            tensors = load_file(checkpoint / FULL_WEIGHTS)
             unknown = sorted(model.trainable.keys() ^ tensors.keys())
             model.module.load_state_dict(tensors, strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -173,26 +239,12 @@ def discard(root: Path, keep: Iterable[int]) -> None:
         shutil.rmtree(partial)
 
 
-def _save_weights(model: Model, folder: Path) -> None:
+def _weights(model: Model) -> dict[str, torch.Tensor]:
     if isinstance(model.spec.method, Lora):
         from peft import get_peft_model_state_dict
 
-        adapter = folder / "adapter"
-        adapter.mkdir()
-        tensors = get_peft_model_state_dict(
-            model.module, adapter_name=ADAPTER_NAME, save_embedding_layers=False
-        )
-        _save_tensors(tensors, adapter / "adapter_model.safetensors")
-        model.module.peft_config[ADAPTER_NAME].save_pretrained(adapter)
-        return
-    (folder / "weights").mkdir()
-    _save_tensors(dict(model.trainable), folder / "weights" / "trainable.safetensors")
-
-
-def _save_tensors(tensors: dict[str, Any], path: Path) -> None:
-    save_file(
-        {name: each.detach().cpu().contiguous() for name, each in tensors.items()}, path, {"format": "pt"}
-    )
+        return get_peft_model_state_dict(model.module, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
+    return dict(model.trainable)
 
 
 def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
@@ -208,3 +260,20 @@ def _corrupt(folder: Path, what: str, file: str = "") -> PreconditionError:
         reason="CHECKPOINT_CORRUPT",
         metadata={"checkpoint": folder.name, "file": file},
     )
+
+
+def _not_written(folder: Path, error: OSError | SafetensorError) -> FinemeshError:
+    number = error.errno if isinstance(error, OSError) else _os_error(str(error))
+    what = (
+        f"checkpoint {folder.name} could not be written to {folder.parent}: {error}; the one before is intact"
+    )
+    if number in _NO_ROOM:
+        message = f"{what}: free some room, or keep fewer with spec.checkpoint.keep_last, and resume"
+        return ResourceExhaustedError(message, reason="DISK_FULL")
+    return UnavailableError(f"{what}: mend the disk, and resume", reason="CHECKPOINT_NOT_WRITTEN")
+
+
+def _os_error(text: str) -> int | None:
+    """The number of the operating system's error in a message of safetensors, which is written in Rust."""
+    found = re.search(r"\(os error (\d+)\)", text)
+    return int(found[1]) if found else None

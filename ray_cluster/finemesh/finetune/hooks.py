@@ -82,7 +82,7 @@ class Hooks(Protocol):
         ...
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
-        """A whole checkpoint is at `info.path`, until `keep_last` later ones exist."""
+        """A whole checkpoint, maybe of some steps ago, is at `info.path` until `keep_last` later ones are."""
         ...
 
     def on_resume(self, certificate: Certificate, sample_hash: str) -> None:
@@ -94,7 +94,7 @@ class Hooks(Protocol):
         ...
 
     def should_stop(self) -> StopReason | None:
-        """Asked before every step."""
+        """Asked before every step, and before every pass through the model in a validation or test."""
         ...
 
 

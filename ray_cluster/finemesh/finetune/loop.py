@@ -21,8 +21,8 @@ import torch
 
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
-from finemesh.finetune.run import Run, prepare
-from finemesh.finetune.saving import save, test_best, validate
+from finemesh.finetune.run import Run, StopAsked, prepare
+from finemesh.finetune.saving import save, save_stopped, test_best, validate
 from finemesh.finetune.step import take_step
 
 _TRAINING_SHARE: Final = 0.9  # of the progress; preparing comes before it counts, the final test is the rest
@@ -54,25 +54,28 @@ def train(
             `Objective.encode`.
         PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT, CHECKPOINT_CORRUPT,
             CHECKPOINT_OF_OTHER_SPEC, CHECKPOINT_OF_OTHER_DATA, NO_ACCELERATOR, SPLIT_EMPTY.
-        UnavailableError: ROW_UNREADABLE.
+        UnavailableError: ROW_UNREADABLE, CHECKPOINT_NOT_WRITTEN.
+        ResourceExhaustedError: DISK_FULL.
         NotFoundError: CHECKPOINT_NOT_FOUND, DATASET_NOT_FOUND, BASE_MODEL_NOT_FOUND.
     """
     spec.validate()
     torch.set_num_threads(max(1, int(spec.resources.cpus)))
     run = prepare(spec, base_model, dataset, work, hooks or NoHooks(), resume_from)
-    with run.feed:
-        outcome = _train_steps(run)
-    saved = save(run)
     tested_step = None
-    if outcome is Outcome.COMPLETED:
-        run.hooks.on_progress(_TRAINING_SHARE, "testing")
-        tested_step = test_best(run, resume_from)
-        run.hooks.on_progress(1.0, f"tested step {tested_step}" if tested_step else "trained")
+    with run.feed, run.saver:
+        try:
+            _train_steps(run)
+            tested_step = _conclude(run, resume_from)
+            outcome = Outcome.COMPLETED
+        except StopAsked as asked:
+            save_stopped(run)
+            outcome = Outcome.PAUSED if asked.reason is StopReason.PAUSE else Outcome.CANCELLED
+    assert run.saver.last  # both ways end with a checkpoint
     result = TrainResult(
         outcome=outcome,
         step=run.state.step,
         total_steps=run.total_steps,
-        checkpoint=saved,
+        checkpoint=run.saver.last,
         best_step=run.state.best_step,
         tested_step=tested_step,
         metrics=dict(run.state.metrics),
@@ -84,13 +87,13 @@ def train(
     return result
 
 
-def _train_steps(run: Run) -> Outcome:
+def _train_steps(run: Run) -> None:
+    """The steps that are left. Raises StopAsked."""
     run.model.module.train()
     evaluate_every, save_every = run.spec.evaluation.every_steps, run.spec.checkpoint.every_steps
     while run.state.step < run.total_steps:
-        reason = run.hooks.should_stop()
-        if reason:
-            return Outcome.PAUSED if reason is StopReason.PAUSE else Outcome.CANCELLED
+        run.saver.poll()
+        run.check_stop()
         take_step(run)
         step = run.state.step
         if evaluate_every and step % evaluate_every == 0:
@@ -98,4 +101,13 @@ def _train_steps(run: Run) -> Outcome:
         if save_every and step % save_every == 0:
             save(run)
         run.hooks.on_progress(_TRAINING_SHARE * step / run.total_steps, f"step {step} of {run.total_steps}")
-    return Outcome.COMPLETED
+
+
+def _conclude(run: Run, resume_from: Path | None) -> int | None:
+    """The last checkpoint and the final test. Returns the step that was tested; raises StopAsked."""
+    save(run)
+    run.saver.finish()
+    run.hooks.on_progress(_TRAINING_SHARE, "testing")
+    tested_step = test_best(run, resume_from)
+    run.hooks.on_progress(1.0, f"tested step {tested_step}" if tested_step else "trained")
+    return tested_step

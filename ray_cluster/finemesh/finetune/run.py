@@ -81,7 +81,7 @@ def prepare(
     splits = _encode(spec, objective)
     write_ledger(work / "ledger.jsonl", splits)
     check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()})
-    objective.begin(splits["train"])
+    objective.begin(splits)
     row_ids = [sample.row_id for sample in splits["train"].samples]
     state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
     optimizer = make_optimizer(model)
