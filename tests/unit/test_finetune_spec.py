@@ -17,6 +17,7 @@ from finemesh.core.spec.finetune import (
     Objective,
     Optimization,
     OverLength,
+    Pictures,
     Preference,
     Resources,
     Sequence,
@@ -90,6 +91,21 @@ def test_towers_that_are_left_out_are_those_of_the_task(task: Task) -> None:
     given = {"task": task, "base_model": "some/model", "dataset": GOOD.dataset}
     assert document.read({**given, "full": {}}).method == Full((Tower.VISION, Tower.HEAD))
     assert document.read({**given, "lora": {}}).method == Lora(towers=(Tower.VISION,))
+
+
+def test_a_detector_has_a_decoder_between_backbone_and_head() -> None:
+    given = {"task": "DETECTION", "base_model": "some/model", "dataset": GOOD.dataset}
+    assert document.read({**given, "full": {}}).method == Full((Tower.VISION, Tower.DECODER, Tower.HEAD))
+    assert document.read({**given, "lora": {}}).method == Lora(towers=(Tower.VISION, Tower.DECODER))
+
+
+def test_pictures_are_mirrored_where_that_is_done() -> None:
+    mirrored = replace(GOOD, task=Task.DETECTION, method=Full((Tower.HEAD,)), pictures=Pictures(0.5))
+    mirrored.validate()
+    for wrong in (replace(mirrored, pictures=Pictures(1.5)), replace(GOOD, pictures=Pictures(0.5))):
+        with pytest.raises(InvalidError) as caught:
+            wrong.validate()
+        assert fields(caught.value) == {"spec.pictures.horizontal_flip"}
 
 
 def test_unknown_missing_and_mistyped_fields_are_named() -> None:

@@ -15,25 +15,29 @@ class Tower(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TOWER_VISION: _ClassVar[Tower]
     TOWER_CONNECTOR: _ClassVar[Tower]
     TOWER_HEAD: _ClassVar[Tower]
+    TOWER_DECODER: _ClassVar[Tower]
 TOWER_UNSPECIFIED: Tower
 TOWER_LANGUAGE: Tower
 TOWER_VISION: Tower
 TOWER_CONNECTOR: Tower
 TOWER_HEAD: Tower
+TOWER_DECODER: Tower
 
 class FineTuneSpec(_message.Message):
-    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference")
+    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference", "pictures")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[FineTuneSpec.Task]
         TASK_VISION_LANGUAGE: _ClassVar[FineTuneSpec.Task]
         TASK_LANGUAGE: _ClassVar[FineTuneSpec.Task]
+        TASK_DETECTION: _ClassVar[FineTuneSpec.Task]
         TASK_SEMANTIC_SEGMENTATION: _ClassVar[FineTuneSpec.Task]
         TASK_INSTANCE_SEGMENTATION: _ClassVar[FineTuneSpec.Task]
         TASK_IMAGE_CLASSIFICATION: _ClassVar[FineTuneSpec.Task]
     TASK_UNSPECIFIED: FineTuneSpec.Task
     TASK_VISION_LANGUAGE: FineTuneSpec.Task
     TASK_LANGUAGE: FineTuneSpec.Task
+    TASK_DETECTION: FineTuneSpec.Task
     TASK_SEMANTIC_SEGMENTATION: FineTuneSpec.Task
     TASK_INSTANCE_SEGMENTATION: FineTuneSpec.Task
     TASK_IMAGE_CLASSIFICATION: FineTuneSpec.Task
@@ -73,6 +77,7 @@ class FineTuneSpec(_message.Message):
     MAX_QUARANTINED_FRACTION_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
     task: FineTuneSpec.Task
     base_model: str
     base_model_revision: str
@@ -91,7 +96,14 @@ class FineTuneSpec(_message.Message):
     max_quarantined_fraction: float
     objective: FineTuneSpec.Objective
     preference: PreferenceSpec
-    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ...) -> None: ...
+    pictures: PictureSpec
+    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ..., pictures: _Optional[_Union[PictureSpec, _Mapping]] = ...) -> None: ...
+
+class PictureSpec(_message.Message):
+    __slots__ = ("horizontal_flip",)
+    HORIZONTAL_FLIP_FIELD_NUMBER: _ClassVar[int]
+    horizontal_flip: float
+    def __init__(self, horizontal_flip: _Optional[float] = ...) -> None: ...
 
 class PreferenceSpec(_message.Message):
     __slots__ = ("beta", "label_smoothing", "chosen_weight")

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.core.spec import codec
-from finemesh.core.spec.finetune import PICTURE_TOWERS, TEXT_TOWERS, FineTuneSpec, Task, Tower
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Task, Tower, towers_of
 
 Document = Mapping[str, Any]
 
@@ -96,10 +96,11 @@ def _told_by_others(shaped: dict[str, Any]) -> dict[str, Any]:
     if isinstance(full, dict) and task is Task.VISION_LANGUAGE:
         method = {**method, "full": {"towers": [Tower.LANGUAGE, Tower.CONNECTOR], **full}}
     if task and task not in TEXT_TOWERS:
+        towers = list(towers_of(task))
         if isinstance(lora, dict):
-            method = {**method, "lora": {"towers": [Tower.VISION], **method["lora"]}}
+            method = {**method, "lora": {"towers": towers[:-1], **method["lora"]}}  # all but the head
         if isinstance(full, dict):
-            method = {**method, "full": {"towers": list(PICTURE_TOWERS), **full}}
+            method = {**method, "full": {"towers": towers, **full}}
     return {**shaped, "method": method} if method else shaped
 
 

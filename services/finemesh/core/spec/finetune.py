@@ -22,6 +22,7 @@ from finemesh.core.spec.optimization import PAGED, Optimization
 class Task(StrEnum):
     VISION_LANGUAGE = "VISION_LANGUAGE"
     LANGUAGE = "LANGUAGE"
+    DETECTION = "DETECTION"
     SEMANTIC_SEGMENTATION = "SEMANTIC_SEGMENTATION"
     INSTANCE_SEGMENTATION = "INSTANCE_SEGMENTATION"
     IMAGE_CLASSIFICATION = "IMAGE_CLASSIFICATION"
@@ -33,6 +34,7 @@ class Tower(StrEnum):
     LANGUAGE = "LANGUAGE"
     VISION = "VISION"
     CONNECTOR = "CONNECTOR"
+    DECODER = "DECODER"
     HEAD = "HEAD"
 
 
@@ -41,11 +43,14 @@ TEXT_TOWERS: Final = {
     Task.VISION_LANGUAGE: (Tower.LANGUAGE, Tower.VISION, Tower.CONNECTOR),
 }
 PICTURE_TOWERS: Final = (Tower.VISION, Tower.HEAD)
+DETECTOR_TOWERS: Final = (Tower.VISION, Tower.DECODER, Tower.HEAD)
 
 
 def towers_of(task: Task) -> tuple[Tower, ...]:
-    """The parts of a model for `task`: backbone and head, where it finds classes or boxes in pictures."""
-    return TEXT_TOWERS.get(task, PICTURE_TOWERS)
+    """The parts of a model for `task`: backbone and head, where it finds classes or boxes in pictures, and
+    what turns features into objects between them.
+    """
+    return TEXT_TOWERS.get(task, DETECTOR_TOWERS if task is Task.DETECTION else PICTURE_TOWERS)
 
 
 class Objective(StrEnum):
@@ -194,6 +199,17 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictures:
+    """How pictures are shown to a detector.
+
+    Attributes:
+        horizontal_flip: share of pictures that are mirrored, drawn anew for each in every epoch.
+    """
+
+    horizontal_flip: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class FineTuneSpec:
     """One fine-tune.
 
@@ -205,6 +221,7 @@ class FineTuneSpec:
         max_quarantined_fraction: loss budget; the job refuses to start when more of the rows was lost.
         objective: what a language or vision-language model learns; the other tasks have but one.
         preference: for the objective PREFERENCE.
+        pictures: for the task DETECTION.
     """
 
     task: Task
@@ -224,6 +241,7 @@ class FineTuneSpec:
     max_quarantined_fraction: float = 0.05
     objective: Objective = Objective.CONVERSATION
     preference: Preference = field(default_factory=Preference)
+    pictures: Pictures = field(default_factory=Pictures)
 
     def validate(self) -> None:
         """Raises InvalidError (reason INVALID_SPEC) with every violation, field paths starting at `spec`."""
@@ -274,6 +292,10 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
     yield from _resource_violations(spec.resources)
     if not 0 <= spec.max_quarantined_fraction <= 1:
         yield "max_quarantined_fraction", "must lie in [0, 1]"
+    if not 0 <= spec.pictures.horizontal_flip <= 1:
+        yield "pictures.horizontal_flip", "must lie in [0, 1]"
+    elif spec.pictures.horizontal_flip and spec.task is not Task.DETECTION:
+        yield "pictures.horizontal_flip", f"only DETECTION mirrors pictures: leave it out for {spec.task}"
 
 
 def _source_violations(spec: FineTuneSpec) -> Iterator[Violation]:
