@@ -21,7 +21,9 @@ class Interval:
     high: float
 
 
-def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int) -> Interval:
+def clustered_mean(
+    values: Sequence[float], groups: Sequence[str], seed: int, weights: Sequence[float] | None = None
+) -> Interval:
     """Mean of `values` and its percentile interval by cluster bootstrap.
 
     Whole groups are drawn with replacement, 2,000 times, since items of one group are alike: an interval over
@@ -34,6 +36,7 @@ def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int) ->
         values: one per item.
         groups: the group of each item, in the same order.
         seed: of the resampling; equal arguments give equal intervals.
+        weights: of the items in the mean, such as the tokens of a loss per token; equal if left out.
 
     Raises:
         ValueError: no items.
@@ -42,8 +45,9 @@ def clustered_mean(values: Sequence[float], groups: Sequence[str], seed: int) ->
         raise ValueError("the mean of no items")
     alone = len(set(groups)) == 1
     _, group_of_item = np.unique(np.arange(len(values)) if alone else np.asarray(groups), return_inverse=True)
-    sums = np.bincount(group_of_item, weights=np.asarray(values, np.float64))
-    sizes = np.bincount(group_of_item)
+    sizes_of_items = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
+    sums = np.bincount(group_of_item, weights=sizes_of_items * np.asarray(values, np.float64))
+    sizes = np.bincount(group_of_item, weights=sizes_of_items)
     draws = np.random.default_rng(seed).integers(0, len(sums), size=(RESAMPLES, len(sums)))
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

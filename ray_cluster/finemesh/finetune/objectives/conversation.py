@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,8 +30,8 @@ class Conversation(Objective[Sample, Batch]):
     def encode(self, split: str, limit: int = 0) -> EncodedSplit:
         return self._encoder.encode(self.dataset, split, limit)
 
-    def begin(self, train: Split[Sample]) -> None:
-        self._answers = closed_answers(train.samples)
+    def begin(self, splits: Mapping[str, Split[Sample]]) -> None:
+        self._answers = closed_answers(splits["train"].samples)
 
     def collate(self, split: Split[Sample], samples: Sequence[Sample]) -> Batch:
         packing, pad_id = self.spec.sequence.packing, self.model.pad_id

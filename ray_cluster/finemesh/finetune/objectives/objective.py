@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
@@ -98,8 +98,8 @@ class Objective(ABC, Generic[S, B]):
             InvalidError: the rows cannot be used as the spec says.
         """
 
-    def begin(self, train: Split[S]) -> None:
-        """Told the training split, once, before anything is scored."""
+    def begin(self, splits: Mapping[str, Split[S]]) -> None:
+        """Told the splits by role (`train`, `val`, `test`), once, while the model is still untrained."""
 
     @abstractmethod
     def collate(self, split: Split[S], samples: Sequence[S]) -> B:

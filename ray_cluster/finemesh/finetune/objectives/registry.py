@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Final
 
 from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.core.spec.finetune import Objective as Learnt
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.conversation import Conversation
 from finemesh.finetune.objectives.objective import AnyObjective
+from finemesh.finetune.objectives.preference import PreferencePairs
+from finemesh.finetune.objectives.text import PlainText
 
-_BY_TASK: Final[dict[Task, type[AnyObjective]]] = {
-    Task.VISION_LANGUAGE: Conversation,
-    Task.LANGUAGE: Conversation,
+_OF_LANGUAGE: Final[dict[Learnt, type[AnyObjective]]] = {
+    Learnt.CONVERSATION: Conversation,
+    Learnt.TEXT: PlainText,
+    Learnt.PREFERENCE: PreferencePairs,
 }
+_BY_TASK: Final[dict[Task, type[AnyObjective]]] = {}
 
 
 def make_objective(spec: FineTuneSpec, model: Model, dataset: Path) -> AnyObjective:
     """The objective of `spec`, for its model and a local folder of its dataset."""
-    return _BY_TASK[spec.task](spec, model, dataset)
+    kind = _BY_TASK.get(spec.task) or _OF_LANGUAGE[spec.objective]
+    return kind(spec, model, dataset)
