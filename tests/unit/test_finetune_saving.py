@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from finemesh.core.errors import ResourceExhaustedError, UnavailableError
+from finemesh.core.errors import PreconditionError, ResourceExhaustedError, UnavailableError
 from finemesh.core.spec.finetune import Checkpointing, Evaluation, FineTuneSpec, Full, Task, Tower
 from finemesh.finetune import checkpoint as checkpoints
-from finemesh.finetune.checkpoint import list_checkpoints, verify_checkpoint
+from finemesh.finetune.checkpoint import list_checkpoints, newest_intact, verify_checkpoint
 from finemesh.finetune.hooks import CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train
 from safetensors.torch import load_file
@@ -148,3 +148,28 @@ def test_a_stop_in_the_final_test_leaves_only_the_test_to_do(run: Run) -> None:
     resumed = run(chosen, "resumed", hooks=(watch := Watch()), resume_from=stopped.checkpoint.path)
     assert (resumed.outcome, watch.told) == (Outcome.COMPLETED, [])
     assert resumed.metrics["test/loss"] == run(chosen, "straight").metrics["test/loss"]
+
+
+def test_a_corrupt_checkpoint_is_passed_over_for_the_one_before(run: Run, tmp_path: Path) -> None:
+    chosen = spec(Task.LANGUAGE, checkpoint=Checkpointing(every_steps=1, keep_last=9))
+    straight = run(chosen, "run")
+    root, warnings = tmp_path / "run" / "checkpoints", list[str]()
+    folders = dict(list_checkpoints(root))
+    (folders[6] / "optimizer.safetensors").unlink()
+    content = bytearray((folders[5] / checkpoints.ADAPTER_WEIGHTS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folders[5] / checkpoints.ADAPTER_WEIGHTS).write_bytes(content)
+    (folders[4] / "manifest.json").write_text("{")
+    assert newest_intact(root, warnings.append) == folders[3]
+    assert [warning.partition("step-0000000")[2][0] for warning in warnings] == ["6", "5", "4"]
+    assert run(chosen, "run", resume_from=folders[3]).certificate == straight.certificate
+    assert newest_intact(root, warnings.append) == folders[6]  # made again
+
+
+def test_none_intact_is_an_error_and_none_at_all_a_start(tmp_path: Path) -> None:
+    assert newest_intact(tmp_path / "none", print) is None
+    (tmp_path / "step-00000001").mkdir()
+    (tmp_path / "step-00000001" / "manifest.json").write_text('{"files": [{"path": "../../etc/passwd"}]}')
+    with pytest.raises(PreconditionError, match="step-00000001 is corrupt") as caught:
+        newest_intact(tmp_path, lambda _: None)
+    assert caught.value.reason == "CHECKPOINT_CORRUPT"

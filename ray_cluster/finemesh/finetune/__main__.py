@@ -30,6 +30,9 @@ class _Console(NoHooks):
     def on_progress(self, fraction: float, message: str) -> None:
         print(f"{fraction:4.0%} {message}", file=sys.stderr)  # noqa: T201
 
+    def warn(self, message: str) -> None:
+        print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+
     def should_stop(self) -> StopReason | None:
         return self._stop
 
@@ -49,23 +52,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base", required=True, type=Path, help="folder of the base model")
     parser.add_argument("--dataset", required=True, type=Path, help="folder of a canonical dataset")
     parser.add_argument("--work", required=True, type=Path, help="folder for checkpoints and results")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --work")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last intact checkpoint in --work"
+    )
     given = parser.parse_args(arguments)
     console = _Console()
     signal.signal(signal.SIGINT, console.interrupt)
     try:
         spec = _read_spec(given.spec)
-        from finemesh.finetune.checkpoint import list_checkpoints
+        from finemesh.finetune.checkpoint import newest_intact
         from finemesh.finetune.loop import train
 
-        found = list_checkpoints(given.work / "checkpoints") if given.resume else []
         result = train(
             spec,
             base_model=given.base,
             dataset=given.dataset,
             work=given.work,
             hooks=console,
-            resume_from=found[-1][1] if found else None,
+            resume_from=newest_intact(given.work / "checkpoints", console.warn) if given.resume else None,
         )
     except FinemeshError as error:
         print(f"error {error.reason}: {error}", file=sys.stderr)  # noqa: T201

@@ -18,7 +18,7 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -227,6 +227,30 @@ def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
     """Steps and folders under `root`, oldest first. Unfinished folders are not listed."""
     found = [(int(path.name[5:]), path) for path in root.glob("step-*") if (path / MANIFEST).is_file()]
     return sorted(found)
+
+
+def newest_intact(root: Path, warn: Callable[[str], object]) -> Path | None:
+    """The last checkpoint under `root` whose files are as its manifest says; None if there is none at all.
+
+    Args:
+        root: where they lie.
+        warn: told of each that is passed over.
+
+    Raises:
+        PreconditionError: CHECKPOINT_CORRUPT, there are some and none is intact.
+    """
+    broken: FinemeshError | None = None
+    for _, path in reversed(list_checkpoints(root)):
+        try:
+            verify_checkpoint(path)
+        except PreconditionError as error:
+            warn(f"passed over: {error}")
+            broken = error
+        else:
+            return path
+    if broken:
+        raise broken
+    return None
 
 
 def discard(root: Path, keep: Iterable[int]) -> None:
