@@ -216,7 +216,7 @@ class OptimizationSpec(_message.Message):
     def __init__(self, learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[OptimizationSpec.Schedule, str]] = ..., max_grad_norm: _Optional[float] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizationSpec.Optimizer, str]] = ..., min_rate_ratio: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., decay_ratio: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., vision_rate_ratio: _Optional[float] = ..., connector_rate_ratio: _Optional[float] = ...) -> None: ...
 
 class SequenceSpec(_message.Message):
-    __slots__ = ("max_tokens", "packing", "over_length")
+    __slots__ = ("max_tokens", "packing", "over_length", "length_grouping")
     class OverLength(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OVER_LENGTH_UNSPECIFIED: _ClassVar[SequenceSpec.OverLength]
@@ -232,20 +232,24 @@ class SequenceSpec(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PACKING_FIELD_NUMBER: _ClassVar[int]
     OVER_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_GROUPING_FIELD_NUMBER: _ClassVar[int]
     max_tokens: int
     packing: bool
     over_length: SequenceSpec.OverLength
-    def __init__(self, max_tokens: _Optional[int] = ..., packing: _Optional[bool] = ..., over_length: _Optional[_Union[SequenceSpec.OverLength, str]] = ...) -> None: ...
+    length_grouping: bool
+    def __init__(self, max_tokens: _Optional[int] = ..., packing: _Optional[bool] = ..., over_length: _Optional[_Union[SequenceSpec.OverLength, str]] = ..., length_grouping: _Optional[bool] = ...) -> None: ...
 
 class EvaluationSpec(_message.Message):
-    __slots__ = ("every_steps", "max_items", "baselines")
+    __slots__ = ("every_steps", "max_items", "baselines", "max_generated_tokens")
     EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     BASELINES_FIELD_NUMBER: _ClassVar[int]
+    MAX_GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     every_steps: int
     max_items: int
     baselines: bool
-    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ...) -> None: ...
+    max_generated_tokens: int
+    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ..., max_generated_tokens: _Optional[int] = ...) -> None: ...
 
 class CheckpointSpec(_message.Message):
     __slots__ = ("every_steps", "keep_last", "keep_best")

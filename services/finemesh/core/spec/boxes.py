@@ -13,7 +13,7 @@ LOCATIONS    PaliGemma: `<loc0143><loc0327><loc0716><loc0910>`, y before x, in 1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -78,15 +78,18 @@ def write_box(bbox: Sequence[float], width: int, height: int, convention: BoxCon
 
 def read_box(text: str, width: int, height: int, convention: BoxConvention) -> Corners | None:
     """The first box that `text` holds, in pixels of a picture of `width` x `height`; None without one."""
+    return next(read_boxes(text, width, height, convention), None)
+
+
+def read_boxes(text: str, width: int, height: int, convention: BoxConvention) -> Iterator[Corners]:
+    """Every box that `text` holds, in pixels of a picture of `width` x `height`."""
     notation = _NOTATIONS[convention]
-    found = notation.pattern.search(text)
-    if found is None:
-        return None
-    first, second, third, fourth = (float(number) for number in found.groups())
-    corners = (first, second, third, fourth)
-    left, top, right, bottom = _swapped(corners) if notation.y_first else corners
     across, down = (width / notation.scale, height / notation.scale) if notation.scale else (1.0, 1.0)
-    return left * across, top * down, right * across, bottom * down
+    for found in notation.pattern.finditer(text):
+        first, second, third, fourth = (float(number) for number in found.groups())
+        corners = (first, second, third, fourth)
+        left, top, right, bottom = _swapped(corners) if notation.y_first else corners
+        yield left * across, top * down, right * across, bottom * down
 
 
 def _clipped(value: float, side: int) -> float:

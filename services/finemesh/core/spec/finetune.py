@@ -115,11 +115,14 @@ class Sequence:
     Attributes:
         max_tokens: longest row, image tokens included.
         packing: join the rows of a micro-batch into one row without padding; samples never see each other.
+        length_grouping: without packing, let micro-batches have rows of about the same size, which saves
+            padding; the order stays a function of the seed.
     """
 
     max_tokens: int = 2048
     packing: bool = True
     over_length: OverLength = OverLength.RAISE
+    length_grouping: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +150,14 @@ class Evaluation:
         max_items: rows of the validation split during training; 0 means all. The test split is always whole.
         baselines: at the end also score the untrained model, the majority class and blanked images (vision
             tasks) on the test split.
+        max_generated_tokens: longest answer that the model writes to each test item, of tasks whose answers are
+            open; 0 means that it writes none.
     """
 
     every_steps: int = 0
     max_items: int = 0
     baselines: bool = False
+    max_generated_tokens: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +284,12 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
     yield from _objective_violations(spec)
     if spec.sequence.max_tokens < 2:
         yield "sequence.max_tokens", "must be at least 2: one token predicts the next"
+    if spec.sequence.length_grouping and spec.sequence.packing:
+        yield "sequence.length_grouping", "saves padding, and packed rows have none: set packing to false"
     for path, steps in (
         ("evaluation.every_steps", spec.evaluation.every_steps),
         ("evaluation.max_items", spec.evaluation.max_items),
+        ("evaluation.max_generated_tokens", spec.evaluation.max_generated_tokens),
         ("checkpoint.every_steps", spec.checkpoint.every_steps),
     ):
         if steps < 0:
