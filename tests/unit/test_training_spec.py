@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from finemesh import specfile
 from finemesh.chassis.fine_tune_spec import spec_from_proto, spec_to_proto
+from finemesh.client import specs as client_specs
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec import codec
+from finemesh.core.spec import codec, document
 from finemesh.core.spec.finetune import (
     Checkpointing,
     Evaluation,
@@ -32,8 +35,10 @@ from finemesh.core.spec.optimization import PAGED, Optimizer, Schedule
 from finemesh.v1 import fine_tune_spec_pb2 as pb
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft7Validator
 
 DATASET = "projects/p/datasets/d"
+SCHEMA = Draft7Validator(json.loads(client_specs.schema()))
 positive = st.floats(1e-6, 1e3)
 fraction = st.floats(0, 0.99)
 counts = st.integers(1, 10_000)
@@ -116,6 +121,18 @@ specs = st.builds(
 def test_a_spec_survives_the_wire(spec: FineTuneSpec) -> None:
     wire = spec_to_proto(spec).SerializeToString()
     assert spec_from_proto(pb.FineTuneSpec.FromString(wire)) == spec
+
+
+@settings(database=None, max_examples=40)
+@given(specs)
+def test_a_spec_survives_a_file_which_its_schema_takes(spec: FineTuneSpec) -> None:
+    text = client_specs.to_yaml(spec_to_proto(spec), "A spec")
+    file = specfile.parse(text, "spec.yaml")
+    SCHEMA.validate(file.values)
+    for again in (spec_from_proto(client_specs.to_message(file)), document.read(file.values)):
+        assert again == spec
+        assert again.fingerprint() == spec.fingerprint()
+    assert client_specs.to_yaml(client_specs.to_message(file), "A spec") == text
 
 
 def _pairs(cls: Any, message: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -131,7 +131,9 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
     hints, fields = type_hints(cls), dataclasses.fields(cls)
     for name in sorted(given.keys() - {f.name for f in fields}):
         known = [word for f in fields for word in (f.name, *arms(hints[f.name]))]
-        _wrong(violations, f"{path}.{name}", f"unknown{_nearest(name, known)}; there are {_listed(known)}")
+        _wrong(
+            violations, f"{path}.{name}", f"unknown{_nearest(name, known) or '; there are ' + _listed(known)}"
+        )
     arguments: dict[str, object] = {}
     for field in fields:
         has_default = (

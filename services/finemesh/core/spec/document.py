@@ -66,7 +66,8 @@ def _shaped(cls: type[Any], document: Document) -> dict[str, Any]:
     given = dict(document)
     for choice, _ in arms.values():
         if isinstance(given.get(choice), Mapping):  # `method: {lora: ...}`
-            given |= given.pop(choice)
+            inner = given.pop(choice)
+            given |= {arm: _merged(inner[arm], given.get(arm)) for arm in inner}
     shaped: dict[str, Any] = {}
     for key, value in given.items():
         if key in arms:
@@ -77,6 +78,10 @@ def _shaped(cls: type[Any], document: Document) -> dict[str, Any]:
         elif value not in (None, [], ()):
             shaped[key] = value
     return shaped
+
+
+def _merged(value: Any, over: Any) -> Any:
+    return {**value, **over} if isinstance(value, Mapping) and isinstance(over, Mapping) else over or value
 
 
 def _inside(kind: Any, value: Any) -> Any:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from finemesh.client.cli import context, datasets, events, exports, preflight, runs, training, validation
+from finemesh.client.cli import (
+    context,
+    datasets,
+    events,
+    exports,
+    models,
+    preflight,
+    runs,
+    train_specs,
+    training,
+    validation,
+)
 
 _EPILOG = (
     "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in context.EXIT_CODES.items()) + "."
@@ -41,8 +52,15 @@ def root(
     del show_version
 
 
-_ADDED = (preflight, validation)  # which add their commands to those of `datasets`
-for group in (datasets.commands, training.commands, runs.commands, exports.commands, events.commands):
+_ADDED = (preflight, validation, train_specs)  # which add their commands to those of others
+for group in (
+    datasets.commands,
+    models.commands,
+    training.commands,
+    runs.commands,
+    exports.commands,
+    events.commands,
+):
     app.add_typer(group.app, name=group.noun)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -60,6 +61,11 @@ def print_json(value: Message | Iterable[Message] | dict[str, Any]) -> None:
     else:
         document = [to_json(each) for each in value]
     print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+def print_text(text: str) -> None:
+    """As it is: neither wrapped nor coloured."""
+    sys.stdout.write(text)
 
 
 def print_json_line(message: Message | dict[str, Any]) -> None:

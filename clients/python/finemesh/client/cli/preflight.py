@@ -21,7 +21,7 @@ from finemesh.client.cli.output import (
     table,
     wait_with_progress,
 )
-from finemesh.client.cli.training import read_spec
+from finemesh.client.cli.specs import Given, Overrides, SpecPath, as_seen_from_here, to_message
 from finemesh.client.transfer import fetch_page
 from finemesh.v1 import dataprep_service_pb2 as pb
 from finemesh.v1 import preflight_pb2
@@ -38,16 +38,8 @@ def preflight(
     model: Annotated[
         str, typer.Option(help="Base model: a hub id, a folder, or s3://bucket/prefix, as for training.")
     ] = "",
-    spec_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", help="Spec of the training as JSON; --model may then stay out.", exists=True
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-o", help="A field of the spec, e.g. -o sequence.max_tokens=512; repeatable."),
-    ] = None,
+    spec_file: SpecPath = None,
+    overrides: Overrides = None,
     shown_rows: Annotated[int, typer.Option("--rows", help="Rows shown token by token.", min=0, max=50)] = 5,
     max_masked: Annotated[
         float, typer.Option(help="Fail above this share of rows that teach nothing, 0 to 1.", min=0, max=1)
@@ -60,10 +52,10 @@ def preflight(
     or too many rows teach nothing.
     """
     connection = options.connection()
-    spec = read_spec(spec_file, overrides or [])
-    spec.base_model = _as_seen_from_here(model or spec.base_model)
+    spec = to_message(Given(file=spec_file, model=model).read(overrides or []))
     name = connection.name("datasets", dataset)
-    spec.dataset = name if not spec.dataset else connection.name("datasets", spec.dataset)
+    spec.dataset = spec.dataset or name
+    as_seen_from_here(spec)
     report = connection.dataprep.PreflightDataset(
         pb.PreflightDatasetRequest(
             name=name,
@@ -84,12 +76,6 @@ def preflight(
         _print_report(report)
     if report.state != Report.STATE_SUCCEEDED or report.result.verdict == Result.VERDICT_FAILED:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _as_seen_from_here(model: str) -> str:
-    """A relative folder means one beside the caller; on a node of the cluster it would mean another."""
-    relative = model.startswith(("./", "../", "~"))
-    return str(Path(model).expanduser().resolve()) if relative else model
 
 
 def _print_report(report: Report) -> None:

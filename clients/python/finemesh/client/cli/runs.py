@@ -21,6 +21,7 @@ from finemesh.client.cli.output import (
     table,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.client.cli.train_specs import AGAIN, print_spec
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 
@@ -77,6 +78,19 @@ def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
         for m in found.metrics
     ]
     out.print(table(("metric", "last", "at step", "best", "at step", "points"), rows))
+
+
+@commands("spec")
+def spec(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]) -> None:
+    """Print what a run was started from, as a spec file that starts the same again.
+
+    Example: finemesh runs spec r16 > again.yaml; finemesh train submit -f again.yaml
+    """
+    connection = options.connection()
+    found = connection.tracking.GetRun(pb.GetRunRequest(name=connection.name("runs", run)))
+    if not found.HasField("spec"):
+        raise typer.BadParameter(f"{short(found.name)} was logged by another program: it has no spec")
+    print_spec(found.spec, f"Run {short(found.name)}. {AGAIN}")
 
 
 @commands("compare")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from google.protobuf import json_format
 from rich.markup import escape
 
-from finemesh.client.cli.context import EXIT_FAILED, Commands, err, options
+from finemesh.client.cli.context import EXIT_FAILED, EXIT_USAGE, Commands, err, options
 from finemesh.client.cli.output import (
     duration,
     enum_name,
@@ -26,8 +23,25 @@ from finemesh.client.cli.output import (
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
-from finemesh.v1 import fine_tune_spec_pb2, training_job_pb2
+from finemesh.client.cli.specs import (
+    LEVELS,
+    Dataset,
+    Given,
+    Gpus,
+    Model,
+    Overrides,
+    SpecPath,
+    TaskWord,
+    as_seen_from_here,
+    described,
+    is_error,
+    lint,
+    to_message,
+)
+from finemesh.specfile import SpecFile
+from finemesh.v1 import training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
+from finemesh.v1.fine_tune_spec_pb2 import FineTuneSpec
 
 commands = Commands("train", "Submit, follow and stop fine-tunes.")
 
@@ -39,16 +53,13 @@ JobId = Annotated[str, typer.Argument(help="Id or full name of the job.")]
 
 @commands("submit")
 def submit(
-    spec_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--file", "-f", help="Spec as JSON: the fields of FineTuneSpec.", exists=True, dir_okay=False
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-o", help="A field of the spec, e.g. -o lora.rank=16. May be repeated."),
-    ] = None,
+    spec_file: SpecPath = None,
+    overrides: Overrides = None,
+    preset: Annotated[str, typer.Option(help=f"Start from a preset: {LEVELS}.")] = "",
+    model: Model = "",
+    dataset: Dataset = "",
+    task: TaskWord = "",
+    gpus: Gpus = 0,
     new_id: Annotated[str, typer.Option("--id", help="Id of the new job; made up if left out.")] = "",
     display_name: Annotated[str, typer.Option("--name", help="Name for people.")] = "",
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
@@ -57,14 +68,16 @@ def submit(
         bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check everything and submit nothing.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Submit nothing if the linter warns.")] = False,
 ) -> None:
-    """Submit a fine-tune, from a spec file, from fields, or from a file with some fields changed.
+    """Submit a fine-tune, from a spec file or a preset, with some fields changed, or from fields alone.
 
-    Example: finemesh train submit -o task=TASK_LANGUAGE -o base_model=./llama -o dataset=chat -o lora.rank=16
+    Examples: finemesh train submit --preset quick --model ./llava --dataset items;
+    finemesh train submit -f spec.yaml -o lora.rank=32
     """
     connection = options.connection()
-    spec = read_spec(spec_file, overrides or [])
-    spec.dataset = connection.name("datasets", spec.dataset) if spec.dataset else ""
+    given = Given(file=spec_file, preset=preset, model=model, dataset=dataset, task=task, gpus=gpus)
+    spec = _linted(given.read(overrides or []), strict=strict)
     request = pb.CreateTrainingJobRequest(
         parent=connection.parent,
         training_job=Job(display_name=display_name, spec=spec, priority=priority),
@@ -84,30 +97,17 @@ def submit(
         raise typer.Exit(EXIT_FAILED)
 
 
-def read_spec(path: Path | None, overrides: list[str]) -> fine_tune_spec_pb2.FineTuneSpec:
-    """The spec of a file with fields set by path; values are JSON, or else text."""
-    document: dict[str, Any] = {}
-    if path:
-        try:
-            document = json.loads(path.read_text())
-        except ValueError as error:
-            raise typer.BadParameter(f"{path}: {error}", param_hint="--file") from error
-    for override in overrides:
-        field, equals, text = override.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{override!r}: write field=value", param_hint="--set")
-        *parents, leaf = field.split(".")
-        target = document
-        for parent in parents:
-            target = target.setdefault(parent, {})
-        try:
-            target[leaf] = json.loads(text)
-        except ValueError:
-            target[leaf] = text
-    try:
-        return json_format.ParseDict(document, fine_tune_spec_pb2.FineTuneSpec())
-    except json_format.ParseError as error:
-        raise typer.BadParameter(str(error), param_hint="--file or --set") from error
+def _linted(file: SpecFile, *, strict: bool) -> FineTuneSpec:
+    """The spec with every default written out; what the linter says goes to people first."""
+    response = lint(as_seen_from_here(to_message(file)))
+    for finding in response.findings:
+        err.print(described(finding, file), highlight=False, soft_wrap=True)
+    if any(is_error(finding) for finding in response.findings):
+        raise typer.Exit(EXIT_USAGE)
+    if strict and response.findings:
+        err.print("[red]error:[/] nothing was submitted, for --strict takes no warnings", highlight=False)
+        raise typer.Exit(EXIT_FAILED)
+    return response.spec
 
 
 @commands("list")

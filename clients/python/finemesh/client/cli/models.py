@@ -1,0 +1,111 @@
+"""`finemesh models`: what can be fine-tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from finemesh.client.cli.context import EXIT_NOT_FOUND, Commands, err, options, out
+from finemesh.client.cli.output import enum_name, print_facts, print_json, print_list, short, table
+from finemesh.client.cli.paging import collect
+from finemesh.client.cli.specs import facts_of
+from finemesh.v1 import model_family_pb2
+from finemesh.v1 import training_service_pb2 as pb
+
+commands = Commands("models", "See which models can be fine-tuned.")
+
+Family = model_family_pb2.ModelFamily
+
+
+@commands("list")
+def list_families() -> None:
+    """List the families of models, in the order in which they are asked for a model."""
+    print_list(
+        _families(),
+        ("family", "task", "model types", "parts", "boxes"),
+        lambda family: (
+            short(family.name),
+            _task(family),
+            escape(", ".join(family.model_types) or "any"),
+            ", ".join(enum_name(part, "tower").lower() for part in family.parts),
+            _boxes(family),
+        ),
+        "no families",
+    )
+
+
+@commands("show")
+def show(
+    model: Annotated[str, typer.Argument(help="Name of a family, or folder of a model.")],
+) -> None:
+    """Show a family, or the families that take the model of a folder.
+
+    Examples: finemesh models show llava; finemesh models show ./my-model
+    """
+    if Path(model).expanduser().is_dir():
+        found = _families_of(model)
+    else:
+        name = f"modelFamilies/{model.removeprefix('modelFamilies/')}"
+        found = [options.connection().training.GetModelFamily(pb.GetModelFamilyRequest(name=name))]
+    if options.json:
+        print_json(found[0] if len(found) == 1 else found)
+        return
+    for family in found:
+        _print(family)
+
+
+def _families() -> list[Family]:
+    request = pb.ListModelFamiliesRequest()
+    return collect(
+        options.connection().training.ListModelFamilies, request, lambda page: iter(page.model_families), 500
+    )
+
+
+def _families_of(folder: str) -> list[Family]:
+    """The first family of each task that takes the model of `folder`, as the training chooses."""
+    model_type = facts_of(folder).model_type
+    if not model_type:
+        raise typer.BadParameter(f"{folder} has no config.json with a model_type: give the folder of a model")
+    chosen: dict[int, Family] = {}
+    for family in _families():
+        if not family.model_types or model_type in family.model_types:
+            chosen.setdefault(family.task, family)
+    if not chosen:
+        err.print(f"[red]error:[/] no family takes a {escape(model_type)} model", highlight=False)
+        raise typer.Exit(EXIT_NOT_FOUND)
+    return list(chosen.values())
+
+
+def _print(family: Family) -> None:
+    print_facts(
+        [
+            ("family", short(family.name)),
+            ("what", escape(family.description)),
+            ("task", _task(family)),
+            ("model types", escape(", ".join(family.model_types) or "any")),
+            ("loaded by", family.auto_class),
+            ("methods", ", ".join(family.methods)),
+            ("boxes", _boxes(family)),
+            *(("note" if not index else "", escape(quirk)) for index, quirk in enumerate(family.quirks)),
+        ]
+    )
+    rows = [
+        (enum_name(part, "tower").lower(), _listed(part.module_prefixes), _listed(part.lora_targets))
+        for part in family.parts
+    ]
+    out.print(table(("part", "modules", "adapted by default"), rows))
+
+
+def _listed(names: object) -> str:
+    return escape(", ".join(name for name in list(names) if name) or "all")  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def _task(family: Family) -> str:
+    return enum_name(family, "task").lower().replace("_", "-")
+
+
+def _boxes(family: Family) -> str:
+    return enum_name(family, "box_convention").lower() if family.HasField("box_convention") else ""

@@ -1,0 +1,166 @@
+"""What a fine-tune is put together from on the command line: a file or a preset, and fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from rich.markup import escape
+
+from finemesh import specfile
+from finemesh.client import specs
+from finemesh.client.cli.context import EXIT_USAGE, err, options
+from finemesh.client.cli.output import choice, choices_of, enum_name
+from finemesh.client.cli.paging import collect
+from finemesh.specfile import SpecFile, SpecFileError
+from finemesh.v1 import fine_tune_spec_pb2, preset_pb2, spec_finding_pb2
+from finemesh.v1 import training_service_pb2 as pb
+
+FineTuneSpec = fine_tune_spec_pb2.FineTuneSpec
+Finding = spec_finding_pb2.SpecFinding
+_TASKS: Final = choices_of(FineTuneSpec.Task)
+_LEVELS: Final = choices_of(preset_pb2.Preset.Level)
+
+SpecPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", "-f", help="Spec in YAML or JSON; `finemesh train schema` describes it.", dir_okay=False
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-o", help="A field of the spec, e.g. -o lora.rank=16; null is its default. Repeatable."
+    ),
+]
+Model = Annotated[str, typer.Option(help="Base model: a hub id, a folder, or s3://bucket/prefix.")]
+Dataset = Annotated[str, typer.Option(help="Id or full name of the dataset.")]
+TaskWord = Annotated[
+    str, typer.Option("--task", help=f"{' | '.join(_TASKS)}; a model in a folder tells by itself.")
+]
+Gpus = Annotated[int, typer.Option(help="GPUs to hold; the arithmetic is bf16 then.", min=0)]
+LEVELS: Final = " | ".join(_LEVELS)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of a fine-tune besides fields one by one."""
+
+    file: Path | None = None
+    preset: str = ""
+    model: str = ""
+    dataset: str = ""
+    task: str = ""
+    gpus: int = 0
+
+    def read(self, overrides: Sequence[str]) -> SpecFile:
+        """Everything that is said, with the places where. Ends the command if it cannot be read."""
+        if self.file and self.preset:
+            raise typer.BadParameter("give a file or a preset, not both", param_hint="--preset")
+        try:
+            start = specfile.read(self.file) if self.file else SpecFile()
+            if self.preset:
+                start = self._of_preset()
+            return specfile.overridden(start, [*self._assignments(), *overrides])
+        except SpecFileError as error:
+            fail([str(error)])
+
+    def _assignments(self) -> list[str]:
+        said = {
+            "base_model": json.dumps(self.model) if self.model else "",
+            "dataset": json.dumps(self.dataset) if self.dataset else "",
+            "task": enum_word(choice(self.task, _TASKS, "--task")) if self.task else "",
+            "resources.gpus": str(self.gpus) if self.gpus else "",
+            "precision": "BF16" if self.gpus else "",
+        }
+        return [f"{name}={value}" for name, value in said.items() if value]
+
+    def _of_preset(self) -> SpecFile:
+        level = choice(self.preset, _LEVELS, "--preset")
+        task = choice(self.task, _TASKS, "--task") if self.task else task_of(self.model)
+        word = next(word for word, number in _TASKS.items() if number == task)
+        name = f"presets/{word}-{next(word for word, number in _LEVELS.items() if number == level)}"
+        preset = options.connection().training.GetPreset(pb.GetPresetRequest(name=name))
+        return specfile.parse(specs.to_yaml(preset.spec), name)
+
+
+def enum_word(task: int) -> str:
+    return FineTuneSpec.Task.Name(task).removeprefix("TASK_")  # pyright: ignore[reportArgumentType]
+
+
+def task_of(model: str) -> int:
+    """The task of a model in a folder, by its family. Ends the command if nothing tells."""
+    facts = facts_of(model)
+    families = collect(
+        options.connection().training.ListModelFamilies,
+        pb.ListModelFamiliesRequest(),
+        lambda page: iter(page.model_families),
+        500,
+    )
+    tasks = {family.task for family in families if facts.model_type in family.model_types}
+    if len(tasks) == 1:
+        return tasks.pop()
+    why = f"{model} is {facts.model_type}" if facts.model_type else f"{model or 'no model'} is no folder here"
+    raise typer.BadParameter(f"{why}: say which of {', '.join(_TASKS)}", param_hint="--task")
+
+
+def facts_of(model: str) -> spec_finding_pb2.BaseModelFacts:
+    """What the config.json of a model in a folder says; nothing if it is elsewhere."""
+    try:
+        config: dict[str, Any] = json.loads((Path(model).expanduser() / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return spec_finding_pb2.BaseModelFacts()
+    language = config.get("text_config", config)
+    positions = language.get("max_position_embeddings", 0)
+    return spec_finding_pb2.BaseModelFacts(
+        model_type=str(config.get("model_type", "")),
+        max_positions=positions if isinstance(positions, int) else 0,
+    )
+
+
+def to_message(file: SpecFile) -> FineTuneSpec:
+    """As `specs.to_message`; ends the command if anything is wrong."""
+    try:
+        return specs.to_message(file)
+    except specs.SpecError as error:
+        fail([str(problem) for problem in error.problems])
+
+
+def fail(problems: Sequence[str]) -> NoReturn:
+    """Says what is wrong with the command line, and ends it."""
+    for problem in problems:
+        err.print(f"[red]error:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_USAGE)
+
+
+def as_seen_from_here(spec: FineTuneSpec) -> FineTuneSpec:
+    """`spec` with full names: on a node of the cluster a relative folder would be another."""
+    connection = options.connection()
+    if spec.dataset:
+        spec.dataset = connection.name("datasets", spec.dataset)
+    if spec.base_model.startswith(("./", "../", "~")):
+        spec.base_model = str(Path(spec.base_model).expanduser().resolve())
+    return spec
+
+
+def lint(spec: FineTuneSpec) -> pb.LintFineTuneSpecResponse:
+    """What the mesh finds in `spec`."""
+    request = pb.LintFineTuneSpecRequest(spec=spec, base_model=facts_of(spec.base_model))
+    return options.connection().training.LintFineTuneSpec(request)
+
+
+def described(finding: Finding, file: SpecFile) -> str:
+    """A line for people, with markup: where, how bad, what."""
+    severity = enum_name(finding, "severity").lower()
+    colour = "red" if finding.severity == Finding.SEVERITY_ERROR else "yellow"
+    place = file.place(finding.field)
+    where = f"{escape(place)}: " if place else ""
+    return f"{where}[{colour}]{severity}:[/] [bold]{finding.field}[/]: {escape(finding.message)}"
+
+
+def is_error(finding: Finding) -> bool:
+    return finding.severity == Finding.SEVERITY_ERROR
