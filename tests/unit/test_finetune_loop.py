@@ -117,6 +117,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora": {"task": Task.LANGUAGE, "method": Lora(rank=2, use_dora=True, dropout=0.1)},
     "full": {"task": Task.LANGUAGE, "method": Full((Tower.LANGUAGE,))},
     "padded": {"task": Task.LANGUAGE, "sequence": Sequence(packing=False)},
+    "of a size": {"task": Task.LANGUAGE, "sequence": Sequence(packing=False, length_grouping=True)},
 }
 
 

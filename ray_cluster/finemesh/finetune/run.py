@@ -22,7 +22,7 @@ from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
 from finemesh.finetune.objectives.registry import make_objective
 from finemesh.finetune.optimizer import make_optimizer
-from finemesh.finetune.order import EMPTY_HASH, SampleOrder, digest_of, roll
+from finemesh.finetune.order import EMPTY_HASH, Grouping, SampleOrder, digest_of, roll
 from finemesh.finetune.saving import Saver
 
 
@@ -87,7 +87,7 @@ def prepare(
     optimizer = make_optimizer(model)
     if resume_from:
         state = _resume(resume_from, model, optimizer, state)
-    order = SampleOrder(row_ids, spec.optimization.seed)
+    order = _order(spec, splits["train"])
     steps = total_steps(spec, len(row_ids))
     run = Run(
         spec=spec,
@@ -109,6 +109,14 @@ def prepare(
         run.checkpoints, [s for s, _ in checkpoints.list_checkpoints(run.checkpoints) if s <= state.step]
     )
     return run
+
+
+def _order(spec: FineTuneSpec, train: AnySplit) -> SampleOrder:
+    grouping = None
+    if spec.sequence.length_grouping:
+        sizes = [sample.size for sample in train.samples]
+        grouping = Grouping(sizes, spec.optimization.micro_batch_size)
+    return SampleOrder([sample.row_id for sample in train.samples], spec.optimization.seed, grouping)
 
 
 def total_steps(spec: FineTuneSpec, samples: int) -> int:

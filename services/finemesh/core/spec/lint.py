@@ -162,11 +162,12 @@ def _run_length(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
 
 
 def _packing(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
-    if spec.task in _CHATS and not spec.sequence.packing and spec.optimization.micro_batch_size > 1:
+    padded = not (spec.sequence.packing or spec.sequence.length_grouping)
+    if spec.task in _CHATS and padded and spec.optimization.micro_batch_size > 1:
         yield Said(
             "sequence.packing",
             "is off: rows are padded to the longest of their batch, and the padding is computed in vain; "
-            "write true (packed rows never see each other)",
+            "write true (packed rows never see each other), or set length_grouping",
         )
 
 
