@@ -2,7 +2,8 @@
 
     step-00000050/
         adapter/adapter_model.safetensors    LoRA in peft's layout, with adapter_config.json; or
-        weights/trainable.safetensors        the trained parameters of full tuning, by name
+        weights/trainable.safetensors        the trained parameters of full tuning, by name, and
+                                             the statistics of batch norms
         optimizer.safetensors                the optimiser's state, `<moment>/<parameter>`
         random.safetensors                   states of the random generators
         state.json                           `TrainState`
@@ -203,7 +204,7 @@ def load_weights(checkpoint: Path, model: Model) -> None:
             unknown = list(outcome.unexpected_keys)
         else:
             tensors = load_file(checkpoint / FULL_WEIGHTS)
-            unknown = sorted(model.trainable.keys() ^ tensors.keys())
+            unknown = sorted((model.trainable | model.statistics).keys() ^ tensors.keys())
             model.module.load_state_dict(tensors, strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise _corrupt(checkpoint, f"its weights do not load: {error}") from error
@@ -268,7 +269,7 @@ def _weights(model: Model) -> dict[str, torch.Tensor]:
         from peft import get_peft_model_state_dict
 
         return get_peft_model_state_dict(model.module, adapter_name=ADAPTER_NAME, save_embedding_layers=False)
-    return dict(model.trainable)
+    return model.trainable | model.statistics
 
 
 def _random_states(device: torch.device) -> dict[str, torch.Tensor]:

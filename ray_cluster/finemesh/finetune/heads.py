@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.finetune import TEXT_TOWERS, Task
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Task, Tower
 from finemesh.finetune.rows import read_manifest
 
 _UNUSED: Final = "N/A"  # how models of COCO name the gaps in its category ids
@@ -16,7 +16,8 @@ _UNUSED: Final = "N/A"  # how models of COCO name the gaps in its category ids
 def classes_of(task: Task, dataset: Path) -> tuple[str, ...]:
     """The classes that a model for `task` tells apart in a dataset, in the order of its manifest.
 
-    Empty for tasks without classes.
+    Empty for tasks without classes. Whole pictures are of the classes of rows; where no row has one, of those
+    of their objects.
 
     Raises:
         InvalidError: NO_CLASSES, nothing in the dataset is named.
@@ -24,15 +25,13 @@ def classes_of(task: Task, dataset: Path) -> tuple[str, ...]:
     if task in TEXT_TOWERS:
         return ()
     manifest = read_manifest(dataset)
+    names = tuple(each.class_name for each in manifest.classes)
     if task is Task.IMAGE_CLASSIFICATION:
-        names, what = tuple(sorted(manifest.row_classes)), "picture"
-    else:
-        names, what = tuple(each.class_name for each in manifest.classes), "object"
+        names = tuple(sorted(manifest.row_classes)) or names
     if not names:
         raise InvalidError.of(
             "spec.dataset",
-            f"no {what} of the dataset has a class, so there is nothing to tell apart: import it with class "
-            "names",
+            "nothing in the dataset has a class, so there is nothing to tell apart: import it with classes",
             reason="NO_CLASSES",
         )
     return names
@@ -52,21 +51,60 @@ def head_arguments(config: Any, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def head_notes(arguments: Mapping[str, Any], before: Any, found: Mapping[str, Any]) -> tuple[str, ...]:
+def new_layers(
+    arguments: Mapping[str, Any], found: Mapping[str, Any], class_layers: Sequence[str]
+) -> tuple[str, ...]:
+    """The names of the layers that start from random numbers.
+
+    Args:
+        arguments: of `head_arguments`.
+        found: what `from_pretrained` told of loading.
+        class_layers: drawn anew for other classes, also for as many as the base model has.
+    """
+    absent = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    return tuple(sorted({key.rpartition(".")[0] for key in absent} | set(class_layers if arguments else ())))
+
+
+def check_new(spec: FineTuneSpec, new: Sequence[str], inside: Sequence[str]) -> None:
+    """Refuse a model of which too much would be random.
+
+    Args:
+        spec: says what is trained.
+        new: the layers that start from random numbers.
+        inside: those of them that are not in the head.
+
+    Raises:
+        InvalidError: BASE_MODEL_UNSUITABLE.
+    """
+    if inside:
+        raise InvalidError.of(
+            "spec.base_model",
+            f"it lacks weights of its backbone ({', '.join(inside[:3])}): give a model that is whole",
+            reason="BASE_MODEL_UNSUITABLE",
+        )
+    if new and isinstance(spec.method, Full) and Tower.HEAD not in spec.method.towers:
+        raise InvalidError.of(
+            "spec.method.full.towers",
+            f"{', '.join(new)} start from random numbers for the dataset's classes, and would stay random: "
+            "train HEAD too",
+            reason="BASE_MODEL_UNSUITABLE",
+        )
+
+
+def head_notes(arguments: Mapping[str, Any], before: Any, new: Sequence[str]) -> tuple[str, ...]:
     """What people must know of the head, where it was not kept as it was.
 
     Args:
         arguments: of `head_arguments`.
         before: the config of the base model.
-        found: what `from_pretrained` told of loading.
+        new: of `new_layers`.
     """
     if not arguments:
         return ()
-    anew = sorted({key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]})
     count = len(arguments["id2label"])
-    if not anew:
+    if not new:
         return (f"the head of the base model starts as it is for {count} classes that it names otherwise",)
     told = (
         f"the head is new, for {count} classes of the dataset instead of the base model's {before.num_labels}"
     )
-    return (f"{told}: {', '.join(anew)} start from random numbers",)
+    return (f"{told}: {', '.join(new)} start from random numbers",)

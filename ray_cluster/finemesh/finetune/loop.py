@@ -89,7 +89,7 @@ def train(
 
 def _train_steps(run: Run) -> None:
     """The steps that are left. Raises StopAsked."""
-    run.model.module.train()
+    run.model.train()
     evaluate_every, save_every = run.spec.evaluation.every_steps, run.spec.checkpoint.every_steps
     while run.state.step < run.total_steps:
         run.saver.poll()

@@ -22,9 +22,10 @@ from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
-from finemesh.finetune.heads import head_arguments, head_notes
+from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers
 
 ADAPTER_NAME = "default"
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001, the only name of what they share
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,23 @@ class Model:
         """Any id serves where no pad token is defined: padded positions are masked."""
         pad_id = self.tokenizer.pad_token_id
         return 0 if pad_id is None else int(pad_id)
+
+    @property
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """What training moves beside parameters, by name: the running statistics of batch norms."""
+        return {
+            f"{name}.{key}": value
+            for name, each in self.module.named_modules()
+            if isinstance(each, BatchNorm)
+            for key, value in each.named_buffers()
+        }
+
+    def train(self) -> None:
+        """Put the module into training, but batch norms that are frozen: they keep their statistics."""
+        self.module.train()
+        for each in self.module.modules():
+            if isinstance(each, BatchNorm) and not any(own.requires_grad for own in each.parameters()):
+                each.eval()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Matrix products in bfloat16 for BF16: parameters that are trained stay fp32."""
@@ -137,8 +155,8 @@ def _load_module(
 
     transformers.utils.logging.disable_progress_bar()
     register()
-    packs = spec.sequence.packing and spec.task in TEXT_TOWERS
-    attention = PACKED if packs else family.plain_attention
+    reads = spec.task in TEXT_TOWERS  # what sees alone has the attention that transformers chooses
+    attention = PACKED if reads and spec.sequence.packing else family.plain_attention if reads else None
     trains_in_half = spec.precision is Precision.BF16 and isinstance(spec.method, Lora)
     try:
         before = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True)
@@ -156,11 +174,16 @@ def _load_module(
                 output_loading_info=True,
                 **head,
             )
+            for name in family.class_layers if head else ():
+                module.get_submodule(name).reset_parameters()
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidError.of(
             "spec.base_model", f"{base_model} does not load: {error}", reason="BASE_MODEL_UNREADABLE"
         ) from error
-    return module, head_notes(head, before, found)
+    new = new_layers(head, found, family.class_layers)
+    if not reads:
+        check_new(spec, new, [name for name in new if tower_of(family, name) is Tower.VISION])
+    return module, head_notes(head, before, new)
 
 
 def load_processor(base_model: Path, family: Family) -> Any:
@@ -212,7 +235,7 @@ def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
     found: set[str] = set()
     for tower in method.towers:
         places = family.towers.get(tower, ())
-        inside = [name for name in linear if _within(name, places)]
+        inside = [name for name in linear if tower_of(family, name) is tower]
         leaves = {name.rpartition(".")[2] for name in inside}
         wanted = set(method.target_modules or family.lora_targets.get(tower, ()) or leaves) & leaves
         found |= wanted
@@ -232,23 +255,23 @@ def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
 
 
 def _freeze(module: Any, family: Family, method: Full) -> None:
-    prefixes = tuple(prefix for tower in method.towers for prefix in family.towers.get(tower, ()))
-    if not any(_within(name, prefixes) for name, _ in module.named_parameters()):
+    trained = {name for name, _ in module.named_parameters() if tower_of(family, name) in method.towers}
+    if not trained:
         raise InvalidError.of(
             "spec.method.full.towers", "the model has none of these towers", reason="TARGETS_NOT_FOUND"
         )
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(_within(name, prefixes))
+        parameter.requires_grad_(name in trained)
 
 
 def tower_of(family: Family, name: str) -> Tower | None:
-    """The tower of a parameter, also one that peft wraps."""
+    """The tower of a parameter or module, also one that peft wraps."""
     inner = name.removeprefix("base_model.model.")
     return next((tower for tower, prefixes in family.towers.items() if _within(inner, prefixes)), None)
 
 
 def _within(name: str, prefixes: tuple[str, ...]) -> bool:
-    return any(not prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+    return any(not prefix or f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _set_precision(module: Any, spec: FineTuneSpec) -> None:

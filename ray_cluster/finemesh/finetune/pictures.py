@@ -117,7 +117,10 @@ class ArrayCache:
         held = self.held.get(location)
         if held is not None:
             return held
-        made = self.make(location)
+        return self.keep(location, self.make(location))
+
+    def keep(self, location: Location, made: Arrays) -> Arrays:
+        """Hold what was made of a row, if there is room. Returns it."""
         size = sum(array.nbytes for array in made.values())
         if size <= self.bytes_left:
             self.held[location] = made

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
@@ -52,3 +53,32 @@ def clustered_mean(
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(sums.sum() / sizes.sum()), float(low), float(high))
+
+
+def clustered(
+    sums_IK: npt.NDArray[np.float64],
+    groups: Sequence[str],
+    statistic: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+    seed: int,
+) -> Interval:
+    """A statistic of sums over items, with the interval of `clustered_mean`.
+
+    Args:
+        sums_IK: the K numbers that each of I items adds to the sums.
+        groups: the group of each item, in the same order.
+        statistic: sums of R resamples (R, K) -> its values (R,).
+        seed: of the resampling; equal arguments give equal intervals.
+
+    Raises:
+        ValueError: no items.
+    """
+    if not len(sums_IK):
+        raise ValueError("a statistic of no items")
+    alone = len(set(groups)) == 1
+    _, group_I = np.unique(np.arange(len(groups)) if alone else np.asarray(groups), return_inverse=True)
+    sums_GK = np.zeros((int(group_I.max()) + 1, sums_IK.shape[1]))
+    np.add.at(sums_GK, group_I, sums_IK)
+    draws_RG = np.random.default_rng(seed).integers(0, len(sums_GK), size=(RESAMPLES, len(sums_GK)))
+    times_RG = np.stack([np.bincount(draw, minlength=len(sums_GK)) for draw in draws_RG])
+    low, high = np.quantile(statistic(times_RG @ sums_GK), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(statistic(sums_GK.sum(0, keepdims=True))[0]), float(low), float(high))

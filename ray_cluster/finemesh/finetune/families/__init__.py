@@ -1,7 +1,7 @@
 """The registry of model families: each is one small file of data and hooks.
 
-To add a family, write its file and name it in `FAMILIES`. Order matters only for the last one, which takes
-every causal language model that transformers' auto classes know.
+To add a family, write its file and name it in `FAMILIES`. Order matters only for the last ones, which take
+every model for their task that transformers' auto classes know.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.families.auto import AUTO_LANGUAGE
+from finemesh.finetune.families.auto_images import AUTO_IMAGES, CONVNEXT, CONVNEXT_V2, SWIN, VIT
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.families.gemma import GEMMA, GEMMA2
 from finemesh.finetune.families.llama import LLAMA
@@ -21,7 +22,21 @@ from finemesh.finetune.families.mistral import MISTRAL
 from finemesh.finetune.families.phi import PHI
 from finemesh.finetune.families.qwen import QWEN
 
-FAMILIES: Final[tuple[Family, ...]] = (LLAVA, LLAMA, QWEN, GEMMA, GEMMA2, MISTRAL, PHI, AUTO_LANGUAGE)
+FAMILIES: Final[tuple[Family, ...]] = (
+    LLAVA,
+    LLAMA,
+    QWEN,
+    GEMMA,
+    GEMMA2,
+    MISTRAL,
+    PHI,
+    VIT,
+    CONVNEXT,
+    CONVNEXT_V2,
+    SWIN,
+    AUTO_LANGUAGE,
+    AUTO_IMAGES,
+)
 
 
 def family_named(name: str) -> Family:

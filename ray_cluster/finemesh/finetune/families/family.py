@@ -31,9 +31,10 @@ class Family:
         task: what it is trained for here.
         model_types: `model_type` values of config.json; empty takes any.
         auto_class: the transformers class that loads it.
-        towers: module name prefixes of each tower, for freezing and for LoRA.
+        towers: module name prefixes of each tower, for freezing and for LoRA; the first that fits decides.
         lora_targets: names of the linear layers within a tower that LoRA adapts by default; empty adapts them
             all.
+        class_layers: module names of the layers that speak of classes, drawn anew for others.
         connector: module name of the part between vision and language.
         text_config: name of the language model's sub-config, where it has one.
         image_features: (config, pixel_values of one image) -> number of placeholder tokens the model will
@@ -53,6 +54,7 @@ class Family:
     auto_class: str
     towers: Mapping[Tower, tuple[str, ...]]
     lora_targets: Mapping[Tower, tuple[str, ...]] = field(default_factory=dict[Tower, tuple[str, ...]])
+    class_layers: tuple[str, ...] = ()
     connector: str = ""
     text_config: str = ""
     image_features: Callable[[Any, Any], int] | None = None

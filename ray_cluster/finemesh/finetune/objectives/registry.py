@@ -8,6 +8,7 @@ from typing import Final
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.core.spec.finetune import Objective as Learnt
 from finemesh.finetune.models import Model
+from finemesh.finetune.objectives.classification import Classification
 from finemesh.finetune.objectives.conversation import Conversation
 from finemesh.finetune.objectives.objective import AnyObjective
 from finemesh.finetune.objectives.preference import PreferencePairs
@@ -18,7 +19,7 @@ _OF_LANGUAGE: Final[dict[Learnt, type[AnyObjective]]] = {
     Learnt.TEXT: PlainText,
     Learnt.PREFERENCE: PreferencePairs,
 }
-_BY_TASK: Final[dict[Task, type[AnyObjective]]] = {}
+_BY_TASK: Final[dict[Task, type[AnyObjective]]] = {Task.IMAGE_CLASSIFICATION: Classification}
 
 
 def make_objective(spec: FineTuneSpec, model: Model, dataset: Path) -> AnyObjective:
