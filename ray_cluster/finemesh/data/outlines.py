@@ -146,14 +146,17 @@ def _walk(following: Ints) -> tuple[list[int], list[int]]:
     walked: list[int] = []
     ends: list[int] = []
     walk = walked.append
+    seen: set[int] = set()
     for first in turning.tolist():
-        edge = first
-        while (next_edge := after[edge]) >= 0:
+        if first in seen:
+            continue
+        walk(first)
+        edge = after[first]
+        while edge != first:
             walk(edge)
-            after[edge] = -1
-            edge = next_edge
-        if not ends or ends[-1] < len(walked):
-            ends.append(len(walked))
+            edge = after[edge]
+        seen.update(walked[ends[-1] if ends else 0 :])
+        ends.append(len(walked))
     return walked, ends
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Final, TypeGuard
+
+import numpy as np
 
 from finemesh.data.faults import RowFault
 from finemesh.data.rle import Mask, parse
@@ -56,7 +57,7 @@ def _check(polygon: Any, size: tuple[int, int], where: str) -> None:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise RowFault("POLYGON_INVALID", "a polygon is a list of at least three x, y pairs", where)
     reach = 4 * max(size) + 64
-    if not all(is_number(number) and abs(number) <= reach for number in polygon):
+    if not ({*map(type, polygon)} <= {int, float} and all(-reach <= number <= reach for number in polygon)):
         raise RowFault("POLYGON_INVALID", "a coordinate is no number, or far outside the picture", where)
     if len(polygon) * reach > _MAX_OUTLINE and _length(polygon) > _MAX_OUTLINE:
         raise RowFault("POLYGON_INVALID", f"its outline is longer than {_MAX_OUTLINE} pixels", where)
@@ -64,8 +65,8 @@ def _check(polygon: Any, size: tuple[int, int], where: str) -> None:
 
 def _length(polygon: list[float]) -> float:
     """Of the closed outline, in steps of a pixel to any side."""
-    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
-    return sum(max(abs(b[0] - a[0]), abs(b[1] - a[1])) for a, b in pairwise([*points, points[0]]))
+    points = np.array(polygon, np.float64).reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def outline_box(polygons: Sequence[Sequence[float]]) -> list[float]:

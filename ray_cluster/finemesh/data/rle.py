@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -132,19 +133,29 @@ def parse_many(counts: Sequence[str], size: tuple[int, int], field: Callable[[in
     """The masks of many compressed strings, all of `size` (height, width), in one pass over all of them.
     Raises RowFault, as `parse` does for the first that is wrong, naming `field` of its index.
     """
+    masks = _sound_masks(tuple(counts), size)
+    if masks is not None:
+        return [*masks]
+    listed = [*size]
+    return [parse({"size": listed, "counts": each}, field(index)) for index, each in enumerate(counts)]
+
+
+@lru_cache(maxsize=1)  # what a reader has judged, a writer asks for again
+def _sound_masks(counts: tuple[str, ...], size: tuple[int, int]) -> tuple[Mask, ...] | None:
+    """None if anything is wrong with one of them."""
     height, width = size
     try:
         runs, ends = _decompress_all(counts, "counts")
     except RowFault:
-        runs, ends = None, None
-    if runs is not None and ends is not None and ends.size:
-        starts = np.concatenate(([0], ends[:-1]))
-        sound = runs.min() >= 0 and bool((np.add.reduceat(runs, starts) == height * width).all())
-        if sound and bool((starts < ends).all()) and int(runs.max()) <= height * width <= _MAX_PIXELS:
-            pieces = zip(starts.tolist(), ends.tolist(), strict=True)
-            return [Mask(height, width, runs[start:end]) for start, end in pieces]
-    listed = [height, width]
-    return [parse({"size": listed, "counts": each}, field(index)) for index, each in enumerate(counts)]
+        return None
+    if not ends.size:
+        return None
+    starts = np.concatenate(([0], ends[:-1]))
+    sound = runs.min() >= 0 and bool((np.add.reduceat(runs, starts) == height * width).all())
+    if not (sound and bool((starts < ends).all()) and int(runs.max()) <= height * width <= _MAX_PIXELS):
+        return None
+    pieces = zip(starts.tolist(), ends.tolist(), strict=True)
+    return tuple(Mask(height, width, runs[start:end]) for start, end in pieces)
 
 
 def decompress(counts: str | bytes, field: str) -> npt.NDArray[np.int64]:

@@ -311,7 +311,7 @@ def test_mask_that_would_change_is_not_shipped(tmp_path: Path) -> None:
 
     allowed = ImportOptions(max_quarantined_fraction=1)
     with pytest.MonkeyPatch.context() as patch:  # a writer that is wrong
-        patch.setattr(module, "_share_texts", lambda side: ["0.9"] * (4 * side + 1))
+        patch.setattr(module, "_share_texts", lambda side: np.array([b"0.90000 "] * (4 * side + 1)))
         options = ConvertOptions(DatasetFormat.YOLO_SEGMENTATION)
         with pytest.raises(Exception, match="MASK_CHANGED"):
             compile_source(tmp_path / "c.json", tmp_path / "out", allowed, options, nothing)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from finemesh.core.spec.data import MaskProof, ShardInfo
@@ -154,7 +155,7 @@ class YoloSegmentationWriter(YoloWriter):
         shapes = self._shapes(objects, size)
         index_of = self._classes.index_of
         numbers = [index_of(item["class_name"]) for item in objects]
-        lines = [f"{number} {shape}\n" for number, shape in zip(numbers, shapes, strict=True)]
+        lines = [b"%d %s\n" % labelled for labelled in zip(numbers, shapes, strict=True)]
         if self._prover is not None:
             proved = [index for index, item in enumerate(objects) if item["rle_counts"] is not None]
             fault = self._prover.compare(
@@ -165,11 +166,11 @@ class YoloSegmentationWriter(YoloWriter):
             )
             if fault is not None:
                 raise fault
-        return "".join(lines).encode()
+        return b"".join(lines)
 
-    def _shapes(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> list[str]:
+    def _shapes(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> list[bytes]:
         """The polygon of each object."""
-        shapes: dict[int, str] = {}
+        shapes: dict[int, bytes] = {}
         masked: list[int] = []
         for index, item in enumerate(objects):
             polygons = item["polygons"]
@@ -185,10 +186,8 @@ class YoloSegmentationWriter(YoloWriter):
         columns, rows = _share_texts(size[0]), _share_texts(size[1])
         for index, rings in zip(masked, trace(masks), strict=True):
             corners = join(rings)
-            texts = [""] * (2 * len(corners))
-            texts[0::2] = map(columns.__getitem__, corners[:, 0].tolist())
-            texts[1::2] = map(rows.__getitem__, corners[:, 1].tolist())
-            shapes[index] = " ".join(texts)
+            texts = np.stack((columns[corners[:, 0]], rows[corners[:, 1]]), axis=1)
+            shapes[index] = texts.tobytes().rstrip()
         return [shapes[index] for index in range(len(objects))]
 
     def proof(self) -> MaskProof | None:
@@ -200,14 +199,15 @@ def _label_path(split: str, picture: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _share_texts(side: int) -> list[str]:
-    """The text of every quarter pixel as a share of `side` pixels."""
-    return [f"{quarter / QUARTERS / side:.{_DECIMALS}f}" for quarter in range(QUARTERS * side + 1)]
+def _share_texts(side: int) -> npt.NDArray[np.bytes_]:
+    """The text of every quarter pixel as a share of `side` pixels, and a blank: all are of one length."""
+    quarters = range(QUARTERS * side + 1)
+    return np.array([b"%.*f " % (_DECIMALS, quarter / QUARTERS / side) for quarter in quarters])
 
 
-def _shares(polygon: Iterable[float], size: tuple[int, int]) -> str:
-    clipped = (min(max(value / size[index % 2], 0.0), 1.0) for index, value in enumerate(polygon))
-    return " ".join(f"{share:.{_DECIMALS}f}" for share in clipped)
+def _shares(polygon: Sequence[float], size: tuple[int, int]) -> bytes:
+    shares = np.clip(np.array(polygon, np.float64).reshape(-1, 2) / size, 0.0, 1.0)
+    return b" ".join([b"%.*f" % (_DECIMALS, share) for share in shares.ravel().tolist()])
 
 
 def _corners(box: Sequence[float]) -> list[float]:
@@ -215,10 +215,10 @@ def _corners(box: Sequence[float]) -> list[float]:
     return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
-def _read_back(line: str, size: tuple[int, int]) -> list[float]:
+def _read_back(line: bytes, size: tuple[int, int]) -> list[float]:
     """The polygon of a label in pixels."""
     width, height = size
-    numbers = json.loads("[" + line.replace(" ", ",") + "]")
+    numbers = json.loads(b"[" + line.replace(b" ", b",") + b"]")
     polygon = numbers[1:]
     polygon[0::2] = [x * width for x in polygon[0::2]]
     polygon[1::2] = [y * height for y in polygon[1::2]]

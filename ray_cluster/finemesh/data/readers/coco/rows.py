@@ -112,12 +112,12 @@ class RowMaker:
             mask = self._mask(annotation, size, where, notes)
         if mask is None and box is None:
             raise RowFault("BBOX_INVALID", "there is neither a box nor a mask", f"{where}.bbox")
-        area = annotation.get("area")
+        area, drawn = annotation.get("area"), None if mask is None else mask.area
         stated = float(area) if is_number(area) and area >= 0 else None
-        if mask is not None:
-            if area is not None and stated != mask.area:
+        if drawn is not None:
+            if area is not None and stated != drawn:
                 notes["area"] = area
-            stated = float(mask.area)
+            stated = float(drawn)
         segmentation = annotation.get("segmentation")
         return make_object(
             str(identity),
@@ -128,7 +128,7 @@ class RowMaker:
             polygons=segmentation if mask is not None and isinstance(segmentation, list) else None,
             keypoints=_keypoints(annotation, where),
             score=_score(annotation, where),
-            visible=None if mask is None else mask.area > 0,
+            visible=None if drawn is None else drawn > 0,
             iscrowd=annotation.get("iscrowd", 0) == 1,
             attributes=_attributes(annotation, notes),
         )
