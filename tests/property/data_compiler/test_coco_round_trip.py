@@ -133,7 +133,7 @@ def test_coco_through_the_canonical_form_is_the_same(coco: dict[str, Any], held:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         if not held:
             patch.setattr(join, "HELD_BYTES", 0)
-            patch.setattr(join, "PART_IMAGES", 2)
+            patch.setattr(join, "PART_IMAGES_WITH_MASKS", 2)
         root = Path(folder)
         source = laid_out(root, coco, reverse=reverse)
         import_source(source, root / "canonical", ImportOptions(), nothing)

@@ -1,7 +1,7 @@
 """Images of a COCO file with their annotations, which may stand anywhere in it, in memory that does not grow
 with the file.
 
-A small file is held. Of a large one the images and the annotations are written, in parts of PART_IMAGES
+A small file is held. Of a large one the images and the annotations are written, in parts of some
 images, to a scratch folder (Grace hash join: Kitsuregawa et al. 1983, with the images' order in place of the
 hash), and read back part by part.
 """
@@ -30,6 +30,7 @@ from finemesh.data.readers.context import ReadContext
 
 HELD_BYTES: Final = 16 << 20
 PART_IMAGES: Final = 128
+PART_IMAGES_WITH_MASKS: Final = 32  # outlines can be a hundred times as large as boxes
 ID_TYPES: Final = frozenset({int, str})
 
 Numbered = tuple[int, dict[str, Any]]
@@ -103,8 +104,9 @@ class CocoFile:
         self.header: dict[str, Any] = {}
         self.categories: dict[Any, Any] = {}
         self._ordinals: dict[Any, int] = {}
-        held = self._size() <= HELD_BYTES
-        self._store: _Held | _Spilled = _Held() if held else _Spilled(masks=context.needs.masks)
+        masks, held = context.needs.masks, self._size() <= HELD_BYTES
+        self._part_images = PART_IMAGES_WITH_MASKS if masks else PART_IMAGES
+        self._store = _Held(self._part_images) if held else _Spilled(self._part_images, masks=masks)
 
     def __enter__(self) -> Self:
         try:
@@ -119,8 +121,8 @@ class CocoFile:
 
     def parts(self) -> Iterator[FilePart]:
         """All images, in order, some at a time, with their annotations."""
-        for first in range(0, self.images, PART_IMAGES):
-            yield FilePart(first, *self._store.part(first // PART_IMAGES))
+        for number, first in enumerate(range(0, self.images, self._part_images)):
+            yield FilePart(first, *self._store.part(number))
 
     def lost(self) -> list[Numbered]:
         """Annotations whose image is not listed."""
@@ -244,7 +246,8 @@ _NONE: Final = Placed(np.zeros(0, np.int64), np.zeros(0, np.int64), [])
 class _Held:
     """Everything in memory; each list of a file comes whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, part_images: int) -> None:
+        self._part_images = part_images
         self._images: list[Any] = []
         self._annotations = _NONE
 
@@ -259,7 +262,7 @@ class _Held:
         """Images and annotations of a part; part -1 has the annotations without an image."""
         if number < 0:
             return [], self._annotations.between(-1, 0)
-        begin, end = number * PART_IMAGES, (number + 1) * PART_IMAGES
+        begin, end = number * self._part_images, (number + 1) * self._part_images
         return self._images[begin:end], self._annotations.between(begin, end)
 
     def close(self) -> None:
@@ -272,14 +275,14 @@ class _Spilled:
     of what has a box, which are nearly all of a large file, stay away.
     """
 
-    def __init__(self, *, masks: bool) -> None:
-        self._masks = masks
+    def __init__(self, part_images: int, *, masks: bool) -> None:
+        self._part_images, self._masks = part_images, masks
         self._root = Path(tempfile.mkdtemp(prefix="finemesh-coco-"))
 
     def add_images(self, first: int, images: list[Any]) -> None:
         groups: dict[int, list[Any]] = {}
         for ordinal, image in enumerate(images, start=first):
-            groups.setdefault(ordinal // PART_IMAGES, []).append(image)
+            groups.setdefault(ordinal // self._part_images, []).append(image)
         self._append("i", groups)
 
     def add_annotations(self, placed: Placed) -> None:
@@ -288,7 +291,7 @@ class _Spilled:
                 annotation.pop("segmentation", None)
         groups: dict[int, list[Any]] = {}
         for each in zip(placed.ordinals.tolist(), placed.positions.tolist(), placed.values, strict=True):
-            groups.setdefault(each[0] // PART_IMAGES, []).append(each)  # -1 of an orphan stays -1
+            groups.setdefault(each[0] // self._part_images, []).append(each)  # -1 of an orphan stays -1
         self._append("a", groups)
 
     def _append(self, kind: str, groups: Mapping[int, list[Any]]) -> None:
