@@ -11,6 +11,7 @@ from finemesh.core.spec.finetune import (
     Optimization,
     OverLength,
     Precision,
+    Quantization,
     Sequence,
     Task,
     Tower,
@@ -30,6 +31,8 @@ loras = st.builds(
     towers=towers,
     target_modules=st.lists(names, max_size=3).map(tuple),
     train_connector=st.booleans(),
+    quantization=st.sampled_from(Quantization),
+    loraplus_ratio=numbers,
 )
 specs = st.builds(
     FineTuneSpec,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from finemesh.core.errors import AlreadyExistsError, InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.export import ExportFormat, ParityTolerance
-from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Precision, Task, Tower
+from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Precision, Quantization, Task, Tower
 from finemesh.finetune.loop import train
 from finemesh.finetune.manifests import write_manifest, wrong_files
 from finemesh.package.card import licence_of
@@ -77,15 +77,24 @@ def adapter(job: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("rslora", [False, True])
-def test_merged_is_base_plus_a_times_b(tmp_path: Path, rslora: bool) -> None:
-    method = Lora(rank=4, alpha=6, use_rslora=rslora)
+@pytest.mark.parametrize(
+    "method",
+    [
+        Lora(rank=4, alpha=6),
+        Lora(rank=4, alpha=6, use_rslora=True),
+        Lora(rank=4, alpha=6, quantization=Quantization.NF4),
+        Lora(rank=4, alpha=6, quantization=Quantization.INT8),
+    ],
+)
+def test_merged_is_base_plus_a_times_b(tmp_path: Path, method: Lora) -> None:
+    """The base is the one on disk, also where training saw it quantised."""
     job = trained(tmp_path, spec(Task.LANGUAGE, method=method), "llama")
     job.export(tmp_path / "package", ExportFormat.MERGED)
     base = load_file(job.base / "model.safetensors")
     whole = load_file(tmp_path / "package" / "model.safetensors")
     lora = load_file(job.checkpoint / "adapter" / "adapter_model.safetensors")
-    scale = 6 / (math.sqrt(4) if rslora else 4)
+    scale = 6 / (math.sqrt(4) if method.use_rslora else 4)
+    assert "quantization_config" not in json.loads((tmp_path / "package" / "config.json").read_text())
     assert whole.keys() == base.keys()
     changed = 0
     for name, tensor in base.items():

@@ -25,6 +25,7 @@ from finemesh.core.spec.finetune import (
     OverLength,
     Precision,
     Preference,
+    Quantization,
     Resources,
     Sequence,
     Strategy,
@@ -55,6 +56,8 @@ methods = st.one_of(
         use_rslora=st.booleans(),
         use_dora=st.booleans(),
         loraplus_ratio=positive,
+        quantization=st.just(Quantization.NF4),
+        double_quantization=st.booleans(),
     ),
     st.builds(Full, towers=st.sampled_from([(Tower.LANGUAGE,), (Tower.CONNECTOR, Tower.VISION)])),
 )

@@ -63,6 +63,8 @@ class TrainState:
         sample_hash, loss_digest: see `Certificate`.
         best_step, best_value: the best checkpoint so far, and the validation metric that says so.
         metrics: the last value of every metric.
+        scaler: state of the loss scaler of FP16; empty for other precisions.
+        skipped_steps, skipped_in_a_row: steps whose numbers overflowed, so that no weight moved.
         recipe: digest of the parts of the spec that decide what is computed.
         data: digest of the ids of the training rows.
     """
@@ -74,6 +76,9 @@ class TrainState:
     best_step: int | None = None
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    scaler: dict[str, float] = field(default_factory=dict[str, float])
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     recipe: str = ""
     data: str = ""
 

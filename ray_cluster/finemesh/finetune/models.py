@@ -17,12 +17,19 @@ from typing import Any, cast
 import torch
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
-from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Lora, Precision, Tower
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Lora, Tower
 from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers
+from finemesh.finetune.numerics import (
+    autocast,
+    check_unquantized,
+    is_quantized,
+    loading_options,
+    set_precision,
+)
 
 ADAPTER_NAME = "default"
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001, the only name of what they share
@@ -81,10 +88,8 @@ class Model:
                 each.eval()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Matrix products in bfloat16 for BF16: parameters that are trained stay fp32."""
-        if self.spec.precision is Precision.BF16:
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        """Matrix products as the precision says: parameters that are trained stay fp32."""
+        return autocast(self.spec.precision, self.device)
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits (N, V) in fp32 at the positions that predict a token with loss; no others are computed."""
@@ -105,7 +110,7 @@ class Model:
             with self.module.disable_adapter():
                 yield self
             return
-        module, _ = _load_module(base_model, self.family, self.spec, self.classes)
+        module, _ = _load_module(base_model, self.family, self.spec, self.classes, self.device)
         module = module.to(self.device).eval()
         yield Model(self.spec, self.family, module, self.processor, self.device, {}, self.classes)
 
@@ -116,12 +121,14 @@ def load_model(spec: FineTuneSpec, base_model: Path, classes: tuple[str, ...] = 
     Its head is made for `classes`, if any are given and it names others.
 
     Raises:
-        NotFoundError, InvalidError: what `family_of` raises; BASE_MODEL_UNREADABLE; TARGETS_NOT_FOUND.
+        NotFoundError, InvalidError: what `family_of` raises; BASE_MODEL_UNREADABLE; BASE_MODEL_QUANTIZED;
+            TARGETS_NOT_FOUND.
         PreconditionError: NO_ACCELERATOR, the spec claims a GPU and none is visible.
     """
     device = _device(spec)
     family = family_of(base_model, spec.task)
-    module, notes = _load_module(base_model, family, spec, classes)
+    check_unquantized(base_model)
+    module, notes = _load_module(base_model, family, spec, classes, device)
     processor = load_processor(base_model, family)
     # The adapters' first weights are drawn on the CPU, so that they are the same on any device.
     torch.manual_seed(spec.optimization.seed)
@@ -129,8 +136,9 @@ def load_model(spec: FineTuneSpec, base_model: Path, classes: tuple[str, ...] = 
         module = _add_adapter(module, family, spec, spec.method)
     else:
         _freeze(module, family, spec.method)
-    _set_precision(module, spec)
-    module.to(device)
+    set_precision(module, spec.precision)
+    if not is_quantized(spec):  # then it was loaded there
+        module.to(device)
     trainable = {name: each for name, each in module.named_parameters() if each.requires_grad}
     return Model(spec, family, module, processor, device, trainable, classes, notes)
 
@@ -148,7 +156,7 @@ def _device(spec: FineTuneSpec) -> torch.device:
 
 
 def _load_module(
-    base_model: Path, family: Family, spec: FineTuneSpec, classes: Sequence[str]
+    base_model: Path, family: Family, spec: FineTuneSpec, classes: Sequence[str], device: torch.device
 ) -> tuple[Any, tuple[str, ...]]:
     """The module, and what there is to say of its head. A new one is drawn by the seed, each time alike."""
     import transformers
@@ -157,7 +165,6 @@ def _load_module(
     register()
     reads = spec.task in TEXT_TOWERS  # what sees alone has the attention that transformers chooses
     attention = PACKED if reads and spec.sequence.packing else family.plain_attention if reads else None
-    trains_in_half = spec.precision is Precision.BF16 and isinstance(spec.method, Lora)
     try:
         before = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True)
         head = head_arguments(before, classes)
@@ -165,7 +172,6 @@ def _load_module(
             torch.manual_seed(spec.optimization.seed)
             module, found = getattr(transformers, family.auto_class).from_pretrained(
                 base_model,
-                dtype=torch.bfloat16 if trains_in_half else torch.float32,
                 attn_implementation={"": family.plain_attention, family.text_config: attention}
                 if family.text_config
                 else attention,
@@ -173,6 +179,7 @@ def _load_module(
                 use_safetensors=True,
                 output_loading_info=True,
                 **head,
+                **loading_options(spec, family, device),
             )
             for name in family.class_layers if head else ():
                 module.get_submodule(name).reset_parameters()
@@ -272,11 +279,3 @@ def tower_of(family: Family, name: str) -> Tower | None:
 
 def _within(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(not prefix or f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _set_precision(module: Any, spec: FineTuneSpec) -> None:
-    """BF16: what is frozen is held in bfloat16, what is trained in fp32, lest updates be rounded away."""
-    if spec.precision is not Precision.BF16:
-        return
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)

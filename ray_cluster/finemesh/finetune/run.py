@@ -19,6 +19,7 @@ from finemesh.finetune.feed import Feed
 from finemesh.finetune.heads import classes_of
 from finemesh.finetune.hooks import Hooks, StopReason
 from finemesh.finetune.models import Model, load_model
+from finemesh.finetune.numerics import loss_scaler
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
 from finemesh.finetune.objectives.registry import make_objective
 from finemesh.finetune.optimizer import make_optimizer
@@ -45,6 +46,7 @@ class Run:
     model: Model
     objective: AnyObjective
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     splits: dict[str, AnySplit]
     feed: Feed
     total_steps: int
@@ -97,6 +99,7 @@ def prepare(
         model=model,
         objective=objective,
         optimizer=optimizer,
+        scaler=loss_scaler(spec.precision, model.device, state.scaler),
         splits=splits,
         feed=Feed(objective, splits["train"], order, spec, steps),
         total_steps=steps,

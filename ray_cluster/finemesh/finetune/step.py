@@ -1,19 +1,27 @@
-"""One optimiser step."""
+"""One optimiser step.
+
+In FP16 the loss is scaled up before its gradients are taken, and they are scaled down again. Where that
+overflows the step is skipped and the scale halved: that is how the scale finds its height, and no fault
+unless it goes on.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 
 from finemesh.core.errors import PreconditionError
-from finemesh.finetune.models import Model
-from finemesh.finetune.objectives.objective import AnyObjective, Batch
+from finemesh.finetune.objectives.objective import Batch
 from finemesh.finetune.optimizer import learning_rate, set_learning_rate
 from finemesh.finetune.order import roll
 from finemesh.finetune.run import Run
+
+# The scale starts at 2^16 and is halved each time: after so many it is 2^-4, and not what overflows.
+MAX_SKIPPED_IN_A_ROW: Final = 20
 
 
 def take_step(run: Run) -> None:
@@ -25,50 +33,65 @@ def take_step(run: Run) -> None:
     started = time.perf_counter()
     state, optimization = run.state, run.spec.optimization
     given = run.feed.at(state.position)
-    loss = _backward(run.model, run.objective, given.batches)
-    _check_finite(loss, "LOSS", state.step + 1)
-    grad_norm = _clip(run.model, optimization.max_grad_norm)
-    _check_finite(grad_norm, "GRADIENT", state.step + 1)
+    loss = _backward(run, given.batches)
+    run.scaler.unscale_(run.optimizer)
+    grad_norm = _clip(run)
     rate = learning_rate(optimization, state.step, run.total_steps)
     set_learning_rate(run.optimizer, rate)
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    values = {"train/learning_rate": rate} | _move(run, loss, grad_norm)
     state.step += 1
     state.position += len(given.row_ids)
     state.sample_hash = roll(state.sample_hash, given.row_ids)
     state.loss_digest = roll(state.loss_digest, [loss.hex()])
     units = sum(batch.units for batch in given.batches)
-    run.log(
-        {
-            "train/loss": loss,
-            "train/learning_rate": rate,
-            "train/grad_norm": grad_norm,
-            f"train/{run.objective.unit}_per_second": units / (time.perf_counter() - started),
-        }
-    )
+    values[f"train/{run.objective.unit}_per_second"] = units / (time.perf_counter() - started)
+    run.log(values)
 
 
-def _backward(model: Model, objective: AnyObjective, batches: Sequence[Batch]) -> float:
+def _backward(run: Run, batches: Sequence[Batch]) -> float:
     """Gradients of the loss of the whole step, however it is cut into micro batches. Returns that loss."""
     weight = sum(batch.weight for batch in batches)
-    total = torch.zeros((), device=model.device)
+    total = torch.zeros((), device=run.model.device)
     for batch in batches:
-        loss = objective.loss(batch.to(model.device)) / weight
-        loss.backward()
+        loss = run.objective.loss(batch.to(run.model.device)) / weight
+        run.scaler.scale(loss).backward()
         total += loss.detach()
     return float(total)
 
 
-def _clip(model: Model, max_norm: float) -> float:
-    limit = max_norm if max_norm > 0 else math.inf
-    return float(torch.nn.utils.clip_grad_norm_(list(model.trainable.values()), limit))
+def _clip(run: Run) -> float:
+    limit = run.spec.optimization.max_grad_norm or math.inf
+    return float(torch.nn.utils.clip_grad_norm_(list(run.model.trainable.values()), limit))
 
 
-def _check_finite(value: float, what: str, step: int) -> None:
-    if not math.isfinite(value):
-        raise PreconditionError(
-            f"the {what.lower()} of step {step} is {value}; the weights stand where they stood before it: "
-            "lower the learning rate, clip gradients, or look for broken rows",
-            reason=f"NON_FINITE_{what}",
-            metadata={"step": str(step)},
-        )
+def _move(run: Run, loss: float, grad_norm: float) -> dict[str, float]:
+    """Let the optimiser step, unless a number is not finite. Returns what there is to say of it."""
+    state, values = run.state, {"train/loss": loss, "train/grad_norm": grad_norm}
+    if all(map(math.isfinite, values.values())):
+        run.scaler.step(run.optimizer)
+        state.skipped_in_a_row = 0
+    else:
+        state.skipped_steps += 1
+        state.skipped_in_a_row += 1
+        if not run.scaler.is_enabled() or state.skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
+            raise _not_finite(state.step + 1, loss, grad_norm)
+        values = {}
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.scaler.is_enabled():
+        run.scaler.update()
+        state.scaler = run.scaler.state_dict()
+        values |= {
+            "train/loss_scale": state.scaler["scale"],
+            "train/skipped_steps": float(state.skipped_steps),
+        }
+    return values
+
+
+def _not_finite(step: int, loss: float, grad_norm: float) -> PreconditionError:
+    what, value = ("gradient", grad_norm) if math.isfinite(loss) else ("loss", loss)
+    return PreconditionError(
+        f"the {what} of step {step} is {value}; the weights stand where they stood before it: "
+        "lower the learning rate, clip gradients, or look for broken rows",
+        reason=f"NON_FINITE_{what.upper()}",
+        metadata={"step": str(step)},
+    )

@@ -22,7 +22,15 @@ import torch
 
 from finemesh.core.errors import AlreadyExistsError, InvalidError
 from finemesh.core.spec.export import ExportFormat
-from finemesh.core.spec.finetune import FineTuneSpec, Full, OverLength, Precision, Resources
+from finemesh.core.spec.finetune import (
+    FineTuneSpec,
+    Full,
+    Lora,
+    OverLength,
+    Precision,
+    Quantization,
+    Resources,
+)
 from finemesh.finetune.checkpoint import load_weights, read_state
 from finemesh.finetune.encoding import Encoder
 from finemesh.finetune.manifests import file_digest, write_manifest
@@ -55,7 +63,8 @@ def export_checkpoint(
     """Write the package of a checkpoint into `out`, an empty or absent folder.
 
     Everything is computed on the CPU in fp32, the golden outputs included, so that a difference found later
-    is one of the package and not of rounding.
+    is one of the package and not of rounding. An adapter that was trained on a quantised base goes onto the
+    unquantised one.
 
     Args:
         spec: of the training job.
@@ -89,6 +98,8 @@ def export_checkpoint(
         resources=Resources(),
         sequence=replace(spec.sequence, over_length=OverLength.DROP),
     )
+    if isinstance(spec.method, Lora):
+        on_cpu = replace(on_cpu, method=replace(spec.method, quantization=Quantization.NONE))
     model = load_model(on_cpu, base_model)
     load_weights(checkpoint, model)
     model.module.eval()

@@ -56,9 +56,11 @@ class FineTuneSpec(_message.Message):
         PRECISION_UNSPECIFIED: _ClassVar[FineTuneSpec.Precision]
         PRECISION_FP32: _ClassVar[FineTuneSpec.Precision]
         PRECISION_BF16: _ClassVar[FineTuneSpec.Precision]
+        PRECISION_FP16: _ClassVar[FineTuneSpec.Precision]
     PRECISION_UNSPECIFIED: FineTuneSpec.Precision
     PRECISION_FP32: FineTuneSpec.Precision
     PRECISION_BF16: FineTuneSpec.Precision
+    PRECISION_FP16: FineTuneSpec.Precision
     TASK_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -116,7 +118,17 @@ class PreferenceSpec(_message.Message):
     def __init__(self, beta: _Optional[float] = ..., label_smoothing: _Optional[float] = ..., chosen_weight: _Optional[float] = ...) -> None: ...
 
 class LoraMethod(_message.Message):
-    __slots__ = ("rank", "alpha", "dropout", "towers", "target_modules", "train_connector", "use_rslora", "use_dora", "loraplus_ratio")
+    __slots__ = ("rank", "alpha", "dropout", "towers", "target_modules", "train_connector", "use_rslora", "use_dora", "loraplus_ratio", "quantization", "double_quantization")
+    class Quantization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        QUANTIZATION_UNSPECIFIED: _ClassVar[LoraMethod.Quantization]
+        QUANTIZATION_NONE: _ClassVar[LoraMethod.Quantization]
+        QUANTIZATION_NF4: _ClassVar[LoraMethod.Quantization]
+        QUANTIZATION_INT8: _ClassVar[LoraMethod.Quantization]
+    QUANTIZATION_UNSPECIFIED: LoraMethod.Quantization
+    QUANTIZATION_NONE: LoraMethod.Quantization
+    QUANTIZATION_NF4: LoraMethod.Quantization
+    QUANTIZATION_INT8: LoraMethod.Quantization
     RANK_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     DROPOUT_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +138,8 @@ class LoraMethod(_message.Message):
     USE_RSLORA_FIELD_NUMBER: _ClassVar[int]
     USE_DORA_FIELD_NUMBER: _ClassVar[int]
     LORAPLUS_RATIO_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     rank: int
     alpha: float
     dropout: float
@@ -135,7 +149,9 @@ class LoraMethod(_message.Message):
     use_rslora: bool
     use_dora: bool
     loraplus_ratio: float
-    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., towers: _Optional[_Iterable[_Union[Tower, str]]] = ..., target_modules: _Optional[_Iterable[str]] = ..., train_connector: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., use_dora: _Optional[bool] = ..., loraplus_ratio: _Optional[float] = ...) -> None: ...
+    quantization: LoraMethod.Quantization
+    double_quantization: bool
+    def __init__(self, rank: _Optional[int] = ..., alpha: _Optional[float] = ..., dropout: _Optional[float] = ..., towers: _Optional[_Iterable[_Union[Tower, str]]] = ..., target_modules: _Optional[_Iterable[str]] = ..., train_connector: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., use_dora: _Optional[bool] = ..., loraplus_ratio: _Optional[float] = ..., quantization: _Optional[_Union[LoraMethod.Quantization, str]] = ..., double_quantization: _Optional[bool] = ...) -> None: ...
 
 class FullMethod(_message.Message):
     __slots__ = ("towers",)

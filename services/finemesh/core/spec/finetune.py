@@ -73,6 +73,15 @@ class OverLength(StrEnum):
 class Precision(StrEnum):
     FP32 = "FP32"
     BF16 = "BF16"
+    FP16 = "FP16"
+
+
+class Quantization(StrEnum):
+    """How the frozen weights under adapters are held."""
+
+    NONE = "NONE"
+    NF4 = "NF4"
+    INT8 = "INT8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,9 @@ class Lora:
         use_dora: decompose into magnitude and direction (https://arxiv.org/abs/2402.09353).
         loraplus_ratio: rate of the adapters' second matrix as a multiple of the first's
             (https://arxiv.org/abs/2402.12354).
+        quantization: the base model is quantised as it is loaded, save its head (QLoRA,
+            https://arxiv.org/abs/2305.14314). What is exported is merged into the unquantised one.
+        double_quantization: also quantise the scales of NF4: half a bit less per weight.
     """
 
     rank: int = 16
@@ -99,6 +111,8 @@ class Lora:
     use_rslora: bool = False
     use_dora: bool = False
     loraplus_ratio: float = 1.0
+    quantization: Quantization = Quantization.NONE
+    double_quantization: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +360,10 @@ def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.alpha", "must be positive"
     if not (math.isfinite(method.loraplus_ratio) and method.loraplus_ratio > 0):
         yield f"{path}.loraplus_ratio", "must be positive; 1 is plain LoRA"
+    if method.double_quantization and method.quantization is not Quantization.NF4:
+        yield f"{path}.double_quantization", "only NF4 has scales to quantise: set quantization to NF4"
+    if method.quantization is not Quantization.NONE and spec.task not in TEXT_TOWERS:
+        yield f"{path}.quantization", f"is for models of language: leave it out for {spec.task.value}"
     if not 0 <= method.dropout < 1:
         yield f"{path}.dropout", "must lie in [0, 1)"
     if not all(method.target_modules):
