@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.encoding import EncodedSplit
+from finemesh.finetune.generation import generate_answers, last_answer
+from finemesh.finetune.metrics import CLOSED_METRICS, OPEN_METRICS
 from finemesh.finetune.models import Model
-from finemesh.finetune.scoring import AnswerSet, Score, score, split_answer
-from finemesh.finetune.statistics import clustered_mean
+from finemesh.finetune.scoring import AnswerSet, Score, is_closed, score, split_answer
+from finemesh.finetune.statistics import Interval, clustered_mean
 
 
 def evaluate(model: Model, encoded: EncodedSplit, answers: AnswerSet | None, split: str) -> dict[str, float]:
@@ -28,32 +33,38 @@ def evaluate_test(
 ) -> dict[str, float]:
     """The final test: metrics with 95% intervals, baselines if the spec asks for them, items under `folder`.
 
+    Where answers are open the model writes its own, up to `evaluation.max_generated_tokens`, and the metrics
+    of `OPEN_METRICS` compare them with those expected; one that says nothing of any item is left out.
+
     Baselines, on the same items: the untrained model; for closed tasks the most frequent answer of the
     training split (`majority`) and the answer that is right most often here (`constant`, the most that a
     model blind to its input can reach when every question is the same); for vision tasks the trained model
     shown the mean colour in place of every picture (`blanked`).
     """
-    seed = model.spec.optimization.seed
     samples, load = encoded.samples, encoded.pictures.load
-
-    def report(scores: Sequence[Score], prefix: str) -> dict[str, float]:
-        right = [float(each.correct) for each in scores]
-        interval = clustered_mean(right, [each.group for each in scores], seed)
-        return {
-            f"test/{prefix}accuracy": interval.mean,
-            f"test/{prefix}accuracy_low": interval.low,
-            f"test/{prefix}accuracy_high": interval.high,
-        }
-
     trained = score(model, samples, load, answers)
-    _write_items(folder / "test.jsonl", trained)
-    metrics = {"test/items": float(len(samples)), **_averages(trained, "test"), **report(trained, "")}
-    if not model.spec.evaluation.baselines:
-        return metrics
+    answered = _answers(model, encoded, trained, answers)
+    _write_items(folder / "test.jsonl", trained, answered)
+    seed = model.spec.optimization.seed
+    metrics = {
+        "test/items": float(len(samples)),
+        **_averages(trained, "test"),
+        **_accuracy(trained, "", seed),
+    }
+    metrics |= _of_answers(answered, [each.group for each in trained], seed)
+    if model.spec.evaluation.baselines:
+        metrics |= _baselines(model, encoded, answers, base_model, folder)
+    return metrics
+
+
+def _baselines(
+    model: Model, encoded: EncodedSplit, answers: AnswerSet | None, base_model: Path, folder: Path
+) -> dict[str, float]:
+    seed, samples, load = model.spec.optimization.seed, encoded.samples, encoded.pictures.load
     with model.untrained(base_model) as untrained:
         scores = score(untrained, samples, load, answers)
     _write_items(folder / "test_untrained.jsonl", scores)
-    metrics |= report(scores, "untrained_")
+    metrics = _accuracy(scores, "untrained_", seed)
     if answers:
         expected = Counter(split[1] for sample in samples if (split := split_answer(sample)))
         metrics["test/majority_accuracy"] = expected[answers.majority] / len(samples)
@@ -61,8 +72,66 @@ def evaluate_test(
     if model.spec.task is Task.VISION_LANGUAGE:
         scores = score(model, samples, load, answers, blank=True)
         _write_items(folder / "test_blanked.jsonl", scores)
-        metrics |= report(scores, "blanked_")
+        metrics |= _accuracy(scores, "blanked_", seed)
     return metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the model says to one item by itself, what it should say, and what the metrics make of that."""
+
+    said: str
+    expected: str
+    values: dict[str, float]
+
+
+def _answers(
+    model: Model, encoded: EncodedSplit, scores: Sequence[Score], answers: AnswerSet | None
+) -> list[_Answer]:
+    """The decisions of a closed task; of an open one what the model writes, if it is to write."""
+    if is_closed(encoded.samples, answers):
+        said, wanted = [each.prediction for each in scores], [each.expected for each in scores]
+        metrics = CLOSED_METRICS
+    elif limit := model.spec.evaluation.max_generated_tokens:
+        said = generate_answers(model, encoded.samples, encoded.pictures.load, limit)
+        ends = [last_answer(sample) for sample in encoded.samples]
+        spans = [sample.input_ids_T[slice(*end)] for sample, end in zip(encoded.samples, ends, strict=True)]
+        wanted = [str(model.tokenizer.decode(ids_T, skip_special_tokens=True)).strip() for ids_T in spans]
+        metrics = OPEN_METRICS
+    else:
+        return []
+    return [
+        _Answer(
+            one,
+            other,
+            {name: value for name, metric in metrics.items() if (value := metric(one, other)) is not None},
+        )
+        for one, other in zip(said, wanted, strict=True)
+    ]
+
+
+def _of_answers(answered: Sequence[_Answer], groups: Sequence[str], seed: int) -> dict[str, float]:
+    """The mean of each metric over the items it says something of, with its interval."""
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(name for each in answered for name in each.values):
+        told = [
+            (each.values[name], group)
+            for each, group in zip(answered, groups, strict=True)
+            if name in each.values
+        ]
+        interval = clustered_mean([value for value, _ in told], [group for _, group in told], seed)
+        metrics |= _with_interval(f"test/{name}", interval)
+    return metrics
+
+
+def _accuracy(scores: Sequence[Score], prefix: str, seed: int) -> dict[str, float]:
+    right = [float(each.correct) for each in scores]
+    interval = clustered_mean(right, [each.group for each in scores], seed)
+    return _with_interval(f"test/{prefix}accuracy", interval)
+
+
+def _with_interval(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _averages(scores: Sequence[Score], split: str) -> dict[str, float]:
@@ -74,21 +143,18 @@ def _averages(scores: Sequence[Score], split: str) -> dict[str, float]:
     }
 
 
-def _write_items(path: Path, scores: Sequence[Score]) -> None:
+def _write_items(path: Path, scores: Sequence[Score], answered: Sequence[_Answer] = ()) -> None:
     """One object per item, for paired comparison of runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps(
-            {
+    with path.open("w", encoding="utf-8") as stream:
+        for each, answer in zip_longest(scores, answered):
+            item: dict[str, Any] = {
                 "row_id": each.row_id,
                 "group": each.group,
-                "prediction": each.prediction,
-                "expected": each.expected,
+                "prediction": answer.said if answer else each.prediction,
+                "expected": answer.expected if answer else each.expected,
                 "correct": each.correct,
                 "loss": each.loss_sum / each.loss_tokens,
-            },
-            ensure_ascii=False,
-        )
-        for each in scores
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                **(answer.values if answer else {}),
+            }
+            stream.write(json.dumps(item, ensure_ascii=False) + "\n")

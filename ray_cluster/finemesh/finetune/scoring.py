@@ -80,6 +80,11 @@ def closed_answers(samples: Sequence[Sample]) -> AnswerSet | None:
     return AnswerSet(answers, tuple(counter[answer] for answer in answers))
 
 
+def is_closed(samples: Sequence[Sample], answers: AnswerSet | None) -> bool:
+    """Whether the model decides among `answers` for all of `samples`."""
+    return answers is not None and all(split_answer(sample) for sample in samples)
+
+
 def split_answer(sample: Sample) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Answer] | None:
     """Prompt and answer of a sample with one turn of the assistant, or None."""
     positions = np.flatnonzero(sample.loss_T)
@@ -107,7 +112,7 @@ def score(
     was_training = model.module.training
     model.module.eval()
     try:
-        if answers and all(split_answer(sample) for sample in samples):
+        if answers and is_closed(samples, answers):
             scored = _score_closed(model, samples, load, answers)
         else:
             scored = _score_open(model, samples, load)

@@ -164,8 +164,8 @@ class Evaluation:
         max_items: rows of the validation split during training; 0 means all. The test split is always whole.
         baselines: at the end also score the untrained model, the majority class and blanked images (vision
             tasks) on the test split.
-        max_generated_tokens: longest answer that the model writes to each test item, of tasks whose answers are
-            open; 0 means that it writes none.
+        max_generated_tokens: longest answer that the model writes to each test item, where answers are open;
+            0 means that it writes none.
     """
 
     every_steps: int = 0
