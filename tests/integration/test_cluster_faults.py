@@ -25,7 +25,7 @@ from finemesh.chassis.config import Secret
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.events import command_message
 from finemesh.chassis.fine_tune_spec import spec_to_proto
-from finemesh.chassis.objects import read_manifest, upload_directory
+from finemesh.chassis.objects import DIRECTORY_MANIFEST, read_manifest, upload_directory
 from finemesh.chassis.s3 import S3Config, S3ObjectStore
 from finemesh.cluster.head import RayHead
 from finemesh.core.errors import FencedError, FinemeshError, PreconditionError
@@ -221,6 +221,7 @@ def train_work(site: Site, material: Path, resume: HeldAttempt | None = None) ->
         run=RUN,
         output_uri=f"s3://{site.bucket}/{JOB}/{id(site)}",
         resume_from=resume.checkpoints[-1] if resume else None,
+        earlier=resume.checkpoints[-2::-1] if resume else (),
     )
     return {"train_work": work, "resources": fine_tune_spec_pb2.ResourceSpec(cpus=1)}
 
@@ -328,6 +329,36 @@ async def test_a_training_survives_what_is_killed_around_it(
     assert mesh.steps(RUN, 2) == set(range(resumed_from + 1, second.checkpoints[-1].step + 1))
     await until(lambda: gone(second.pids), "the end of the worker")
     assert not list(site.data_dir.glob("scratch/*")), "scratch folders of ended attempts"
+
+
+async def test_damaged_checkpoints_are_passed_over_for_the_one_before(
+    site: Site, mesh: ScriptedMesh, material: Path
+) -> None:
+    """One lacks its manifest, as if its upload had been cut off; of the next, one bit is another one."""
+    first = mesh.dispatch(JOB, **train_work(site, material))
+    await site.send(first)
+    await until(lambda: len(first.checkpoints) > 2, "three checkpoints", 90)
+    for pid in first.pids:
+        _kill(pid)
+    await until(lambda: first.completions, "the loss to be told")
+    await until(lambda: not site.named() and site.cpus_free == site.ray.cpus, "the end of attempt 1")
+    intact, damaged, half = first.checkpoints[-3:]
+    prefix = f"s3://{site.bucket}/"
+    await site.objects.delete(f"{half.uri.removeprefix(prefix)}/{DIRECTORY_MANIFEST}")
+    key = f"{damaged.uri.removeprefix(prefix)}/optimizer.safetensors"
+    content = bytearray(await site.objects.get_bytes(key, max_bytes=1 << 30))
+    content[-1] ^= 1
+    await site.objects.put_bytes(key, bytes(content))
+
+    second = mesh.dispatch(JOB, **train_work(site, material, resume=first))
+    await site.send(second)
+    await until(lambda: second.checkpoints, "a checkpoint of attempt 2", 90)
+    certificate = next(r.resume_certificate for r in second.reports if r.HasField("resume_certificate"))
+    assert (certificate.step, certificate.matches) == (intact.step, True)
+    assert second.checkpoints[0].step == damaged.step  # trained again: from the same samples
+    assert second.checkpoints[0].sample_hash == damaged.sample_hash
+    second.cancelled = True
+    await until(lambda: second.completions, "the cancellation")
 
 
 async def test_a_supervisor_that_is_cut_off_stops_before_its_lease_ends(

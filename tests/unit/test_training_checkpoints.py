@@ -16,9 +16,10 @@ OUTPUT = "s3://bucket/projects/p/trainingJobs/j"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def checkpoint(step: int, loss: float | None = None, digest: str = "a" * 64) -> Checkpoint:
+def checkpoint(step: int, loss: float | None = None, digest: str = "a" * 64, attempt: int = 1) -> Checkpoint:
     metrics = {} if loss is None else {"val/loss": loss}
-    return Checkpoint(step, f"{OUTPUT}/checkpoints/step-{step:08}-a1", digest, 1, 1, NOW, metrics)
+    uri = f"{OUTPUT}/checkpoints/step-{step:08}-a{attempt}"
+    return Checkpoint(step, uri, digest, 1, attempt, NOW, metrics)
 
 
 @settings(database=None)
@@ -74,3 +75,15 @@ def test_a_repeated_commit_is_recognised_and_a_contradiction_refused() -> None:
     with pytest.raises(PreconditionError) as behind:
         find_repeat(committed, checkpoint(15))
     assert behind.value.reason == "STALE_CHECKPOINT"
+
+
+def test_an_attempt_that_resumed_before_damaged_checkpoints_commits_in_their_place() -> None:
+    committed = [checkpoint(10, 0.9), checkpoint(20, 0.5), checkpoint(30, 0.1)]
+    anew = checkpoint(20, 0.6, digest="b" * 64, attempt=2)
+    assert find_repeat(committed, anew) is None
+    retention = retain(committed, anew, Checkpointing(keep_last=3))
+    assert [(each.step, each.attempt, each.best) for each in retention.kept] == [
+        (10, 1, False),
+        (20, 2, True),
+    ]
+    assert [(each.step, each.attempt) for each in retention.expired] == [(30, 1)]

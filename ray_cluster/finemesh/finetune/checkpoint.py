@@ -184,8 +184,11 @@ def read_state(checkpoint: Path) -> TrainState:
         raise _corrupt(checkpoint, f"state.json does not read: {error}") from error
 
 
-def verify_checkpoint(checkpoint: Path) -> None:
-    """Check every file of a checkpoint against its manifest. Raises what `read_state` raises."""
+def verify_checkpoint(checkpoint: Path, manifest_digest: str = "") -> None:
+    """Check every file of a checkpoint against its manifest, and that against its digest if it is known.
+
+    Raises what `read_state` raises.
+    """
     try:
         manifest = read_manifest(checkpoint)
     except FileNotFoundError as error:
@@ -194,6 +197,8 @@ def verify_checkpoint(checkpoint: Path) -> None:
         ) from error
     except ValueError as error:
         raise _corrupt(checkpoint, str(error), MANIFEST) from error
+    if manifest_digest and file_digest(checkpoint / MANIFEST) != manifest_digest:
+        raise _corrupt(checkpoint, f"{MANIFEST} is not the one that was committed", MANIFEST)
     for name, what in wrong_files(checkpoint, manifest):
         raise _corrupt(checkpoint, f"{name} {what}", name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finemesh.chassis.attempts_servicer import mint_attempt_token
 from finemesh.chassis.auth import SigningKey
 from finemesh.chassis.fine_tune_spec import resources_to_proto, spec_to_proto
@@ -30,10 +32,10 @@ class JobAttempts:
     async def command(self, tx: Tx, attempt: Attempt) -> bytes:
         unit, name = SqlUnit(self._store, tx), parse_name(attempt.resource, "trainingJobs")
         job = await unit.job(name)
-        best = next((each for each in await unit.checkpoints(name) if each.best), None)
+        checkpoints = await unit.checkpoints(name)
         seconds_to_start = (attempt.lease_expire_time - self._clock.now()).total_seconds()
         token = mint_attempt_token(self._key, attempt.ref, seconds_to_start)
-        return command_of(job, attempt, token, best).SerializeToString()
+        return command_of(job, attempt, token, checkpoints).SerializeToString()
 
     async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
         await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
@@ -46,10 +48,11 @@ class JobAttempts:
 
 
 def command_of(
-    job: TrainingJob, attempt: Attempt, token: str, best: Checkpoint | None = None
+    job: TrainingJob, attempt: Attempt, token: str, checkpoints: Sequence[Checkpoint] = ()
 ) -> attempt_pb2.Command:
-    """The order to carry out `attempt` at `job`, from its last committed checkpoint on."""
-    latest = job.latest_checkpoint
+    """The order to carry out `attempt` at `job`, from the last of its `checkpoints`, oldest first, on."""
+    *earlier, latest = checkpoints or (None,)
+    best = next((each for each in earlier if each and each.best), None)
     command = attempt_pb2.Command(
         resource=attempt.resource,
         attempt=attempt.number,
@@ -64,7 +67,8 @@ def command_of(
             run=job.run,
             output_uri=job.output_uri,
             resume_from=checkpoint_to_proto(latest) if latest else None,
-            best=checkpoint_to_proto(best) if best and latest and best.step != latest.step else None,
+            best=checkpoint_to_proto(best) if best else None,
+            earlier=[checkpoint_to_proto(each) for each in reversed(earlier) if each],
         ),
     )
     command.start_deadline.FromDatetime(attempt.lease_expire_time)

@@ -82,27 +82,37 @@ def check(checkpoint: Checkpoint, output_uri: str) -> None:
 def find_repeat(committed: Iterable[Checkpoint], checkpoint: Checkpoint) -> Checkpoint | None:
     """The commit that `checkpoint` repeats, if it does.
 
-    Raises PreconditionError: STEP_COMMITTED, the step counts already with other content; STALE_CHECKPOINT,
-    the job is further than this.
+    An attempt goes back behind commits of earlier ones only where these are damaged; behind its own never.
+
+    Raises PreconditionError: STEP_COMMITTED, the attempt has committed the step with other content;
+    STALE_CHECKPOINT, it is further than this.
     """
-    latest = max(committed, key=lambda each: each.step, default=None)
     same = next((each for each in committed if each.step == checkpoint.step), None)
-    if same is not None and same.manifest_sha256 != checkpoint.manifest_sha256:
+    if same is not None and same.manifest_sha256 == checkpoint.manifest_sha256:
+        return same
+    own = [each for each in committed if each.attempt == checkpoint.attempt]
+    if same in own:
         raise PreconditionError(
-            f"step {same.step} was committed as {same.uri} with another manifest: a step is committed once",
+            f"step {checkpoint.step} was committed with another manifest: a step is committed once",
             reason="STEP_COMMITTED",
         )
-    if same is None and latest is not None and checkpoint.step < latest.step:
+    latest = max((each.step for each in own), default=0)
+    if checkpoint.step < latest:
         raise PreconditionError(
-            f"step {checkpoint.step} is behind the committed step {latest.step}: resume from there",
+            f"step {checkpoint.step} is behind the committed step {latest}: resume from there",
             reason="STALE_CHECKPOINT",
         )
-    return same
+    return None
 
 
 def retain(committed: Sequence[Checkpoint], new: Checkpoint, policy: Checkpointing) -> Retention:
-    """Add `new` and let go of what the policy does not keep: the last N stay, and the best if asked for."""
-    ordered = sorted([*committed, new], key=lambda each: each.step)
+    """Add `new` and let go of what the policy does not keep: the last N stay, and the best if asked for.
+
+    What earlier attempts have committed of later steps goes too: `new` is of one that could not use it. (The
+    files of the same step go with the job.)
+    """
+    damaged = tuple(each for each in committed if each.step > new.step)
+    ordered = [*sorted((each for each in committed if each.step < new.step), key=lambda each: each.step), new]
     lowest = min(each.validation_loss for each in ordered)
     best = next((each.step for each in ordered if each.validation_loss == lowest < math.inf), None)
     marked = [replace(each, best=each.step == best) for each in ordered]
@@ -113,5 +123,5 @@ def retain(committed: Sequence[Checkpoint], new: Checkpoint, policy: Checkpointi
 
     return Retention(
         tuple(each for each in marked if stays(each)),
-        tuple(each for each in marked if not stays(each)),
+        (*(each for each in marked if not stays(each)), *damaged),
     )

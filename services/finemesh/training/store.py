@@ -230,7 +230,7 @@ class SqlUnit:
                 await self._tx.execute(
                     update(CHECKPOINTS)
                     .where(*_of(name), CHECKPOINTS.c.step == checkpoint.step)
-                    .values(best=checkpoint.best, expired_by=expired_by)
+                    .values(values)
                 )
 
     async def dispatch(self, name: Name, cluster: str) -> Attempt:

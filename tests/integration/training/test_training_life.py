@@ -213,6 +213,33 @@ async def test_checkpoints_the_policy_does_not_keep_expire(
     await attempt.stop()
 
 
+async def test_an_attempt_may_resume_before_a_checkpoint_that_is_damaged(
+    client: TrainingClient, cluster: ScriptedCluster, trainable: str
+) -> None:
+    policy = fine_tune_spec_pb2.CheckpointSpec(every_steps=10, keep_last=3, keep_best=True)
+    job = await client.create(trainable, spec={"checkpoint": policy})
+    first = await cluster.next_attempt()
+    await first.renew()
+    for step, loss in ((10, 0.4), (20, 0.9), (30, 0.8)):
+        await first.commit(step, loss=loss)
+    await first.fail(code_pb2.UNAVAILABLE, "the worker died")
+
+    second = await cluster.next_attempt()
+    work = second.command.train_work
+    assert (work.resume_from.step, work.best.step) == (30, 10)
+    assert [each.step for each in work.earlier] == [20, 10]
+    await second.renew()
+    assert await second.commit(30, loss=0.3) == []  # it could read neither 30 nor 20
+    assert [(each.step, each.attempt, each.best) for each in await client.checkpoints(job.name)] == [
+        (30, 2, True),
+        (20, 1, False),
+        (10, 1, False),
+    ]
+    await second.finish_training(30)
+    done = await client.until(job.name, "SUCCEEDED")
+    assert (done.latest_checkpoint.attempt, done.latest_checkpoint.metrics["val/loss"]) == (2, 0.3)
+
+
 async def test_priority_then_age_decides_who_runs_next(
     client: TrainingClient, cluster: ScriptedCluster, trainable: str
 ) -> None:

@@ -106,20 +106,22 @@ class PreflightWork(_message.Message):
     def __init__(self, source_uri: _Optional[str] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., options: _Optional[_Union[_preflight_pb2.PreflightOptions, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
 
 class TrainWork(_message.Message):
-    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best")
+    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best", "earlier")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATASET_URI_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
     RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
     BEST_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_FIELD_NUMBER: _ClassVar[int]
     spec: _fine_tune_spec_pb2.FineTuneSpec
     dataset_uri: str
     run: str
     output_uri: str
     resume_from: _training_job_pb2.Checkpoint
     best: _training_job_pb2.Checkpoint
-    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ...) -> None: ...
+    earlier: _containers.RepeatedCompositeFieldContainer[_training_job_pb2.Checkpoint]
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[_training_job_pb2.Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class ExportWork(_message.Message):
     __slots__ = ("spec", "checkpoint", "dataset_uri", "format", "output_uri", "lineage")

@@ -21,6 +21,7 @@ from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError, PreconditionError, UnavailableError
+from finemesh.finetune.checkpoint import verify_checkpoint
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.v1 import attempt_pb2, training_job_pb2
@@ -47,15 +48,15 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         spool = SpoolWriter(
             spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
         )
-        uploader = _Uploader(job, store, work.output_uri)
+        uploader = _Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else -1)
         try:
             result = run_loop(
                 spec,
                 base_model=base_model,
                 dataset=dataset,
                 work=job.scratch / "run",
-                hooks=_Hooks(job, spool, uploader),
-                resume_from=resume_from,
+                hooks=_Hooks(job, spool, uploader, resume_from),
+                resume_from=_checkpoint_folder(job, resume_from.step) if resume_from else None,
             )
             uploader.finish(result.checkpoint)
         finally:
@@ -70,8 +71,15 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
 class _Hooks(NoHooks):
     """What the loop tells: points to the spool, checkpoints to the uploader, progress to the job."""
 
-    def __init__(self, job: Job, spool: SpoolWriter, uploader: _Uploader) -> None:
+    def __init__(
+        self,
+        job: Job,
+        spool: SpoolWriter,
+        uploader: _Uploader,
+        resume_from: training_job_pb2.Checkpoint | None,
+    ) -> None:
         self._job = job
+        self._expected_hash = resume_from.sample_hash if resume_from else ""
         self._spool = spool
         self._uploader = uploader
 
@@ -84,7 +92,7 @@ class _Hooks(NoHooks):
 
     def on_resume(self, certificate: Certificate, sample_hash: str) -> None:
         """Raises PreconditionError, reason RESUME_DIVERGED: it would not be the same run any more."""
-        expected = self._job.command.train_work.resume_from.sample_hash
+        expected = self._expected_hash
         matches = expected == certificate.sample_hash == sample_hash
         self._job.certificate = training_job_pb2.ResumeCertificate(
             attempt=self._job.command.attempt,
@@ -114,7 +122,7 @@ class _Hooks(NoHooks):
 class _Uploader:
     """Uploads checkpoints beside the training, in order, and waits for their commits at the end."""
 
-    def __init__(self, job: Job, store: Store, output_uri: str) -> None:
+    def __init__(self, job: Job, store: Store, output_uri: str, *, after_step: int) -> None:
         self._job = job
         self._store = store
         self._output_uri = output_uri
@@ -123,7 +131,7 @@ class _Uploader:
         self._failure: Exception | None = None
         self._closing = threading.Event()
         # Resumed at its last step, a run has nothing new to upload: that checkpoint is committed already.
-        self._uploaded_step = job.command.train_work.resume_from.step or -1
+        self._uploaded_step = after_step
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
 
@@ -204,14 +212,42 @@ class _Uploader:
                 _log.warning("checkpoint_not_deleted", uri=uri, reason=error.reason)
 
 
-def _fetch_checkpoint(job: Job, store: Store) -> Path:
-    """The checkpoint to resume from, with the best one beside it, where the loop looks for that."""
+def _fetch_checkpoint(job: Job, store: Store) -> training_job_pb2.Checkpoint:
+    """The last committed checkpoint that is intact, fetched with the best one beside it for the final test.
+
+    Raises:
+        PreconditionError: CHECKPOINT_CORRUPT, none is intact.
+        UnavailableError: the store is away.
+    """
     work = job.command.train_work
-    wanted = [work.resume_from, *([work.best] if work.HasField("best") else [])]
-    for checkpoint in wanted:
-        job.progress(0.0, f"fetching the checkpoint of step {checkpoint.step}")
-        store.fetch(checkpoint.uri, _checkpoint_folder(job, checkpoint.step))
-    return _checkpoint_folder(job, work.resume_from.step)
+    committed = (work.resume_from, *work.earlier)
+    intact = next((each for each in committed if _fetched(job, store, each)), None)
+    if intact is None:
+        steps = ", ".join(str(each.step) for each in committed)
+        raise PreconditionError(
+            f"no committed checkpoint of {job.command.resource} is intact (steps {steps}): mend the object "
+            "store, or submit the job anew",
+            reason="CHECKPOINT_CORRUPT",
+        )
+    if work.HasField("best") and work.best.step < intact.step:
+        _fetched(job, store, work.best)
+    return intact
+
+
+def _fetched(job: Job, store: Store, checkpoint: training_job_pb2.Checkpoint) -> bool:
+    """Whether a checkpoint was fetched as it was committed. Raises UnavailableError, the store is away."""
+    job.progress(0.0, f"fetching the checkpoint of step {checkpoint.step}")
+    folder = _checkpoint_folder(job, checkpoint.step)
+    try:
+        store.fetch(checkpoint.uri, folder)
+        verify_checkpoint(folder, checkpoint.manifest_sha256)
+    except FinemeshError as error:
+        if error.retryable:
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        _log.warning("checkpoint_passed_over", step=checkpoint.step, uri=checkpoint.uri, reason=str(error))
+        return False
+    return True
 
 
 def _checkpoint_folder(job: Job, step: int) -> Path:
