@@ -1,7 +1,7 @@
 """The training room: model families, the data path, the loop, checkpoints and evaluation.
 
 It may import core, torch, transformers, peft, safetensors, pyarrow, pillow and numpy; neither Ray nor gRPC,
-so that it also runs alone: `python -m finemesh.finetune spec.json --base DIR --dataset DIR --work DIR`.
+so that it also runs alone: `python -m finemesh.finetune spec.yaml --dataset DIR`.
 
     rows         canonical Parquet shards to rows
     encoding     rows to token sequences, with the tokens that carry loss

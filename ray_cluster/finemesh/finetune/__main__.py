@@ -1,18 +1,47 @@
-"""`python -m finemesh.finetune spec.json --base DIR --dataset DIR --work DIR`: one spec, one process."""
+"""`python -m finemesh.finetune spec.yaml --dataset DIR`: one fine-tune, one process, no mesh.
+
+The spec is the file that `finemesh train submit -f` takes, in YAML or JSON; docs/reference/specs.md has its
+fields. Metrics and checkpoints go to standard output as JSON lines, progress and warnings to standard error.
+The first Ctrl-C stops after a checkpoint, from which --resume goes on; a second one stops at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any, Final
 
+from finemesh import specfile
 from finemesh.core.errors import FinemeshError, InvalidError
+from finemesh.core.spec import document, lint
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.hooks import CheckpointInfo, NoHooks, StopReason
+from finemesh.specfile import SpecFileError
+
+_EXAMPLES: Final = """examples:
+  python -m finemesh.finetune spec.yaml --dataset ./items
+  python -m finemesh.finetune spec.yaml --dataset ./items -o lora.rank=32 -o optimization.max_steps=200
+  python -m finemesh.finetune spec.yaml --dataset ./items --resume
+  python -m finemesh.finetune spec.yaml --check
+
+the shortest spec:
+  task: LANGUAGE
+  base_model: ./llama
+  lora: {rank: 16}
+"""
+
+_FOLDERS: Final = {
+    "--dataset": "of a dataset in canonical form, as `finemesh dataset download` writes it; by default the "
+    "spec's, if that is a folder",
+    "--base": "of the base model; by default the spec's base_model",
+    "--work": "for checkpoints and results; by default ./run-ID, where ID is the spec's",
+}
 
 
 class _Console(NoHooks):
@@ -20,6 +49,7 @@ class _Console(NoHooks):
 
     def __init__(self) -> None:
         self._stop: StopReason | None = None
+        self._shown = ""
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
         self._print({"step": step, **values})
@@ -28,10 +58,14 @@ class _Console(NoHooks):
         self._print({"step": info.step, "checkpoint": str(info.path)})
 
     def on_progress(self, fraction: float, message: str) -> None:
-        print(f"{fraction:4.0%} {message}", file=sys.stderr)  # noqa: T201
-
-    def warn(self, message: str) -> None:
-        print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+        """A line that is written over on a terminal; elsewhere one for each percent, and each other stage."""
+        stage = f"{fraction:4.0%} {message.partition(' ')[0]}"
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{fraction:4.0%} {message}" + ("\n" if fraction >= 1 else ""))
+            sys.stderr.flush()
+        elif stage != self._shown:
+            _say(f"{fraction:4.0%} {message}")
+        self._shown = stage
 
     def should_stop(self) -> StopReason | None:
         return self._stop
@@ -47,42 +81,108 @@ class _Console(NoHooks):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m finemesh.finetune", description=__doc__)
-    parser.add_argument("spec", type=Path, help="a FineTuneSpec as JSON")
-    parser.add_argument("--base", required=True, type=Path, help="folder of the base model")
-    parser.add_argument("--dataset", required=True, type=Path, help="folder of a canonical dataset")
-    parser.add_argument("--work", required=True, type=Path, help="folder for checkpoints and results")
+    """The exit code: 0 if it ended well, 1 if it did not, 2 if the command line or the spec is wrong."""
+    given = _arguments(arguments)
+    try:
+        file = specfile.overridden(specfile.read(given.spec), given.overrides)
+        values = _completed(file.values, given)
+        report = lint.lint_document(values, _facts(str(values.get("base_model", ""))))
+        for finding in report.findings:
+            place = file.place(finding.field)
+            where = f"{place}: " if place else ""
+            _say(f"{where}{finding.severity.lower()}: {finding.field}: {finding.message}")
+        if report.spec is None or given.check:
+            return 2 if report.refused else 0
+        return _train(report.spec, given)
+    except SpecFileError as error:
+        _say(f"error: {error}")
+        return 2
+    except FinemeshError as error:
+        _say(f"error {error.reason}: {error}")
+        return 1
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m finemesh.finetune",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("spec", type=Path, help="the fine-tune, in YAML or JSON")
+    for name, meaning in _FOLDERS.items():
+        parser.add_argument(name, type=Path, metavar="DIR", help=meaning)
+    parser.add_argument(
+        *("-o", "--set"),
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of the spec, e.g. lora.rank=32; repeatable",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last intact checkpoint in --work"
     )
-    given = parser.parse_args(arguments)
+    parser.add_argument(
+        "--check", action="store_true", help="say what is wrong with the spec, and train nothing"
+    )
+    return parser.parse_args(arguments)
+
+
+def _completed(values: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
+    """`values`, in which folders stand for what the spec does not name."""
+    dataset = str(values.get("dataset") or given.dataset or "")
+    if given.dataset is None and dataset and Path(dataset).is_dir():
+        given.dataset = Path(dataset)
+    if not dataset.startswith("projects/"):
+        words = re.sub(r"[^a-z0-9]+", "-", Path(dataset).resolve().name.lower()).strip("-0123456789")
+        dataset = f"projects/local/datasets/{words[:63].strip('-') or 'dataset'}"
+    base_model = values.get("base_model") or str(given.base or "")
+    return {**values, "dataset": dataset, "base_model": base_model}
+
+
+def _facts(base_model: str) -> lint.BaseModelFacts:
+    """What the config.json of a local model says."""
+    try:
+        return lint.facts_of(json.loads((Path(base_model) / "config.json").read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        return lint.BaseModelFacts()
+
+
+def _train(spec: FineTuneSpec, given: argparse.Namespace) -> int:
+    base_model: Path = given.base or Path(spec.base_model)
+    if not base_model.is_dir():
+        raise InvalidError.of(
+            "base_model",
+            f"{spec.base_model} is no folder here: download the model and give its folder by --base",
+            reason="BASE_MODEL_NOT_FOUND",
+        )
+    if given.dataset is None:
+        raise InvalidError.of(
+            "dataset",
+            "give the folder of a dataset by --dataset; `finemesh dataset download` writes one",
+            reason="DATASET_NOT_FOUND",
+        )
+    work: Path = given.work or Path(f"run-{spec.fingerprint()[:8]}")
+    work.mkdir(parents=True, exist_ok=True)
+    heading = "What was trained here. Again: python -m finemesh.finetune spec.yaml --dataset DIR"
+    (work / "spec.yaml").write_text(specfile.dump(document.write(spec), heading))
     console = _Console()
     signal.signal(signal.SIGINT, console.interrupt)
-    try:
-        spec = _read_spec(given.spec)
-        from finemesh.finetune.checkpoint import newest_intact
-        from finemesh.finetune.loop import train
+    console.on_progress(0.0, f"working in {work}")
+    from finemesh.finetune.checkpoint import newest_intact
+    from finemesh.finetune.loop import train
 
-        result = train(
-            spec,
-            base_model=given.base,
-            dataset=given.dataset,
-            work=given.work,
-            hooks=console,
-            resume_from=newest_intact(given.work / "checkpoints", console.warn) if given.resume else None,
-        )
-    except FinemeshError as error:
-        print(f"error {error.reason}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    resume_from = newest_intact(work / "checkpoints", _say) if given.resume else None
+    result = train(
+        spec, base_model=base_model, dataset=given.dataset, work=work, hooks=console, resume_from=resume_from
+    )
     print(json.dumps(asdict(result), default=str))  # noqa: T201
     return 0
 
 
-def _read_spec(path: Path) -> FineTuneSpec:
-    try:
-        return FineTuneSpec.from_dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise InvalidError(f"{path} is not a spec in JSON: {error}", reason="MALFORMED_SPEC") from error
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def read(document: Document, path: str = "spec") -> FineTuneSpec:
 
     Args:
         document: plain values: mappings, lists, texts, numbers, booleans.
-        path: where it lies in a request, e.g. `training_job.spec`; starts the path of every violation.
+        path: where it lies in a request, e.g. `training_job.spec`; starts the path of every violation, and
+            may be empty.
 
     Raises:
         InvalidError: reason INVALID_SPEC, with everything that is wrong at once.
@@ -48,7 +49,9 @@ def read(document: Document, path: str = "spec") -> FineTuneSpec:
         said = {violation.field for violation in violations}
         violations += [each for each in _sound(spec) if each.field not in said]
     if violations or spec is None:
-        placed = [FieldViolation(path + _in_document(v.field), v.description) for v in violations]
+        placed = [
+            FieldViolation((path + _in_document(v.field)).lstrip("."), v.description) for v in violations
+        ]
         listed = "; ".join(f"{v.field}: {v.description}" for v in placed)
         raise InvalidError(listed, violations=placed, reason="INVALID_SPEC")
     return spec

@@ -7,10 +7,10 @@ are named as in a spec file: `lora.rank`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec import document
@@ -44,6 +44,17 @@ class BaseModelFacts:
     max_positions: int = 0
 
 
+def facts_of(config: Mapping[str, Any]) -> BaseModelFacts:
+    """What a config.json says."""
+    language = config.get("text_config")
+    found = cast("Mapping[str, Any]", language) if isinstance(language, Mapping) else config
+    positions = found.get("max_position_embeddings")
+    return BaseModelFacts(
+        model_type=str(config.get("model_type", "")),
+        max_positions=positions if isinstance(positions, int) else 0,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything found, errors first. `spec` has its defaults written out; None if it is refused."""
@@ -61,7 +72,7 @@ def lint_document(given: document.Document, model: BaseModelFacts | None = None)
     try:
         spec = document.read(given, path="")
     except InvalidError as error:
-        errors = (Finding(Severity.ERROR, v.field.lstrip("."), v.description) for v in error.violations)
+        errors = (Finding(Severity.ERROR, v.field, v.description) for v in error.violations)
         return Report(tuple(errors))
     return Report(tuple(warnings(spec, model or BaseModelFacts())), spec)
 
@@ -81,6 +92,7 @@ class Said(NamedTuple):
 
 
 Rule = Callable[[FineTuneSpec, BaseModelFacts], Iterator[Said]]
+_SHORT_STEPS: Final = 100  # a run of so few is soon made again
 _CHATS: Final = {Task.LANGUAGE, Task.VISION_LANGUAGE}
 
 # (lowest, highest) usual learning rate. Adapters start from nothing and bear ten times the rate of weights
@@ -146,8 +158,9 @@ def _run_length(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
         ("evaluation.every_steps", spec.evaluation.every_steps),
         ("checkpoint.every_steps", spec.checkpoint.every_steps),
     ):
-        if 0 < steps < every:
-            what = "saved" if path.startswith("checkpoint") else "evaluated"
+        saving = path.startswith("checkpoint")
+        if (_SHORT_STEPS if saving else 0) < steps < every:
+            what = "saved" if saving else "evaluated"
             yield Said(
                 path,
                 f"{every} is more than the {steps} steps of the run: nothing is {what} before its end; write "

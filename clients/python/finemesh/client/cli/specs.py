@@ -111,14 +111,14 @@ def task_of(model: str) -> int:
 def facts_of(model: str) -> spec_finding_pb2.BaseModelFacts:
     """What the config.json of a model in a folder says; nothing if it is elsewhere."""
     try:
-        config: dict[str, Any] = json.loads((Path(model).expanduser() / "config.json").read_bytes())
-    except (OSError, ValueError):
+        config: Any = json.loads((Path(model).expanduser() / "config.json").read_bytes())
+        language = config.get("text_config") or config
+        positions = language.get("max_position_embeddings")
+        model_type = str(config.get("model_type", ""))
+    except (OSError, ValueError, AttributeError):
         return spec_finding_pb2.BaseModelFacts()
-    language = config.get("text_config", config)
-    positions = language.get("max_position_embeddings", 0)
     return spec_finding_pb2.BaseModelFacts(
-        model_type=str(config.get("model_type", "")),
-        max_positions=positions if isinstance(positions, int) else 0,
+        model_type=model_type, max_positions=positions if isinstance(positions, int) else 0
     )
 
 
