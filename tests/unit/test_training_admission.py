@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from finemesh.core.errors import NotFoundError
-from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.core.spec.finetune import FineTuneSpec, Objective, Task
 from finemesh.training.admission import examine
 from finemesh.training.datasets import facts_of
 from finemesh.training.ports import DatasetFacts
@@ -97,3 +97,48 @@ async def test_a_split_without_rows_cannot_be_trained_on() -> None:
     assert refusal is not None
     assert refusal.reason == "SPLIT_EMPTY"
     assert "split the dataset first" in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("task", "objects", "rows", "admitted"),
+    [
+        (Task.DETECTION, 2, 0, True),
+        (Task.DETECTION, 0, 2, False),
+        (Task.INSTANCE_SEGMENTATION, 0, 0, False),
+        (Task.IMAGE_CLASSIFICATION, 0, 2, True),
+        (Task.IMAGE_CLASSIFICATION, 2, 0, True),
+        (Task.IMAGE_CLASSIFICATION, 0, 0, False),
+    ],
+)
+async def test_pictures_need_classes_and_no_conversations(
+    task: Task, objects: int, rows: int, *, admitted: bool
+) -> None:
+    lineage = Lineage()
+    lineage.facts[SPLIT] = replace(
+        lineage.facts[SPLIT], object_classes=objects, row_classes=rows, parent="", makes_conversations=False
+    )
+    refusal = await examine(lineage, replace(spec(), task=task))
+    assert (refusal is None) == admitted
+    assert refusal is None or refusal.reason == "NO_CLASSES"
+
+
+async def test_plain_texts_need_no_conversations() -> None:
+    lineage = Lineage()
+    lineage.facts[SPLIT] = replace(lineage.facts[SPLIT], parent="", makes_conversations=False)
+    text = replace(spec(), task=Task.LANGUAGE, objective=Objective.TEXT)
+    assert await examine(lineage, text) is None
+    refusal = await examine(lineage, replace(text, objective=Objective.PREFERENCE))
+    assert refusal is not None
+    assert refusal.reason == "NO_CONVERSATIONS"
+
+
+def test_classes_are_told_apart_from_those_of_whole_rows() -> None:
+    summary = dataset_pb2.DatasetSummary(
+        classes=[dataset_pb2.ClassCount(class_name="cat")],
+        class_splits=[
+            dataset_pb2.ClassSplitCount(class_name="cat", split="train", objects=3, rows=2),
+            dataset_pb2.ClassSplitCount(class_name="sunny", split="train", rows=4),
+        ],
+    )
+    facts = facts_of(dataset_pb2.Dataset(name=IMPORT, summary=summary))
+    assert (facts.object_classes, facts.row_classes) == (1, 1)

@@ -1,11 +1,11 @@
-"""Whether a dataset may be trained on: ready, canonical, with conversations, within the loss budget."""
+"""Whether a dataset may be trained on: ready, canonical, with what its task needs, within the budget."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from finemesh.core.errors import ErrorRecord, NotFoundError
-from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Objective, Task
 from finemesh.training.ports import DatasetFacts, Datasets
 
 MAX_LINEAGE: Final = 64
@@ -47,6 +47,17 @@ def _unfit(dataset: DatasetFacts, spec: FineTuneSpec) -> ErrorRecord | None:
             " split the dataset first, or name another split",
             spec,
         )
+    classes = dataset.object_classes
+    if spec.task is Task.IMAGE_CLASSIFICATION:
+        classes += dataset.row_classes
+    if spec.task not in TEXT_TOWERS and not classes:
+        what = "rows nor objects" if spec.task is Task.IMAGE_CLASSIFICATION else "objects"
+        return _refusal(
+            "NO_CLASSES",
+            f"spec.dataset: {dataset.name} names no classes of {what}, which {spec.task.value} learns: import "
+            "one that does, or choose another task",
+            spec,
+        )
     return None
 
 
@@ -64,7 +75,7 @@ async def _lineage_refusal(
         try:
             stage = await datasets.describe(stage.parent)
         except NotFoundError:
-            if spec.max_quarantined_fraction >= 1.0 and conversations:
+            if spec.max_quarantined_fraction >= 1.0 and (conversations or not _speaks(spec)):
                 return None
             return _refusal(
                 "LINEAGE_INCOMPLETE",
@@ -73,7 +84,7 @@ async def _lineage_refusal(
                 " max_quarantined_fraction = 1",
                 spec,
             )
-    if not conversations:
+    if not conversations and _speaks(spec):
         return _refusal(
             "NO_CONVERSATIONS",
             f"spec.dataset: {dataset.name} has no conversations: convert it with an instruction task first",
@@ -91,6 +102,11 @@ async def _lineage_refusal(
         lost_fraction=f"{lost_fraction:.6f}",
         max_quarantined_fraction=f"{spec.max_quarantined_fraction:g}",
     )
+
+
+def _speaks(spec: FineTuneSpec) -> bool:
+    """Whether conversations are what is learnt."""
+    return spec.task in TEXT_TOWERS and spec.objective is not Objective.TEXT
 
 
 def _refusal(

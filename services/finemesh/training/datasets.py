@@ -44,4 +44,6 @@ def facts_of(dataset: dataset_pb2.Dataset) -> DatasetFacts:
         makes_conversations=bool(summary.conversation_count)
         or converted.instruction != dataset_pb2.INSTRUCTION_TASK_UNSPECIFIED,
         parent=converted.dataset or dataset.split_from.dataset,
+        object_classes=len(summary.classes),
+        row_classes=len({each.class_name for each in summary.class_splits if each.rows and not each.objects}),
     )

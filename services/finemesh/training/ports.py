@@ -142,6 +142,7 @@ class DatasetFacts:
         split_rows: rows per split.
         inputs, quarantined: rows that entered the stage that made it, and those of them that were set aside.
         makes_conversations: whether that stage has conversations.
+        object_classes, row_classes: how many classes its objects have, and its whole rows.
         parent: the dataset it was made of; empty for an import.
     """
 
@@ -153,6 +154,8 @@ class DatasetFacts:
     quarantined: int
     makes_conversations: bool
     parent: str
+    object_classes: int = 0
+    row_classes: int = 0
 
 
 class Datasets(Protocol):
