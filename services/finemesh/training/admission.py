@@ -51,11 +51,11 @@ def _unfit(dataset: DatasetFacts, spec: FineTuneSpec) -> ErrorRecord | None:
     if spec.task is Task.IMAGE_CLASSIFICATION:
         classes += dataset.row_classes
     if spec.task not in TEXT_TOWERS and not classes:
-        what = "rows nor objects" if spec.task is Task.IMAGE_CLASSIFICATION else "objects"
+        what = "rows or objects" if spec.task is Task.IMAGE_CLASSIFICATION else "objects"
         return _refusal(
             "NO_CLASSES",
-            f"spec.dataset: {dataset.name} names no classes of {what}, which {spec.task.value} learns: import "
-            "one that does, or choose another task",
+            f"spec.dataset: {dataset.name} names no classes of {what}, which {spec.task.value} learns: "
+            "import one that does, or choose another task",
             spec,
         )
     return None
