@@ -45,9 +45,9 @@ QUESTION: Final = "Which colour is it?"
 DATASET: Final = "projects/test/datasets/colours"
 
 
-def picture(colour: str, rng: np.random.Generator, side_px: int = 32) -> bytes:
+def picture(colour: str, rng: np.random.Generator, width_px: int = 32, height_px: int = 32) -> bytes:
     """A noisy PNG of one colour."""
-    pixels = np.asarray(COLOURS[colour]) + rng.normal(0, 20, (side_px, side_px, 3))
+    pixels = np.asarray(COLOURS[colour]) + rng.normal(0, 20, (height_px, width_px, 3))
     stream = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(stream, "PNG")
     return stream.getvalue()
@@ -63,10 +63,10 @@ def message(role: str, *parts: str, train: bool | None = None, tool_calls: str =
 
 
 def row(
-    row_id: str, split: str, messages: Sequence[dict[str, Any]], image: bytes = b"", video_id: str = ""
+    row_id: str, split: str, messages: Sequence[dict[str, Any]], *images: bytes, video_id: str = ""
 ) -> dict[str, Any]:
     """A canonical row with the columns that training reads; the others are empty."""
-    pictures = [Picture(image, "PNG", 32, 32, "image")] if image else []
+    pictures = [Picture(image, "PNG", 32, 32, "image") for image in images]
     made = make_row(
         row_id,
         source={"file": "made up", "key": row_id},
@@ -86,7 +86,9 @@ def colour_rows(counts: dict[str, int], seed: int = 0) -> Iterator[dict[str, Any
         for index in range(count):
             answer = names[index % len(names)]
             turns = [message("user", "<picture>", QUESTION), message("assistant", answer)]
-            yield row(f"{split}-{index}", split, turns, picture(answer, rng), f"{split}-video-{index // 4}")
+            yield row(
+                f"{split}-{index}", split, turns, picture(answer, rng), video_id=f"{split}-video-{index // 4}"
+            )
 
 
 def text_rows(counts: dict[str, int], seed: int = 0) -> Iterator[dict[str, Any]]:

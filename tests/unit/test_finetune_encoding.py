@@ -75,10 +75,7 @@ def test_only_what_the_assistant_says_carries_loss(llama: Path, tmp_path: Path) 
 def test_a_turn_that_says_so_carries_loss_or_does_not(llama: Path, tmp_path: Path, *, marked: bool) -> None:
     encoder = encoder_of(llama)
     if not marked:
-        template: str = encoder.tokenizer.chat_template
-        for mark in ("{%- generation -%}", "{%- endgeneration -%}"):
-            template = template.replace(mark, "")
-        encoder.tokenizer.chat_template = template
+        encoder.tokenizer.chat_template = without_marks(encoder.tokenizer.chat_template)
     turns = [
         message("user", "say red"),
         message("assistant", "green", train=False),
@@ -112,9 +109,7 @@ def test_templates_without_marks_give_the_same_spans(llama: Path) -> None:
     tokenizer = encoder_of(llama).processor
     turns = next(iter(text_rows({"train": 1})))["messages"]
     marked = render(tokenizer, turns, parts=False)
-    tokenizer.chat_template = tokenizer.chat_template.replace("{%- generation -%}", "").replace(
-        "{%- endgeneration -%}", ""
-    )
+    tokenizer.chat_template = without_marks(tokenizer.chat_template)
     assert render(tokenizer, turns, parts=False) == marked
 
 
@@ -171,12 +166,11 @@ def test_a_model_without_template_is_refused(llama: Path) -> None:
 
 
 def test_faulty_rows_are_quarantined_each_with_its_reason(llava: Path, tmp_path: Path) -> None:
-    twice = [message("user", "<picture>", "<picture>"), TURNS[1]]
     rows = [
         row("good", "train", TURNS, red()),
         row("torn", "train", TURNS, red()[:100]),
         row("forged", "train", [message("user", "<picture>", "an <image> in words"), TURNS[1]], red()),
-        row("twice", "train", twice, red()),
+        row("absent", "train", [message("user", "<picture>", "<picture>"), TURNS[1]], red()),
         row("mute", "train", TURNS[:1], red()),
         row("other", "test", TURNS, red()),
     ]
@@ -186,7 +180,7 @@ def test_faulty_rows_are_quarantined_each_with_its_reason(llava: Path, tmp_path:
         "good": "",
         "torn": "IMAGE_UNREADABLE",
         "forged": "IMAGE_TOKEN_IN_TEXT",
-        "twice": "SEVERAL_IMAGE_PARTS",
+        "absent": "PLACEHOLDER_MISMATCH",
         "mute": "NO_LOSS_TOKENS",
     }
     assert (encoded.ledger.inputs, encoded.ledger.kept, encoded.ledger.quarantined) == (5, 1, 4)
@@ -197,11 +191,13 @@ def test_a_language_model_is_not_shown_pictures(llama: Path, tmp_path: Path) -> 
     assert [entry.reason for entry in encoded.entries] == ["IMAGE_FOR_LANGUAGE_MODEL"]
 
 
+def turns_of(*words: str) -> list[Any]:
+    """A question before each of the assistant's `words`."""
+    return [part for word in words for part in (message("user", "say"), message("assistant", word))]
+
+
 def test_long_rows_raise_are_cut_or_dropped(llama: Path, tmp_path: Path) -> None:
-    rows = [
-        row(name, "train", [message("user", "say"), message("assistant", words)])
-        for name, words in (("short", "red"), ("long", "red " * 40))
-    ]
+    rows = [row("short", "train", turns_of("red")), row("long", "train", turns_of("red", "red " * 40))]
     dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
 
     def under(policy: OverLength) -> EncodedSplit:
@@ -211,18 +207,52 @@ def test_long_rows_raise_are_cut_or_dropped(llama: Path, tmp_path: Path) -> None
         under(OverLength.RAISE)
     assert caught.value.reason == "ROW_TOO_LONG"
     cut = under(OverLength.TRUNCATE)
-    assert [sample.size for sample in cut.samples][1:] == [20]
     assert (cut.truncated, cut.ledger.kept) == (1, 2)
     dropped = under(OverLength.DROP)
     assert [entry.disposition for entry in dropped.entries] == [Disposition.KEPT, Disposition.DROPPED]
     assert dropped.ledger.by_reason == {"ROW_TOO_LONG": 1}
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_truncation_ends_with_a_whole_turn(llama: Path, tmp_path: Path, *, marked: bool) -> None:
+    """However little fits: what is left is what the template makes of the first turns, or nothing."""
+    words = ("red", "green blue", "yellow red green", "blue")
+    dataset = write_dataset(tmp_path / "dataset", [row("a", "train", turns_of(*words))], shards=1)
+    ends = set[int]()
+    for limit in range(2, 60):
+        encoder = encoder_of(llama, Sequence(max_tokens=limit, over_length=OverLength.TRUNCATE))
+        if not marked:
+            encoder.processor.chat_template = without_marks(encoder.processor.chat_template)
+        encoded = encoder.encode(dataset, "train")
+        if not encoded.samples:
+            assert encoded.ledger.by_reason == {"NO_TURN_FITS": 1}
+            assert encoded.entries[0].disposition is Disposition.DROPPED
+            continue
+        [sample] = encoded.samples
+        wholes = [
+            render(encoder.processor, turns_of(*words[:count]), parts=False).text for count in range(1, 5)
+        ]
+        fitting = [ids for ids in encoder.tokenizer(wholes)["input_ids"] if len(ids) <= limit]
+        assert sample.input_ids_T.tolist() == fitting[-1]
+        assert encoded.truncated == (len(fitting) < len(words))
+        ends.add(sample.size)
+    assert len(ends) == len(words)
+
+
+def without_marks(template: str) -> str:
+    return template.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+
+
 def test_truncation_never_cuts_an_image(llava: Path, tmp_path: Path) -> None:
-    encoder = encoder_of(llava, Sequence(max_tokens=20, over_length=OverLength.TRUNCATE))
-    encoded = encode(encoder, tmp_path, [row("a", "train", TURNS, red())])
-    assert encoded.ledger.by_reason == {"TRUNCATION_CUTS_IMAGE": 1}
-    assert not encoded.samples
+    """The first turn stays with its picture; the second one's picture goes with the turn."""
+    again = [message("user", "and", "<picture>"), message("assistant", "green")]
+    rows = [row("both", "train", [*TURNS, *again], red(), red()), row("none", "train", [*again], red())]
+    encoder = encoder_of(llava, Sequence(max_tokens=64, over_length=OverLength.TRUNCATE))
+    both, _ = encode(encoder, tmp_path / "some", rows).samples
+    assert [place.number for place in both.images] == [0]
+    assert (both.input_ids_T == encoder.image_token_id).sum() == 49
+    encoder = encoder_of(llava, Sequence(max_tokens=40, over_length=OverLength.TRUNCATE))
+    assert encode(encoder, tmp_path / "nothing", rows).ledger.by_reason == {"NO_TURN_FITS": 2}
 
 
 def test_a_processor_that_counts_otherwise_than_the_model_is_refused(llava: Path, tmp_path: Path) -> None:
@@ -244,10 +274,12 @@ def test_pictures_beyond_the_cache_are_made_again_alike(llava: Path, tmp_path: P
     dataset = write_dataset(tmp_path / "dataset", list(colour_rows({"train": 40})))
     encoded = encoder.encode(dataset, "train")
     for sample in encoded.samples:
-        assert sample.location
-        cached = encoded.pictures.cached.pop(sample.location)
-        assert np.array_equal(encoded.pictures.load(sample.location), cached)
-    assert len({read_images(dataset, sample.location) for sample in encoded.samples if sample.location}) == 40
+        [place] = sample.images
+        cached = encoded.pictures.cached.pop(place)
+        again = encoded.pictures.load(place)
+        assert again.keys() == cached.keys()
+        assert all(np.array_equal(again[name], cached[name]) for name in again)
+    assert len({read_images(dataset, sample.images[0].location) for sample in encoded.samples}) == 40
 
 
 def test_a_shard_that_is_no_parquet_is_named(llama: Path, tmp_path: Path) -> None:

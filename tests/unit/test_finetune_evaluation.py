@@ -81,12 +81,11 @@ def test_a_decision_is_the_likeliest_answer_by_the_long_way(
     assert known
     assert len(known.answers) == len(answers)
     for sample, given in zip(
-        encoded.samples, score(model, encoded.samples, encoded.pictures.load, known), strict=True
+        encoded.samples, score(model, encoded.samples, encoded.pictures, known), strict=True
     ):
         split = split_answer(sample)
         assert split
-        assert sample.location
-        pixels = torch.from_numpy(encoded.pictures.load(sample.location)).unsqueeze(0)
+        pixels = encoded.pictures.inputs([sample])["pixel_values"]
         prompt = split[0].tolist()
         likelihoods: dict[tuple[int, ...], float] = {}
         for answer in known.answers:
@@ -106,7 +105,7 @@ def test_an_answer_never_trained_on_is_never_right(llava: Path, tmp_path: Path) 
     assert known
     without_red = AnswerSet(known.answers[1:], known.counts[1:])
     unseen = model.tokenizer.decode(known.answers[0], skip_special_tokens=True)
-    scores = score(model, encoded.samples, encoded.pictures.load, without_red)
+    scores = score(model, encoded.samples, encoded.pictures, without_red)
     assert not any(each.correct for each in scores if each.expected == unseen)
     assert unseen not in {each.prediction for each in scores}
 
@@ -114,8 +113,8 @@ def test_an_answer_never_trained_on_is_never_right(llava: Path, tmp_path: Path) 
 def test_closed_and_open_scoring_agree_on_loss(llava: Path, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", list(colour_rows({"train": 12})))
     model, encoded = loaded(spec(), llava, dataset)
-    closed = score(model, encoded.samples, encoded.pictures.load, closed_answers(encoded.samples))
-    opened = score(model, encoded.samples, encoded.pictures.load, None)
+    closed = score(model, encoded.samples, encoded.pictures, closed_answers(encoded.samples))
+    opened = score(model, encoded.samples, encoded.pictures, None)
     for one, other in zip(closed, opened, strict=True):
         assert one.loss_sum == pytest.approx(other.loss_sum, abs=1e-4)
         assert (one.loss_tokens, one.correct_tokens) == (other.loss_tokens, other.correct_tokens)
@@ -139,7 +138,7 @@ def test_open_exact_match_is_that_of_greedy_generation(llama: Path, tmp_path: Pa
         )
     dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
     model, encoded = loaded(spec(Task.LANGUAGE), llama, dataset)
-    scores = score(model, encoded.samples, encoded.pictures.load, None)
+    scores = score(model, encoded.samples, encoded.pictures, None)
     for sample, given in zip(encoded.samples, scores, strict=True):
         split = split_answer(sample)
         assert split
@@ -157,7 +156,7 @@ def test_many_turns_make_a_task_open(llama: Path, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", list(text_rows({"train": 6})))
     model, encoded = loaded(spec(Task.LANGUAGE), llama, dataset)
     assert closed_answers(encoded.samples) is None
-    [first, *_] = score(model, encoded.samples, encoded.pictures.load, None)
+    [first, *_] = score(model, encoded.samples, encoded.pictures, None)
     sample = encoded.samples[0]
     ids, positions = sample.input_ids_T.tolist(), np.flatnonzero(sample.loss_T)
     plain = load_model(spec(Task.LANGUAGE, sequence=Sequence(packing=False)), llama)
@@ -237,7 +236,7 @@ def test_the_untrained_baseline_is_the_base_model(llava: Path, tmp_path: Path, m
     fresh, test_split = loaded(chosen, llava, dataset, "test")
     _, train_split = loaded(chosen, llava, dataset, "train")
     expected: list[Score] = score(
-        fresh, test_split.samples, test_split.pictures.load, closed_answers(train_split.samples)
+        fresh, test_split.samples, test_split.pictures, closed_answers(train_split.samples)
     )
     lines = (tmp_path / "work/evaluation/test_untrained.jsonl").read_text().splitlines()
     for line, each in zip(lines, expected, strict=True):

@@ -69,7 +69,7 @@ def test_answers_are_those_of_greedy_generation_alone(tmp_path: Path) -> None:
     chosen = spec(Task.LANGUAGE)
     model = load_model(chosen, base)
     encoded = Encoder(model.family, model.processor, model.config, chosen.sequence).encode(dataset, "test")
-    answers = generate_answers(model, encoded.samples, encoded.pictures.load, 6)
+    answers = generate_answers(model, encoded.samples, encoded.pictures, 6)
     plain: Any = AutoModelForCausalLM.from_pretrained(base)
     tokenizer = AutoTokenizer.from_pretrained(base)
     for sample, answer in zip(encoded.samples, answers, strict=True):

@@ -181,15 +181,15 @@ def test_characters_of_several_tokens_are_written_once(llama: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("policy", "outcome", "severity"),
+    ("policy", "outcome", "severity", "reason"),
     [
-        (OverLength.RAISE, "REFUSED", Severity.ERROR),
-        (OverLength.TRUNCATE, "TRUNCATED", Severity.WARNING),
-        (OverLength.DROP, "DROPPED", Severity.WARNING),
+        (OverLength.RAISE, "REFUSED", Severity.ERROR, "ROW_TOO_LONG"),
+        (OverLength.TRUNCATE, "DROPPED", Severity.WARNING, "NO_TURN_FITS"),
+        (OverLength.DROP, "DROPPED", Severity.WARNING, "ROW_TOO_LONG"),
     ],
 )
 def test_long_rows_say_what_would_be_cut(
-    llama: Path, tmp_path: Path, policy: OverLength, outcome: str, severity: Severity
+    llama: Path, tmp_path: Path, policy: OverLength, outcome: str, severity: Severity, reason: str
 ) -> None:
     rows = [chat("short", "@", "#"), chat("long", "@", "#" * 20 + "!" * 4)]
     dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
@@ -200,8 +200,20 @@ def test_long_rows_say_what_would_be_cut(
     shown = next(each for each in report.shown if each.figures.row_id == "long")
     assert said([part for part in shown.segments if part.cut]) == "!!!!</s>"
     assert not any(part.loss for part in shown.segments if part.cut)
-    expected = "ROW_TRUNCATED" if policy is OverLength.TRUNCATE else "ROW_TOO_LONG"
-    assert expected in reasons(report, severity)
+    assert reason in reasons(report, severity)
+
+
+def test_a_cut_row_shows_what_is_cut_after_its_last_whole_turn(llama: Path, tmp_path: Path) -> None:
+    rows = [chat("long", "@", "#", "@", "#" * 20)]
+    dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
+    sequence = Sequence(max_tokens=24, over_length=OverLength.TRUNCATE)
+    report = preflight_dataset(options(sequence=sequence), llama, dataset)
+    [long] = report.over_length
+    tail = f"<|user|>@<|assistant|>{'#' * 20}</s>"
+    assert (long.outcome, long.cut_tokens, long.cut_loss_tokens) == ("TRUNCATED", 24, 21)
+    assert (long.cut_text, long.reason) == (tail, "")
+    assert said([part for part in report.shown[0].segments if part.cut]) == tail
+    assert "ROW_TRUNCATED" in reasons(report, Severity.WARNING)
 
 
 def test_masked_rows_fail_above_their_share(llama: Path, tmp_path: Path) -> None:

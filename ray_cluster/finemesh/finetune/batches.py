@@ -1,23 +1,20 @@
 """Samples to tensors. Packed: one row without padding, samples kept apart. Padded: one row each.
 
-Shape legend: B rows (1 if packed), T tokens of a row, N tokens that carry loss, I images, C, H, W of a
-picture.
+Shape legend: B rows (1 if packed), T tokens of a row, N tokens that carry loss, X axes of positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from finemesh.finetune.encoding import Picture, Sample
+from finemesh.finetune.encoding import Sample
 from finemesh.finetune.objectives.objective import moved
-from finemesh.finetune.rows import Location
-
-LoadPicture = Callable[[Location], Picture]
+from finemesh.finetune.sight import Pictures
 
 
 class _Sized(Protocol):
@@ -70,16 +67,17 @@ def cut(samples: Sequence[S], size: int) -> list[list[S]]:
     ]
 
 
-def collate(samples: Sequence[Sample], load_picture: LoadPicture, *, packing: bool, pad_id: int) -> Batch:
+def collate(samples: Sequence[Sample], pictures: Pictures, *, packing: bool, pad_id: int) -> Batch:
     """Build a batch on the CPU. Packed, it has reset positions and no attention mask (see `attention`)."""
     lengths = [sample.size for sample in samples]
     predict = [_shifted(sample) for sample in samples]
     targets_N = np.concatenate([sample.input_ids_T[sample.loss_T] for sample in samples])
     ids = [sample.input_ids_T for sample in samples]
+    positions = [each for each in map(pictures.positions, samples) if each is not None]
     if packing:
         inputs: dict[str, Any] = {
             "input_ids": _row(ids),
-            "position_ids": _row([np.arange(length) for length in lengths]),
+            "position_ids": _row(positions or [np.arange(length) for length in lengths]),
             "sequence_lengths": lengths,
         }
         predict_BT = _row(predict)
@@ -89,12 +87,12 @@ def collate(samples: Sequence[Sample], load_picture: LoadPicture, *, packing: bo
             "input_ids": _padded(ids, width, pad_id),
             "attention_mask": _padded([np.ones(length, np.int64) for length in lengths], width, 0),
         }
+        if positions:
+            axes = zip(*positions, strict=True)
+            inputs["position_ids"] = torch.stack([_padded(axis, width, 0) for axis in axes])
         predict_BT = _padded(predict, width, fill=False)
-    pictures = [load_picture(sample.location) for sample in samples if sample.location]
-    if pictures:
-        inputs["pixel_values"] = torch.from_numpy(np.stack(pictures))
     return Batch(
-        inputs=inputs,
+        inputs=inputs | pictures.inputs(samples),
         predict_BT=predict_BT,
         targets_N=torch.from_numpy(targets_N),
         targets_per_sample=[int(sample.loss_T.sum()) for sample in samples],
@@ -108,7 +106,8 @@ def _shifted(sample: Sample) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _row(parts: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(parts)).unsqueeze(0)
+    """Parts (T) joined to (1, T), parts (X, T) to (X, 1, T)."""
+    return torch.from_numpy(np.concatenate(parts, axis=-1)).unsqueeze(-2 if parts[0].ndim > 1 else 0)
 
 
 def _padded(parts: Sequence[np.ndarray[Any, Any]], width: int, fill: int | bool) -> torch.Tensor:

@@ -1,35 +1,30 @@
 """Rows to token sequences: chat template, image placeholders, the tokens that carry loss, and the ledger of
 it.
 
-Shape legend: T tokens of one sequence; C, H, W channels, height and width of a picture.
+Shape legend: T tokens of one sequence, I pictures of one row.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import OverLength, Sequence
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.chat import Rendered, render
-from finemesh.finetune.families.family import Family
+from finemesh.finetune.families.family import Family, Picture, Seen
 from finemesh.finetune.objectives.objective import Split
-from finemesh.finetune.rows import Location, Row, read_images, read_rows
+from finemesh.finetune.rows import Row, read_rows
+from finemesh.finetune.sight import ImageAt, Pictures, decode_image
 
-MAX_IMAGE_PIXELS: Final = 64_000_000
-PIXEL_CACHE_BYTES: Final = 1 << 30
 _CHUNK_ROWS: Final = 32
-
-Picture = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +35,16 @@ class Sample:
         input_ids_T: token ids, image placeholders expanded.
         loss_T: True for the tokens the model shall learn to predict. Never the first one: nothing comes
         before it.
-        location: where the picture lies; None for a row without one.
+        images: where its pictures lie, in the order of their placeholders.
+        extras: what the family's hook made of its words, I rows each.
     """
 
     row_id: str
     group: str
     input_ids_T: npt.NDArray[np.int64]
     loss_T: npt.NDArray[np.bool_]
-    location: Location | None
+    images: tuple[ImageAt, ...] = ()
+    extras: Picture = field(default_factory=dict[str, npt.NDArray[Any]])
 
     @property
     def size(self) -> int:
@@ -62,27 +59,12 @@ class EncodedSplit(Split[Sample]):
     pictures: Pictures
 
 
-@dataclass(slots=True)
-class Pictures:
-    """Processed pictures: in memory while they are few, otherwise made again from the dataset each time."""
+class Prepared(NamedTuple):
+    """A row as text, with what the processor made of its pictures."""
 
-    dataset: Path
-    processor: Any
-    cached: dict[Location, Picture] = field(default_factory=dict[Location, Picture])
-    bytes_left: int = PIXEL_CACHE_BYTES
-
-    def keep(self, location: Location, pixels_CHW: Picture) -> None:
-        if pixels_CHW.nbytes <= self.bytes_left:
-            self.cached[location] = pixels_CHW
-            self.bytes_left -= pixels_CHW.nbytes
-
-    def load(self, location: Location) -> Picture:
-        """The tensor that the model's own processor makes of the picture."""
-        cached = self.cached.get(location)
-        if cached is not None:
-            return cached
-        picture = decode_image(read_images(self.dataset, location)[0])
-        return np.asarray(self.processor.image_processor(picture)["pixel_values"][0], dtype=np.float32)
+    row: Row
+    rendered: Rendered
+    seen: list[Seen]
 
 
 class Encoder:
@@ -102,6 +84,8 @@ class Encoder:
         self.sequence = sequence
         self.config = config
         self.sees = family.image_features is not None
+        self.image_token = str(processor.image_token) if self.sees else ""
+        self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.image_token)) if self.sees else 0
 
     def encode(self, dataset: Path, split: str, limit: int = 0) -> EncodedSplit:
         """Encode a split, or its first `limit` rows.
@@ -122,131 +106,170 @@ class Encoder:
 
     def encode_rows(self, dataset: Path, rows: Iterable[Row]) -> EncodedSplit:
         """Encode rows of `dataset`. Raises what `encode` raises of them."""
-        encoded = EncodedSplit([], [], 0, Pictures(dataset, self.processor))
+        encoded = EncodedSplit([], [], 0, self.pictures_of(dataset))
         for chunk in chunks(rows):
             self._encode_chunk(chunk, encoded)
         return encoded
 
+    def pictures_of(self, dataset: Path) -> Pictures:
+        return Pictures(dataset, self.family, self.processor, self.config)
+
     def _encode_chunk(self, rows: list[Row], encoded: EncodedSplit) -> None:
-        ready: list[tuple[Row, Rendered, Image.Image | None]] = []
+        ready: list[Prepared] = []
         for row in rows:
-            fault, prepared = self._prepare(row)
-            if prepared:
-                ready.append((row, *prepared))
+            prepared = self._prepare(row)
+            if isinstance(prepared, Prepared):
+                ready.append(prepared)
             else:
-                encoded.entries.append(fault)
+                encoded.entries.append(prepared)
         if not ready:
             return
-        for (row, rendered, _), tokens in zip(ready, self._tokenize(ready), strict=True):
-            encoded.entries.append(self._finish(row, rendered, tokens, encoded))
+        for prepared, tokens in zip(ready, self._tokenize(ready), strict=True):
+            encoded.entries.append(self._finish(prepared, tokens, encoded))
 
-    def _prepare(self, row: Row) -> tuple[LedgerEntry, tuple[Rendered, Image.Image | None] | None]:
-        """Render the conversation and decode the picture; the entry says what is wrong if that fails."""
-        placeholders = sum(part["type"] == "image" for message in row.messages for part in message["content"])
-        if placeholders > 1:
-            return _lost(row, "SEVERAL_IMAGE_PARTS", "a row has one picture, its messages name more"), None
-        if placeholders != len(row.images) and self.sees:
-            message = f"its messages show {placeholders} pictures, the row has {len(row.images)}"
-            return _lost(row, "PLACEHOLDER_MISMATCH", message), None
-        if placeholders and not self.sees:
-            return _lost(
-                row, "IMAGE_FOR_LANGUAGE_MODEL", "a language model cannot see the row's picture"
-            ), None
+    def _prepare(self, row: Row) -> Prepared | LedgerEntry:
+        """Render the conversation and process the pictures; an entry says what is wrong if that fails."""
+        shown = sum(part["type"] == "image" for message in row.messages for part in message["content"])
+        if shown != len(row.images) and self.sees:
+            message = f"its messages show {shown} pictures, the row has {len(row.images)}"
+            return _lost(row, "PLACEHOLDER_MISMATCH", message)
+        if shown and not self.sees:
+            return _lost(row, "IMAGE_FOR_LANGUAGE_MODEL", "a language model cannot see the row's picture")
         rendered = render(self.processor, row.messages, parts=self.sees, train=row.train, tools=row.tools)
-        if self.sees and rendered.text.count(self.processor.image_token) != placeholders:
-            return _lost(
-                row, "IMAGE_TOKEN_IN_TEXT", f"the text contains {self.processor.image_token!r}"
-            ), None
-        try:
-            picture = decode_image(row.images[0]) if placeholders else None
-        except InvalidError as error:
-            return _lost(row, error.reason, error.message), None
-        return LedgerEntry(row.row_id, Disposition.KEPT), (rendered, picture)
-
-    def _tokenize(self, ready: list[tuple[Row, Rendered, Image.Image | None]]) -> Iterator[Tokens]:
-        texts = [rendered.text for _, rendered, _ in ready]
-        options = {"add_special_tokens": False, "return_offsets_mapping": True}
         if not self.sees:
-            output = self.processor(texts, **options)
-            for ids, offsets in zip(output["input_ids"], output["offset_mapping"], strict=True):
-                yield Tokens(np.asarray(ids, np.int64), np.asarray(offsets, np.int64), [], None)
-            return
-        pictures = [picture for _, _, picture in ready if picture is not None]
-        output = self.processor(
-            text=texts, images=pictures or None, return_text_replacement_offsets=True, **options
-        )
-        pixels = iter(output["pixel_values"] if pictures else ())
-        replacements = output["text_replacement_offsets"]
-        for index, (_, _, picture) in enumerate(ready):
-            yield Tokens(
-                np.asarray(output["input_ids"][index], np.int64),
-                np.asarray(output["offset_mapping"][index], np.int64),
-                replacements[index] if replacements else [],
-                None if picture is None else np.asarray(next(pixels), np.float32),
-            )
+            return Prepared(row, rendered, [])
+        if rendered.text.count(self.image_token) != shown:
+            return _lost(row, "IMAGE_TOKEN_IN_TEXT", f"the text contains {self.image_token!r}")
+        try:
+            return Prepared(row, rendered, [self._see(encoded) for encoded in row.images])
+        except InvalidError as error:
+            return _lost(row, error.reason, error.message)
 
-    def _finish(self, row: Row, rendered: Rendered, tokens: Tokens, encoded: EncodedSplit) -> LedgerEntry:
+    def _see(self, encoded: bytes) -> Seen:
+        image = decode_image(encoded)
+        try:
+            return self.family.see(self.processor, image)
+        except ValueError as error:  # such as a strip a hundred times as long as wide
+            message = f"the model's processor refuses it ({error}): crop it, or leave the row out"
+            raise InvalidError.of("image", message, reason="IMAGE_REFUSED") from error
+
+    def _tokenize(self, ready: list[Prepared]) -> Iterator[Tokens]:
+        texts: list[str] = []
+        replaced: list[tuple[Replacement, ...]] = []
+        for prepared in ready:
+            replacements = tuple(self._replacements(prepared))
+            texts.append(expanded(prepared.rendered.text, replacements))
+            replaced.append(replacements)
+        output = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        parts = zip(output["input_ids"], output["offset_mapping"], replaced, strict=True)
+        for prepared, (ids, offsets, replacements) in zip(ready, parts, strict=True):
+            offsets_T2 = np.asarray(offsets, np.int64).reshape(-1, 2)
+            pictures = [seen.tensors for seen in prepared.seen]
+            yield Tokens(np.asarray(ids, np.int64), offsets_T2, replacements, pictures)
+
+    def _replacements(self, prepared: Prepared) -> Iterator[Replacement]:
+        end = 0
+        for seen in prepared.seen:
+            start = prepared.rendered.text.index(self.image_token, end)
+            end = start + len(self.image_token)
+            yield Replacement(start, end, seen.text)
+
+    def _finish(self, prepared: Prepared, tokens: Tokens, encoded: EncodedSplit) -> LedgerEntry:
         """Mark the tokens with loss, apply the length policy, and keep the sample."""
-        ids_T, loss_T = tokens.ids_T, tokens.loss(rendered)
+        row, rendered, _ = prepared
         self._check_placeholders(row, tokens)
-        limit = self.sequence.max_tokens
-        if len(ids_T) > limit:
+        size, limit = len(tokens.ids_T), self.sequence.max_tokens
+        end = self.trained_tokens(rendered, tokens)
+        if size > limit:
             if self.sequence.over_length is OverLength.RAISE:
                 raise InvalidError.of(
                     "spec.sequence.max_tokens",
-                    f"row {row.row_id} has {len(ids_T)} tokens, the limit is {limit}: raise it, or set "
+                    f"row {row.row_id} has {size} tokens, the limit is {limit}: raise it, or set "
                     "over_length to TRUNCATE or DROP, which count what they touch",
                     reason="ROW_TOO_LONG",
                 )
-            if self.sequence.over_length is OverLength.DROP:
-                message = f"{len(ids_T)} tokens, the limit is {limit}"
-                return LedgerEntry(row.row_id, Disposition.DROPPED, "ROW_TOO_LONG", message)
-            if tokens.pixels_CHW is not None and (ids_T[limit:] == self.processor.image_token_id).any():
-                return LedgerEntry(
-                    row.row_id,
-                    Disposition.DROPPED,
-                    "TRUNCATION_CUTS_IMAGE",
-                    f"an image lies beyond token {limit}",
-                )
-            ids_T, loss_T = ids_T[:limit], loss_T[:limit]
-            encoded.truncated += 1
+            if not end:
+                cutting = self.sequence.over_length is OverLength.TRUNCATE
+                reason = "NO_TURN_FITS" if cutting else "ROW_TOO_LONG"
+                message = f"{size} tokens, the limit is {limit}"
+                message += ", and no turn with loss ends before it" if cutting else ""
+                return LedgerEntry(row.row_id, Disposition.DROPPED, reason, message)
+        loss_T = tokens.loss(rendered)[:end]
         if not loss_T.any():
             return _lost(row, "NO_LOSS_TOKENS", "no token of the assistant is left to learn from")
-        location = None
-        if tokens.pixels_CHW is not None:
-            location = row.location
-            encoded.pictures.keep(location, tokens.pixels_CHW)
-        encoded.samples.append(Sample(row.row_id, row.group, ids_T, loss_T, location))
+        encoded.truncated += end < size
+        shown = tokens.pictures_before(end)
+        images = tuple(ImageAt(row.location, number) for number in range(shown))
+        for place, picture in zip(images, tokens.pictures, strict=False):
+            encoded.pictures.keep(place, picture)
+        extras = self.family.extras(self.processor, row.messages) if images and self.family.extras else {}
+        extras = {name: tensor[:shown] for name, tensor in extras.items()}
+        encoded.samples.append(Sample(row.row_id, row.group, tokens.ids_T[:end], loss_T, images, extras))
         return LedgerEntry(row.row_id, Disposition.KEPT, children=(row.row_id,))
 
+    def trained_tokens(self, rendered: Rendered, tokens: Tokens) -> int:
+        """How many tokens of a row are trained on: all that fit; of a row that is too long none, or under
+        TRUNCATE those up to the end of its last learnt turn that fits, so that no turn is broken.
+        """
+        size, limit = len(tokens.ids_T), self.sequence.max_tokens
+        if size <= limit:
+            return size
+        if self.sequence.over_length is not OverLength.TRUNCATE:
+            return 0
+        ends = (tokens.before(end) for _, end in rendered.spans)
+        return max((end for end in ends if end <= limit), default=0)
+
     def _check_placeholders(self, row: Row, tokens: Tokens) -> None:
-        if tokens.pixels_CHW is None or self.family.image_features is None:
-            return
-        placeholders = int((tokens.ids_T == self.processor.image_token_id).sum())
-        features = self.family.image_features(self.config, tokens.pixels_CHW)
+        placeholders, features = self.count_placeholders(tokens)
         if placeholders != features:
             raise InvalidError.of(
                 "spec.base_model",
-                f"its processor writes {placeholders} placeholders for the picture of row {row.row_id}, its "
-                f"vision tower gives {features} features: set patch_size and vision_feature_select_strategy "
-                "of the processor right",
+                f"its processor writes {placeholders} placeholders for the pictures of row {row.row_id}, its "
+                f"vision tower gives {features} features: set the sizes in the processor's config to those "
+                "of the model's",
                 reason="PLACEHOLDER_MISMATCH",
             )
+
+    def count_placeholders(self, tokens: Tokens) -> tuple[int, int]:
+        """Placeholders among the tokens, and the features that the vision tower makes of the pictures."""
+        count = self.family.image_features
+        if count is None:
+            return 0, 0
+        placeholders = int((tokens.ids_T == self.image_token_id).sum())
+        return placeholders, sum(count(self.config, picture) for picture in tokens.pictures)
+
+
+class Replacement(NamedTuple):
+    """What stands in the place of a picture's mark: first character of the mark, one after its last, text."""
+
+    start: int
+    end: int
+    text: str
+
+
+def expanded(text: str, replacements: Iterable[Replacement]) -> str:
+    """The text with the marks of pictures replaced."""
+    pieces: list[str] = []
+    read = 0
+    for start, end, instead in replacements:
+        pieces += [text[read:start], instead]
+        read = end
+    return "".join([*pieces, text[read:]])
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the processor made of one row. `replacements` says how placeholders moved the text after them."""
+    """What the processor made of one row. `offsets_T2` are characters of the expanded text."""
 
     ids_T: npt.NDArray[np.int64]
     offsets_T2: npt.NDArray[np.int64]
-    replacements: list[dict[str, Any]]
-    pixels_CHW: Picture | None
+    replacements: tuple[Replacement, ...]
+    pictures: list[Picture]
 
     def loss(self, rendered: Rendered) -> npt.NDArray[np.bool_]:
         """Tokens that overlap the assistant's words, the first token of the sequence excepted."""
         loss_T = np.zeros(len(self.ids_T), np.bool_)
-        starts_T, ends_T = self.offsets_T2.reshape(-1, 2).T
+        starts_T, ends_T = self.offsets_T2.T
         for start, end in rendered.spans:
             loss_T |= (starts_T < self.moved(end)) & (ends_T > self.moved(start)) & (ends_T > starts_T)
         loss_T[:1] = False
@@ -254,31 +277,16 @@ class Tokens:
 
     def moved(self, character: int) -> int:
         """Where a character of the rendered text lies once placeholders are expanded."""
-        gained = 0
-        for replacement in self.replacements:
-            if replacement["span"][1] <= character:
-                gained = replacement["new_span"][1] - replacement["span"][1]
-        return character + gained
+        before = [each for each in self.replacements if each.end <= character]
+        return character + sum(len(each.text) - (each.end - each.start) for each in before)
 
+    def before(self, character: int) -> int:
+        """Tokens that begin before a character of the rendered text."""
+        return int((self.offsets_T2[:, 0] < self.moved(character)).sum())
 
-def decode_image(encoded: bytes) -> Image.Image:
-    """Decode a picture to RGB, its size checked before its pixels are read.
-
-    Raises:
-        InvalidError: IMAGE_UNREADABLE, IMAGE_TOO_LARGE.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            width, height = picture.size
-            if width * height > MAX_IMAGE_PIXELS:
-                raise InvalidError.of(
-                    "image",
-                    f"{width} x {height} pixels, at most {MAX_IMAGE_PIXELS} are read",
-                    reason="IMAGE_TOO_LARGE",
-                )
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidError.of("image", f"cannot be decoded: {error}", reason="IMAGE_UNREADABLE") from error
+    def pictures_before(self, token: int) -> int:
+        """Pictures whose placeholders lie before a token."""
+        return sum(self.before(each.end) <= token for each in self.replacements)
 
 
 def _lost(row: Row, reason: str, message: str) -> LedgerEntry:

@@ -21,7 +21,7 @@ from finemesh.finetune.statistics import Interval, clustered_mean
 
 def evaluate(model: Model, encoded: EncodedSplit, answers: AnswerSet | None, split: str) -> dict[str, float]:
     """Metrics of a split as `<split>/...`: loss per token in nats, accuracy of decisions, of tokens."""
-    return _averages(score(model, encoded.samples, encoded.pictures.load, answers), split)
+    return _averages(score(model, encoded.samples, encoded.pictures, answers), split)
 
 
 def evaluate_test(
@@ -41,8 +41,8 @@ def evaluate_test(
     model blind to its input can reach when every question is the same); for vision tasks the trained model
     shown the mean colour in place of every picture (`blanked`).
     """
-    samples, load = encoded.samples, encoded.pictures.load
-    trained = score(model, samples, load, answers)
+    samples, pictures = encoded.samples, encoded.pictures
+    trained = score(model, samples, pictures, answers)
     answered = _answers(model, encoded, trained, answers)
     _write_items(folder / "test.jsonl", trained, answered)
     seed = model.spec.optimization.seed
@@ -60,9 +60,9 @@ def evaluate_test(
 def _baselines(
     model: Model, encoded: EncodedSplit, answers: AnswerSet | None, base_model: Path, folder: Path
 ) -> dict[str, float]:
-    seed, samples, load = model.spec.optimization.seed, encoded.samples, encoded.pictures.load
+    seed, samples, pictures = model.spec.optimization.seed, encoded.samples, encoded.pictures
     with model.untrained(base_model) as untrained:
-        scores = score(untrained, samples, load, answers)
+        scores = score(untrained, samples, pictures, answers)
     _write_items(folder / "test_untrained.jsonl", scores)
     metrics = _accuracy(scores, "untrained_", seed)
     if answers:
@@ -70,7 +70,7 @@ def _baselines(
         metrics["test/majority_accuracy"] = expected[answers.majority] / len(samples)
         metrics["test/constant_accuracy"] = max(expected[each] for each in answers.answers) / len(samples)
     if model.spec.task is Task.VISION_LANGUAGE:
-        scores = score(model, samples, load, answers, blank=True)
+        scores = score(model, samples, pictures, answers, blank=True)
         _write_items(folder / "test_blanked.jsonl", scores)
         metrics |= _accuracy(scores, "blanked_", seed)
     return metrics
@@ -93,7 +93,7 @@ def _answers(
         said, wanted = [each.prediction for each in scores], [each.expected for each in scores]
         metrics = CLOSED_METRICS
     elif limit := model.spec.evaluation.max_generated_tokens:
-        said = generate_answers(model, encoded.samples, encoded.pictures.load, limit)
+        said = generate_answers(model, encoded.samples, encoded.pictures, limit)
         ends = [last_answer(sample) for sample in encoded.samples]
         spans = [sample.input_ids_T[slice(*end)] for sample, end in zip(encoded.samples, ends, strict=True)]
         wanted = [str(model.tokenizer.decode(ids_T, skip_special_tokens=True)).strip() for ids_T in spans]

@@ -1,26 +1,31 @@
-"""What the model writes by itself: greedy decoding after the prompts of held-out samples."""
+"""What the model writes by itself: greedy decoding after the prompts of held-out samples.
+
+Shape legend: B rows, T tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 import numpy as np
 import torch
 
 from finemesh.finetune.attention import attention
-from finemesh.finetune.batches import LoadPicture, collate
+from finemesh.finetune.batches import collate
 from finemesh.finetune.encoding import Sample
 from finemesh.finetune.models import Model
+from finemesh.finetune.objectives.objective import moved
+from finemesh.finetune.sight import Pictures, positions_after
 
 _ROWS: Final = 16
 
 
 @torch.inference_mode()
 def generate_answers(
-    model: Model, samples: Sequence[Sample], load_picture: LoadPicture, max_tokens: int
+    model: Model, samples: Sequence[Sample], pictures: Pictures, max_tokens: int
 ) -> list[str]:
     """The last answer of each sample as the model writes it, in their order, special tokens left out.
 
@@ -29,10 +34,10 @@ def generate_answers(
     Args:
         model: set to evaluation meanwhile.
         samples: of a held-out split.
-        load_picture: of that split.
+        pictures: of that split.
         max_tokens: an answer is cut off after so many.
     """
-    prompts = [_prompt(sample) for sample in samples]
+    prompts = [prompt_of(sample) for sample in samples]
     order = sorted(range(len(prompts)), key=lambda index: prompts[index].size)
     answers = [""] * len(prompts)
     was_training = model.module.training
@@ -43,7 +48,7 @@ def generate_answers(
                 indices = [*alike]
                 for start in range(0, len(indices), _ROWS):
                     part = indices[start : start + _ROWS]
-                    written = _generate(model, [prompts[index] for index in part], load_picture, max_tokens)
+                    written = _generate(model, [prompts[index] for index in part], pictures, max_tokens)
                     for index, answer in zip(part, written, strict=True):
                         answers[index] = answer
     finally:
@@ -59,29 +64,50 @@ def last_answer(sample: Sample) -> tuple[int, int]:
     return int(start), int(positions[-1]) + 1
 
 
-def _prompt(sample: Sample) -> Sample:
+def prompt_of(sample: Sample) -> Sample:
+    """What stands before the last answer of a sample."""
     start, _ = last_answer(sample)
     return replace(sample, input_ids_T=sample.input_ids_T[:start], loss_T=np.zeros(start, np.bool_))
 
 
-def _generate(
-    model: Model, prompts: Sequence[Sample], load_picture: LoadPicture, max_tokens: int
-) -> list[str]:
-    batch = collate(prompts, load_picture, packing=False, pad_id=model.pad_id).to(model.device)
-    with model.autocast():
-        ids_BT = model.module.generate(
-            **batch.inputs,
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            eos_token_id=_end_ids(model) or None,
-            pad_token_id=model.pad_id,
-        )
-    length = prompts[0].size
-    return [str(model.tokenizer.decode(ids_T[length:], skip_special_tokens=True)).strip() for ids_T in ids_BT]
+def decode(model: Model, prompts: Sequence[Sample], pictures: Pictures) -> Iterator[torch.Tensor]:
+    """The logits (B, V) in fp32 of one token after the other of equally long prompts, each the likeliest.
+
+    Keys and values are kept; what a family needs beside tokens is given by its hooks, which `generate` of
+    transformers would have each model do in its own way.
+    """
+    batch = collate(prompts, pictures, packing=False, pad_id=model.pad_id).to(model.device)
+    inputs = {name: each for name, each in batch.inputs.items() if name != "attention_mask"}
+    after = moved(pictures.inputs([]), model.device)
+    while True:
+        with model.autocast():
+            output = model.module(**inputs, use_cache=True, logits_to_keep=1)
+        logits_BV = output.logits[:, -1].float()
+        yield logits_BV
+        following = {
+            "input_ids": logits_BV.argmax(-1, keepdim=True),
+            "past_key_values": output.past_key_values,
+        }
+        if "position_ids" in inputs:
+            following["position_ids"] = positions_after(inputs["position_ids"], 1)
+        inputs = following | after
 
 
-def _end_ids(model: Model) -> list[int]:
+def end_ids(model: Model) -> list[int]:
     """Tokens that end an answer: those of the generation config, and the tokenizer's own."""
     configured = model.module.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return sorted({each for each in (*ends, model.tokenizer.eos_token_id) if each is not None})
+
+
+def _generate(model: Model, prompts: Sequence[Sample], pictures: Pictures, max_tokens: int) -> list[str]:
+    ends, written = end_ids(model), list[list[int]]()
+    done_B = np.zeros(len(prompts), np.bool_)
+    for logits_BV in islice(decode(model, prompts, pictures), max_tokens):
+        next_B = logits_BV.argmax(-1).cpu().numpy()
+        written.append([-1 if done else token for done, token in zip(done_B, next_B.tolist(), strict=True)])
+        done_B |= np.isin(next_B, ends)
+        if done_B.all():
+            break
+    answers = ([token for token in tokens if token >= 0] for tokens in zip(*written, strict=True))
+    return [str(model.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in answers]

@@ -13,8 +13,8 @@ from PIL import Image
 
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
-from finemesh.finetune.encoding import PIXEL_CACHE_BYTES, decode_image
 from finemesh.finetune.rows import Location, read_images, read_values
+from finemesh.finetune.sight import PIXEL_CACHE_BYTES, decode_image
 
 _OBJECT: Final = ("class_name", "bbox", "rle_counts", "visible", "iscrowd")
 _COLUMNS: Final = (

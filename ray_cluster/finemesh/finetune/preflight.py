@@ -157,8 +157,8 @@ def _model_facts(spec: FineTuneSpec, task: Task, encoder: Encoder) -> ModelFacts
         template="marked" if is_marked(encoder.processor.chat_template) else "by turns",
         vocab_size=len(encoder.tokenizer),
         max_positions=int(getattr(config.get_text_config(), "max_position_embeddings", None) or 0),
-        image_token=encoder.processor.image_token if encoder.sees else "",
-        image_token_id=encoder.processor.image_token_id if encoder.sees else 0,
+        image_token=encoder.image_token,
+        image_token_id=encoder.image_token_id,
     )
 
 
@@ -195,7 +195,7 @@ def _longest_batch(
     pad_id = encoder.tokenizer.pad_token_id
     batch = collate(
         [by_id[sample.row_id] for sample in place.samples],
-        encoded.pictures.load,
+        encoded.pictures,
         packing=spec.sequence.packing,
         pad_id=0 if pad_id is None else int(pad_id),
     )

@@ -53,10 +53,11 @@ class RowFigures:
         tokens: of the whole row, image tokens included, before anything is cut.
         loss_tokens: of them, those that carry loss.
         placeholders: image tokens in the encoded text.
-        features: vectors that the vision tower makes of the row's picture.
-        cut_tokens: tokens beyond the limit of the spec, whatever the policy does with them.
+        features: vectors that the vision tower makes of the row's pictures.
+        images: its pictures.
+        cut_tokens: tokens that are cut off; of a row that is left out, those beyond the limit of the spec.
         cut_loss_tokens: of them, those that carry loss.
-        cut_text: how the text beyond the limit begins.
+        cut_text: how the text of the cut tokens begins.
     """
 
     row_id: str
@@ -68,6 +69,7 @@ class RowFigures:
     loss_tokens: int = 0
     placeholders: int = 0
     features: int = 0
+    images: int = 0
     cut_tokens: int = 0
     cut_loss_tokens: int = 0
     cut_text: str = ""
@@ -80,7 +82,7 @@ class Segment:
     Attributes:
         turn: index of the message; -1 where the template does not say.
         loss: whether training learns to predict them.
-        cut: whether they lie beyond the limit.
+        cut: whether they are among the cut tokens.
         image: placeholders of a picture: `ids` and `texts` then have one entry for all `count`.
         texts: what each token stands for; all texts of a row joined are the text that was encoded.
     """

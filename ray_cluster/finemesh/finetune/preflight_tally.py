@@ -6,19 +6,17 @@ import heapq
 from array import array
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-from PIL import Image
+from typing import Final, NamedTuple
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
 from finemesh.finetune.chat import Rendered
-from finemesh.finetune.encoding import EncodedSplit, Encoder, Pictures, Tokens, chunks
+from finemesh.finetune.encoding import EncodedSplit, Encoder, Prepared, Tokens, chunks, expanded
 from finemesh.finetune.preflight_report import Outcome, RowFigures, ShownRow, SplitFigures
-from finemesh.finetune.preflight_tokens import expanded, show, token_texts
+from finemesh.finetune.preflight_tokens import show, token_texts
 from finemesh.finetune.rows import Row, read_rows
 
 EXAMPLES: Final = 20
@@ -84,7 +82,7 @@ class Tally:
             return
         self.tokens.append(row.tokens)
         self.loss_tokens.append(row.loss_tokens)
-        self.images += row.features > 0
+        self.images += row.images
         self.placeholders += row.placeholders
         self.features += row.features
         self.unmasked += row.loss_tokens >= row.tokens - 1
@@ -165,30 +163,31 @@ class Watcher(Encoder):
         tally = self._tally = Tally(split, shown_rows)
         rows = read_rows(dataset, split)
         for chunk in chunks(islice(rows, limit) if limit else rows):
-            encoded = EncodedSplit([], [], 0, Pictures(dataset, self.processor, bytes_left=0))
+            encoded = EncodedSplit([], [], 0, replace(self.pictures_of(dataset), bytes_left=0))
             self._encode_chunk(chunk, encoded)
             tally.samples += [Kept(sample.row_id, sample.size) for sample in encoded.samples]
             tally.spoken += sum(bool(row.messages) for row in chunk)
             on_rows(tally.rows)
         return tally
 
-    def _prepare(self, row: Row) -> tuple[LedgerEntry, tuple[Rendered, Image.Image | None] | None]:
+    def _prepare(self, row: Row) -> Prepared | LedgerEntry:
         outcome = Outcome.QUARANTINED
         try:
-            entry, prepared = super()._prepare(row)
+            prepared = super()._prepare(row)
         except InvalidError as error:
             if error.reason == "TEMPLATE_MISSING":
                 raise
-            entry, prepared, outcome = _refused(row, error), None, Outcome.REFUSED
-        if prepared is None:
-            reason, message = entry.reason, entry.message
+            prepared, outcome = _refused(row, error), Outcome.REFUSED
+        if isinstance(prepared, LedgerEntry):
+            reason, message = prepared.reason, prepared.message
             self._tally.add(RowFigures(row.row_id, self._tally.split, outcome, reason, message))
-        return entry, prepared
+        return prepared
 
-    def _finish(self, row: Row, rendered: Rendered, tokens: Tokens, encoded: EncodedSplit) -> LedgerEntry:
+    def _finish(self, prepared: Prepared, tokens: Tokens, encoded: EncodedSplit) -> LedgerEntry:
+        row, rendered, _ = prepared
         truncated = encoded.truncated
         try:
-            entry = super()._finish(row, rendered, tokens, encoded)
+            entry = super()._finish(prepared, tokens, encoded)
             outcome = _OUTCOMES[entry.disposition]
             if outcome is Outcome.TRAINED and encoded.truncated > truncated:
                 outcome = Outcome.TRUNCATED
@@ -204,10 +203,12 @@ class Watcher(Encoder):
     def _measure(
         self, row: Row, rendered: Rendered, tokens: Tokens, entry: LedgerEntry, outcome: Outcome
     ) -> RowFigures:
-        loss_T, limit = tokens.loss(rendered), self.sequence.max_tokens
-        cut_tokens = max(0, len(loss_T) - limit)
-        rest = "".join(token_texts(tokens, expanded(rendered, tokens))[limit:]) if cut_tokens else ""
-        placeholders, features = self._picture(tokens)
+        loss_T = tokens.loss(rendered)
+        end = self.trained_tokens(rendered, tokens) or self.sequence.max_tokens
+        cut_tokens = max(0, len(loss_T) - end)
+        text = expanded(rendered.text, tokens.replacements)
+        rest = "".join(token_texts(tokens, text)[end:]) if cut_tokens else ""
+        placeholders, features = self.count_placeholders(tokens)
         return RowFigures(
             row_id=row.row_id,
             split=self._tally.split,
@@ -218,18 +219,11 @@ class Watcher(Encoder):
             loss_tokens=int(loss_T.sum()),
             placeholders=placeholders,
             features=features,
+            images=len(tokens.pictures),
             cut_tokens=cut_tokens,
-            cut_loss_tokens=int(loss_T[limit:].sum()),
+            cut_loss_tokens=int(loss_T[end:].sum()),
             cut_text=rest[:_CUT_TEXT_CHARACTERS],
         )
-
-    def _picture(self, tokens: Tokens) -> tuple[int, int]:
-        """Placeholders in the text, and features that the vision tower makes of the picture."""
-        count: Any = self.family.image_features
-        if count is None:
-            return 0, 0
-        placeholders = int((tokens.ids_T == self.processor.image_token_id).sum())
-        return placeholders, 0 if tokens.pixels_CHW is None else count(self.config, tokens.pixels_CHW)
 
 
 def _refused(row: Row, error: InvalidError) -> LedgerEntry:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from finemesh.core.errors import InvalidError
 from finemesh.finetune.chat import Rendered, render
-from finemesh.finetune.encoding import Encoder, Tokens
+from finemesh.finetune.encoding import Encoder, Tokens, expanded
 from finemesh.finetune.preflight_report import RowFigures, Segment, ShownRow, Turn
 from finemesh.finetune.rows import Row
 
@@ -29,15 +29,15 @@ def show(row: Row, figures: RowFigures, rendered: Rendered, tokens: Tokens, enco
         figures: the same row in numbers.
         rendered: its text before placeholders were expanded.
         tokens: what the processor made of it.
-        encoder: renders the conversation up to each message; its limit says which tokens are cut.
+        encoder: renders the conversation up to each message, and says which tokens are cut.
     """
-    image_id = encoder.processor.image_token_id if encoder.sees else None
-    limit = encoder.sequence.max_tokens
+    image_id = encoder.image_token_id if encoder.sees else None
+    end = encoder.trained_tokens(rendered, tokens) or encoder.sequence.max_tokens
     turn_T = _turns(tokens, _ends(encoder, row, rendered, tokens))
     loss_T = tokens.loss(rendered)
-    texts = token_texts(tokens, expanded(rendered, tokens))
+    texts = token_texts(tokens, expanded(rendered.text, tokens.replacements))
     kinds: list[_Kind] = [
-        (int(turn), bool(loss and index < limit), index >= limit, int(token) == image_id)
+        (int(turn), bool(loss and index < end), index >= end, int(token) == image_id)
         for index, (turn, loss, token) in enumerate(zip(turn_T, loss_T, tokens.ids_T, strict=True))
     ]
     segments = tuple(_segments(row, kinds, tokens.ids_T, texts))
@@ -46,17 +46,6 @@ def show(row: Row, figures: RowFigures, rendered: Rendered, tokens: Tokens, enco
         for index, message in enumerate(row.messages)
     )
     return ShownRow(figures, turns if (turn_T >= 0).any() else (), segments)
-
-
-def expanded(rendered: Rendered, tokens: Tokens) -> str:
-    """The text that the tokenizer read: each picture's mark replaced by its placeholders."""
-    pieces: list[str] = []
-    read = 0
-    for replacement in tokens.replacements:
-        start, end = replacement["span"]
-        pieces += [rendered.text[read:start], replacement["replacement"]]
-        read = end
-    return "".join([*pieces, rendered.text[read:]])
 
 
 def token_texts(tokens: Tokens, text: str) -> list[str]:

@@ -10,7 +10,7 @@ Two ways, of which the training data chooses:
   token.
 
 Shape legend: B rows, P tokens of a prompt, A answers, L tokens of the longest answer, V vocabulary, N loss
-tokens.
+tokens, X axes of positions.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ import torch
 from torch.nn import functional
 
 from finemesh.finetune.attention import PACKED, attention
-from finemesh.finetune.batches import LoadPicture, collate
-from finemesh.finetune.encoding import Picture, Sample
+from finemesh.finetune.batches import collate
+from finemesh.finetune.encoding import Sample
 from finemesh.finetune.models import Model
-from finemesh.finetune.rows import Location
+from finemesh.finetune.objectives.objective import moved
+from finemesh.finetune.sight import Pictures, positions_after
 
 MAX_ANSWERS: Final = 32
 MAX_ANSWER_TOKENS: Final = 16
@@ -98,36 +99,33 @@ def split_answer(sample: Sample) -> tuple[np.ndarray[Any, np.dtype[np.int64]], A
 def score(
     model: Model,
     samples: Sequence[Sample],
-    load_picture: LoadPicture,
+    pictures: Pictures,
     answers: AnswerSet | None,
     *,
     blank: bool = False,
 ) -> list[Score]:
     """Score `samples`, in their order. `blank` replaces every picture by the processor's mean colour."""
-
-    def load(location: Location) -> Picture:
-        pixels_CHW = load_picture(location)
-        return np.zeros_like(pixels_CHW) if blank else pixels_CHW
-
+    if blank:
+        pictures = pictures.blanked()
     was_training = model.module.training
     model.module.eval()
     try:
         if answers and is_closed(samples, answers):
-            scored = _score_closed(model, samples, load, answers)
+            scored = _score_closed(model, samples, pictures, answers)
         else:
-            scored = _score_open(model, samples, load)
+            scored = _score_open(model, samples, pictures)
         by_id = {each.row_id: each for each in scored}
     finally:
         model.module.train(was_training)
     return [by_id[sample.row_id] for sample in samples]
 
 
-def _score_open(model: Model, samples: Sequence[Sample], load: LoadPicture) -> Iterator[Score]:
+def _score_open(model: Model, samples: Sequence[Sample], pictures: Pictures) -> Iterator[Score]:
     ordered = sorted(samples, key=lambda sample: sample.size)
     with attention(model.module, model.family, PACKED):
         for start in range(0, len(ordered), _OPEN_ROWS):
             chunk = ordered[start : start + _OPEN_ROWS]
-            batch = collate(chunk, load, packing=True, pad_id=model.pad_id).to(model.device)
+            batch = collate(chunk, pictures, packing=True, pad_id=model.pad_id).to(model.device)
             logits_NV = model.logits(batch)
             losses_N = functional.cross_entropy(logits_NV, batch.targets_N, reduction="none")
             best_N = logits_NV.argmax(-1)
@@ -146,7 +144,7 @@ def _score_open(model: Model, samples: Sequence[Sample], load: LoadPicture) -> I
 
 
 def _score_closed(
-    model: Model, samples: Sequence[Sample], load: LoadPicture, answers: AnswerSet
+    model: Model, samples: Sequence[Sample], pictures: Pictures, answers: AnswerSet
 ) -> Iterator[Score]:
     """Rows with prompts of equal length go together, so that nothing is padded on the left."""
 
@@ -158,20 +156,26 @@ def _score_closed(
         for _, same_length in groupby(sorted(samples, key=prompt_length), prompt_length):
             group = list(same_length)
             for start in range(0, len(group), rows):
-                yield from _decide(model, group[start : start + rows], load, answers)
+                yield from _decide(model, group[start : start + rows], pictures, answers)
 
 
 def _decide(
-    model: Model, samples: Sequence[Sample], load: LoadPicture, answers: AnswerSet
+    model: Model, samples: Sequence[Sample], pictures: Pictures, answers: AnswerSet
 ) -> Iterator[Score]:
     parts = [split for sample in samples if (split := split_answer(sample))]
     expected = [answer for _, answer in parts]
     # An answer never seen in training is scored for its loss, but the model cannot decide for it.
     candidates = [*answers.answers, *sorted(set(expected) - set(answers.answers))]
-    prompts_BP = torch.from_numpy(np.stack([prompt for prompt, _ in parts])).to(model.device)
-    pictures = [load(sample.location) for sample in samples if sample.location]
-    pixels = {"pixel_values": torch.from_numpy(np.stack(pictures)).to(model.device)} if pictures else {}
-    logprobs_BAL, best_BAL = _candidate_scores(model, prompts_BP, pixels, candidates)
+    prompts_BP = torch.from_numpy(np.stack([prompt for prompt, _ in parts]))
+    inputs: dict[str, Any] = {"input_ids": prompts_BP, **pictures.inputs(samples)}
+    positions = [each for each in map(pictures.positions, samples) if each is not None]
+    if positions:
+        prompts = [each[:, : prompts_BP.shape[1]] for each in positions]
+        inputs["position_ids"] = torch.from_numpy(np.stack(prompts, axis=1))
+    after = pictures.inputs([])
+    logprobs_BAL, best_BAL = _candidate_scores(
+        model, moved(inputs, model.device), moved(after, model.device), candidates
+    )
     decided_B = logprobs_BAL[:, : len(answers.answers)].sum(-1).argmax(-1).tolist()
     for index, (sample, answer) in enumerate(zip(samples, expected, strict=True)):
         right = candidates.index(answer)
@@ -189,23 +193,29 @@ def _decide(
 
 
 def _candidate_scores(
-    model: Model, prompts_BP: torch.Tensor, pixels: dict[str, Any], candidates: Sequence[Answer]
+    model: Model, prompts: dict[str, Any], after: dict[str, Any], candidates: Sequence[Answer]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per token of a candidate (B, A, L): log-probability, 0 beyond the end; if it is the likeliest."""
-    rows, longest = len(prompts_BP), max(len(candidate) for candidate in candidates)
+    """Per token of a candidate (B, A, L): log-probability, 0 beyond the end; if it is the likeliest.
+
+    `prompts` and `after` are the model's inputs for the prompts and beside the tokens that follow them.
+    """
+    rows, longest = len(prompts["input_ids"]), max(len(candidate) for candidate in candidates)
     answers_AL = torch.full((len(candidates), longest), model.pad_id, device=model.device)
     inside_AL = torch.zeros_like(answers_AL, dtype=torch.bool)
     for index, candidate in enumerate(candidates):
         answers_AL[index, : len(candidate)] = torch.tensor(candidate, device=model.device)
         inside_AL[index, : len(candidate)] = True
     with model.autocast():
-        prompt = model.module(input_ids=prompts_BP, **pixels, use_cache=True, logits_to_keep=1)
+        prompt = model.module(**prompts, use_cache=True, logits_to_keep=1)
         first_B1V = prompt.logits.float()
         logits_BALV = first_B1V.unsqueeze(1).expand(-1, len(candidates), -1, -1)
         if longest > 1:
             prompt.past_key_values.batch_repeat_interleave(len(candidates))
+            if "position_ids" in prompts:
+                positions_XBP = prompts["position_ids"].repeat_interleave(len(candidates), dim=1)
+                after = after | {"position_ids": positions_after(positions_XBP, longest - 1)}
             rest = model.module(
-                input_ids=answers_AL[:, :-1].repeat(rows, 1), past_key_values=prompt.past_key_values
+                input_ids=answers_AL[:, :-1].repeat(rows, 1), past_key_values=prompt.past_key_values, **after
             ).logits.float()
             logits_BALV = torch.cat([logits_BALV, rest.unflatten(0, (rows, len(candidates)))], dim=2)
     answers_BAL1 = answers_AL.expand(rows, -1, -1).unsqueeze(-1)

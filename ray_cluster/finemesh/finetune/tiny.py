@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from finemesh.core.errors import FinemeshError, InvalidError
 from finemesh.finetune.families import FAMILIES, family_named
-from finemesh.finetune.families.family import TinyTokens
+from finemesh.finetune.families.family import Family, TinyTokens
 
 VOCAB_SIZE: Final = 512
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
@@ -62,9 +62,10 @@ def build_tiny(family: str, out: Path, texts: Iterable[str], seed: int) -> Path:
         raise InvalidError.of(
             "family", f"{family!r} has no small configuration: take {able}", reason="NO_TINY_MODEL"
         )
-    tokenizer = _train_tokenizer(texts)
+    tokenizer = _train_tokenizer(texts, kind)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (BOS, EOS, PAD, IMAGE)}
-    config = kind.tiny_config(TinyTokens(len(tokenizer), ids[BOS], ids[EOS], ids[PAD], ids[IMAGE]))
+    special = {token: tokenizer.convert_tokens_to_ids(token) for token in kind.tiny_tokens}
+    config = kind.tiny_config(TinyTokens(len(tokenizer), ids[BOS], ids[EOS], ids[PAD], ids[IMAGE], special))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = getattr(transformers, kind.auto_class).from_config(config)
@@ -74,23 +75,24 @@ def build_tiny(family: str, out: Path, texts: Iterable[str], seed: int) -> Path:
     return out
 
 
-def _train_tokenizer(texts: Iterable[str]) -> Any:
+def _train_tokenizer(texts: Iterable[str], kind: Family) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    added = [IMAGE, *(f"<|{role}|>" for role in ROLES), *kind.tiny_tokens]
     tokenizer: Any = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
-        special_tokens=[PAD, BOS, EOS, IMAGE, *(f"<|{role}|>" for role in ROLES)],
+        special_tokens=[PAD, BOS, EOS, *added],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS)
-    fast.add_special_tokens({"additional_special_tokens": [IMAGE, *(f"<|{role}|>" for role in ROLES)]})
-    fast.chat_template = CHAT_TEMPLATE
+    fast.add_special_tokens({"additional_special_tokens": added})
+    fast.chat_template = CHAT_TEMPLATE.replace(IMAGE, kind.tiny_image)
     return fast
 
 

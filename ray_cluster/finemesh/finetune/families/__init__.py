@@ -21,9 +21,13 @@ from finemesh.finetune.families.llava import LLAVA
 from finemesh.finetune.families.mistral import MISTRAL
 from finemesh.finetune.families.phi import PHI
 from finemesh.finetune.families.qwen import QWEN
+from finemesh.finetune.families.qwen2_5_vl import QWEN2_5_VL
+from finemesh.finetune.families.qwen2_vl import QWEN2_VL
 
 FAMILIES: Final[tuple[Family, ...]] = (
     LLAVA,
+    QWEN2_VL,
+    QWEN2_5_VL,
     LLAMA,
     QWEN,
     GEMMA,

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 
+Picture = Mapping[str, npt.NDArray[Any]]
+"""What a processor makes of one picture, by the names that the model's forward gives its inputs."""
+
+
+class Seen(NamedTuple):
+    """One picture: its tensors, and the text that stands for it, its placeholders among it."""
+
+    tensors: Picture
+    text: str
+
+
+def see(processor: Any, image: Image.Image) -> Seen:
+    """A picture as `pixel_values` (1, channels, height, width), by a processor that writes placeholders."""
+    output = processor.image_processor(image, return_tensors="np")
+    return Seen({"pixel_values": output["pixel_values"]}, processor.replace_image_token(output, image_idx=0))
+
+
+def join(config: Any, pictures: Sequence[Picture], extras: Sequence[Picture]) -> dict[str, npt.NDArray[Any]]:
+    """The pictures of a batch, one after the other."""
+    del config, extras
+    names = pictures[0] if pictures else ()
+    return {name: np.concatenate([picture[name] for picture in pictures]) for name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class TinyTokens:
-    """The vocabulary of a tiny model: its size and the ids that a config names."""
+    """The vocabulary of a tiny model: its size, the ids that a config names, and those of `tiny_tokens`."""
 
     vocab_size: int
     bos_id: int
     eos_id: int
     pad_id: int
     image_id: int
+    special: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +65,21 @@ class Family:
         class_layers: module names of the layers that speak of classes, drawn anew for others.
         connector: module name of the part between vision and language.
         text_config: name of the language model's sub-config, where it has one.
-        image_features: (config, pixel_values of one image) -> number of placeholder tokens the model will
-            fill.
+        image_features: (config, one picture) -> number of placeholder tokens the model will fill; None for
+            models that see nothing.
+        see: (processor, image) -> its tensors and the text that stands for it.
+        join: (config, pictures of a batch, what `extras` made of each row with any) -> inputs of the model.
+            Without pictures, what the model needs even then.
+        extras: (processor, messages) -> what the model must know of the words beside its tokens, a row of
+            each tensor for each picture.
+        positions: (config, tokens T, their pictures) -> positions (axes, T) of the tokens, which start anew
+            with every sample; None where they count from 0.
         load_processor: folder -> (processor or tokenizer); the PIL image processors, since torchvision may be
             absent.
         tiny_config: a small config for tests and the demo, over a vocabulary.
         tiny_processor: (config, tokenizer) -> what is saved beside the tiny model.
+        tiny_tokens: special tokens of the tiny model beyond those of all.
+        tiny_image: what its chat template writes for a picture.
         box_convention: how its texts write boxes, where it was taught any.
         plain_attention: transformers' name of its attention over padded rows.
         quirks: what surprises people in its processor or its weights, a sentence each.
@@ -57,10 +94,16 @@ class Family:
     class_layers: tuple[str, ...] = ()
     connector: str = ""
     text_config: str = ""
-    image_features: Callable[[Any, Any], int] | None = None
+    image_features: Callable[[Any, Picture], int] | None = None
+    see: Callable[[Any, Image.Image], Seen] = see
+    join: Callable[[Any, Sequence[Picture], Sequence[Picture]], dict[str, npt.NDArray[Any]]] = join
+    extras: Callable[[Any, Sequence[Any]], Picture] | None = None
+    positions: Callable[[Any, npt.NDArray[np.int64], Sequence[Picture]], npt.NDArray[np.int64]] | None = None
     load_processor: Callable[[Path], Any] | None = None
     tiny_config: Callable[[TinyTokens], Any] | None = None
     tiny_processor: Callable[[Any, Any], Any] | None = None
+    tiny_tokens: tuple[str, ...] = ()
+    tiny_image: str = "<image>"
     box_convention: BoxConvention | None = None
     plain_attention: str = "sdpa"
     quirks: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.family import Family, TinyTokens
+from finemesh.finetune.families.family import Family, Picture, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_llama_config
 
 TINY_IMAGE_SIZE_PX: Final = 112
@@ -21,10 +21,11 @@ def load_processor(folder: Path) -> Any:
     return AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
 
 
-def image_features(config: Any, pixel_values: Any) -> int:
-    """Placeholders of an image (channels, height, width): its patches, and the class token if kept."""
+def image_features(config: Any, picture: Picture) -> int:
+    """Placeholders of a picture: its patches, and the class token if kept."""
     patch_px = config.vision_config.patch_size
-    patches = (pixel_values.shape[-2] // patch_px) * (pixel_values.shape[-1] // patch_px)
+    height_px, width_px = picture["pixel_values"].shape[-2:]
+    patches = (height_px // patch_px) * (width_px // patch_px)
     return patches if config.vision_feature_select_strategy == "default" else patches + 1
 
 

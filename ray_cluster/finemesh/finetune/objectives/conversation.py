@@ -35,18 +35,19 @@ class Conversation(Objective[Sample, Batch]):
 
     def collate(self, split: Split[Sample], samples: Sequence[Sample]) -> Batch:
         packing, pad_id = self.spec.sequence.packing, self.model.pad_id
-        return collate(samples, _encoded(split).pictures.load, packing=packing, pad_id=pad_id)
+        return collate(samples, encoded_of(split).pictures, packing=packing, pad_id=pad_id)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         return functional.cross_entropy(self.model.logits(batch), batch.targets_N, reduction="sum")
 
     def validate(self, split: Split[Sample]) -> dict[str, float]:
-        return evaluate(self.model, _encoded(split), self._answers, "val")
+        return evaluate(self.model, encoded_of(split), self._answers, "val")
 
     def test(self, split: Split[Sample], base_model: Path, folder: Path) -> dict[str, float]:
-        return evaluate_test(self.model, _encoded(split), self._answers, base_model, folder)
+        return evaluate_test(self.model, encoded_of(split), self._answers, base_model, folder)
 
 
-def _encoded(split: Split[Sample]) -> EncodedSplit:
+def encoded_of(split: Split[Sample]) -> EncodedSplit:
+    """A split of samples, which is always one with its pictures."""
     assert isinstance(split, EncodedSplit)  # `encode` makes no other
     return split

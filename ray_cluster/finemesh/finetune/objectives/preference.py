@@ -23,10 +23,11 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec, Preference
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.batches import Batch, collate
-from finemesh.finetune.encoding import Encoder, Pictures, Sample
+from finemesh.finetune.encoding import Encoder, Sample
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import Objective, Split
 from finemesh.finetune.rows import PREFERENCE_COLUMNS, Row, read_rows
+from finemesh.finetune.sight import Pictures
 from finemesh.finetune.statistics import clustered_mean
 
 _SCORED_PAIRS: Final = 8
@@ -133,7 +134,7 @@ class PreferencePairs(Objective[Pair, PairBatch]):
         sequences = [pair.chosen for pair in samples] + [pair.rejected for pair in samples]
         batch = collate(
             sequences,
-            pairs.pictures.load,
+            pairs.pictures,
             packing=self.spec.sequence.packing,
             pad_id=self.model.pad_id,
         )

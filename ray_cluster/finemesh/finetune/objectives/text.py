@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,12 @@ import numpy.typing as npt
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import OverLength
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
-from finemesh.finetune.encoding import EncodedSplit, Pictures, Sample, chunks
-from finemesh.finetune.objectives.conversation import Conversation
+from finemesh.finetune.encoding import EncodedSplit, Sample, chunks
+from finemesh.finetune.objectives.conversation import Conversation, encoded_of
 from finemesh.finetune.objectives.objective import Split
-from finemesh.finetune.rows import TEXT_COLUMNS, Location, Row, read_rows
+from finemesh.finetune.rows import TEXT_COLUMNS, Row, read_rows
 from finemesh.finetune.scoring import Score, score
+from finemesh.finetune.sight import Pictures
 from finemesh.finetune.statistics import clustered_mean
 
 Tokens = npt.NDArray[np.int64]
@@ -33,7 +34,8 @@ class PlainText(Conversation):
     """
 
     def encode(self, split: str, limit: int = 0) -> EncodedSplit:
-        encoded = EncodedSplit([], [], 0, Pictures(self.dataset, self.model.processor))
+        model = self.model
+        encoded = EncodedSplit([], [], 0, Pictures(self.dataset, model.family, model.processor, model.config))
         rows = read_rows(self.dataset, split, TEXT_COLUMNS)
         for chunk in chunks(islice(rows, limit) if limit else rows):
             for row, ids_T in zip(chunk, self._tokenize(chunk), strict=True):
@@ -45,10 +47,6 @@ class PlainText(Conversation):
                 reason="SPLIT_EMPTY",
             )
         return encoded
-
-    @staticmethod
-    def _load(_: Location) -> NoReturn:
-        raise AssertionError("plain text has no pictures")
 
     def begin(self, splits: Mapping[str, Split[Sample]]) -> None:
         """No text is an answer out of few."""
@@ -62,7 +60,7 @@ class PlainText(Conversation):
         metrics = {**_averages(scores, "test"), **self._intervals(scores, "")}
         if self.spec.evaluation.baselines:
             with self.model.untrained(base_model) as untrained:
-                scores = score(untrained, split.samples, self._load, None)
+                scores = score(untrained, split.samples, encoded_of(split).pictures, None)
             _write_items(folder / "test_untrained.jsonl", scores)
             metrics |= self._intervals(scores, "untrained_")
         return metrics
@@ -99,12 +97,12 @@ class PlainText(Conversation):
         names = [row.row_id] if len(pieces) == 1 else [f"{row.row_id}#{n}" for n in range(len(pieces))]
         for name, piece_T in zip(names, pieces, strict=True):
             loss_T = np.arange(len(piece_T)) > 0
-            sample = Sample(row_id=name, group=row.group, input_ids_T=piece_T, loss_T=loss_T, location=None)
+            sample = Sample(row_id=name, group=row.group, input_ids_T=piece_T, loss_T=loss_T)
             encoded.samples.append(sample)
         return LedgerEntry(row.row_id, Disposition.KEPT, children=tuple(names))
 
     def _score(self, split: Split[Sample]) -> list[Score]:
-        return score(self.model, split.samples, self._load, None)
+        return score(self.model, split.samples, encoded_of(split).pictures, None)
 
     def _intervals(self, scores: Sequence[Score], prefix: str) -> dict[str, float]:
         losses = [each.loss_sum / each.loss_tokens for each in scores]

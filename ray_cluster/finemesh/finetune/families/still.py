@@ -1,0 +1,35 @@
+"""Processors of families that also see videos, loaded without their video processor, which wants torchvision.
+
+Rows here have pictures only, and the PIL image processors make the same pixels on every machine.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def without_video(processor_class: type[Any]) -> type[Any]:
+    """The processor class of a transformers model as one of pictures and texts; it is saved as itself."""
+    from transformers import ProcessorMixin
+
+    def init(
+        self: Any,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        processor_class.__init__(
+            self, image_processor, tokenizer, video_processor=None, chat_template=chat_template, **kwargs
+        )
+
+    members = {"__init__": init, "apply_chat_template": ProcessorMixin.apply_chat_template}
+    return type(processor_class.__name__, (processor_class,), members)
+
+
+def load_still(processor_class: type[Any], folder: Path) -> Any:
+    """The processor of a local folder, with the PIL image processor and none for videos."""
+    return without_video(processor_class).from_pretrained(folder, local_files_only=True, backend="pil")

@@ -1,0 +1,119 @@
+"""What a model sees of rows: pictures decoded, made into tensors by its own processor, and joined.
+
+Shape legend: X axes of positions, B rows, T tokens of one sequence.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from finemesh.core.errors import InvalidError
+from finemesh.finetune.families.family import Family, Picture
+from finemesh.finetune.rows import Location, read_images
+
+MAX_IMAGE_PIXELS: Final = 64_000_000
+PIXEL_CACHE_BYTES: Final = 1 << 30
+# The mean colour, but for a shade: Idefics3 takes zeros for padding.
+_BLANK: Final = 1e-4
+
+
+class ImageAt(NamedTuple):
+    """Where a picture lies: the row, and which of its pictures."""
+
+    location: Location
+    number: int
+
+
+class Illustrated(Protocol):
+    """A sample that shows pictures: where they lie, and what its family's `extras` made of its words."""
+
+    @property
+    def images(self) -> Sequence[ImageAt]: ...
+    @property
+    def extras(self) -> Mapping[str, npt.NDArray[Any]]: ...
+    @property
+    def input_ids_T(self) -> npt.NDArray[np.int64]: ...  # noqa: N802  # a tensor
+
+
+@dataclass(slots=True)
+class Pictures:
+    """Processed pictures: in memory while there is room, otherwise made again from the dataset each time."""
+
+    dataset: Path
+    family: Family
+    processor: Any
+    config: Any
+    cached: dict[ImageAt, Picture] = field(default_factory=dict[ImageAt, Picture])
+    bytes_left: int = PIXEL_CACHE_BYTES
+    blank: bool = False
+
+    def keep(self, place: ImageAt, picture: Picture) -> None:
+        size = sum(tensor.nbytes for tensor in picture.values())
+        if size <= self.bytes_left and place not in self.cached:
+            self.cached[place] = picture
+            self.bytes_left -= size
+
+    def load(self, place: ImageAt) -> Picture:
+        """The tensors that the model's own processor makes of a picture."""
+        picture = self.cached.get(place)
+        if picture is None:
+            image = decode_image(read_images(self.dataset, place.location)[place.number])
+            picture = self.family.see(self.processor, image).tensors
+            self.keep(place, picture)
+        if self.blank:
+            return {**picture, "pixel_values": np.full_like(picture["pixel_values"], _BLANK)}
+        return picture
+
+    def blanked(self) -> Pictures:
+        """The same pictures, each in the processor's mean colour."""
+        return replace(self, blank=True)
+
+    def inputs(self, samples: Sequence[Illustrated]) -> dict[str, torch.Tensor]:
+        """What the model takes beside tokens: the pictures of `samples` in their order; empty without any."""
+        pictures = [self.load(place) for sample in samples for place in sample.images]
+        extras = [sample.extras for sample in samples if sample.images]
+        joined = self.family.join(self.config, pictures, extras)
+        return {name: torch.from_numpy(tensor) for name, tensor in joined.items()}
+
+    def positions(self, sample: Illustrated) -> npt.NDArray[np.int64] | None:
+        """Positions (X, T) of the tokens of a sample; None where they count from 0."""
+        if self.family.positions is None:
+            return None
+        pictures = [self.load(place) for place in sample.images]
+        return self.family.positions(self.config, sample.input_ids_T, pictures)
+
+
+def positions_after(positions_XBT: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Positions (X, B, `tokens`) of what follows sequences: on every axis beyond the furthest of all axes."""
+    first_B1 = positions_XBT.amax(dim=(0, 2)).unsqueeze(1) + 1
+    following_BT = first_B1 + torch.arange(tokens, device=first_B1.device)
+    return following_BT.expand(len(positions_XBT), -1, -1)
+
+
+def decode_image(encoded: bytes) -> Image.Image:
+    """Decode a picture to RGB, its size checked before its pixels are read.
+
+    Raises:
+        InvalidError: IMAGE_UNREADABLE, IMAGE_TOO_LARGE.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            width, height = picture.size
+            if width * height > MAX_IMAGE_PIXELS:
+                raise InvalidError.of(
+                    "image",
+                    f"{width} x {height} pixels, at most {MAX_IMAGE_PIXELS} are read",
+                    reason="IMAGE_TOO_LARGE",
+                )
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InvalidError.of("image", f"cannot be decoded: {error}", reason="IMAGE_UNREADABLE") from error
