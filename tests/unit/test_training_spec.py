@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from finemesh import specfile
-from finemesh.chassis.fine_tune_spec import spec_from_proto, spec_to_proto
+from finemesh.chassis.fine_tune_spec import document_of, spec_from_proto, spec_to_proto
 from finemesh.client import specs as client_specs
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec import codec, document
@@ -32,6 +32,7 @@ from finemesh.core.spec.finetune import (
     Task,
     Tower,
 )
+from finemesh.core.spec.lint import BaseModelFacts, lint_document
 from finemesh.core.spec.optimization import PAGED, Optimizer, Schedule
 from finemesh.v1 import fine_tune_spec_pb2 as pb
 from hypothesis import given, settings
@@ -136,6 +137,15 @@ def test_a_spec_survives_a_file_which_its_schema_takes(spec: FineTuneSpec) -> No
         assert again == spec
         assert again.fingerprint() == spec.fingerprint()
     assert client_specs.to_yaml(client_specs.to_message(file), "A spec") == text
+
+
+@settings(database=None, max_examples=40)
+@given(specs)
+def test_the_linter_refuses_no_sound_spec_and_names_its_fields(spec: FineTuneSpec) -> None:
+    report = lint_document(document_of(spec_to_proto(spec)), BaseModelFacts("llama", 2048))
+    assert report.spec == spec
+    known = {path for path, _, _ in _pairs(FineTuneSpec, pb.FineTuneSpec.DESCRIPTOR)}
+    assert {finding.field for finding in report.findings} <= known
 
 
 def _pairs(cls: Any, message: Any) -> Iterator[tuple[str, Any, Any]]:

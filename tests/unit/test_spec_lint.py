@@ -1,0 +1,119 @@
+"""The linter speaks up when it should, and finds nothing in the presets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from finemesh.core.errors import NotFoundError
+from finemesh.core.spec import document
+from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.core.spec.lint import BaseModelFacts, Severity, facts_of, lint_document
+from finemesh.core.spec.presets import PRESETS, Level, Preset, preset_of
+
+GOOD: dict[str, Any] = {
+    **document.write(preset_of("language-balanced").spec),
+    "base_model": "some/model",
+    "dataset": "projects/p/datasets/d",
+}
+PICTURES = {"task": "VISION_LANGUAGE"}
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """`GOOD` with fields set; `lora__rank=3` is `lora.rank`, and None takes a field out."""
+    made = {name: dict(value) if isinstance(value, dict) else value for name, value in GOOD.items()}
+    for name, value in fields.items():
+        *parents, leaf = name.split("__")
+        target: dict[str, Any] = made
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        if value is None:
+            del target[leaf]
+        else:
+            target[leaf] = value
+    return made
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.id)
+def test_a_preset_is_sound_and_clean(preset: Preset) -> None:
+    spec = replace(preset.spec, base_model="m", dataset="projects/p/datasets/d")
+    spec.validate()
+    assert document.read(document.write(spec)) == spec
+    assert lint_document(document.write(spec)).findings == ()
+
+
+def test_every_task_has_every_preset() -> None:
+    assert {(preset.spec.task, preset.level) for preset in PRESETS} == {(t, v) for t in Task for v in Level}
+    with pytest.raises(NotFoundError) as missing:
+        preset_of("language-fast")
+    assert missing.value.reason == "PRESET_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"optimization__learning_rate": 1e-6}, "optimization.learning_rate"),
+        ({"optimization__learning_rate": 0.1}, "optimization.learning_rate"),
+        ({"lora": None, "full": {}}, "optimization.learning_rate"),
+        ({"lora__alpha": 5000}, "lora.alpha"),
+        ({"lora__dropout": 0.5}, "lora.dropout"),
+        (
+            {"optimization__micro_batch_size": 1, "optimization__gradient_accumulation_steps": 1},
+            "optimization.gradient_accumulation_steps",
+        ),
+        ({"optimization__warmup_ratio": 0.5}, "optimization.warmup_ratio"),
+        ({"optimization__max_steps": 20, "evaluation__every_steps": 21}, "evaluation.every_steps"),
+        ({"optimization__max_steps": 200, "checkpoint__every_steps": 500}, "checkpoint.every_steps"),
+        ({"optimization__epochs": 30.0}, "optimization.epochs"),
+        ({"sequence__packing": False}, "sequence.packing"),
+        ({"sequence__max_tokens": 4097}, "sequence.max_tokens"),
+        ({**PICTURES, "sequence__over_length": "TRUNCATE"}, "sequence.over_length"),
+        ({"resources__gpus": 1}, "precision"),
+        ({"validation_split": ""}, "checkpoint.keep_best"),
+        ({"evaluation__every_steps": 0}, "evaluation.every_steps"),
+        (
+            {
+                "validation_split": "", "test_split": "",
+                "checkpoint__keep_best": False, "evaluation__baselines": False,
+            },
+            "test_split",
+        ),
+        ({"checkpoint__every_steps": 0}, "checkpoint.every_steps"),
+        ({"optimization__max_grad_norm": 0}, "optimization.max_grad_norm"),
+        ({"max_quarantined_fraction": 0.5}, "max_quarantined_fraction"),
+    ],
+)  # fmt: skip
+def test_a_likely_mistake_is_named_alone_with_its_remedy(fields: dict[str, Any], found: str) -> None:
+    report = lint_document(changed(**fields), BaseModelFacts("llama", max_positions=4096))
+    [finding] = report.findings
+    assert (finding.severity, finding.field) == (Severity.WARNING, found)
+    assert any(word in finding.message for word in ("write", "is usual", "set", "makes them")), (
+        finding.message
+    )
+
+
+def test_what_is_refused_is_not_judged_further() -> None:
+    report = lint_document(changed(optimization__learning_rate=5.0, lora__rank=-1, lora__rnk=3, task="talk"))
+    assert {(each.severity, each.field) for each in report.findings} == {
+        (Severity.ERROR, "lora.rank"),
+        (Severity.ERROR, "lora.rnk"),
+        (Severity.ERROR, "task"),
+    }
+    assert report.spec is None
+
+
+def test_facts_are_those_of_the_language_model() -> None:
+    assert facts_of(
+        {"model_type": "llava", "text_config": {"max_position_embeddings": 4096}}
+    ) == BaseModelFacts("llava", 4096)
+    assert facts_of({"text_config": None, "max_position_embeddings": "many"}) == BaseModelFacts()
+
+
+def test_a_spec_is_read_as_people_write_it() -> None:
+    plain = {"task": "language", "base_model": "m", "dataset": "projects/p/datasets/d", "lora": None}
+    prefixed = {**plain, "task": "TASK_LANGUAGE", "lora": {"rank": 16.0, "towers": []}}
+    nested = {**plain, "method": {"lora": {"rank": 3}}, "lora": {"rank": 16}}
+    specs = [document.read(each) for each in (plain, prefixed, nested)]
+    assert len({spec.fingerprint() for spec in specs}) == 1
+    assert isinstance(specs[0], FineTuneSpec)
