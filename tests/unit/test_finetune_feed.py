@@ -46,6 +46,9 @@ class Speller:
     def __init__(self, broken: str = "") -> None:
         self.broken, self.threads = broken, set[str]()
 
+    def vary(self, sample: Word, _epoch: int) -> Word:
+        return sample
+
     def collate(self, _split: Split[Word], samples: Sequence[Word]) -> Words:
         self.threads.add(threading.current_thread().name)
         ids = [sample.row_id for sample in samples]

@@ -97,7 +97,11 @@ class Feed:
         self._coming.clear()
 
     def _make(self, position: int) -> StepInput:
-        samples = [self._split.samples[i] for i in self._order.take(position, self.samples_per_step)]
+        count = len(self._split.samples)
+        samples = [
+            self._objective.vary(self._split.samples[index], (position + offset) // count)
+            for offset, index in enumerate(self._order.take(position, self.samples_per_step))
+        ]
         batches = [self._collate(part) for part in cut(samples, self._micro_batch_size)]
         return StepInput([sample.row_id for sample in samples], _pinned(batches) if self._pin else batches)
 

@@ -50,10 +50,11 @@ def take_step(run: Run) -> None:
 
 def _backward(run: Run, batches: Sequence[Batch]) -> float:
     """Gradients of the loss of the whole step, however it is cut into micro batches. Returns that loss."""
-    weight = sum(batch.weight for batch in batches)
+    weight = torch.as_tensor(sum(batch.weight for batch in batches), device=run.model.device)
+    weight = weight.where(weight > 0, 1)  # pictures without a box have no part of a loss per box
     total = torch.zeros((), device=run.model.device)
     for batch in batches:
-        loss = run.objective.loss(batch.to(run.model.device)) / weight
+        loss = (run.objective.loss(batch.to(run.model.device)) / weight).sum()
         run.scaler.scale(loss).backward()
         total += loss.detach()
     return float(total)

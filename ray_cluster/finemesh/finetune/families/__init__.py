@@ -14,6 +14,8 @@ from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.families.auto import AUTO_LANGUAGE
 from finemesh.finetune.families.auto_images import AUTO_IMAGES, CONVNEXT, CONVNEXT_V2, SWIN, VIT
+from finemesh.finetune.families.d_fine import D_FINE
+from finemesh.finetune.families.detr import CONDITIONAL_DETR, DETR
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.families.gemma import GEMMA, GEMMA2
 from finemesh.finetune.families.llama import LLAMA
@@ -23,11 +25,18 @@ from finemesh.finetune.families.phi import PHI
 from finemesh.finetune.families.qwen import QWEN
 from finemesh.finetune.families.qwen2_5_vl import QWEN2_5_VL
 from finemesh.finetune.families.qwen2_vl import QWEN2_VL
+from finemesh.finetune.families.rt_detr import RT_DETR_V2
+from finemesh.finetune.families.yolos import YOLOS
 
 FAMILIES: Final[tuple[Family, ...]] = (
     LLAVA,
     QWEN2_VL,
     QWEN2_5_VL,
+    D_FINE,
+    RT_DETR_V2,
+    DETR,
+    CONDITIONAL_DETR,
+    YOLOS,
     LLAMA,
     QWEN,
     GEMMA,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
+from finemesh.finetune.families.detector import Detector
 
 Picture = Mapping[str, npt.NDArray[Any]]
 """What a processor makes of one picture, by the names that the model's forward gives its inputs."""
@@ -82,6 +83,7 @@ class Family:
         tiny_image: what its chat template writes for a picture.
         box_convention: how its texts write boxes, where it was taught any.
         plain_attention: transformers' name of its attention over padded rows.
+        detector: how its boxes and their losses are read, for detection.
         quirks: what surprises people in its processor or its weights, a sentence each.
     """
 
@@ -106,6 +108,7 @@ class Family:
     tiny_image: str = "<image>"
     box_convention: BoxConvention | None = None
     plain_attention: str = "sdpa"
+    detector: Detector | None = None
     quirks: tuple[str, ...] = ()
 
     def takes(self, model_type: str) -> bool:

@@ -31,12 +31,12 @@ class Batch(Protocol):
 
     Attributes:
         weight: what the loss of the batch is a sum over; the losses of a step are divided by the sum of their
-            weights.
+            weights. Of a loss in several parts, each a sum over something else, a tensor with one for each.
         units: how much is computed, in the objective's unit, padding left out.
     """
 
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float | torch.Tensor: ...
     @property
     def units(self) -> int: ...
     def to(self, device: torch.device) -> Self: ...
@@ -98,8 +98,17 @@ class Objective(ABC, Generic[S, B]):
             InvalidError: the rows cannot be used as the spec says.
         """
 
+    def restore(self, samples: list[S], entries: list[LedgerEntry], truncated: int) -> Split[S]:
+        """A split as `encode` made it, of what was kept of it (see `prepared`)."""
+        return Split(samples, entries, truncated)
+
     def begin(self, splits: Mapping[str, Split[S]]) -> None:
         """Told the splits by role (`train`, `val`, `test`), once, while the model is still untrained."""
+
+    def vary(self, sample: S, epoch: int) -> S:
+        """The sample as it is shown in an epoch, from 0: as it is, or changed by seed, epoch and row."""
+        del epoch
+        return sample
 
     @abstractmethod
     def collate(self, split: Split[S], samples: Sequence[S]) -> B:
@@ -107,7 +116,7 @@ class Objective(ABC, Generic[S, B]):
 
     @abstractmethod
     def loss(self, batch: B) -> torch.Tensor:
-        """The sum of the losses over `batch.weight`, to be differentiated."""
+        """The sum of the losses over `batch.weight`, or those of its parts, to be differentiated."""
 
     @abstractmethod
     def validate(self, split: Split[S]) -> dict[str, float]:

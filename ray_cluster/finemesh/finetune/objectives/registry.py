@@ -10,6 +10,7 @@ from finemesh.core.spec.finetune import Objective as Learnt
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.classification import Classification
 from finemesh.finetune.objectives.conversation import Conversation
+from finemesh.finetune.objectives.detection import Detection
 from finemesh.finetune.objectives.objective import AnyObjective
 from finemesh.finetune.objectives.preference import PreferencePairs
 from finemesh.finetune.objectives.text import PlainText
@@ -19,7 +20,10 @@ _OF_LANGUAGE: Final[dict[Learnt, type[AnyObjective]]] = {
     Learnt.TEXT: PlainText,
     Learnt.PREFERENCE: PreferencePairs,
 }
-_BY_TASK: Final[dict[Task, type[AnyObjective]]] = {Task.IMAGE_CLASSIFICATION: Classification}
+_BY_TASK: Final[dict[Task, type[AnyObjective]]] = {
+    Task.DETECTION: Detection,
+    Task.IMAGE_CLASSIFICATION: Classification,
+}
 
 
 def make_objective(spec: FineTuneSpec, model: Model, dataset: Path) -> AnyObjective:
