@@ -13,6 +13,7 @@ from pathlib import Path
 import configuration
 import fine_tune_schema
 import model_families
+import spec_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,8 @@ def generated() -> dict[Path, str]:
     return {
         ROOT / "docs/reference/configuration.md": configuration.page(),
         ROOT / "docs/reference/models.md": model_families.page(),
+        ROOT / "docs/reference/presets.md": spec_pages.presets_page(),
+        ROOT / "docs/reference/spec-fields.md": spec_pages.fields_page(),
         ROOT / "services/finemesh/training/model_families.json": model_families.document(),
         ROOT / "clients/python/finemesh/client/fine-tune-spec.schema.json": fine_tune_schema.document(),
     }

@@ -90,8 +90,9 @@ def _section(family: Family) -> str:
         ("task", family.task.value),
         ("`model_type`", types),
         ("loaded by", f"`{family.auto_class}`"),
-        ("boxes in its texts", family.box_convention.value if family.box_convention else "none taught"),
     ]
+    if family.box_convention:
+        rows.append(("boxes in its texts", family.box_convention.value))
     facts = "".join(f"| {name} | {value} |\n" for name, value in rows)
     parts = "".join(
         f"| {tower.value.lower()} | {_listed(prefixes)} | {_listed(family.lora_targets.get(tower, ()))} |\n"
