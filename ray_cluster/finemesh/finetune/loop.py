@@ -21,6 +21,7 @@ import torch
 
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
+from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.run import Run, StopAsked, prepare
 from finemesh.finetune.saving import save, save_stopped, test_best, validate
 from finemesh.finetune.step import take_step
@@ -36,6 +37,7 @@ def train(
     work: Path,
     hooks: Hooks | None = None,
     resume_from: Path | None = None,
+    prepared: PreparedCache | None = None,
 ) -> TrainResult:
     """Train `spec`, test the best checkpoint, and return how it ended.
 
@@ -48,6 +50,7 @@ def train(
         hooks: called between steps.
         resume_from: a checkpoint folder of this spec and dataset. If the best checkpoint so far is another
             one, put it beside that, so that it can be tested at the end.
+        prepared: where encoded splits are kept for the next run; None for nowhere.
 
     Raises:
         InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model` and
@@ -60,7 +63,7 @@ def train(
     """
     spec.validate()
     torch.set_num_threads(max(1, int(spec.resources.cpus)))
-    run = prepare(spec, base_model, dataset, work, hooks or NoHooks(), resume_from)
+    run = prepare(spec, base_model, dataset, work, hooks or NoHooks(), resume_from, prepared)
     tested_step = None
     with run.feed, run.saver:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
 from finemesh.finetune.objectives.registry import make_objective
 from finemesh.finetune.optimizer import make_optimizer
 from finemesh.finetune.order import EMPTY_HASH, Grouping, SampleOrder, digest_of, roll
+from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.saving import Saver
 
 
@@ -70,7 +71,13 @@ class Run:
 
 
 def prepare(
-    spec: FineTuneSpec, base_model: Path, dataset: Path, work: Path, hooks: Hooks, resume_from: Path | None
+    spec: FineTuneSpec,
+    base_model: Path,
+    dataset: Path,
+    work: Path,
+    hooks: Hooks,
+    resume_from: Path | None,
+    prepared: PreparedCache | None = None,
 ) -> Run:
     """Load, encode, and resume if asked. Raises what `train` raises before its first step."""
     work.mkdir(parents=True, exist_ok=True)
@@ -80,7 +87,8 @@ def prepare(
         hooks.on_progress(0.0, note)
     hooks.on_progress(0.0, "encoding the dataset")
     objective = make_objective(spec, model, dataset)
-    splits = _encode(spec, objective)
+    encode = prepared.encoder(spec, base_model, dataset, objective) if prepared else objective.encode
+    splits = _encode(spec, encode)
     write_ledger(work / "ledger.jsonl", splits)
     check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()})
     objective.begin(splits)
@@ -131,12 +139,12 @@ def total_steps(spec: FineTuneSpec, samples: int) -> int:
     return max(1, math.ceil(optimization.epochs * samples / per_step))
 
 
-def _encode(spec: FineTuneSpec, objective: AnyObjective) -> dict[str, AnySplit]:
-    splits = {"train": objective.encode(spec.train_split)}
+def _encode(spec: FineTuneSpec, encode: Callable[[str, int], AnySplit]) -> dict[str, AnySplit]:
+    splits = {"train": encode(spec.train_split, 0)}
     if spec.validation_split:
-        splits["val"] = objective.encode(spec.validation_split, spec.evaluation.max_items)
+        splits["val"] = encode(spec.validation_split, spec.evaluation.max_items)
     if spec.test_split:
-        splits["test"] = objective.encode(spec.test_split)
+        splits["test"] = encode(spec.test_split, 0)
     return splits
 
 

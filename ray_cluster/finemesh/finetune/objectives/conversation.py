@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.core.spec.ledger import LedgerEntry
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
 from finemesh.finetune.evaluation import evaluate, evaluate_test
@@ -29,6 +30,9 @@ class Conversation(Objective[Sample, Batch]):
 
     def encode(self, split: str, limit: int = 0) -> EncodedSplit:
         return self._encoder.encode(self.dataset, split, limit)
+
+    def restore(self, samples: list[Sample], entries: list[LedgerEntry], truncated: int) -> EncodedSplit:
+        return EncodedSplit(samples, entries, truncated, self._encoder.pictures_of(self.dataset))
 
     def begin(self, splits: Mapping[str, Split[Sample]]) -> None:
         self._answers = closed_answers(splits["train"].samples)

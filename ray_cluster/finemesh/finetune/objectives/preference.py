@@ -121,6 +121,9 @@ class PreferencePairs(Objective[Pair, PairBatch]):
         ]
         return PairSplit(pairs, [*entries.values()], encoded.truncated, encoded.pictures, {})
 
+    def restore(self, samples: list[Pair], entries: list[LedgerEntry], truncated: int) -> PairSplit:
+        return PairSplit(samples, entries, truncated, self._encoder.pictures_of(self.dataset), {})
+
     def begin(self, splits: Mapping[str, Split[Pair]]) -> None:
         for split in splits.values():
             pairs = cast("PairSplit", split)
