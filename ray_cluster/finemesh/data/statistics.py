@@ -132,7 +132,8 @@ class Statistics:
             counts = np.bincount(classes * depth + splits[rows], minlength=width * depth)
             return counts.reshape(shape).tolist()
 
-        in_row = np.unique(rows[visible] * width + classes[visible])
+        in_row = np.sort(rows[visible] * width + classes[visible])
+        in_row = in_row[np.diff(in_row, prepend=-1) > 0]  # each once; np.unique would load numpy.ma
         objects = np.bincount(classes, minlength=width).tolist()
         shown, held = table(classes[visible], rows[visible]), table(in_row % width, in_row // width)
         for name, count, seen, holding in zip(names, objects, shown, held, strict=False):

@@ -163,6 +163,7 @@ class DatasetWriter:
             PreconditionError: LEDGER_UNBALANCED if an input was lost or told twice.
         """
         self._flush_ledger()
+        self._told.clear()  # no fate follows; many names take many bytes
         ledger, counted = self.summary.check(), self.statistics
         if counted.rows != self._children:
             message = (

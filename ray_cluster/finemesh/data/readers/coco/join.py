@@ -158,6 +158,7 @@ class CocoFile:
         self._name_categories()
         if not placed:
             self._load_annotations(seen)
+        self._ordinals.clear()  # all are placed
 
     def _load_annotations(self, keys: Collection[str]) -> None:
         """Those of the results file; or of the file with these keys, once its images are known."""
