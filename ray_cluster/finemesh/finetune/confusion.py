@@ -24,6 +24,13 @@ def counts(
     return np.concatenate([np.bincount(part, minlength=classes) for part in parts]).astype(np.float64)
 
 
+def constant(sums_3C: Counts, label: int) -> Counts:
+    """What the counts of an item would be if everything were said to be of one class."""
+    there_C = sums_3C[len(sums_3C) // 3 * 2 :]
+    only_C = np.arange(len(there_C)) == label
+    return np.concatenate([there_C * only_C, there_C.sum() * only_C, there_C])
+
+
 def accuracy(sums_R3C: Counts) -> Counts:
     """The share of things that were taken for what they are."""
     hits_RC, _, there_RC = _parted(sums_R3C)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Task, Tower
+from finemesh.core.spec.finetune import TEXT_TOWERS, Background, FineTuneSpec, Full, Task, Tower
 from finemesh.finetune.rows import read_manifest
 
+BACKGROUND: Final = "background"  # the class of what no object covers
 _UNUSED: Final = "N/A"  # how models of COCO name the gaps in its category ids
 
 
-def classes_of(task: Task, dataset: Path) -> tuple[str, ...]:
-    """The classes that a model for `task` tells apart in a dataset, in the order of its manifest.
+def classes_of(spec: FineTuneSpec, dataset: Path) -> tuple[str, ...]:
+    """The classes that a model tells apart in a dataset, in the order of its manifest; the background first.
 
     Empty for tasks without classes. Whole pictures are of the classes of rows; where no row has one, of those
     of their objects.
@@ -22,11 +23,11 @@ def classes_of(task: Task, dataset: Path) -> tuple[str, ...]:
     Raises:
         InvalidError: NO_CLASSES, nothing in the dataset is named.
     """
-    if task in TEXT_TOWERS:
+    if spec.task in TEXT_TOWERS:
         return ()
     manifest = read_manifest(dataset)
     names = tuple(each.class_name for each in manifest.classes)
-    if task is Task.IMAGE_CLASSIFICATION:
+    if spec.task is Task.IMAGE_CLASSIFICATION:
         names = tuple(sorted(manifest.row_classes)) or names
     if not names:
         raise InvalidError.of(
@@ -34,6 +35,8 @@ def classes_of(task: Task, dataset: Path) -> tuple[str, ...]:
             "nothing in the dataset has a class, so there is nothing to tell apart: import it with classes",
             reason="NO_CLASSES",
         )
+    if spec.task is Task.SEMANTIC_SEGMENTATION and spec.segmentation.background is Background.CLASS:
+        return names if BACKGROUND in names else (BACKGROUND, *names)
     return names
 
 

@@ -24,6 +24,7 @@ from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers
 from finemesh.finetune.numerics import (
+    BatchNorm,
     autocast,
     check_unquantized,
     is_quantized,
@@ -32,7 +33,6 @@ from finemesh.finetune.numerics import (
 )
 
 ADAPTER_NAME = "default"
-BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001, the only name of what they share
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec, Lora, Precision, Quantization, Tower
 from finemesh.finetune.families.family import Family
 
+BatchNorm: Final = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001, what all of them are
 _DTYPES: Final = {
     Precision.FP32: torch.float32,
     Precision.BF16: torch.bfloat16,
@@ -101,3 +102,6 @@ def set_precision(module: torch.nn.Module, precision: Precision) -> None:
         if parameter.is_floating_point():  # quantised weights are integers
             dtype = torch.float32 if parameter.requires_grad else _DTYPES[precision]
             parameter.data = parameter.data.to(dtype)
+    for each in module.modules():
+        if isinstance(each, BatchNorm):  # its statistics are sums over many, and mix with nothing else
+            each.float()

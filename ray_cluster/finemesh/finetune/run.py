@@ -82,7 +82,7 @@ def prepare(
     """Load, encode, and resume if asked. Raises what `train` raises before its first step."""
     work.mkdir(parents=True, exist_ok=True)
     hooks.on_progress(0.0, "loading the base model")
-    model = load_model(spec, base_model, classes_of(spec.task, dataset))
+    model = load_model(spec, base_model, classes_of(spec, dataset))
     for note in model.notes:
         hooks.on_progress(0.0, note)
     hooks.on_progress(0.0, "encoding the dataset")

@@ -24,7 +24,7 @@ TOWER_HEAD: Tower
 TOWER_DECODER: Tower
 
 class FineTuneSpec(_message.Message):
-    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference", "pictures")
+    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference", "pictures", "segmentation")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[FineTuneSpec.Task]
@@ -80,6 +80,7 @@ class FineTuneSpec(_message.Message):
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     PREFERENCE_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTATION_FIELD_NUMBER: _ClassVar[int]
     task: FineTuneSpec.Task
     base_model: str
     base_model_revision: str
@@ -99,7 +100,22 @@ class FineTuneSpec(_message.Message):
     objective: FineTuneSpec.Objective
     preference: PreferenceSpec
     pictures: PictureSpec
-    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ..., pictures: _Optional[_Union[PictureSpec, _Mapping]] = ...) -> None: ...
+    segmentation: SegmentationSpec
+    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ..., pictures: _Optional[_Union[PictureSpec, _Mapping]] = ..., segmentation: _Optional[_Union[SegmentationSpec, _Mapping]] = ...) -> None: ...
+
+class SegmentationSpec(_message.Message):
+    __slots__ = ("background",)
+    class Background(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        BACKGROUND_UNSPECIFIED: _ClassVar[SegmentationSpec.Background]
+        BACKGROUND_CLASS: _ClassVar[SegmentationSpec.Background]
+        BACKGROUND_IGNORED: _ClassVar[SegmentationSpec.Background]
+    BACKGROUND_UNSPECIFIED: SegmentationSpec.Background
+    BACKGROUND_CLASS: SegmentationSpec.Background
+    BACKGROUND_IGNORED: SegmentationSpec.Background
+    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
+    background: SegmentationSpec.Background
+    def __init__(self, background: _Optional[_Union[SegmentationSpec.Background, str]] = ...) -> None: ...
 
 class PictureSpec(_message.Message):
     __slots__ = ("horizontal_flip",)

@@ -26,6 +26,7 @@ from finemesh.finetune.families.qwen import QWEN
 from finemesh.finetune.families.qwen2_5_vl import QWEN2_5_VL
 from finemesh.finetune.families.qwen2_vl import QWEN2_VL
 from finemesh.finetune.families.rt_detr import RT_DETR_V2
+from finemesh.finetune.families.segformer import SEGFORMER
 from finemesh.finetune.families.yolos import YOLOS
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -47,6 +48,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     CONVNEXT,
     CONVNEXT_V2,
     SWIN,
+    SEGFORMER,
     AUTO_LANGUAGE,
     AUTO_IMAGES,
 )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import LedgerEntry
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import B, Objective, S, Split
@@ -21,6 +22,8 @@ from finemesh.finetune.statistics import Interval
 
 class PictureObjective(Objective[S, B]):
     """An objective whose samples are pictures with one row each."""
+
+    _shape: tuple[int, ...] = ()
 
     def encode(self, split: str, limit: int = 0) -> Split[S]:
         """Every picture is decoded here, so that one that cannot be is found before the training.
@@ -36,6 +39,17 @@ class PictureObjective(Objective[S, B]):
                 encoded.samples.append(made)
                 encoded.entries.append(kept(row))
         return encoded
+
+    def check_shape(self, row: PictureRow, shape: tuple[int, ...]) -> None:
+        """Refuse a processor whose pictures do not go into one batch. Raises InvalidError."""
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            raise InvalidError.of(
+                "spec.base_model",
+                f"its processor makes {shape} of the picture of row {row.row_id}, {self._shape} of others: "
+                "let its preprocessor_config.json resize or crop them to one size",
+                reason="BASE_MODEL_UNSUITABLE",
+            )
 
     @abstractmethod
     def sample(self, row: PictureRow, picture: Image.Image) -> S | LedgerEntry:

@@ -13,6 +13,7 @@ from finemesh.finetune.objectives.conversation import Conversation
 from finemesh.finetune.objectives.detection import Detection
 from finemesh.finetune.objectives.objective import AnyObjective
 from finemesh.finetune.objectives.preference import PreferencePairs
+from finemesh.finetune.objectives.semantic import SemanticSegmentation
 from finemesh.finetune.objectives.text import PlainText
 
 _OF_LANGUAGE: Final[dict[Learnt, type[AnyObjective]]] = {
@@ -22,6 +23,7 @@ _OF_LANGUAGE: Final[dict[Learnt, type[AnyObjective]]] = {
 }
 _BY_TASK: Final[dict[Task, type[AnyObjective]]] = {
     Task.DETECTION: Detection,
+    Task.SEMANTIC_SEGMENTATION: SemanticSegmentation,
     Task.IMAGE_CLASSIFICATION: Classification,
 }
 

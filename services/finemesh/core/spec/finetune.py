@@ -218,6 +218,25 @@ class Resources:
         return self.workers or max(1, self.gpus)
 
 
+class Background(StrEnum):
+    """What pixels mean that no object covers, in semantic segmentation."""
+
+    CLASS = "CLASS"
+    IGNORED = "IGNORED"
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """How masks become the classes of pixels.
+
+    Attributes:
+        background: CLASS makes `background` the first class, or joins what none covers to the class of that
+            name that the dataset has; IGNORED neither learns nor counts what is not covered.
+    """
+
+    background: Background = Background.CLASS
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """How pictures are shown to a detector.
@@ -242,6 +261,7 @@ class FineTuneSpec:
         objective: what a language or vision-language model learns; the other tasks have but one.
         preference: for the objective PREFERENCE.
         pictures: for the task DETECTION.
+        segmentation: for the task SEMANTIC_SEGMENTATION.
     """
 
     task: Task
@@ -262,6 +282,7 @@ class FineTuneSpec:
     objective: Objective = Objective.CONVERSATION
     preference: Preference = field(default_factory=Preference)
     pictures: Pictures = field(default_factory=Pictures)
+    segmentation: Segmentation = field(default_factory=Segmentation)
 
     def validate(self) -> None:
         """Raises InvalidError (reason INVALID_SPEC) with every violation, field paths starting at `spec`."""
@@ -315,6 +336,8 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
     yield from _resource_violations(spec.resources)
     if not 0 <= spec.max_quarantined_fraction <= 1:
         yield "max_quarantined_fraction", "must lie in [0, 1]"
+    if spec.segmentation != Segmentation() and spec.task is not Task.SEMANTIC_SEGMENTATION:
+        yield "segmentation", f"only SEMANTIC_SEGMENTATION labels pixels: leave it out for {spec.task}"
     if not 0 <= spec.pictures.horizontal_flip <= 1:
         yield "pictures.horizontal_flip", "must lie in [0, 1]"
     elif spec.pictures.horizontal_flip and spec.task is not Task.DETECTION:
