@@ -56,6 +56,7 @@ def test_every_task_has_every_preset() -> None:
         ({"optimization__learning_rate": 1e-6}, "optimization.learning_rate"),
         ({"optimization__learning_rate": 0.1}, "optimization.learning_rate"),
         ({"lora": None, "full": {}}, "optimization.learning_rate"),
+        ({"objective": "PREFERENCE"}, "optimization.learning_rate"),
         ({"lora__alpha": 5000}, "lora.alpha"),
         ({"lora__dropout": 0.5}, "lora.dropout"),
         (

@@ -98,13 +98,14 @@ def overridden(file: SpecFile, assignments: list[str]) -> SpecFile:
         value = parse(f"value: {text}", f"-o {assignment}").values["value"] if text else ""
         *parents, leaf = path.split(".")
         target = values
-        for parent in parents:
-            inner = target.get(parent)
+        for index, parent in enumerate(parents):
+            inner = target.setdefault(parent, {})
             if inner is None:
                 inner = target[parent] = {}
             if not isinstance(inner, dict):
                 raise SpecFileError(f"-o {assignment}: {parent} is {inner!r}, which has no fields")
             target = cast("dict[str, Any]", inner)
+            places.setdefault(".".join(parents[: index + 1]), f"-o {assignment}")
         if value is None:
             target.pop(leaf, None)
         else:

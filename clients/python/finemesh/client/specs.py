@@ -75,14 +75,14 @@ def _fill(message: Message, values: dict[str, Any], head: str) -> Said:
     for name, value in values.items():
         field: Any = known.get(name) or camel.get(name)  # the JSON of HTTP is in camel case
         if field is None:
-            yield head + name, f"unknown{_meant(message, name)}"
+            yield head + name, f"unknown{_meant(message, name, head)}"
             continue
         path, chosen = (
             head + field.name,
             field.containing_oneof and message.WhichOneof(field.containing_oneof.name),
         )
         if chosen not in (None, field.name):
-            yield path, f"excludes {chosen}: keep one of the two"
+            yield path, f"excludes {chosen}: keep one of the two; -o {chosen}=null takes it out"
         elif field.message_type is not None:
             yield from _fill_inner(getattr(message, field.name), value, path)
         elif value is not None:  # null is the default
@@ -153,11 +153,11 @@ def _prefix(enum: Any) -> str:
     return enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
 
 
-def _meant(message: Message, name: str) -> str:
+def _meant(message: Message, name: str, head: str) -> str:
     """The field that was probably meant: of its very name elsewhere in a spec, or one like it here."""
     known = message.DESCRIPTOR.fields_by_name
     elsewhere = [path for path in _paths(FineTuneSpec.DESCRIPTOR) if path.rpartition(".")[2] == name]
-    meant = elsewhere or difflib.get_close_matches(name, known, n=1)
+    meant = elsewhere or [head + near for near in difflib.get_close_matches(name, known, n=1)]
     return f"; did you mean {' or '.join(meant)}?" if meant else f"; there are {', '.join(known)}"
 
 

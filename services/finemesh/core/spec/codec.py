@@ -144,7 +144,7 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
                 hints[field.name], given[field.name], f"{path}.{field.name}", violations
             )
         elif not has_default:
-            _wrong(violations, f"{path}.{field.name}", "is required")
+            _wrong(violations, f"{path}.{field.name}", f"is required{_choices(hints[field.name])}")
     return None if violations else cls(**arguments)
 
 
@@ -162,6 +162,11 @@ def _decode_union(
         return _wrong(violations, path, f"set exactly one of {', '.join(known)}")
     [(name, inner)] = given.items()
     return _decode(known[name], inner, f"{path}.{name}", violations)
+
+
+def _choices(annotation: Any) -> str:
+    members = annotation if isinstance(annotation, type(Enum)) else ()
+    return ": one of " + _listed(str(member.value) for member in members) if members else ""
 
 
 def _no_member(value: object, enum: type[Enum]) -> str:

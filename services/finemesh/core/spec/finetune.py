@@ -352,7 +352,8 @@ def _source_violations(spec: FineTuneSpec) -> Iterator[Violation]:
     try:
         parse_name(spec.dataset, "datasets", "dataset")
     except InvalidError as error:
-        yield "dataset", error.violations[0].description
+        missing = "name a dataset: projects/{project}/datasets/{dataset}"
+        yield "dataset", error.violations[0].description if spec.dataset else missing
     if not spec.train_split:
         yield "train_split", "name the split to train on"
     held_out = {"validation_split": spec.validation_split, "test_split": spec.test_split}

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec import document
-from finemesh.core.spec.finetune import FineTuneSpec, Full, OverLength, Precision, Task, Tower
+from finemesh.core.spec.finetune import FineTuneSpec, Full, Objective, OverLength, Precision, Task, Tower
+from finemesh.core.spec.optimization import Optimizer
 
 
 class Severity(StrEnum):
@@ -95,31 +96,43 @@ Rule = Callable[[FineTuneSpec, BaseModelFacts], Iterator[Said]]
 _SHORT_STEPS: Final = 100  # a run of so few is soon made again
 _CHATS: Final = {Task.LANGUAGE, Task.VISION_LANGUAGE}
 
-# (lowest, highest) usual learning rate. Adapters start from nothing and bear ten times the rate of weights
-# that already know something (https://arxiv.org/abs/2305.14314; https://arxiv.org/abs/2310.03744, table 9);
-# a connector alone is such a beginner too.
-_RATES_OF_ADAPTERS: Final = (1e-5, 2e-3)
-_RATES_OF_CHATS: Final = (1e-7, 1e-4)
+
+class _Rates(NamedTuple):
+    """Usual learning rates with Adam and its kin, and for what."""
+
+    lowest: float
+    highest: float
+    trained: str
+
+
+# Adapters start from nothing and bear ten times the rate of weights that already know something
+# (https://arxiv.org/abs/2305.14314; https://arxiv.org/abs/2310.03744, table 9); so does a connector alone.
+# Preferences pull at a model that is already good (https://arxiv.org/abs/2305.18290, appendix B: 1e-6).
+_BEGINNERS: Final = _Rates(1e-5, 2e-3, "what this method trains")
+_CHAT_WEIGHTS: Final = _Rates(1e-7, 1e-4, "all weights of a language model")
+_PREFERRED_ADAPTERS: Final = _Rates(1e-7, 1e-4, "adapters that learn preferences")
+_PREFERRED_WEIGHTS: Final = _Rates(1e-8, 5e-6, "all weights that learn preferences")
+
+
+def _usual_rates(spec: FineTuneSpec) -> _Rates:
+    whole = isinstance(spec.method, Full) and set(spec.method.towers) != {Tower.CONNECTOR}
+    if spec.objective is Objective.PREFERENCE:
+        return _PREFERRED_WEIGHTS if whole else _PREFERRED_ADAPTERS
+    return _CHAT_WEIGHTS if whole and spec.task in _CHATS else _BEGINNERS
 
 
 def _learning_rate(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
-    whole = isinstance(spec.method, Full) and spec.task in _CHATS
-    beginner = set(spec.method.towers) == {Tower.CONNECTOR}
-    lowest, highest = _RATES_OF_CHATS if whole and not beginner else _RATES_OF_ADAPTERS
-    kind = "all weights of a language model" if whole and not beginner else "what this method trains"
-    rate = spec.optimization.learning_rate
-    if rate > highest:
-        yield Said(
-            "optimization.learning_rate",
-            f"{rate:g} is far above the usual {lowest:g} to {highest:g} for {kind}: the loss is likely to "
-            f"diverge; write {highest / 5:g} or less",
-        )
-    elif rate < lowest:
-        yield Said(
-            "optimization.learning_rate",
-            f"{rate:g} is far below the usual {lowest:g} to {highest:g} for {kind}: little will be learnt; "
-            f"write {highest / 10:g}",
-        )
+    rate, usual = spec.optimization.learning_rate, _usual_rates(spec)
+    if spec.optimization.optimizer is Optimizer.SGD or usual.lowest <= rate <= usual.highest:
+        return
+    far, why = (
+        ("above", "the loss may diverge") if rate > usual.highest else ("below", "little will be learnt")
+    )
+    yield Said(
+        "optimization.learning_rate",
+        f"{rate:g} is far {far} the usual {usual.lowest:g} to {usual.highest:g} for {usual.trained}: {why}; "
+        f"write {usual.highest / 5:g}",
+    )
 
 
 def _adapter(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from finemesh.client.cli.context import EXIT_NOT_FOUND, Commands, err, options, out
+from finemesh.client.cli.context import Commands, options, out
 from finemesh.client.cli.output import enum_name, print_facts, print_json, print_list, short, table
 from finemesh.client.cli.paging import collect
 from finemesh.client.cli.specs import facts_of
@@ -65,18 +65,13 @@ def _families() -> list[Family]:
 
 
 def _families_of(folder: str) -> list[Family]:
-    """The first family of each task that takes the model of `folder`, as the training chooses."""
+    """The families that name the type of the model in `folder`, or else those that take any."""
     model_type = facts_of(folder).model_type
     if not model_type:
         raise typer.BadParameter(f"{folder} has no config.json with a model_type: give the folder of a model")
-    chosen: dict[int, Family] = {}
-    for family in _families():
-        if not family.model_types or model_type in family.model_types:
-            chosen.setdefault(family.task, family)
-    if not chosen:
-        err.print(f"[red]error:[/] no family takes a {escape(model_type)} model", highlight=False)
-        raise typer.Exit(EXIT_NOT_FOUND)
-    return list(chosen.values())
+    families = _families()
+    named = [family for family in families if model_type in family.model_types]
+    return named or [family for family in families if not family.model_types]
 
 
 def _print(family: Family) -> None:

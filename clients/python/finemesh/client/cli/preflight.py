@@ -52,7 +52,7 @@ def preflight(
     or too many rows teach nothing.
     """
     connection = options.connection()
-    spec = to_message(Given(file=spec_file, model=model).read(overrides or []))
+    spec = to_message(Given(file=spec_file, model=model).said(overrides or []))
     name = connection.name("datasets", dataset)
     spec.dataset = spec.dataset or name
     as_seen_from_here(spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -58,7 +58,11 @@ class Given:
     gpus: int = 0
 
     def read(self, overrides: Sequence[str]) -> SpecFile:
-        """Everything that is said, with the places where. Ends the command if it cannot be read."""
+        """What is said, and what follows from it. Ends the command if it cannot be read."""
+        return _completed(self.said(overrides))
+
+    def said(self, overrides: Sequence[str]) -> SpecFile:
+        """What is said, with the places where. Ends the command if it cannot be read."""
         if self.file and self.preset:
             raise typer.BadParameter("give a file or a preset, not both", param_hint="--preset")
         try:
@@ -82,10 +86,30 @@ class Given:
     def _of_preset(self) -> SpecFile:
         level = choice(self.preset, _LEVELS, "--preset")
         task = choice(self.task, _TASKS, "--task") if self.task else task_of(self.model)
-        word = next(word for word, number in _TASKS.items() if number == task)
-        name = f"presets/{word}-{next(word for word, number in _LEVELS.items() if number == level)}"
+        if not task:
+            why = "there is a preset for each task: say which of"
+            raise typer.BadParameter(
+                f"{why} {', '.join(_TASKS)}, or give a model's folder", param_hint="--task"
+            )
+        name = f"presets/{_word(_TASKS, task)}-{_word(_LEVELS, level)}"
         preset = options.connection().training.GetPreset(pb.GetPresetRequest(name=name))
         return specfile.parse(specs.to_yaml(preset.spec), name)
+
+
+def _completed(file: SpecFile) -> SpecFile:
+    """`file`, with the task that its base model tells, and a core for each GPU."""
+    said = [] if file.values.get("task") else [("task", task_of(str(file.values.get("base_model", ""))))]
+    assignments = [f"{name}={enum_word(task)}" for name, task in said if task]
+    resources = file.values.get("resources")
+    held: dict[str, Any] = resources if isinstance(resources, dict) else {}
+    gpus, cpus = held.get("gpus", 0), held.get("cpus", 1)
+    if isinstance(gpus, int) and isinstance(cpus, int | float) and gpus > cpus:
+        assignments.append(f"resources.cpus={gpus}")
+    return specfile.overridden(file, assignments)
+
+
+def _word(words: Mapping[str, int], number: int) -> str:
+    return next(word for word, each in words.items() if each == number)
 
 
 def enum_word(task: int) -> str:
@@ -93,19 +117,14 @@ def enum_word(task: int) -> str:
 
 
 def task_of(model: str) -> int:
-    """The task of a model in a folder, by its family. Ends the command if nothing tells."""
-    facts = facts_of(model)
-    families = collect(
-        options.connection().training.ListModelFamilies,
-        pb.ListModelFamiliesRequest(),
-        lambda page: iter(page.model_families),
-        500,
-    )
-    tasks = {family.task for family in families if facts.model_type in family.model_types}
-    if len(tasks) == 1:
-        return tasks.pop()
-    why = f"{model} is {facts.model_type}" if facts.model_type else f"{model or 'no model'} is no folder here"
-    raise typer.BadParameter(f"{why}: say which of {', '.join(_TASKS)}", param_hint="--task")
+    """The task of a model in a folder, by its family; 0 if nothing tells, or it can do several."""
+    model_type = facts_of(model).model_type
+    if not model_type:
+        return 0
+    found = options.connection().training.ListModelFamilies
+    families = collect(found, pb.ListModelFamiliesRequest(), lambda page: iter(page.model_families), 500)
+    tasks = {family.task for family in families if model_type in family.model_types}
+    return tasks.pop() if len(tasks) == 1 else 0
 
 
 def facts_of(model: str) -> spec_finding_pb2.BaseModelFacts:

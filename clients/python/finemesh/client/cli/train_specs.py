@@ -50,7 +50,7 @@ def lint_spec(
     else:
         for finding in response.findings:
             out.print(described(finding, file), highlight=False, soft_wrap=True)
-        counted = f"{errors} errors, {len(response.findings) - errors} warnings"
+        counted = f"errors: {errors}, warnings: {len(response.findings) - errors}"
         out.print(counted if response.findings else "[green]nothing to complain about[/]", highlight=False)
     if errors or (strict and response.findings):
         raise typer.Exit(EXIT_FAILED)
