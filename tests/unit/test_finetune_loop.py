@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,28 +131,6 @@ def test_resumed_at_any_step_it_computes_the_same_bits(place: Place, name: str) 
         tensors, expected = weights(resumed.checkpoint.path), weights(straight.checkpoint.path)
         assert tensors.keys() == expected.keys()
         assert all(torch.equal(tensors[key], expected[key]) for key in expected)
-
-
-def test_killed_in_the_middle_and_resumed_from_disk(place: Place, tmp_path: Path) -> None:
-    """SIGKILL of the process that trains alone, right after its third step was told; then `--resume`."""
-    chosen = spec(Task.LANGUAGE, checkpoint=Checkpointing(every_steps=2, keep_last=2))
-    (tmp_path / "spec.json").write_text(json.dumps(chosen.to_dict()))
-    command = [sys.executable, "-m", "finemesh.finetune", str(tmp_path / "spec.json")]
-    command += ["--base", str(place.models[Task.LANGUAGE]), "--dataset", str(place.datasets[Task.LANGUAGE])]
-    command += ["--work", str(tmp_path / "killed")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if json.loads(line).get("step") == 3:
-                os.kill(process.pid, signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines[0]["step"] in {3, 5}  # it went on, after a checkpoint
-    straight = place.train(chosen)
-    assert lines[-1]["certificate"]["loss_digest"] == straight.certificate.loss_digest
-    assert lines[-1]["certificate"]["sample_hash"] == straight.certificate.sample_hash
 
 
 @pytest.mark.parametrize("packing", [True, False])

@@ -16,5 +16,7 @@ so that it also runs alone: `python -m finemesh.finetune spec.yaml --dataset DIR
     saving       validation, checkpoints, the final test
     loop         `train`: the steps of a run from its start to its result
     checkpoint   state on disk, exact and checked
+    prepared     encoded splits on disk, for the next run
+    certify      a killed and resumed run compared with one that never stopped
     evaluation   loss and decisions on held-out rows, baselines, intervals
 """

@@ -21,6 +21,7 @@ from finemesh import specfile
 from finemesh.core.errors import FinemeshError, InvalidError
 from finemesh.core.spec import document, lint
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune import certify
 from finemesh.finetune.hooks import CheckpointInfo, NoHooks, StopReason
 from finemesh.specfile import SpecFileError
 
@@ -29,6 +30,7 @@ _EXAMPLES: Final = """examples:
   python -m finemesh.finetune spec.yaml --dataset ./items -o lora.rank=32 -o optimization.max_steps=200
   python -m finemesh.finetune spec.yaml --dataset ./items --resume
   python -m finemesh.finetune spec.yaml --check
+  python -m finemesh.finetune certify spec.yaml --dataset ./items
 
 the shortest spec:
   task: LANGUAGE
@@ -82,7 +84,8 @@ class _Console(NoHooks):
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 if it ended well, 1 if it did not, 2 if the command line or the spec is wrong."""
-    given = _arguments(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = _arguments(words[1:] if words[:1] == ["certify"] else words, certifies=words[:1] == ["certify"])
     try:
         file = specfile.overridden(specfile.read(given.spec), given.overrides)
         values = _completed(file.values, given)
@@ -93,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
             _say(f"{where}{finding.severity.lower()}: {finding.field}: {finding.message}")
         if report.spec is None or given.check:
             return 2 if report.refused else 0
-        return _train(report.spec, given)
+        return _carry_out(report.spec, given)
     except SpecFileError as error:
         _say(f"error: {error}")
         return 2
@@ -102,11 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+def _arguments(arguments: list[str], *, certifies: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m finemesh.finetune",
-        description=__doc__,
-        epilog=_EXAMPLES,
+        prog="python -m finemesh.finetune" + " certify" * certifies,
+        description=certify.__doc__ if certifies else __doc__,
+        epilog=None if certifies else _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("spec", type=Path, help="the fine-tune, in YAML or JSON")
@@ -119,6 +122,15 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar="FIELD=VALUE",
         help="a field of the spec, e.g. lora.rank=32; repeatable",
+    )
+    parser.set_defaults(certifies=certifies, check=False, resume=False, cache=None)
+    if certifies:
+        steps = f"how many steps to train; by default {certify.DEFAULT_STEPS}"
+        parser.add_argument("--steps", type=int, default=certify.DEFAULT_STEPS, help=steps)
+        parser.add_argument("--seed", type=int, default=0, help="chooses the step to kill the probe after")
+        return parser.parse_args(arguments)
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keeps encoded splits for the next run; by default none are"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last intact checkpoint in --work"
@@ -149,7 +161,7 @@ def _facts(base_model: str) -> lint.BaseModelFacts:
         return lint.BaseModelFacts()
 
 
-def _train(spec: FineTuneSpec, given: argparse.Namespace) -> int:
+def _carry_out(spec: FineTuneSpec, given: argparse.Namespace) -> int:
     base_model: Path = given.base or Path(spec.base_model)
     if not base_model.is_dir():
         raise InvalidError.of(
@@ -163,7 +175,20 @@ def _train(spec: FineTuneSpec, given: argparse.Namespace) -> int:
             "give the folder of a dataset by --dataset; `finemesh dataset download` writes one",
             reason="DATASET_NOT_FOUND",
         )
-    work: Path = given.work or Path(f"run-{spec.fingerprint()[:8]}")
+    if given.certifies:
+        work: Path = given.work or Path(f"certified-{spec.fingerprint()[:8]}")
+        return _certify(spec, base_model, work, given)
+    return _train(spec, base_model, given.work or Path(f"run-{spec.fingerprint()[:8]}"), given)
+
+
+def _certify(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Namespace) -> int:
+    certificate = certify.certify(spec, base_model, given.dataset, work, steps=given.steps, seed=given.seed)
+    for line in certificate.lines():
+        print(line)  # noqa: T201
+    return 0 if certificate.green else 1
+
+
+def _train(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Namespace) -> int:
     work.mkdir(parents=True, exist_ok=True)
     heading = "What was trained here. Again: python -m finemesh.finetune spec.yaml --dataset DIR"
     (work / "spec.yaml").write_text(specfile.dump(document.write(spec), heading))
@@ -172,10 +197,17 @@ def _train(spec: FineTuneSpec, given: argparse.Namespace) -> int:
     console.on_progress(0.0, f"working in {work}")
     from finemesh.finetune.checkpoint import newest_intact
     from finemesh.finetune.loop import train
+    from finemesh.finetune.prepared import PreparedCache
 
     resume_from = newest_intact(work / "checkpoints", _say) if given.resume else None
     result = train(
-        spec, base_model=base_model, dataset=given.dataset, work=work, hooks=console, resume_from=resume_from
+        spec,
+        base_model=base_model,
+        dataset=given.dataset,
+        work=work,
+        hooks=console,
+        resume_from=resume_from,
+        prepared=PreparedCache(given.cache) if given.cache else None,
     )
     print(json.dumps(asdict(result), default=str))  # noqa: T201
     return 0
