@@ -90,6 +90,10 @@ specs = st.builds(
         beta1=fraction,
         beta2=fraction,
         epsilon=positive,
+        activation_checkpointing=st.booleans(),
+        compile=st.booleans(),
+        neftune_alpha=positive,
+        label_smoothing=st.floats(0, 0.4),
     ),
     sequence=st.builds(
         Sequence,

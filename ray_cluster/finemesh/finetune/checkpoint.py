@@ -63,6 +63,8 @@ class TrainState:
         sample_hash, loss_digest: see `Certificate`.
         best_step, best_value: the best checkpoint so far, and the validation metric that says so.
         metrics: the last value of every metric.
+        judged_step: the last step after which the evaluation was compared with the best before.
+        judged_best: that best value; evaluations_in_vain: how many came after it that were no better.
         scaler: state of the loss scaler of FP16; empty for other precisions.
         skipped_steps, skipped_in_a_row: steps whose numbers overflowed, so that no weight moved.
         recipe: digest of the parts of the spec that decide what is computed.
@@ -76,6 +78,9 @@ class TrainState:
     best_step: int | None = None
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    judged_step: int = 0
+    judged_best: float | None = None
+    evaluations_in_vain: int = 0
     scaler: dict[str, float] = field(default_factory=dict[str, float])
     skipped_steps: int = 0
     skipped_in_a_row: int = 0

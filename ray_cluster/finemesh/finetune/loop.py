@@ -21,9 +21,10 @@ import torch
 
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
+from finemesh.finetune.patience import evaluate, is_over
 from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.run import Run, StopAsked, prepare
-from finemesh.finetune.saving import save, save_stopped, test_best, validate
+from finemesh.finetune.saving import save, save_stopped, test_best
 from finemesh.finetune.step import take_step
 
 _TRAINING_SHARE: Final = 0.9  # of the progress; preparing comes before it counts, the final test is the rest
@@ -93,14 +94,14 @@ def train(
 def _train_steps(run: Run) -> None:
     """The steps that are left. Raises StopAsked."""
     run.model.train()
-    evaluate_every, save_every = run.spec.evaluation.every_steps, run.spec.checkpoint.every_steps
-    while run.state.step < run.total_steps:
+    save_every = run.spec.checkpoint.every_steps
+    evaluate(run)
+    while run.state.step < run.total_steps and not is_over(run):
         run.saver.poll()
         run.check_stop()
         take_step(run)
         step = run.state.step
-        if evaluate_every and step % evaluate_every == 0:
-            validate(run)
+        evaluate(run)
         if save_every and step % save_every == 0:
             save(run)
         run.hooks.on_progress(_TRAINING_SHARE * step / run.total_steps, f"step {step} of {run.total_steps}")

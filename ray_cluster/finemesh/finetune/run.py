@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,9 @@ from finemesh.finetune import checkpoint as checkpoints
 from finemesh.finetune.budget import check_loss_budget, write_ledger
 from finemesh.finetune.checkpoint import TrainState
 from finemesh.finetune.feed import Feed
+from finemesh.finetune.forward import prepare_forward
 from finemesh.finetune.heads import classes_of
+from finemesh.finetune.holdout import hold_out
 from finemesh.finetune.hooks import Hooks, StopReason
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.numerics import loss_scaler
@@ -88,12 +90,13 @@ def prepare(
     hooks.on_progress(0.0, "encoding the dataset")
     objective = make_objective(spec, model, dataset)
     encode = prepared.encoder(spec, base_model, dataset, objective) if prepared else objective.encode
-    splits = _encode(spec, encode)
+    splits = _held_out(spec, dataset, _encode(spec, encode))
     write_ledger(work / "ledger.jsonl", splits)
     check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()})
     objective.begin(splits)
     row_ids = [sample.row_id for sample in splits["train"].samples]
     state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
+    prepare_forward(model)
     optimizer = make_optimizer(model)
     if resume_from:
         state = _resume(resume_from, model, optimizer, state)
@@ -142,10 +145,24 @@ def total_steps(spec: FineTuneSpec, samples: int) -> int:
 def _encode(spec: FineTuneSpec, encode: Callable[[str, int], AnySplit]) -> dict[str, AnySplit]:
     splits = {"train": encode(spec.train_split, 0)}
     if spec.validation_split:
-        splits["val"] = encode(spec.validation_split, spec.evaluation.max_items)
+        try:
+            splits["val"] = encode(spec.validation_split, spec.evaluation.max_items)
+        except PreconditionError as error:
+            if error.reason != "SPLIT_EMPTY" or not spec.evaluation.holdout_fraction:
+                raise
     if spec.test_split:
         splits["test"] = encode(spec.test_split, 0)
     return splits
+
+
+def _held_out(spec: FineTuneSpec, dataset: Path, splits: dict[str, AnySplit]) -> dict[str, AnySplit]:
+    """`splits`, with a part of the training split to validate on if the spec asks for one."""
+    share, limit = spec.evaluation.holdout_fraction, spec.evaluation.max_items
+    if "val" in splits or not share:
+        return splits
+    seed = spec.optimization.seed
+    train, val = hold_out(splits["train"], dataset, spec.train_split, share, seed)
+    return {**splits, "train": train, "val": replace(val, samples=val.samples[: limit or None])}
 
 
 def _resume(folder: Path, model: Model, optimizer: torch.optim.Optimizer, fresh: TrainState) -> TrainState:

@@ -176,7 +176,7 @@ class FullMethod(_message.Message):
     def __init__(self, towers: _Optional[_Iterable[_Union[Tower, str]]] = ...) -> None: ...
 
 class OptimizationSpec(_message.Message):
-    __slots__ = ("learning_rate", "weight_decay", "epochs", "max_steps", "warmup_ratio", "schedule", "max_grad_norm", "micro_batch_size", "gradient_accumulation_steps", "seed", "optimizer", "min_rate_ratio", "warmup_steps", "decay_ratio", "beta1", "beta2", "epsilon", "vision_rate_ratio", "connector_rate_ratio")
+    __slots__ = ("learning_rate", "weight_decay", "epochs", "max_steps", "warmup_ratio", "schedule", "max_grad_norm", "micro_batch_size", "gradient_accumulation_steps", "seed", "optimizer", "min_rate_ratio", "warmup_steps", "decay_ratio", "beta1", "beta2", "epsilon", "vision_rate_ratio", "connector_rate_ratio", "activation_checkpointing", "compile", "neftune_alpha", "label_smoothing")
     class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OPTIMIZER_UNSPECIFIED: _ClassVar[OptimizationSpec.Optimizer]
@@ -226,6 +226,10 @@ class OptimizationSpec(_message.Message):
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     VISION_RATE_RATIO_FIELD_NUMBER: _ClassVar[int]
     CONNECTOR_RATE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_CHECKPOINTING_FIELD_NUMBER: _ClassVar[int]
+    COMPILE_FIELD_NUMBER: _ClassVar[int]
+    NEFTUNE_ALPHA_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SMOOTHING_FIELD_NUMBER: _ClassVar[int]
     learning_rate: float
     weight_decay: float
     epochs: float
@@ -245,7 +249,11 @@ class OptimizationSpec(_message.Message):
     epsilon: float
     vision_rate_ratio: float
     connector_rate_ratio: float
-    def __init__(self, learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[OptimizationSpec.Schedule, str]] = ..., max_grad_norm: _Optional[float] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizationSpec.Optimizer, str]] = ..., min_rate_ratio: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., decay_ratio: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., vision_rate_ratio: _Optional[float] = ..., connector_rate_ratio: _Optional[float] = ...) -> None: ...
+    activation_checkpointing: bool
+    compile: bool
+    neftune_alpha: float
+    label_smoothing: float
+    def __init__(self, learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., warmup_ratio: _Optional[float] = ..., schedule: _Optional[_Union[OptimizationSpec.Schedule, str]] = ..., max_grad_norm: _Optional[float] = ..., micro_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizationSpec.Optimizer, str]] = ..., min_rate_ratio: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., decay_ratio: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., vision_rate_ratio: _Optional[float] = ..., connector_rate_ratio: _Optional[float] = ..., activation_checkpointing: _Optional[bool] = ..., compile: _Optional[bool] = ..., neftune_alpha: _Optional[float] = ..., label_smoothing: _Optional[float] = ...) -> None: ...
 
 class SequenceSpec(_message.Message):
     __slots__ = ("max_tokens", "packing", "over_length", "length_grouping")
@@ -272,16 +280,22 @@ class SequenceSpec(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., packing: _Optional[bool] = ..., over_length: _Optional[_Union[SequenceSpec.OverLength, str]] = ..., length_grouping: _Optional[bool] = ...) -> None: ...
 
 class EvaluationSpec(_message.Message):
-    __slots__ = ("every_steps", "max_items", "baselines", "max_generated_tokens")
+    __slots__ = ("every_steps", "max_items", "baselines", "patience", "min_improvement", "holdout_fraction", "max_generated_tokens")
     EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     BASELINES_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_IMPROVEMENT_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FRACTION_FIELD_NUMBER: _ClassVar[int]
     MAX_GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     every_steps: int
     max_items: int
     baselines: bool
+    patience: int
+    min_improvement: float
+    holdout_fraction: float
     max_generated_tokens: int
-    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ..., max_generated_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ..., patience: _Optional[int] = ..., min_improvement: _Optional[float] = ..., holdout_fraction: _Optional[float] = ..., max_generated_tokens: _Optional[int] = ...) -> None: ...
 
 class CheckpointSpec(_message.Message):
     __slots__ = ("every_steps", "keep_last", "keep_best")

@@ -96,7 +96,9 @@ class Classification(CountedObjective[Sample, Batch]):
         return Batch(torch.from_numpy(pixels_BCHW), torch.tensor([sample.label for sample in samples]))
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(_logits(self.model, batch), batch.labels_B, reduction="sum")
+        smoothing = self.spec.optimization.label_smoothing
+        logits_BC = _logits(self.model, batch)
+        return functional.cross_entropy(logits_BC, batch.labels_B, reduction="sum", label_smoothing=smoothing)
 
     def judge(
         self, model: Model, samples: Sequence[Sample], batch: Batch, *, blank: bool

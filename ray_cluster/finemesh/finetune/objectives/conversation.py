@@ -42,7 +42,12 @@ class Conversation(Objective[Sample, Batch]):
         return collate(samples, encoded_of(split).pictures, packing=packing, pad_id=pad_id)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(self.model.logits(batch), batch.targets_N, reduction="sum")
+        return functional.cross_entropy(
+            self.model.logits(batch),
+            batch.targets_N,
+            reduction="sum",
+            label_smoothing=self.spec.optimization.label_smoothing,
+        )
 
     def validate(self, split: Split[Sample]) -> dict[str, float]:
         return evaluate(self.model, encoded_of(split), self._answers, "val")

@@ -66,8 +66,9 @@ class Criterion:
     metric: str
     higher_is_better: bool = False
 
-    def better(self, value: float, than: float) -> bool:
-        return value > than if self.higher_is_better else value < than
+    def better(self, value: float, than: float, by: float = 0.0) -> bool:
+        """Whether `value` is better, by more than `by`."""
+        return value > than + by if self.higher_is_better else value < than - by
 
 
 LOWEST_LOSS: Final = Criterion("val/loss")

@@ -162,6 +162,11 @@ class Evaluation:
     Attributes:
         every_steps: evaluate on the validation split this often; 0 means only at the end.
         max_items: rows of the validation split during training; 0 means all. The test split is always whole.
+        patience: stop after so many evaluations in a row that were no better than the best before; 0 means
+            never.
+        min_improvement: what counts as better, in the unit of what the best checkpoint is chosen by.
+        holdout_fraction: share of the training rows, whole videos of them, to validate on where the dataset
+            has no validation split; 0 means none.
         baselines: at the end also score the untrained model, the majority class and blanked images (vision
             tasks) on the test split.
         max_generated_tokens: longest answer that the model writes to each test item, where answers are open;
@@ -171,6 +176,9 @@ class Evaluation:
     every_steps: int = 0
     max_items: int = 0
     baselines: bool = False
+    patience: int = 0
+    min_improvement: float = 0.0
+    holdout_fraction: float = 0.0
     max_generated_tokens: int = 128
 
 
@@ -255,7 +263,8 @@ class FineTuneSpec:
     Attributes:
         base_model: hub id, local folder or `s3://bucket/prefix`; the caller resolves it to a local folder.
         dataset: resource name `projects/{project}/datasets/{dataset}`.
-        validation_split: may be empty: then nothing is validated during training.
+        validation_split: may be empty: then nothing is validated during training, unless
+            `evaluation.holdout_fraction` says of what.
         test_split: may be empty: then nothing is tested at the end.
         max_quarantined_fraction: loss budget; the job refuses to start when more of the rows was lost.
         objective: what a language or vision-language model learns; the other tasks have but one.
@@ -331,6 +340,7 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
             yield path, "must not be negative"
     if spec.checkpoint.keep_last < 1:
         yield "checkpoint.keep_last", "must be at least 1: the last checkpoint is what a restart needs"
+    yield from _evaluation_violations(spec)
     if spec.evaluation.baselines and not spec.test_split:
         yield "evaluation.baselines", "baselines are scored on the test split: name one in spec.test_split"
     yield from _resource_violations(spec.resources)
@@ -398,6 +408,20 @@ def _method_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.train_connector", "the connector is trained in full or by LoRA, not both: drop one"
 
 
+def _evaluation_violations(spec: FineTuneSpec) -> Iterator[Violation]:
+    chosen, path = spec.evaluation, "evaluation"
+    if chosen.patience < 0:
+        yield f"{path}.patience", "must not be negative"
+    if chosen.patience and chosen.every_steps == 0:
+        yield f"{path}.every_steps", "patience counts evaluations: say how often there is one"
+    if not 0 <= chosen.holdout_fraction < 1:
+        yield f"{path}.holdout_fraction", "must lie in [0, 1)"
+    if chosen.patience and not (spec.validation_split or chosen.holdout_fraction):
+        yield f"{path}.patience", "nothing is validated: name a validation_split, or set holdout_fraction"
+    if not (math.isfinite(chosen.min_improvement) and chosen.min_improvement >= 0):
+        yield f"{path}.min_improvement", "must be finite and not negative"
+
+
 def _resource_violations(resources: Resources) -> Iterator[Violation]:
     if not (math.isfinite(resources.cpus) and resources.cpus > 0):
         yield "resources.cpus", "must be positive"
@@ -434,6 +458,14 @@ def _optimization_violations(spec: FineTuneSpec) -> Iterator[Violation]:
     if chosen.optimizer in PAGED and spec.resources.gpus == 0:
         remedy = "claim one in spec.resources.gpus, or take ADAMW_8BIT or ADAMW"
         yield "optimization.optimizer", f"{chosen.optimizer} pages the memory of a GPU: {remedy}"
+    if chosen.neftune_alpha and spec.task not in TEXT_TOWERS:
+        yield "optimization.neftune_alpha", f"is for tokens: leave it out for {spec.task.value}"
+    smooths = spec.task in TEXT_TOWERS or spec.task is Task.IMAGE_CLASSIFICATION
+    if chosen.label_smoothing and (not smooths or spec.objective is Objective.PREFERENCE):
+        yield (
+            "optimization.label_smoothing",
+            "is for tokens of conversations and texts and for classes of pictures",
+        )
     for tower in (Tower.VISION, Tower.CONNECTOR):
         name = f"{tower.lower()}_rate_ratio"
         if getattr(chosen, name) != 1 and tower not in _trained_towers(spec):

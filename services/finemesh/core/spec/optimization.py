@@ -50,6 +50,10 @@ class Optimization:
         min_rate_ratio: where a falling rate ends, as a share of `learning_rate`.
         decay_ratio: fraction of all steps over which WARMUP_STABLE_DECAY falls.
         vision_rate_ratio, connector_rate_ratio: the rate of these towers as a multiple of `learning_rate`.
+        activation_checkpointing: compute activations again in the backward pass, in place of keeping them.
+        compile: run the layers of the model through `torch.compile`.
+        neftune_alpha: noise on the embeddings of tokens (https://arxiv.org/abs/2310.05914); 0 means none.
+        label_smoothing: share of a target's probability that is spread over all tokens or classes.
     """
 
     learning_rate: float = 2e-4
@@ -71,12 +75,16 @@ class Optimization:
     epsilon: float = 1e-8
     vision_rate_ratio: float = 1.0
     connector_rate_ratio: float = 1.0
+    activation_checkpointing: bool = False
+    compile: bool = False
+    neftune_alpha: float = 0.0
+    label_smoothing: float = 0.0
 
 
 def violations(optimization: Optimization) -> Iterator[tuple[str, str]]:
     """What contradicts itself: field paths that start at `optimization`, and what to do."""
     path = "optimization"
-    for name in ("learning_rate", "weight_decay", "epochs", "max_grad_norm"):
+    for name in ("learning_rate", "weight_decay", "epochs", "max_grad_norm", "neftune_alpha"):
         value: float = getattr(optimization, name)
         if not math.isfinite(value) or value < 0:
             yield f"{path}.{name}", "must be finite and not negative"
@@ -84,7 +92,7 @@ def violations(optimization: Optimization) -> Iterator[tuple[str, str]]:
         value = getattr(optimization, name)
         if not (math.isfinite(value) and value > 0):
             yield f"{path}.{name}", "must be positive"
-    for name in ("warmup_ratio", "beta1", "beta2"):
+    for name in ("warmup_ratio", "beta1", "beta2", "label_smoothing"):
         if not 0 <= getattr(optimization, name) < 1:
             yield f"{path}.{name}", "must lie in [0, 1)"
     for name in ("min_rate_ratio", "decay_ratio"):
