@@ -18,13 +18,16 @@ from finemesh.core.spec.finetune import (
     Optimization,
     OverLength,
     Pictures,
+    Precision,
     Preference,
+    Quantization,
     Resources,
     Sequence,
     Strategy,
     Task,
     Tower,
 )
+from finemesh.core.spec.optimization import Optimizer
 
 GOOD = FineTuneSpec(Task.VISION_LANGUAGE, "some/model", "projects/p/datasets/d")
 GOOD_EXPORT = ExportSpec("projects/p/trainingJobs/t", (ExportFormat.ADAPTER, ExportFormat.MERGED))
@@ -212,3 +215,19 @@ def test_an_objective_has_its_own_limits(changes: dict[str, Any], field: str) ->
     with pytest.raises(InvalidError) as caught:
         replace(GOOD, **changes).validate()
     assert fields(caught.value) == {f"spec.{field}"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": Lora(quantization=Quantization.NF4)},
+        {"precision": Precision.FP16},
+        {"optimization": Optimization(optimizer=Optimizer.ADAFACTOR)},
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(wrong: dict[str, Any]) -> None:
+    whole = replace(GOOD, resources=Resources(cpus=2, workers=2), **wrong)
+    whole.validate()
+    with pytest.raises(InvalidError) as caught:
+        replace(whole, resources=replace(whole.resources, strategy=Strategy.FSDP)).validate()
+    assert fields(caught.value) == {"spec.resources.strategy"}

@@ -13,6 +13,8 @@ so that it also runs alone: `python -m finemesh.finetune spec.yaml --dataset DIR
     feed         what each step trains on
     run          a run made ready, new or resumed
     step         one optimiser step
+    distributed  several processes that train as one
+    sharding     models that do not fit whole onto each of them
     saving       validation, checkpoints, the final test
     loop         `train`: the steps of a run from its start to its result
     checkpoint   state on disk, exact and checked

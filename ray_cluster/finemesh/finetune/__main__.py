@@ -3,6 +3,7 @@
 The spec is the file that `finemesh train submit -f` takes, in YAML or JSON; docs/reference/specs.md has its
 fields. Metrics and checkpoints go to standard output as JSON lines, progress and warnings to standard error.
 The first Ctrl-C stops after a checkpoint, from which --resume goes on; a second one stops at once.
+With several processes: `torchrun --nproc-per-node 2 -m finemesh.finetune spec.yaml ...`; rank 0 speaks.
 """
 
 from __future__ import annotations
@@ -194,22 +195,27 @@ def _train(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Nam
     (work / "spec.yaml").write_text(specfile.dump(document.write(spec), heading))
     console = _Console()
     signal.signal(signal.SIGINT, console.interrupt)
-    console.on_progress(0.0, f"working in {work}")
     from finemesh.finetune.checkpoint import newest_intact
+    from finemesh.finetune.distributed import from_environment
     from finemesh.finetune.loop import train
     from finemesh.finetune.prepared import PreparedCache
 
-    resume_from = newest_intact(work / "checkpoints", _say) if given.resume else None
-    result = train(
-        spec,
-        base_model=base_model,
-        dataset=given.dataset,
-        work=work,
-        hooks=console,
-        resume_from=resume_from,
-        prepared=PreparedCache(given.cache) if given.cache else None,
-    )
-    print(json.dumps(asdict(result), default=str))  # noqa: T201
+    with from_environment() as group:
+        if group.leads:
+            console.on_progress(0.0, f"working in {work}")
+        resume = given.resume and group.leads
+        result = train(
+            spec,
+            base_model=base_model,
+            dataset=given.dataset,
+            work=work,
+            hooks=console,
+            resume_from=newest_intact(work / "checkpoints", _say) if resume else None,
+            prepared=PreparedCache(given.cache) if given.cache else None,
+            group=group,
+        )
+    if group.leads:
+        print(json.dumps(asdict(result), default=str))  # noqa: T201
     return 0
 
 

@@ -23,6 +23,7 @@ class _Sized(Protocol):
 
 
 S = TypeVar("S", bound=_Sized)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,27 @@ class Batch:
             moved(each, device) for each in (self.inputs, self.predict_BT, self.targets_N)
         )
         return replace(self, inputs=inputs, predict_BT=predict_BT, targets_N=targets_N)
+
+
+def shares(samples: Sequence[S], size: int, ranks: int) -> list[list[list[S]]]:
+    """The samples of one optimiser step by rank, as micro batches of at most `size`.
+
+    Micro batches are dealt as one process would make them, or, when they do not go round, the samples are.
+    """
+    batches = cut(samples, size)
+    if len(batches) % ranks == 0:
+        return _dealt(batches, [sum(sample.size for sample in batch) for batch in batches], ranks)
+    return [cut(share, size) for share in _dealt(samples, [sample.size for sample in samples], ranks)]
+
+
+def _dealt(things: Sequence[T], sizes: Sequence[int], ranks: int) -> list[list[T]]:
+    """As many for each, give or take: the largest first, to whom has least. Each has its own in order."""
+    most = -(-len(things) // ranks)
+    dealt: list[list[int]] = [[] for _ in range(ranks)]
+    for index in sorted(range(len(things)), key=lambda index: -sizes[index]):
+        open_ranks = (share for share in dealt if len(share) < most)
+        min(open_ranks, key=lambda share: sum(sizes[each] for each in share)).append(index)
+    return [[things[index] for index in sorted(share)] for share in dealt]
 
 
 def cut(samples: Sequence[S], size: int) -> list[list[S]]:

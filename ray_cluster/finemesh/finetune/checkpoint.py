@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from finemesh.core.errors import (
     FinemeshError,
@@ -36,6 +36,7 @@ from finemesh.core.errors import (
     UnavailableError,
 )
 from finemesh.core.spec.finetune import Lora
+from finemesh.finetune.distributed import ALONE, Group, SharedTensors
 from finemesh.finetune.hooks import Certificate, CheckpointInfo
 from finemesh.finetune.manifests import (
     MANIFEST,
@@ -48,6 +49,7 @@ from finemesh.finetune.manifests import (
 from finemesh.finetune.models import ADAPTER_NAME, Model
 from finemesh.finetune.optimizer import optimizer_tensors, restore_optimizer
 from finemesh.finetune.order import EMPTY_HASH
+from finemesh.finetune.sharding import give_up, placed, whole
 
 ADAPTER_WEIGHTS: Final = "adapter/adapter_model.safetensors"
 FULL_WEIGHTS: Final = "weights/trainable.safetensors"
@@ -115,7 +117,7 @@ class Camera:
         """Copy what a checkpoint holds to the host."""
         weights = _weights(model)
         files = {
-            ADAPTER_WEIGHTS if isinstance(model.spec.method, Lora) else FULL_WEIGHTS: weights,
+            _weights_file(model): weights,
             "optimizer.safetensors": optimizer_tensors(optimizer, model.trainable),
             "random.safetensors": _random_states(model.device),
         }
@@ -128,7 +130,15 @@ class Camera:
         config = model.module.peft_config[ADAPTER_NAME] if isinstance(model.spec.method, Lora) else None
         return Snapshot(copied, config, replace(state, metrics=dict(state.metrics)))
 
+    @staticmethod
+    def assist(model: Model, optimizer: torch.optim.Optimizer) -> None:
+        """What the other ranks do while rank 0 takes a snapshot: they bring their shards, in its order."""
+        for tensors in (_weights(model), optimizer_tensors(optimizer, model.trainable)):
+            for tensor in tensors.values():
+                whole(tensor)
+
     def _copy(self, file: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = whole(tensor)
         kept = self._memory.get((file, name))
         if kept is None or (kept.shape, kept.dtype) != (tensor.shape, tensor.dtype):
             kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
@@ -169,22 +179,24 @@ def _fill(folder: Path, snapshot: Snapshot) -> None:
     (folder / "state.json").write_text(state, encoding="utf-8")
 
 
-def checkpoint_info(checkpoint: Path, state: TrainState) -> CheckpointInfo:
-    """What `save_checkpoint` said of a checkpoint whose state was read."""
-    digest = file_digest(checkpoint / MANIFEST)
+def checkpoint_info(checkpoint: Path, state: TrainState, group: Group = ALONE) -> CheckpointInfo:
+    """What rank 0 said of a checkpoint when it was written; the others do not know the manifest's digest."""
+    digest = file_digest(checkpoint / MANIFEST) if group.leads else ""
     return CheckpointInfo(checkpoint, state.step, dict(state.metrics), digest, state.certificate)
 
 
-def read_state(checkpoint: Path) -> TrainState:
-    """The state of a checkpoint whose files are all intact.
+def read_state(checkpoint: Path, group: Group = ALONE) -> TrainState:
+    """The state of a checkpoint whose files are all intact; rank 0 reads it for every rank.
 
     Raises:
         NotFoundError: CHECKPOINT_NOT_FOUND.
         PreconditionError: CHECKPOINT_CORRUPT.
     """
-    verify_checkpoint(checkpoint)
+    if group.leads:
+        verify_checkpoint(checkpoint)
     try:
-        return TrainState(**json.loads((checkpoint / "state.json").read_bytes()))
+        text = (checkpoint / "state.json").read_text("utf-8") if group.leads else ""
+        return TrainState(**json.loads(group.tell(text)))
     except (OSError, ValueError, TypeError) as error:
         raise _corrupt(checkpoint, f"state.json does not read: {error}") from error
 
@@ -208,30 +220,35 @@ def verify_checkpoint(checkpoint: Path, manifest_digest: str = "") -> None:
         raise _corrupt(checkpoint, f"{name} {what}", name)
 
 
-def load_weights(checkpoint: Path, model: Model) -> None:
-    """Put the weights of a verified checkpoint into `model`. Raises PreconditionError: CHECKPOINT_CORRUPT."""
-    try:
-        if isinstance(model.spec.method, Lora):
-            from peft import set_peft_model_state_dict
+def load_weights(checkpoint: Path, model: Model, group: Group = ALONE) -> None:
+    """Put the weights of a checkpoint that rank 0 has verified into `model`, on every rank of `group`.
 
-            tensors = load_file(checkpoint / ADAPTER_WEIGHTS)
-            outcome = set_peft_model_state_dict(model.module, tensors, adapter_name=ADAPTER_NAME)
-            unknown = list(outcome.unexpected_keys)
-        else:
-            tensors = load_file(checkpoint / FULL_WEIGHTS)
-            unknown = sorted((model.trainable | model.statistics).keys() ^ tensors.keys())
-            model.module.load_state_dict(tensors, strict=False)
+    Raises PreconditionError: CHECKPOINT_CORRUPT.
+    """
+    weights = _weights(model)
+    try:
+        tensors = SharedTensors(checkpoint / _weights_file(model), group)
+        unknown = sorted(weights.keys() ^ tensors.keys())
+        give_up(model.module)
+        with torch.no_grad():
+            for name in () if unknown else tensors:
+                weights[name].copy_(placed(tensors[name], weights[name]))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise _corrupt(checkpoint, f"its weights do not load: {error}") from error
     if unknown:
         raise _corrupt(checkpoint, f"its weights are of another model: {', '.join(unknown[:3])}")
 
 
-def load_progress(checkpoint: Path, model: Model, optimizer: torch.optim.Optimizer) -> None:
-    """Put moments and random states back. Raises PreconditionError: CHECKPOINT_CORRUPT."""
+def load_progress(
+    checkpoint: Path, model: Model, optimizer: torch.optim.Optimizer, group: Group = ALONE
+) -> None:
+    """Put moments and random states back, as `load_weights` does. Raises PreconditionError:
+    CHECKPOINT_CORRUPT.
+    """
     try:
-        restore_optimizer(optimizer, model.trainable, load_file(checkpoint / "optimizer.safetensors"))
-        random = load_file(checkpoint / "random.safetensors")
+        moments = SharedTensors(checkpoint / "optimizer.safetensors", group)
+        restore_optimizer(optimizer, model.trainable, moments)
+        random = SharedTensors(checkpoint / "random.safetensors", group)
         torch.set_rng_state(random["cpu"])
         if model.device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"], model.device)
@@ -277,6 +294,10 @@ def discard(root: Path, keep: Iterable[int]) -> None:
             shutil.rmtree(path)
     for partial in root.glob(".step-*.partial"):
         shutil.rmtree(partial)
+
+
+def _weights_file(model: Model) -> str:
+    return ADAPTER_WEIGHTS if isinstance(model.spec.method, Lora) else FULL_WEIGHTS
 
 
 def _weights(model: Model) -> dict[str, torch.Tensor]:

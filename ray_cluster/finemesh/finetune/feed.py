@@ -16,7 +16,8 @@ import torch
 
 from finemesh.core.errors import FinemeshError, UnavailableError
 from finemesh.core.spec.finetune import FineTuneSpec
-from finemesh.finetune.batches import cut
+from finemesh.finetune.batches import shares
+from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit, Batch, Sample
 from finemesh.finetune.order import SampleOrder
 
@@ -26,10 +27,17 @@ _AHEAD: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """The samples of one optimiser step by their ids, in order, and as micro batches on the CPU."""
+    """The samples of one optimiser step.
+
+    Attributes:
+        row_ids: of all of them, in order.
+        batches: this rank's share of them, as micro batches on the CPU.
+        idle: batches that are passed and count nothing, so that every rank passes as many.
+    """
 
     row_ids: list[str]
     batches: list[Batch]
+    idle: list[Batch]
 
 
 class Feed:
@@ -42,6 +50,7 @@ class Feed:
         spec: says how many samples a step has, and whether a GPU takes them. For one, batches are put into
             page-locked memory, from which it fetches them while it computes.
         total_steps: of the run; nothing is made beyond.
+        group: the ranks that share each step.
     """
 
     def __init__(
@@ -51,10 +60,12 @@ class Feed:
         order: SampleOrder,
         spec: FineTuneSpec,
         total_steps: int,
+        group: Group = ALONE,
     ) -> None:
         self._objective = objective
         self._split = split
         self._order = order
+        self._group = group
         self._micro_batch_size = spec.optimization.micro_batch_size
         self._pin = spec.resources.gpus > 0
         self._thread = ThreadPoolExecutor(1, "feed")
@@ -102,8 +113,13 @@ class Feed:
             self._objective.vary(self._split.samples[index], (position + offset) // count)
             for offset, index in enumerate(self._order.take(position, self.samples_per_step))
         ]
-        batches = [self._collate(part) for part in cut(samples, self._micro_batch_size)]
-        return StepInput([sample.row_id for sample in samples], _pinned(batches) if self._pin else batches)
+        parts = shares(samples, self._micro_batch_size, self._group.size)
+        mine = parts[self._group.rank]
+        smallest = min(samples, key=lambda sample: sample.size)
+        idle = [[smallest]] * (max(map(len, parts)) - len(mine))
+        row_ids = [sample.row_id for sample in samples]
+        made = StepInput(row_ids, list(map(self._collate, mine)), list(map(self._collate, idle)))
+        return _pinned(made) if self._pin else made
 
     def _collate(self, samples: Sequence[Sample]) -> Batch:
         try:

@@ -20,6 +20,7 @@ from typing import Final
 import torch
 
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.patience import evaluate, is_over
 from finemesh.finetune.prepared import PreparedCache
@@ -39,6 +40,7 @@ def train(
     hooks: Hooks | None = None,
     resume_from: Path | None = None,
     prepared: PreparedCache | None = None,
+    group: Group = ALONE,
 ) -> TrainResult:
     """Train `spec`, test the best checkpoint, and return how it ended.
 
@@ -52,19 +54,27 @@ def train(
         resume_from: a checkpoint folder of this spec and dataset. If the best checkpoint so far is another
             one, put it beside that, so that it can be tested at the end.
         prepared: where encoded splits are kept for the next run; None for nowhere.
+        group: the processes that train this spec together; each calls this. Only rank 0's `work`, `hooks` and
+            `resume_from` count.
 
     Raises:
         InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model` and
             `Objective.encode`.
         PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT, CHECKPOINT_CORRUPT,
             CHECKPOINT_OF_OTHER_SPEC, CHECKPOINT_OF_OTHER_DATA, NO_ACCELERATOR, SPLIT_EMPTY.
-        UnavailableError: ROW_UNREADABLE, CHECKPOINT_NOT_WRITTEN.
+        UnavailableError: ROW_UNREADABLE, CHECKPOINT_NOT_WRITTEN, RANK_LOST.
         ResourceExhaustedError: DISK_FULL.
         NotFoundError: CHECKPOINT_NOT_FOUND, DATASET_NOT_FOUND, BASE_MODEL_NOT_FOUND.
     """
     spec.validate()
-    torch.set_num_threads(max(1, int(spec.resources.cpus)))
-    run = prepare(spec, base_model, dataset, work, hooks or NoHooks(), resume_from, prepared)
+    torch.set_num_threads(max(1, int(spec.resources.cpus / group.size)))
+    hooks = hooks if hooks and group.leads else NoHooks()
+    with group.watched(), group.folder(work) as folder:
+        run = prepare(spec, base_model, dataset, folder, hooks, resume_from, prepared, group)
+        return _carry_out(run, resume_from)
+
+
+def _carry_out(run: Run, resume_from: Path | None) -> TrainResult:
     tested_step = None
     with run.feed, run.saver:
         try:
@@ -87,7 +97,7 @@ def train(
         ledgers={role: split.ledger for role, split in run.splits.items()},
         truncated={role: split.truncated for role, split in run.splits.items()},
     )
-    (work / "result.json").write_text(json.dumps(asdict(result), indent=1, default=str), encoding="utf-8")
+    (run.work / "result.json").write_text(json.dumps(asdict(result), indent=1, default=str), encoding="utf-8")
     return result
 
 

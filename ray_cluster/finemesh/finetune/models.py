@@ -20,6 +20,7 @@ from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Lora, Tower
 from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
+from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers
@@ -31,6 +32,7 @@ from finemesh.finetune.numerics import (
     loading_options,
     set_precision,
 )
+from finemesh.finetune.sharding import is_to_be_sharded, shard
 
 ADAPTER_NAME = "default"
 
@@ -45,6 +47,7 @@ class Model:
         trainable: the parameters the optimiser moves, by name, in a fixed order.
         classes: those of the dataset, for tasks that tell classes apart.
         notes: what was changed in the base model, for people.
+        is_sharded: this rank holds a share of every parameter.
     """
 
     spec: FineTuneSpec
@@ -55,6 +58,7 @@ class Model:
     trainable: dict[str, torch.nn.Parameter]
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_sharded: bool = False
 
     @property
     def config(self) -> Any:
@@ -111,14 +115,17 @@ class Model:
                 yield self
             return
         module, _ = _load_module(base_model, self.family, self.spec, self.classes, self.device)
-        module = module.to(self.device).eval()
-        yield Model(self.spec, self.family, module, self.processor, self.device, {}, self.classes)
+        _place(module, self.family, self.spec, self.device, sharded=self.is_sharded)
+        yield Model(self.spec, self.family, module.eval(), self.processor, self.device, {}, self.classes)
 
 
-def load_model(spec: FineTuneSpec, base_model: Path, classes: tuple[str, ...] = ()) -> Model:
+def load_model(
+    spec: FineTuneSpec, base_model: Path, classes: tuple[str, ...] = (), group: Group = ALONE
+) -> Model:
     """Load the base model of `spec` from a local folder and adapt it by the method.
 
-    Its head is made for `classes`, if any are given and it names others.
+    Its head is made for `classes`, if any are given and it names others. What does not fit whole onto every
+    rank of `group` is shared by them.
 
     Raises:
         NotFoundError, InvalidError: what `family_of` raises; BASE_MODEL_UNREADABLE; BASE_MODEL_QUANTIZED;
@@ -137,10 +144,17 @@ def load_model(spec: FineTuneSpec, base_model: Path, classes: tuple[str, ...] = 
     else:
         _freeze(module, family, spec.method)
     set_precision(module, spec.precision)
-    if not is_quantized(spec):  # then it was loaded there
-        module.to(device)
+    sharded = is_to_be_sharded(spec, module, group, device)
+    _place(module, family, spec, device, sharded=sharded)
     trainable = {name: each for name, each in module.named_parameters() if each.requires_grad}
-    return Model(spec, family, module, processor, device, trainable, classes, notes)
+    return Model(spec, family, module, processor, device, trainable, classes, notes, sharded)
+
+
+def _place(module: Any, family: Family, spec: FineTuneSpec, device: torch.device, *, sharded: bool) -> None:
+    if sharded:
+        shard(module, family, spec.precision, device)
+    elif not is_quantized(spec):  # then it was loaded there
+        module.to(device)
 
 
 def _device(spec: FineTuneSpec) -> torch.device:

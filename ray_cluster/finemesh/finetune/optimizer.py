@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from finemesh.core.spec.finetune import Lora, Tower
 from finemesh.core.spec.optimization import Optimization, Optimizer, Schedule
 from finemesh.finetune.models import Model, tower_of
+from finemesh.finetune.sharding import placed
 
 # The tables of bitsandbytes by which numbers of 8 bits are read: the same for all parameters and all runs.
 _CODES: Final = ("qmap1", "qmap2")
@@ -112,18 +114,16 @@ def optimizer_tensors(
 def restore_optimizer(
     optimizer: torch.optim.Optimizer,
     trainable: dict[str, torch.nn.Parameter],
-    tensors: dict[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
 ) -> None:
     """The inverse of `optimizer_tensors`. Raises KeyError for a moment of an unknown parameter."""
     saved: dict[torch.nn.Parameter, dict[str, torch.Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         moment, _, name = key.partition("/")
-        saved[trainable[name]][moment] = tensor
+        saved[trainable[name]][moment] = placed(tensor, trainable[name])
     if not hasattr(optimizer, "init_state"):
         for parameter, state in saved.items():
-            optimizer.state[parameter] = {
-                moment: tensor.to(parameter.device, copy=True) for moment, tensor in state.items()
-            }
+            optimizer.state[parameter] = state
         return
     # bitsandbytes: only its own buffers are of the kind that can be paged.
     for group_index, group in enumerate(optimizer.param_groups):

@@ -15,6 +15,7 @@ from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import checkpoint as checkpoints
 from finemesh.finetune.budget import check_loss_budget, write_ledger
 from finemesh.finetune.checkpoint import TrainState
+from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.feed import Feed
 from finemesh.finetune.forward import prepare_forward
 from finemesh.finetune.heads import classes_of
@@ -55,6 +56,7 @@ class Run:
     total_steps: int
     state: TrainState
     saver: Saver
+    group: Group = ALONE
     validated_step: int = -1
 
     @property
@@ -67,9 +69,9 @@ class Run:
         self.hooks.on_metrics(self.state.step, values)
 
     def check_stop(self) -> None:
-        """Raises StopAsked if the run is to stop."""
-        if reason := self.hooks.should_stop():
-            raise StopAsked(reason)
+        """Raises StopAsked, on every rank, if the run is to stop."""
+        if reason := self.group.tell(self.hooks.should_stop() or ""):
+            raise StopAsked(StopReason(reason))
 
 
 def prepare(
@@ -80,11 +82,12 @@ def prepare(
     hooks: Hooks,
     resume_from: Path | None,
     prepared: PreparedCache | None = None,
+    group: Group = ALONE,
 ) -> Run:
     """Load, encode, and resume if asked. Raises what `train` raises before its first step."""
     work.mkdir(parents=True, exist_ok=True)
     hooks.on_progress(0.0, "loading the base model")
-    model = load_model(spec, base_model, classes_of(spec, dataset))
+    model = load_model(spec, base_model, classes_of(spec, dataset), group)
     for note in model.notes:
         hooks.on_progress(0.0, note)
     hooks.on_progress(0.0, "encoding the dataset")
@@ -98,8 +101,9 @@ def prepare(
     state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
     prepare_forward(model)
     optimizer = make_optimizer(model)
-    if resume_from:
-        state = _resume(resume_from, model, optimizer, state)
+    checkpoint = group.tell(str(resume_from or ""))
+    if checkpoint:
+        state = _resume(Path(checkpoint), model, optimizer, state, group)
     order = _order(spec, splits["train"])
     steps = total_steps(spec, len(row_ids))
     run = Run(
@@ -112,13 +116,14 @@ def prepare(
         optimizer=optimizer,
         scaler=loss_scaler(spec.precision, model.device, state.scaler),
         splits=splits,
-        feed=Feed(objective, splits["train"], order, spec, steps),
+        feed=Feed(objective, splits["train"], order, spec, steps, group),
         total_steps=steps,
         state=state,
         saver=Saver(work / "checkpoints", spec.checkpoint, hooks),
+        group=group,
     )
-    if resume_from:
-        _certify(run, resume_from, row_ids, order)
+    if checkpoint:
+        _certify(run, Path(checkpoint), row_ids, order)
     checkpoints.discard(
         run.checkpoints, [s for s, _ in checkpoints.list_checkpoints(run.checkpoints) if s <= state.step]
     )
@@ -165,8 +170,10 @@ def _held_out(spec: FineTuneSpec, dataset: Path, splits: dict[str, AnySplit]) ->
     return {**splits, "train": train, "val": replace(val, samples=val.samples[: limit or None])}
 
 
-def _resume(folder: Path, model: Model, optimizer: torch.optim.Optimizer, fresh: TrainState) -> TrainState:
-    state = checkpoints.read_state(folder)
+def _resume(
+    folder: Path, model: Model, optimizer: torch.optim.Optimizer, fresh: TrainState, group: Group
+) -> TrainState:
+    state = checkpoints.read_state(folder, group)
     for reason, what, expected, found in (
         ("CHECKPOINT_OF_OTHER_SPEC", "another spec", fresh.recipe, state.recipe),
         ("CHECKPOINT_OF_OTHER_DATA", "other training rows", fresh.data, state.data),
@@ -176,8 +183,8 @@ def _resume(folder: Path, model: Model, optimizer: torch.optim.Optimizer, fresh:
                 f"checkpoint {folder} was made with {what}: resume it with the same, or start anew",
                 reason=reason,
             )
-    checkpoints.load_weights(folder, model)
-    checkpoints.load_progress(folder, model, optimizer)
+    checkpoints.load_weights(folder, model, group)
+    checkpoints.load_progress(folder, model, optimizer, group)
     return state
 
 
@@ -191,7 +198,7 @@ def _certify(run: Run, folder: Path, row_ids: Sequence[str], order: SampleOrder)
             f"checkpoint {folder} consumed other samples than this order would have: start anew",
             reason="CHECKPOINT_OF_OTHER_DATA",
         )
-    run.saver.resumed_from(checkpoints.checkpoint_info(folder, run.state))
+    run.saver.resumed_from(checkpoints.checkpoint_info(folder, run.state, run.group))
 
 
 def _recipe(spec: FineTuneSpec) -> str:

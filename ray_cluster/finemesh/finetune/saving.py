@@ -51,6 +51,10 @@ class Saver:
     def begin(self, run: Run) -> None:
         """Take a snapshot and let it be written. Raises what `finish` raises, of the one before."""
         self.finish()
+        if not run.group.leads:
+            self.camera.assist(run.model, run.optimizer)
+            self.resumed_from(checkpoints.checkpoint_info(self.root, run.state, run.group))
+            return
         snapshot = self.camera.snapshot(run.model, run.optimizer, run.state)
         self.begun_step = run.state.step
         self._writing = self._thread.submit(self._write, snapshot)
@@ -85,7 +89,7 @@ def validate(run: Run) -> None:
     if "val" not in run.splits or run.validated_step == run.state.step:
         return
     with _interruptible(run):
-        run.log(run.objective.validate(run.splits["val"]))
+        run.log(run.group.agreed(run.objective.validate(run.splits["val"])))
     run.validated_step = run.state.step
 
 
@@ -126,10 +130,12 @@ def test_best(run: Run, resume_from: Path | None) -> int | None:
         found = [folder for home in homes if (folder := checkpoints.checkpoint_folder(home, best)).is_dir()]
         if found:
             checkpoints.verify_checkpoint(found[0])
-            checkpoints.load_weights(found[0], run.model)
+        if at_hand := run.group.tell(str(found[0]) if found else ""):
+            checkpoints.load_weights(Path(at_hand), run.model, run.group)
             tested = best
     with _interruptible(run):
-        run.log(run.objective.test(run.splits["test"], run.base_model, run.work / "evaluation"))
+        values = run.objective.test(run.splits["test"], run.base_model, run.work / "evaluation")
+        run.log(run.group.agreed(values))
     return tested
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import torch
 
 from finemesh.core.errors import PreconditionError
-from finemesh.finetune.objectives.objective import Batch
+from finemesh.finetune.feed import StepInput
 from finemesh.finetune.optimizer import learning_rate, set_learning_rate
 from finemesh.finetune.order import roll
 from finemesh.finetune.run import Run
+from finemesh.finetune.sharding import anchor, whole
 
 # The scale starts at 2^16 and is halved each time: after so many it is 2^-4, and not what overflows.
 MAX_SKIPPED_IN_A_ROW: Final = 20
 
 
 def take_step(run: Run) -> None:
-    """One optimiser step over the next samples of the order.
+    """One optimiser step over the next samples of the order, of which each rank computes a share.
 
     Raises:
         PreconditionError: NON_FINITE_LOSS, NON_FINITE_GRADIENT; no weight has moved then.
@@ -33,7 +33,8 @@ def take_step(run: Run) -> None:
     started = time.perf_counter()
     state, optimization = run.state, run.spec.optimization
     given = run.feed.at(state.position)
-    loss = _backward(run, given.batches)
+    run.group.seed_step(optimization.seed, state.step)
+    loss = _backward(run, given)
     run.scaler.unscale_(run.optimizer)
     grad_norm = _clip(run)
     rate = learning_rate(optimization, state.step, run.total_steps)
@@ -43,26 +44,37 @@ def take_step(run: Run) -> None:
     state.position += len(given.row_ids)
     state.sample_hash = roll(state.sample_hash, given.row_ids)
     state.loss_digest = roll(state.loss_digest, [loss.hex()])
-    units = sum(batch.units for batch in given.batches)
-    values[f"train/{run.objective.unit}_per_second"] = units / (time.perf_counter() - started)
+    units = run.group.sum(torch.tensor(sum(batch.units for batch in given.batches)))
+    values[f"train/{run.objective.unit}_per_second"] = float(units) / (time.perf_counter() - started)
     run.log(values)
 
 
-def _backward(run: Run, batches: Sequence[Batch]) -> float:
-    """Gradients of the loss of the whole step, however it is cut into micro batches. Returns that loss."""
-    weight = torch.as_tensor(sum(batch.weight for batch in batches), device=run.model.device)
+def _backward(run: Run, given: StepInput) -> float:
+    """Gradients of the loss of the whole step, however it is cut and shared. Returns that loss."""
+    device = run.model.device
+    weights = [batch.weight for batch in given.batches] + [0 * batch.weight for batch in given.idle]
+    weight = run.group.sum(torch.as_tensor(sum(weights))).to(device)
     weight = weight.where(weight > 0, 1)  # pictures without a box have no part of a loss per box
-    total = torch.zeros((), device=run.model.device)
-    for batch in batches:
-        loss = (run.objective.loss(batch.to(run.model.device)) / weight).sum()
-        run.scaler.scale(loss).backward()
+    total = torch.zeros((), device=device)
+    for batch in given.batches:
+        loss = (run.objective.loss(batch.to(device)) / weight).sum()
+        _differentiate(run, loss)
         total += loss.detach()
-    return float(total)
+    for batch in given.idle:
+        _differentiate(run, 0.0 * run.objective.loss(batch.to(device)).sum())
+    run.group.sum_gradients(run.model.trainable.values())
+    return float(run.group.sum(total.cpu()))
+
+
+def _differentiate(run: Run, loss: torch.Tensor) -> None:
+    if run.model.is_sharded:
+        loss = loss + anchor(run.model.module.parameters())
+    run.scaler.scale(loss).backward()
 
 
 def _clip(run: Run) -> float:
     limit = run.spec.optimization.max_grad_norm or math.inf
-    return float(torch.nn.utils.clip_grad_norm_(list(run.model.trainable.values()), limit))
+    return float(whole(torch.nn.utils.clip_grad_norm_(list(run.model.trainable.values()), limit)))
 
 
 def _move(run: Run, loss: float, grad_norm: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.core.names import parse_name
 from finemesh.core.spec import codec, optimization
-from finemesh.core.spec.optimization import PAGED, Optimization
+from finemesh.core.spec.optimization import PAGED, Optimization, Optimizer
 
 
 class Task(StrEnum):
@@ -318,6 +318,17 @@ class FineTuneSpec:
         return {**codec.flatten(self.to_dict()), "method": type(self.method).__name__.lower()}
 
 
+def what_keeps_whole(spec: FineTuneSpec) -> str:
+    """Why the model of `spec` cannot be shared by several workers in shards; empty if it can."""
+    if isinstance(spec.method, Lora) and spec.method.quantization is not Quantization.NONE:
+        return "quantised weights are not sharded"
+    if spec.precision is Precision.FP16:
+        return "the loss scale of FP16 is not agreed on between shards"
+    if spec.optimization.optimizer not in {Optimizer.ADAMW, Optimizer.SGD}:
+        return f"the moments of {spec.optimization.optimizer} are not sharded"
+    return ""
+
+
 Violation = tuple[str, str]
 
 
@@ -344,6 +355,8 @@ def _violations(spec: FineTuneSpec) -> Iterator[Violation]:
     if spec.evaluation.baselines and not spec.test_split:
         yield "evaluation.baselines", "baselines are scored on the test split: name one in spec.test_split"
     yield from _resource_violations(spec.resources)
+    if spec.resources.strategy is Strategy.FSDP and (reason := what_keeps_whole(spec)):
+        yield "resources.strategy", f"{reason}: take DDP, or change that"
     if not 0 <= spec.max_quarantined_fraction <= 1:
         yield "max_quarantined_fraction", "must lie in [0, 1]"
     if spec.segmentation != Segmentation() and spec.task is not Task.SEMANTIC_SEGMENTATION:
