@@ -357,6 +357,7 @@ async def test_damaged_checkpoints_are_passed_over_for_the_one_before(
     assert (certificate.step, certificate.matches) == (intact.step, True)
     assert second.checkpoints[0].step == damaged.step  # trained again: from the same samples
     assert second.checkpoints[0].sample_hash == damaged.sample_hash
+    assert len(list(site.data_dir.glob("prepared/*"))) == 1  # nor was the split encoded anew
     second.cancelled = True
     await until(lambda: second.completions, "the cancellation")
 

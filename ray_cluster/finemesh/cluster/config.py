@@ -35,6 +35,10 @@ class AgentConfig:
         dataprep_address, training_address, tracking_address, export_address: host:port of each service.
         data_dir: ledger, spools and scratch. With several Ray nodes: the same path on each, spools and
             scratch local to the node.
+        prepared_dir: where encoded datasets are kept for the next attempt or job, local to the node; within
+            `data_dir` if it is relative.
+        prepared_gb: how much of them is kept, in GB of 10^9 bytes; the least recently used go first, and with
+            0 none is kept.
         lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
         sync_seconds: how often the inventory is compared with each service.
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
@@ -53,6 +57,8 @@ class AgentConfig:
     tracking_address: str
     export_address: str
     data_dir: Path
+    prepared_dir: Path = Path("prepared")
+    prepared_gb: float = 20.0
     lease_seconds: float = 20.0
     sync_seconds: float = 3.0
     allow_open_ray: bool = False
@@ -61,12 +67,16 @@ class AgentConfig:
     def __post_init__(self) -> None:
         if not self.cluster_id:
             raise InvalidError.of("cluster_id", "name the cluster, as the services know it")
+        if not self.prepared_gb >= 0:
+            raise InvalidError.of("prepared_gb", "must not be negative; 0 keeps nothing")
 
     def site(self) -> Site:
         """The part that actors need."""
         return Site(
             cluster=self.cluster_id,
             data_dir=self.data_dir.resolve(),
+            prepared_dir=(self.data_dir / self.prepared_dir).resolve(),
+            prepared_bytes=int(self.prepared_gb * 1e9),
             addresses={
                 "dataprep": self.dataprep_address,
                 "training": self.training_address,
@@ -98,6 +108,8 @@ class Site:
     addresses: Mapping[str, str]
     s3: S3Config
     client_tls: ClientTls | None = None
+    prepared_dir: Path = Path("prepared")
+    prepared_bytes: int = 0
     lease_seconds: float = 20.0
     log_level: str = "INFO"
 

@@ -24,6 +24,7 @@ from finemesh.core.errors import FinemeshError, PreconditionError, UnavailableEr
 from finemesh.finetune.checkpoint import verify_checkpoint
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
+from finemesh.finetune.prepared import PreparedCache
 from finemesh.v1 import attempt_pb2, training_job_pb2
 
 _COMMIT_POLL_SECONDS: Final = 0.1
@@ -57,6 +58,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
                 work=job.scratch / "run",
                 hooks=_Hooks(job, spool, uploader, resume_from),
                 resume_from=_checkpoint_folder(job, resume_from.step) if resume_from else None,
+                prepared=_prepared(job),
             )
             uploader.finish(result.checkpoint)
         finally:
@@ -66,6 +68,11 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
             raise Stopped(result.step)
         _publish_evaluation(job.scratch / "run", store, work.output_uri)
     return attempt_pb2.AttemptResult(training=_result(result, dataset))
+
+
+def _prepared(job: Job) -> PreparedCache | None:
+    site = job.site
+    return PreparedCache(site.prepared_dir, site.prepared_bytes) if site.prepared_bytes else None
 
 
 class _Hooks(NoHooks):
