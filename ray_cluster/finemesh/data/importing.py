@@ -58,8 +58,8 @@ def compile_source(
     scratch: Path | None = None,
 ) -> DatasetManifest:
     """Import `source` straight into another form, without a canonical dataset between: for forms of
-    annotations alone, where nothing is to be split or asked. Pictures that the source lacks stay away, and
-    masks are read if the form holds masks.
+    annotations alone, where nothing is to be split or asked. Pictures that the source lacks stay away (not
+    so frames of videos, which are rendered), and masks are read if the form holds masks.
 
     Raises:
         As import_source. InvalidError: INVALID_OPTIONS for an instruction, which needs the whole dataset.
