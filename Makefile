@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep soak dist clean
+.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training soak dist clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench: setup ## speed, a JSON line per bar
 
 bench-dataprep: setup ## the data compiler against its peers, a JSON line per bar; ten minutes
 	$(BIN)/python -m tests.bench.dataprep
+
+bench-training: setup ## the training loop against its peers, a JSON line per bar; an hour
+	$(BIN)/python -m tests.bench.training
 
 soak: setup ## long rounds of faults
 	$(PYTEST) tests/chaos --rounds=20
