@@ -151,3 +151,15 @@ def test_what_is_cancelled_ends_and_can_be_deleted(toured: Shell) -> None:
         assert reason in toured.run(f"finemesh {command}", expect=1).stderr
     toured.run("finemesh train delete long")
     toured.run("finemesh train show long", expect=3)
+
+
+def test_a_job_is_certified_to_outlive_a_kill(toured: Shell) -> None:
+    """Two short jobs with the spec of one of the tour; the process of one of them is killed by SIGKILL."""
+    verdict = toured.json("train certify --job r4 --steps 10 --seed 1 --keep")
+    assert verdict["green"], verdict
+    assert {name for name, each in verdict.items() if isinstance(each, dict)} == {
+        *("killed", "samples", "losses", "weights")
+    }
+    probe = toured.json(f"train show {verdict['probe'].rsplit('/', 1)[1]}")
+    assert (probe["state"], probe["attempt"]) == ("STATE_SUCCEEDED", 2)
+    assert probe["killAfterStep"] == str(verdict["killed_after_step"])

@@ -185,6 +185,12 @@ def checkpoint_info(checkpoint: Path, state: TrainState, group: Group = ALONE) -
     return CheckpointInfo(checkpoint, state.step, dict(state.metrics), digest, state.certificate)
 
 
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 in hex of the file with the trained weights, as the manifest of a checkpoint says it."""
+    files = {each["path"]: each["sha256"] for each in read_manifest(checkpoint)["files"]}
+    return files.get(ADAPTER_WEIGHTS) or files[FULL_WEIGHTS]
+
+
 def read_state(checkpoint: Path, group: Group = ALONE) -> TrainState:
     """The state of a checkpoint whose files are all intact; rank 0 reads it for every rank.
 

@@ -68,6 +68,7 @@ def command_of(
             output_uri=job.output_uri,
             resume_from=checkpoint_to_proto(latest) if latest else None,
             best=checkpoint_to_proto(best) if best else None,
+            kill_after_step=job.kill_after_step if attempt.number == 1 else 0,
             earlier=[checkpoint_to_proto(each) for each in reversed(earlier) if each],
         ),
     )

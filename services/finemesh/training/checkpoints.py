@@ -27,6 +27,8 @@ class Checkpoint:
         manifest_sha256: digest of its manifest, which names every file with its own; hexadecimal.
         attempt: number of the attempt that wrote it.
         sample_hash: rolling hash over the identifiers of all samples consumed so far, hexadecimal.
+        loss_digest: rolling hash over the exact losses of all steps so far, hexadecimal.
+        weights_sha256: digest of the file with the trained weights, hexadecimal.
         best: whether it has the best validation result so far.
     """
 
@@ -38,6 +40,8 @@ class Checkpoint:
     create_time: datetime
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     sample_hash: str = ""
+    loss_digest: str = ""
+    weights_sha256: str = ""
     best: bool = False
 
     @property

@@ -33,6 +33,7 @@ class Draft:
     labels: Mapping[str, str]
     priority: int
     max_restarts: int
+    kill_after_step: int
 
 
 def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
@@ -46,6 +47,8 @@ def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
         violations.append(
             FieldViolation(f"{path}.max_restarts", f"must lie in [0, {MAX_RESTARTS_LIMIT}]; 0 means 3")
         )
+    if message.kill_after_step < 0:
+        violations.append(FieldViolation(f"{path}.kill_after_step", "must not be negative; 0 means never"))
     spec = None
     try:
         spec = spec_from_proto(message.spec, f"{path}.spec")
@@ -64,6 +67,7 @@ def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
         labels=dict(message.labels),
         priority=message.priority,
         max_restarts=message.max_restarts or DEFAULT_MAX_RESTARTS,
+        kill_after_step=message.kill_after_step,
     )
 
 
@@ -76,6 +80,7 @@ def job_to_proto(job: TrainingJob) -> pb.TrainingJob:
         spec=spec_to_proto(job.spec),
         priority=job.priority,
         max_restarts=job.max_restarts,
+        kill_after_step=job.kill_after_step,
         state=f"STATE_{job.state}",
         run=job.run,
         step=job.step,
@@ -125,6 +130,8 @@ def checkpoint_to_proto(checkpoint: Checkpoint) -> pb.Checkpoint:
         best=checkpoint.best,
         create_time=_timestamp(checkpoint.create_time),
         sample_hash=checkpoint.sample_hash,
+        loss_digest=checkpoint.loss_digest,
+        weights_sha256=checkpoint.weights_sha256,
     )
 
 
@@ -139,6 +146,8 @@ def checkpoint_from_proto(message: pb.Checkpoint, attempt: int) -> Checkpoint:
         create_time=datetime.now(UTC),
         metrics=dict(message.metrics),
         sample_hash=message.sample_hash,
+        loss_digest=message.loss_digest,
+        weights_sha256=message.weights_sha256,
     )
 
 

@@ -39,6 +39,7 @@ class TrainingJob:
         fraction: share of the work that is done, 0 to 1; `message` says what is being done.
         attempt: number of the last attempt, 0 before the first.
         restarts: attempts that were lost or failed and count against `max_restarts`.
+        kill_after_step: the process of the first attempt kills itself after so many steps; 0 means never.
         not_before: when the scheduler or the validation may look at it again.
         worker: who works on it, while somebody does, with its last sign of life and the end of its lease.
         row_usage: rows of the dataset by use: trained, held_out, gap, truncated, over_length.
@@ -56,6 +57,7 @@ class TrainingJob:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     priority: int = 0
     max_restarts: int = DEFAULT_MAX_RESTARTS
+    kill_after_step: int = 0
     state: State = State.VALIDATING
     dataset_uri: str = ""
     fraction: float = 0.0

@@ -32,6 +32,7 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "dataset_uri": job.dataset_uri,
         "priority": job.priority,
         "max_restarts": job.max_restarts,
+        "kill_after_step": job.kill_after_step,
         "state": job.state,
         "fraction": job.fraction,
         "message": job.message,
@@ -75,7 +76,16 @@ def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
 
 # Columns that are fields of the same name and type.
 _PLAIN: Final = (
-    *("display_name", "labels", "run", "output_uri", "dataset_uri", "priority", "max_restarts"),
+    *(
+        "display_name",
+        "labels",
+        "run",
+        "output_uri",
+        "dataset_uri",
+        "priority",
+        "max_restarts",
+        "kill_after_step",
+    ),
     *("fraction", "message", "report_time", "step", "total_steps", "attempt", "restarts", "not_before"),
     *("heartbeat_time", "lease_expire_time", "row_usage", "peak_memory_bytes"),
     *("create_time", "start_time", "end_time", "update_time", "revision"),
@@ -107,5 +117,7 @@ def checkpoint_of(row: RowMapping) -> Checkpoint:
         create_time=row["create_time"],
         metrics={key: float(value) for key, value in metrics.items()},
         sample_hash=row["sample_hash"],
+        loss_digest=row["loss_digest"],
+        weights_sha256=row["weights_sha256"],
         best=row["best"],
     )

@@ -137,4 +137,5 @@ def _draft(name: Name, message: training_job_pb2.TrainingJob) -> TrainingJob:
         labels=asked.labels,
         priority=asked.priority,
         max_restarts=asked.max_restarts,
+        kill_after_step=asked.kill_after_step,
     )

@@ -39,6 +39,7 @@ JOBS: Final = Table(
     Column("dataset_uri", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("max_restarts", Integer, nullable=False),
+    Column("kill_after_step", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),
     Column("fraction", Float, nullable=False),
     Column("message", Text, nullable=False),
@@ -78,6 +79,8 @@ CHECKPOINTS: Final = Table(
     Column("attempt", Integer, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("sample_hash", String(128), nullable=False),
+    Column("loss_digest", String(128), nullable=False),
+    Column("weights_sha256", String(64), nullable=False),
     Column("best", Boolean, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
     # The step whose commit let it go; null while it is kept. The row stays: a repeated commit gets the same

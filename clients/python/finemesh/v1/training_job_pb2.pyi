@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Checkpoint(_message.Message):
-    __slots__ = ("step", "uri", "manifest_sha256", "size_bytes", "attempt", "metrics", "best", "create_time", "sample_hash")
+    __slots__ = ("step", "uri", "manifest_sha256", "size_bytes", "attempt", "metrics", "best", "create_time", "sample_hash", "loss_digest", "weights_sha256")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,8 @@ class Checkpoint(_message.Message):
     BEST_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_HASH_FIELD_NUMBER: _ClassVar[int]
+    LOSS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     step: int
     uri: str
     manifest_sha256: str
@@ -42,7 +44,9 @@ class Checkpoint(_message.Message):
     best: bool
     create_time: _timestamp_pb2.Timestamp
     sample_hash: str
-    def __init__(self, step: _Optional[int] = ..., uri: _Optional[str] = ..., manifest_sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., attempt: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., best: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample_hash: _Optional[str] = ...) -> None: ...
+    loss_digest: str
+    weights_sha256: str
+    def __init__(self, step: _Optional[int] = ..., uri: _Optional[str] = ..., manifest_sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., attempt: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., best: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample_hash: _Optional[str] = ..., loss_digest: _Optional[str] = ..., weights_sha256: _Optional[str] = ...) -> None: ...
 
 class ResumeCertificate(_message.Message):
     __slots__ = ("attempt", "step", "expected_sample_hash", "actual_sample_hash", "matches")
@@ -75,7 +79,7 @@ class WorkerStatus(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., node_id: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., heartbeat_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time")
+    __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time", "kill_after_step")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TrainingJob.State]
@@ -132,6 +136,7 @@ class TrainingJob(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    KILL_AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -154,4 +159,5 @@ class TrainingJob(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., priority: _Optional[int] = ..., max_restarts: _Optional[int] = ..., state: _Optional[_Union[TrainingJob.State, str]] = ..., run: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[_Union[WorkerStatus, _Mapping]] = ..., latest_checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., resume_certificates: _Optional[_Iterable[_Union[ResumeCertificate, _Mapping]]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    kill_after_step: int
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., priority: _Optional[int] = ..., max_restarts: _Optional[int] = ..., state: _Optional[_Union[TrainingJob.State, str]] = ..., run: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[_Union[WorkerStatus, _Mapping]] = ..., latest_checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., resume_certificates: _Optional[_Iterable[_Union[ResumeCertificate, _Mapping]]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kill_after_step: _Optional[int] = ...) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -21,7 +22,7 @@ from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError, PreconditionError, UnavailableError
-from finemesh.finetune.checkpoint import verify_checkpoint
+from finemesh.finetune.checkpoint import verify_checkpoint, weights_digest
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.finetune.prepared import PreparedCache
@@ -93,6 +94,8 @@ class _Hooks(NoHooks):
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
         self._job.phase, self._job.step = Phase.RUNNING, step
         self._spool.append(step, values)
+        if step == self._job.command.train_work.kill_after_step:  # the probe of a certificate
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
         self._uploader.put(info)
@@ -185,6 +188,7 @@ class _Uploader:
     def _upload(self, info: CheckpointInfo) -> None:
         attempt = self._job.command.attempt
         uri = f"{self._output_uri}/checkpoints/step-{info.step:08d}-a{attempt}"
+        weights_sha256 = weights_digest(info.path)
         manifest = self._publish(info.path, uri)
         shutil.rmtree(info.path)
         self._job.uploaded.append(
@@ -196,6 +200,8 @@ class _Uploader:
                 attempt=attempt,
                 metrics=info.metrics,
                 sample_hash=info.certificate.sample_hash,
+                loss_digest=info.certificate.loss_digest,
+                weights_sha256=weights_sha256,
             )
         )
         self._uploaded_step = info.step

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from finemesh.client.cli import (
+    certify,
     context,
     datasets,
     events,
@@ -52,7 +53,7 @@ def root(
     del show_version
 
 
-_ADDED = (preflight, validation, train_specs)  # which add their commands to those of others
+_ADDED = (certify, preflight, validation, train_specs)  # which add their commands to those of others
 for group in (
     datasets.commands,
     models.commands,

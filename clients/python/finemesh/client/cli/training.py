@@ -46,7 +46,7 @@ from finemesh.v1.fine_tune_spec_pb2 import FineTuneSpec
 commands = Commands("train", "Submit, follow and stop fine-tunes.")
 
 Job = training_job_pb2.TrainingJob
-_ENDED = {Job.STATE_SUCCEEDED, Job.STATE_FAILED, Job.STATE_CANCELLED}
+ENDED = {Job.STATE_SUCCEEDED, Job.STATE_FAILED, Job.STATE_CANCELLED}
 
 JobId = Annotated[str, typer.Argument(help="Id or full name of the job.")]
 
@@ -93,7 +93,7 @@ def submit(
         job = _follow(job.name)
     if not (wait and options.json):
         _print_job(job)
-    if job.state in _ENDED - {Job.STATE_SUCCEEDED}:
+    if job.state in ENDED - {Job.STATE_SUCCEEDED}:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -199,7 +199,7 @@ def _follow(name: str) -> training_job_pb2.TrainingJob:
     return wait_with_progress(
         f"training {short(name)}",
         lambda: connection.training.WatchTrainingJob(request),
-        lambda version: version.state in _ENDED,
+        lambda version: version.state in ENDED,
     )
 
 
