@@ -1,6 +1,6 @@
 """What the model writes by itself: greedy decoding after the prompts of held-out samples.
 
-Shape legend: B rows, T tokens, V vocabulary.
+Shape legend: B rows, T tokens, V vocabulary, X axes of positions.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -77,20 +77,37 @@ def decode(model: Model, prompts: Sequence[Sample], pictures: Pictures) -> Itera
     transformers would have each model do in its own way.
     """
     batch = collate(prompts, pictures, packing=False, pad_id=model.pad_id).to(model.device)
-    inputs = {name: each for name, each in batch.inputs.items() if name != "attention_mask"}
-    after = moved(pictures.inputs([]), model.device)
+    inputs, after = batch.inputs, moved(pictures.inputs([]), model.device)
+    cache = fresh_cache(model)
     while True:
         with model.autocast():
-            output = model.module(**inputs, use_cache=True, logits_to_keep=1)
+            output = model.module(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits_BV = output.logits[:, -1].float()
         yield logits_BV
-        following = {
-            "input_ids": logits_BV.argmax(-1, keepdim=True),
-            "past_key_values": output.past_key_values,
-        }
-        if "position_ids" in inputs:
-            following["position_ids"] = positions_after(inputs["position_ids"], 1)
-        inputs = following | after
+        next_B1 = logits_BV.argmax(-1, keepdim=True)
+        inputs = inputs_after(inputs, next_B1, cache.get_seq_length()) | after
+
+
+def inputs_after(before: dict[str, Any], ids_BT: torch.Tensor, seen: int) -> dict[str, Any]:
+    """What the model takes for tokens after `seen` ones whose keys and values are kept, none of them padding.
+
+    `before` are the inputs for those; a multiple of its rows may follow, as many after each.
+    """
+    # Said, since InstructBLIP would take the new tokens alone for all that are seen.
+    seen_BT = torch.ones(len(ids_BT), seen + ids_BT.shape[1], dtype=torch.long, device=ids_BT.device)
+    following = {"input_ids": ids_BT, "attention_mask": seen_BT}
+    if "position_ids" in before:
+        positions_XBT = before["position_ids"]
+        positions_XBT = positions_XBT.repeat_interleave(len(ids_BT) // positions_XBT.shape[1], dim=1)
+        following["position_ids"] = positions_after(positions_XBT, ids_BT.shape[1])
+    return following
+
+
+def fresh_cache(model: Model) -> Any:
+    """Room for the keys and values of a language model; its forward fills it in place."""
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.config.get_text_config())
 
 
 def end_ids(model: Model) -> list[int]:

@@ -255,8 +255,11 @@ def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
     arms: list[str] = []
     found: set[str] = set()
     for tower in method.towers:
-        places = family.towers.get(tower, ())
         inside = [name for name in linear if tower_of(family, name) is tower]
+        # Not those without any: what is called alike there is of another kind, as Qwen's patch embedding.
+        places = [
+            each for each in family.towers.get(tower, ()) if any(_within(name, (each,)) for name in inside)
+        ]
         leaves = {name.rpartition(".")[2] for name in inside}
         wanted = set(method.target_modules or family.lora_targets.get(tower, ()) or leaves) & leaves
         found |= wanted

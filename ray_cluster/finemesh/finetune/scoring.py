@@ -28,9 +28,10 @@ from torch.nn import functional
 from finemesh.finetune.attention import PACKED, attention
 from finemesh.finetune.batches import collate
 from finemesh.finetune.encoding import Sample
+from finemesh.finetune.generation import fresh_cache, inputs_after
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import moved
-from finemesh.finetune.sight import Pictures, positions_after
+from finemesh.finetune.sight import Pictures
 
 MAX_ANSWERS: Final = 32
 MAX_ANSWER_TOKENS: Final = 16
@@ -206,17 +207,14 @@ def _candidate_scores(
         answers_AL[index, : len(candidate)] = torch.tensor(candidate, device=model.device)
         inside_AL[index, : len(candidate)] = True
     with model.autocast():
-        prompt = model.module(**prompts, use_cache=True, logits_to_keep=1)
+        cache = fresh_cache(model)
+        prompt = model.module(**prompts, past_key_values=cache, use_cache=True, logits_to_keep=1)
         first_B1V = prompt.logits.float()
         logits_BALV = first_B1V.unsqueeze(1).expand(-1, len(candidates), -1, -1)
         if longest > 1:
-            prompt.past_key_values.batch_repeat_interleave(len(candidates))
-            if "position_ids" in prompts:
-                positions_XBP = prompts["position_ids"].repeat_interleave(len(candidates), dim=1)
-                after = after | {"position_ids": positions_after(positions_XBP, longest - 1)}
-            rest = model.module(
-                input_ids=answers_AL[:, :-1].repeat(rows, 1), past_key_values=prompt.past_key_values, **after
-            ).logits.float()
+            cache.batch_repeat_interleave(len(candidates))
+            following = inputs_after(prompts, answers_AL[:, :-1].repeat(rows, 1), cache.get_seq_length())
+            rest = model.module(**following, **after, past_key_values=cache).logits.float()
             logits_BALV = torch.cat([logits_BALV, rest.unflatten(0, (rows, len(candidates)))], dim=2)
     answers_BAL1 = answers_AL.expand(rows, -1, -1).unsqueeze(-1)
     logprobs_BAL = logits_BALV.log_softmax(-1).gather(-1, answers_BAL1).squeeze(-1).double()

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ PIXEL_CACHE_BYTES: Final = 1 << 30
 _BLANK: Final = 1e-4
 
 
-class ImageAt(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ImageAt:
     """Where a picture lies: the row, and which of its pictures."""
 
     location: Location

@@ -18,21 +18,31 @@ from finemesh.finetune.families.d_fine import D_FINE
 from finemesh.finetune.families.detr import CONDITIONAL_DETR, DETR
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.families.gemma import GEMMA, GEMMA2
+from finemesh.finetune.families.idefics3 import IDEFICS3
+from finemesh.finetune.families.instructblip import INSTRUCTBLIP
 from finemesh.finetune.families.llama import LLAMA
 from finemesh.finetune.families.llava import LLAVA
+from finemesh.finetune.families.llava_next import LLAVA_NEXT
 from finemesh.finetune.families.mistral import MISTRAL
 from finemesh.finetune.families.phi import PHI
 from finemesh.finetune.families.qwen import QWEN
 from finemesh.finetune.families.qwen2_5_vl import QWEN2_5_VL
 from finemesh.finetune.families.qwen2_vl import QWEN2_VL
+from finemesh.finetune.families.qwen3_vl import QWEN3_VL
 from finemesh.finetune.families.rt_detr import RT_DETR_V2
 from finemesh.finetune.families.segformer import SEGFORMER
+from finemesh.finetune.families.smolvlm import SMOLVLM
 from finemesh.finetune.families.yolos import YOLOS
 
 FAMILIES: Final[tuple[Family, ...]] = (
     LLAVA,
+    LLAVA_NEXT,
     QWEN2_VL,
     QWEN2_5_VL,
+    QWEN3_VL,
+    IDEFICS3,
+    SMOLVLM,
+    INSTRUCTBLIP,
     D_FINE,
     RT_DETR_V2,
     DETR,
@@ -68,7 +78,8 @@ def family_of(base_model: Path, task: Task) -> Family:
 
     Raises:
         NotFoundError: BASE_MODEL_NOT_FOUND, the folder holds no readable config.json.
-        InvalidError: BASE_MODEL_UNSUITABLE, no family does `task` with this type of model.
+        InvalidError: BASE_MODEL_UNSUITABLE, no family does `task` with this type of model, or it refuses this
+            one.
     """
     config_path = base_model / "config.json"
     try:
@@ -82,6 +93,9 @@ def family_of(base_model: Path, task: Task) -> Family:
         ) from error
     for family in FAMILIES:
         if family.task is task and family.takes(model_type):
+            why = family.refuse(config) if family.refuse else ""
+            if why:
+                raise InvalidError.of("spec.base_model", why, reason="BASE_MODEL_UNSUITABLE")
             return family
     able = ", ".join(family.name for family in FAMILIES if family.task is task)
     raise InvalidError.of(

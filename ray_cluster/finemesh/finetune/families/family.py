@@ -81,6 +81,8 @@ class Family:
         tiny_processor: (config, tokenizer) -> what is saved beside the tiny model.
         tiny_tokens: special tokens of the tiny model beyond those of all.
         tiny_image: what its chat template writes for a picture.
+        refuse: content of config.json -> why a model of a fitting `model_type` is not taken after all, or
+            nothing.
         box_convention: how its texts write boxes, where it was taught any.
         plain_attention: transformers' name of its attention over padded rows.
         detector: how its boxes and their losses are read, for detection.
@@ -106,6 +108,7 @@ class Family:
     tiny_processor: Callable[[Any, Any], Any] | None = None
     tiny_tokens: tuple[str, ...] = ()
     tiny_image: str = "<image>"
+    refuse: Callable[[Mapping[str, Any]], str] | None = None
     box_convention: BoxConvention | None = None
     plain_attention: str = "sdpa"
     detector: Detector | None = None

@@ -15,15 +15,17 @@ def without_video(processor_class: type[Any]) -> type[Any]:
     """The processor class of a transformers model as one of pictures and texts; it is saved as itself."""
     from transformers import ProcessorMixin
 
+    # Parameters have their names here: those are what is saved of a processor, and read again.
     def init(
         self: Any,
         image_processor: Any = None,
         tokenizer: Any = None,
         chat_template: Any = None,
-        **kwargs: Any,
+        image_seq_len: int | None = None,
     ) -> None:
+        options = {} if image_seq_len is None else {"image_seq_len": image_seq_len}
         processor_class.__init__(
-            self, image_processor, tokenizer, video_processor=None, chat_template=chat_template, **kwargs
+            self, image_processor, tokenizer, video_processor=None, chat_template=chat_template, **options
         )
 
     members = {"__init__": init, "apply_chat_template": ProcessorMixin.apply_chat_template}
