@@ -237,7 +237,7 @@ class LongestBatch(_message.Message):
     def __init__(self, step: _Optional[int] = ..., micro_batch: _Optional[int] = ..., row_ids: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ..., padding: _Optional[int] = ..., loss_tokens: _Optional[int] = ..., pixel_shape: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ..., worst_tokens: _Optional[int] = ...) -> None: ...
 
 class PreflightRow(_message.Message):
-    __slots__ = ("row_id", "split", "outcome", "reason", "message", "tokens", "loss_tokens", "placeholders", "features", "cut_tokens", "cut_loss_tokens", "cut_text")
+    __slots__ = ("row_id", "split", "outcome", "reason", "message", "tokens", "loss_tokens", "placeholders", "features", "cut_tokens", "cut_loss_tokens", "cut_text", "images")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OUTCOME_UNSPECIFIED: _ClassVar[PreflightRow.Outcome]
@@ -264,6 +264,7 @@ class PreflightRow(_message.Message):
     CUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CUT_LOSS_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CUT_TEXT_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
     row_id: str
     split: str
     outcome: PreflightRow.Outcome
@@ -276,7 +277,8 @@ class PreflightRow(_message.Message):
     cut_tokens: int
     cut_loss_tokens: int
     cut_text: str
-    def __init__(self, row_id: _Optional[str] = ..., split: _Optional[str] = ..., outcome: _Optional[_Union[PreflightRow.Outcome, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., tokens: _Optional[int] = ..., loss_tokens: _Optional[int] = ..., placeholders: _Optional[int] = ..., features: _Optional[int] = ..., cut_tokens: _Optional[int] = ..., cut_loss_tokens: _Optional[int] = ..., cut_text: _Optional[str] = ...) -> None: ...
+    images: int
+    def __init__(self, row_id: _Optional[str] = ..., split: _Optional[str] = ..., outcome: _Optional[_Union[PreflightRow.Outcome, str]] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., tokens: _Optional[int] = ..., loss_tokens: _Optional[int] = ..., placeholders: _Optional[int] = ..., features: _Optional[int] = ..., cut_tokens: _Optional[int] = ..., cut_loss_tokens: _Optional[int] = ..., cut_text: _Optional[str] = ..., images: _Optional[int] = ...) -> None: ...
 
 class ShownRow(_message.Message):
     __slots__ = ("figures", "turns", "segments")
