@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -24,13 +25,13 @@ from finemesh.chassis.client_channel import channel
 from finemesh.chassis.config import Secret
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.events import command_message
-from finemesh.chassis.fine_tune_spec import spec_to_proto
+from finemesh.chassis.fine_tune_spec import resources_to_proto, spec_to_proto
 from finemesh.chassis.objects import DIRECTORY_MANIFEST, read_manifest, upload_directory
 from finemesh.chassis.s3 import S3Config, S3ObjectStore
 from finemesh.cluster.head import RayHead
 from finemesh.core.errors import FencedError, FinemeshError, PreconditionError
-from finemesh.core.spec.finetune import Checkpointing, Optimization, Task
-from finemesh.v1 import attempt_pb2, dataset_pb2, fine_tune_spec_pb2, tracking_service_pb2
+from finemesh.core.spec.finetune import Checkpointing, Optimization, Resources, Task
+from finemesh.v1 import attempt_pb2, dataset_pb2, tracking_service_pb2
 from finemesh.v1 import training_service_pb2 as training_pb
 from finemesh.v1.metric_pb2 import MetricBatch
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
@@ -207,10 +208,13 @@ def convert_work(site: Site, name: str) -> dict[str, Any]:
     }
 
 
-def train_work(site: Site, material: Path, resume: HeldAttempt | None = None) -> dict[str, Any]:
+def train_work(
+    site: Site, material: Path, resume: HeldAttempt | None = None, workers: int = 1
+) -> dict[str, Any]:
     """A run that ends long after the test, with checkpoints on the way."""
+    resources = Resources(cpus=workers, workers=workers)
     endless = replace(
-        spec(Task.LANGUAGE),
+        spec(Task.LANGUAGE, resources=resources),
         base_model=str(material / "model"),
         optimization=Optimization(max_steps=1_000_000, micro_batch_size=4, seed=3),
         checkpoint=Checkpointing(every_steps=STEPS_PER_CHECKPOINT, keep_last=2, keep_best=False),
@@ -223,7 +227,7 @@ def train_work(site: Site, material: Path, resume: HeldAttempt | None = None) ->
         resume_from=resume.checkpoints[-1] if resume else None,
         earlier=resume.checkpoints[-2::-1] if resume else (),
     )
-    return {"train_work": work, "resources": fine_tune_spec_pb2.ResourceSpec(cpus=1)}
+    return {"train_work": work, "resources": resources_to_proto(resources)}
 
 
 async def trained_to(held: HeldAttempt, step: int) -> None:
@@ -362,6 +366,37 @@ async def test_damaged_checkpoints_are_passed_over_for_the_one_before(
     await until(lambda: second.completions, "the cancellation")
 
 
+async def test_a_rank_that_dies_ends_the_attempt_and_the_next_one_goes_on(
+    site: Site, mesh: ScriptedMesh, material: Path
+) -> None:
+    chosen = random.Random(7)
+    first = mesh.dispatch(JOB, **train_work(site, material, workers=2))
+    await site.send(first)
+    await trained_to(first, STEPS_PER_CHECKPOINT + chosen.randrange(20))
+    await until(lambda: first.checkpoints, "a checkpoint")
+    assert len(first.pids) == 2
+    assert site.cpus_free == site.ray.cpus - 2
+    _kill(chosen.choice(sorted(first.pids)))
+    await until(lambda: first.completions, "the loss to be told", 10)
+    error = from_status(first)
+    assert error.reason in {"WORKER_LOST", "RANK_LOST"}
+    assert error.retryable
+    await until(lambda: gone(first.pids) and site.cpus_free == site.ray.cpus, "the end of both ranks")
+
+    second = mesh.dispatch(JOB, **train_work(site, material, resume=first, workers=2))
+    await site.send(second)
+    resumed_from = first.checkpoints[-1].step
+    await trained_to(second, resumed_from + 5)
+    certificate = next(r.resume_certificate for r in second.reports if r.HasField("resume_certificate"))
+    assert (certificate.step, certificate.matches) == (resumed_from, True)
+    second.cancelled = True
+    await until(lambda: second.completions, "the cancellation")
+    assert second.outcome == "cancelled"
+    assert second.completions[0].cancelled.step == second.checkpoints[-1].step
+    await until(lambda: gone(second.pids) and site.cpus_free == site.ray.cpus, "the end of both ranks")
+    await until(lambda: not list(site.data_dir.glob("scratch/*")), "the scratch folders to go")
+
+
 async def test_a_supervisor_that_is_cut_off_stops_before_its_lease_ends(
     site: Site, mesh: ScriptedMesh, material: Path
 ) -> None:
@@ -396,15 +431,15 @@ async def _translated(call: Any) -> Any:
         raise from_rpc_error(error) from None
 
 
-async def test_a_killed_supervisor_takes_its_worker_and_resources_along(
+async def test_a_killed_supervisor_takes_its_workers_and_resources_along(
     site: Site, mesh: ScriptedMesh, material: Path
 ) -> None:
-    held = mesh.dispatch(JOB, **train_work(site, material))
+    held = mesh.dispatch(JOB, **train_work(site, material, workers=2))
     await site.send(held)
     await trained_to(held, 1)
     (supervisor,) = (p for p in site.ray.processes if "Supervisor" in " ".join(p.cmdline()))
     supervisor.kill()
-    await until(lambda: gone(held.pids), "the end of the worker", 10)
+    await until(lambda: gone(held.pids), "the end of the workers", 10)
     await until(lambda: not site.named(), "the agent to notice")
     await until(lambda: site.cpus_free == site.ray.cpus, "the CPUs back")
     await until(lambda: held.lease_end < time.monotonic(), "the end of the lease")

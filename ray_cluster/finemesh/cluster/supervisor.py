@@ -1,10 +1,10 @@
 """The supervisor: a detached actor, one per attempt, that holds the lease and answers for the worker.
 
-It reserves the attempt's resources in a placement group, starts the worker in it, renews the lease, brings
-checkpoints to their commit and points to Tracking, and says how the attempt ended. When the lease is lost it
-kills the worker before the lease is over: from then on another attempt may begin, and this one can neither
-log nor commit. When the supervisor itself dies, Ray ends its worker and frees its resources with it. It loads
-nothing heavy.
+It reserves the attempt's resources in a placement group, starts the worker in it (all of them, for a training
+that several share), renews the lease, brings checkpoints to their commit and points to Tracking, and says how
+the attempt ended. When the lease is lost it kills the worker before the lease is over: from then on another
+attempt may begin, and this one can neither log nor commit. When the supervisor itself dies, Ray ends its
+worker and frees its resources with it. It loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 import grpc.aio
-import ray
 from ray.actor import exit_actor
 from ray.exceptions import RayError
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import remove_placement_group
 
 from finemesh.chassis.client_channel import channel
 from finemesh.chassis.errors import from_rpc_error, to_status
 from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
 from finemesh.cluster.config import Site
+from finemesh.cluster.crew import Crew, reserve
 from finemesh.cluster.lease import Lease
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spool_path, spools_of
-from finemesh.cluster.worker import CONCURRENCY, Ending, Status, Worker
+from finemesh.cluster.worker import Ending, Status
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FencedError, FinemeshError, UnavailableError
 from finemesh.v1 import attempt_pb2, progress_pb2, training_job_pb2, training_service_pb2
@@ -64,8 +63,8 @@ class Supervisor:
         self._ref = ref_of(self._command)
         self._lease = Lease(self._command, site.lease_seconds)
         self._status = Status()
-        self._worker: Any = None
-        self._identity: tuple[int, str, list[str]] | None = None
+        self._crew: Crew | None = None
+        self._identity: tuple[list[int], str, list[str]] | None = None
         self._writing = True
 
     async def run(self) -> None:
@@ -84,7 +83,7 @@ class Supervisor:
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
         shipping = asyncio.create_task(self._ship(tracking))
         try:
-            group = self._reserve()
+            group = reserve(self._command)
             ending = await self._unless_lost(holding, self._work(service, group))
             self._writing = False
             if ending is not None:
@@ -118,16 +117,6 @@ class Supervisor:
 
     # ---- the worker
 
-    def _reserve(self) -> Any:
-        """The placement group: Ray gives the resources when it has them."""
-        wanted = self._command.resources
-        bundle = {"CPU": wanted.cpus or 1.0}
-        if wanted.gpus:
-            bundle["GPU"] = wanted.gpus
-        if wanted.memory_bytes:
-            bundle["memory"] = float(wanted.memory_bytes)
-        return placement_group([bundle], strategy="STRICT_PACK")
-
     async def _work(self, service: grpc.aio.Channel, group: Any) -> Ending:
         """Start the worker and stay with it to its end. A worker that dies is an error that may be tried
         again.
@@ -138,7 +127,8 @@ class Supervisor:
                 if self._lease.cancelled.is_set():
                     return Ending(stopped_at_step=0)
             self._status = Status(message="starting a worker")
-            return await self._attend(service, self._start_worker(group))
+            self._crew = Crew(self._site, self._command, group)
+            return await self._attend(service, self._crew)
         except RayError as error:
             lost = UnavailableError(
                 f"the worker of attempt {self._ref.attempt} died: {type(error).__name__}",
@@ -149,28 +139,10 @@ class Supervisor:
         except FinemeshError as error:
             return Ending(error=to_status(error).SerializeToString())
 
-    def _start_worker(self, group: Any) -> Any:
-        wanted = self._command.resources
-        self._worker = (
-            ray.remote(Worker)
-            .options(
-                num_cpus=wanted.cpus or 1.0,
-                num_gpus=wanted.gpus or 0,
-                memory=wanted.memory_bytes or None,
-                max_restarts=0,
-                max_concurrency=CONCURRENCY,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(
-                    group, placement_group_capture_child_tasks=True
-                ),
-            )
-            .remote(self._site, self._command_bytes)
-        )
-        return self._worker
-
-    async def _attend(self, service: grpc.aio.Channel, worker: Any) -> Ending:
-        self._identity = await worker.identity.remote()
+    async def _attend(self, service: grpc.aio.Channel, crew: Crew) -> Ending:
+        self._identity = await crew.identity()
         self._lease.renew_now()
-        running = asyncio.ensure_future(worker.run.remote())
+        worker, running = crew.leader, asyncio.ensure_future(crew.run())
         stopping: asyncio.Task[None] | None = None
         while not running.done():
             await asyncio.wait({running}, timeout=_POLL_SECONDS)
@@ -196,9 +168,9 @@ class Supervisor:
         self._kill_worker()
 
     def _kill_worker(self) -> None:
-        if self._worker is not None:
-            ray.kill(self._worker, no_restart=True)
-            self._worker = None
+        if self._crew is not None:
+            self._crew.kill()
+            self._crew = None
 
     # ---- what is said to the services
 
@@ -214,8 +186,8 @@ class Supervisor:
             peak_memory_bytes=status.peak_memory_bytes,
         )
         if self._identity:
-            pid, request.worker.node_id, gpu_ids = self._identity
-            request.worker.pids.append(pid)
+            pids, request.worker.node_id, gpu_ids = self._identity
+            request.worker.pids.extend(pids)
             request.worker.gpu_ids.extend(gpu_ids)
         if status.certificate:
             request.resume_certificate.ParseFromString(status.certificate)

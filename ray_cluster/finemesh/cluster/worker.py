@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import socket
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from finemesh.chassis.errors import new_error_id, to_status, unexpected
 from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, scratch_name
 from finemesh.cluster.config import Site
+from finemesh.cluster.meeting import address_of, listen
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError
 from finemesh.v1 import attempt_pb2, training_job_pb2
@@ -63,11 +65,20 @@ class Ending:
 
 @dataclass(slots=True)
 class Job:
-    """What one attempt's work shares with the supervisor. Fields are replaced whole: readers need no lock."""
+    """What one attempt's work shares with the supervisor. Fields are replaced whole: readers need no lock.
+
+    Attributes:
+        rank: which of the actors that train together this one is, from 0.
+        meeting: where they meet, as host:port; empty for one that works alone.
+        listener: the socket there, rank 0's.
+    """
 
     command: attempt_pb2.Command
     site: Site
     scratch: Path
+    rank: int = 0
+    meeting: str = ""
+    listener: socket.socket | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     phase: Phase = Phase.STARTING
     fraction: float = 0.0
@@ -89,10 +100,11 @@ class Job:
 class Worker:
     """The actor. Everything that crosses to it and back is bytes, strings and small dataclasses."""
 
-    def __init__(self, site: Site, command: bytes) -> None:
+    def __init__(self, site: Site, command: bytes, rank: int = 0) -> None:
         configure_logging("worker", site.log_level)
         parsed = attempt_pb2.Command.FromString(command)
-        self._job = Job(parsed, site, site.scratch_dir / scratch_name(ref_of(parsed)))
+        scratch = site.scratch_dir / scratch_name(ref_of(parsed))
+        self._job = Job(parsed, site, scratch / f"rank-{rank}" if rank else scratch, rank)
 
     def identity(self) -> tuple[int, str, list[str]]:
         """Process id, Ray node, and the GPUs assigned."""
@@ -119,9 +131,17 @@ class Worker:
             self._job.uploaded.popleft()
         self._job.expired_uris.extend(expired_uris)
 
-    def run(self) -> Ending:
-        """Do the work. Never raises: whatever happens is in the ending."""
+    def meet(self) -> str:
+        """Open the place where the ranks meet, and say where it is."""
+        self._job.listener = listen()
+        return address_of(self._job.listener)
+
+    def run(self, meeting: str) -> Ending:
+        """Do the work, with those who meet at `meeting` if it is not empty. Never raises: whatever happens is
+        in the ending.
+        """
         job = self._job
+        job.meeting = meeting
         job.scratch.mkdir(parents=True, exist_ok=True)
         try:
             return Ending(result=_work(job).SerializeToString())

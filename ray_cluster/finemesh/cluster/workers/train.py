@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,13 +17,16 @@ from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.chassis.logs import get_logger
 from finemesh.chassis.objects import DirectoryManifest
 from finemesh.cluster.attempts import resource_key
+from finemesh.cluster.meeting import met
 from finemesh.cluster.spool import SpoolWriter, spool_path
 from finemesh.cluster.worker import Job, Stopped
 from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError, PreconditionError, UnavailableError
+from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.checkpoint import verify_checkpoint, weights_digest
+from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.finetune.prepared import PreparedCache
@@ -37,7 +41,9 @@ _log = get_logger("finemesh.worker.train")
 
 
 def train(job: Job) -> attempt_pb2.AttemptResult:
-    """Carry out a TrainWork, from its checkpoint on if it names one."""
+    """Carry out a TrainWork, from its checkpoint on if it names one; or a rank's part in it."""
+    if job.rank:
+        return _take_part(job)
     work = job.command.train_work
     spec = spec_from_proto(work.spec)
     with Store(job.site) as store:
@@ -52,15 +58,17 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         )
         uploader = _Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else -1)
         try:
-            result = run_loop(
-                spec,
-                base_model=base_model,
-                dataset=dataset,
-                work=job.scratch / "run",
-                hooks=_Hooks(job, spool, uploader, resume_from),
-                resume_from=_checkpoint_folder(job, resume_from.step) if resume_from else None,
-                prepared=_prepared(job),
-            )
+            with _group(job, spec) as group:
+                result = run_loop(
+                    spec,
+                    base_model=base_model,
+                    dataset=dataset,
+                    work=job.scratch / "run",
+                    hooks=_Hooks(job, spool, uploader, resume_from),
+                    resume_from=_checkpoint_folder(job, resume_from.step) if resume_from else None,
+                    prepared=_prepared(job),
+                    group=group,
+                )
             uploader.finish(result.checkpoint)
         finally:
             spool.close()
@@ -74,6 +82,31 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
 def _prepared(job: Job) -> PreparedCache | None:
     site = job.site
     return PreparedCache(site.prepared_dir, site.prepared_bytes) if site.prepared_bytes else None
+
+
+def _take_part(job: Job) -> attempt_pb2.AttemptResult:
+    """Train as one of several, led by rank 0, which alone has the checkpoint and talks to others."""
+    work = job.command.train_work
+    spec = spec_from_proto(work.spec)
+    with Store(job.site) as store:
+        store.fetch(work.dataset_uri, job.scratch / "dataset")
+        base_model = local_base_model(spec, store, job.scratch)
+    with _group(job, spec) as group:
+        run_loop(
+            spec,
+            base_model=base_model,
+            dataset=job.scratch / "dataset",
+            work=job.scratch / "run",
+            prepared=_prepared(job),
+            group=group,
+        )
+    return attempt_pb2.AttemptResult()
+
+
+def _group(job: Job, spec: FineTuneSpec) -> AbstractContextManager[Group]:
+    if not job.meeting:
+        return nullcontext(ALONE)
+    return met(job.meeting, job.rank, spec.resources.ranks, job.listener)
 
 
 class _Hooks(NoHooks):
