@@ -93,7 +93,6 @@ specs = st.builds(
         activation_checkpointing=st.booleans(),
         compile=st.booleans(),
         neftune_alpha=positive,
-        label_smoothing=st.floats(0, 0.4),
     ),
     sequence=st.builds(
         Sequence,
