@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from finemesh.core.spec.finetune import FineTuneSpec, Lora, Precision, Resources, Task
+from finemesh.finetune.attention import packed_attention
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
@@ -53,6 +55,32 @@ def on_gpu(precision: Precision) -> FineTuneSpec:
         precision=precision,
         resources=Resources(gpus=1),
     )
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_all_sequences_at_once_are_each_by_itself(dtype: torch.dtype, window: int | None) -> None:
+    """The kernel of a GPU against the sequences one by one in fp32, forwards and backwards."""
+    torch.manual_seed(0)
+    lengths = [3, 40, 40, 1, 129]
+    shapes = ((1, 8, sum(lengths), 64), (1, 2, sum(lengths), 64), (1, 2, sum(lengths), 64))
+    states = [torch.randn(shape, device="cuda", requires_grad=True) for shape in shapes]
+    halves = [each.detach().to(dtype).requires_grad_() for each in states]
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        options: dict[str, Any] = {"sequence_lengths": lengths, "sliding_window": window}
+        return packed_attention(torch.nn.Module(), query, key, value, None, scaling=0.2, **options)[0]
+
+    exact, fused = attend(*states), attend(*halves)
+    assert fused.dtype is dtype
+    torch.testing.assert_close(fused.float(), exact, rtol=0, atol=2e-2)
+    weight = torch.randn_like(exact)
+    (exact * weight).sum().backward()
+    (fused.float() * weight).sum().backward()
+    for half, state in zip(halves, states, strict=True):
+        assert half.grad is not None
+        assert state.grad is not None
+        torch.testing.assert_close(half.grad.float(), state.grad, rtol=0, atol=8e-2)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(Precision.FP32, 1e-3), (Precision.BF16, 5e-2)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from finemesh.core.spec.finetune import Sequence, Task
-from finemesh.finetune.attention import packed_attention
+from finemesh.finetune.attention import attend_at_once, packed_attention
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
 from finemesh.finetune.families import FAMILIES, family_named
@@ -174,6 +174,15 @@ def test_packed_attention_shares_keys_among_query_heads() -> None:
         functional.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True) for part in parts
     ]
     torch.testing.assert_close(together, torch.cat(alone, dim=2).transpose(1, 2))
+
+
+def test_all_sequences_at_once_have_the_shape_of_each() -> None:
+    """The kernel itself wants a GPU (tests/gpu); that it is called rightly shows here."""
+    query = torch.empty(1, 4, 13, 8, dtype=torch.bfloat16, device="meta")
+    key = torch.empty(1, 2, 13, 8, dtype=torch.bfloat16, device="meta")
+    for window in (None, 3):
+        output = attend_at_once(query, key, key, [3, 5, 5], scaling=0.5, window=window)
+        assert (output.shape, output.dtype) == ((1, 13, 4, 8), torch.bfloat16)
 
 
 def test_packed_attention_refuses_to_guess() -> None:

@@ -2,8 +2,11 @@
 
 transformers calls an attention function by the name in the model's config. Ours takes the lengths of the
 packed sequences as the keyword `sequence_lengths` of the model's forward, and refuses to run without: a
-packed row under an ordinary causal mask would let the samples read each other, silently. Sequences of equal
-length that follow each other are computed as one batch.
+packed row under an ordinary causal mask would let the samples read each other, silently.
+
+On a GPU, in half precision, one kernel computes all sequences: torch's `varlen_attn`, which is Flash Attention
+(https://arxiv.org/abs/2307.08691). Elsewhere, and where scores are capped or dropped out, which it cannot,
+sequences of equal length that follow each other are computed as one batch.
 
 Shape legend: B batch (1), A heads, T packed tokens, D head width, S sequences, L length of a sequence.
 """
@@ -13,15 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
-from itertools import groupby
+from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 from finemesh.finetune.families.family import Family
 
 PACKED: Final = "finemesh_packed"
+_HALVES: Final = (torch.bfloat16, torch.float16)
 
 
 def register() -> None:
@@ -69,6 +75,10 @@ def packed_attention(
     if query_BATD.shape[0] != 1 or not getattr(module, "is_causal", True):
         raise ValueError("packed attention is causal, over one row")
     limits = _Limits(scaling, dropout, kwargs.get("sliding_window"), kwargs.get("softcap"))
+    dtype = _computing_dtype(query_BATD)
+    if query_BATD.is_cuda and dtype in _HALVES and not limits.softcap and not limits.dropout:
+        query, key, value = (each.to(dtype) for each in (query_BATD, key_BATD, value_BATD))
+        return attend_at_once(query, key, value, lengths, scaling=scaling, window=limits.window), None
     outputs: list[torch.Tensor] = []
     start = 0
     for length, run in groupby(lengths):
@@ -81,6 +91,45 @@ def packed_attention(
         outputs.append(output_SALD.transpose(1, 2).flatten(0, 1))
         start = end
     return torch.cat(outputs).unsqueeze(0), None
+
+
+def attend_at_once(
+    query_BATD: torch.Tensor,
+    key_BATD: torch.Tensor,
+    value_BATD: torch.Tensor,
+    lengths: list[int],
+    *,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """What `packed_attention` gives, of all sequences in one kernel; for half precision on a GPU."""
+    starts_S = _starts(tuple(lengths), query_BATD.device)
+    query_TAD, key_TAD, value_TAD = (each[0].transpose(0, 1) for each in (query_BATD, key_BATD, value_BATD))
+    output_TAD = varlen_attn(
+        query_TAD,
+        key_TAD,
+        value_TAD,
+        starts_S,
+        starts_S,
+        max(lengths),
+        max(lengths),
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=key_TAD.shape[1] != query_TAD.shape[1],
+    )
+    return cast("torch.Tensor", output_TAD).unsqueeze(0)
+
+
+@lru_cache(maxsize=4)
+def _starts(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where each sequence begins, and the end of the last; the same in every layer."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def _computing_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """What attention is computed in: rotary embeddings leave queries in fp32 under autocast."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 class _Limits(NamedTuple):
