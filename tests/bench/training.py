@@ -25,7 +25,7 @@ from tests.bench import checkpoint_stall
 from tests.bench.measuring import FEW, PAIRS, ROOT, Board
 from tests.bench.peers import peer_python
 from tests.bench.training_contenders import Trained
-from tests.bench.training_data import write_language, write_scenes
+from tests.bench.training_data import write_language, write_scenes, write_shapes
 
 TRL: Final = (
     "torch==2.13.0",
@@ -35,6 +35,7 @@ TRL: Final = (
     "datasets==5.2.0",
     "trl==1.16.0",
     "pillow",
+    "scipy",
 )
 LLAMA_FACTORY: Final = ("torch==2.13.0", "llamafactory==0.9.5")
 THREADS: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -145,9 +146,17 @@ def llava_bars(board: Board, folder: Path) -> None:
     memory_bar(board, "LLaVA LoRA, against HF Trainer", ours, theirs)
 
 
+def detection_bars(board: Board, folder: Path) -> None:
+    data, trl = write_shapes(folder / "shapes"), peer_python("trl", TRL)
+    ours, theirs = by_turns([("finemesh-yolos", data, sys.executable), ("hf-yolos", data, trl)], PAIRS)
+    rate_bars(board, "YOLOS in full, against HF Trainer", ours, theirs, 1.2, "pictures")
+    memory_bar(board, "YOLOS in full, against HF Trainer", ours, theirs)
+
+
 GROUPS: Final[dict[str, Callable[[Board, Path], None]]] = {
     "text": text_bars,
     "llava": llava_bars,
+    "detection": detection_bars,
     "checkpoints": lambda *_: checkpoint_stall.main(),
 }
 

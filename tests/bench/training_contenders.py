@@ -61,10 +61,13 @@ class Trained:
     loss: float | None = None
 
 
+ADAPTERS: Final = {"lora": {"rank": RANK, "alpha": 2.0 * RANK, "target_modules": LINEAR}}
+WHOLE: Final = {"full": {"towers": ["VISION", "HEAD"]}}
+EPOCHS: Final = 3  # of the pictures with shapes
 Train = Callable[[Path, int], Trained]
 
 
-def _finemesh(task: str, objective: str, *, packing: bool = True) -> Train:
+def _finemesh(task: str, objective: str, method: dict[str, Any], epochs: int = 1) -> Train:
     def train(folder: Path, seed: int) -> Trained:
         from finemesh.core.spec.finetune import FineTuneSpec
         from finemesh.finetune.hooks import NoHooks
@@ -85,18 +88,21 @@ def _finemesh(task: str, objective: str, *, packing: bool = True) -> Train:
                 "dataset": "projects/benchmark/datasets/benchmark",
                 "validation_split": "",
                 "test_split": "",
-                "method": {"lora": {"rank": RANK, "alpha": 2.0 * RANK, "target_modules": LINEAR}},
-                "optimization": {"learning_rate": RATE, "micro_batch_size": ROWS, "seed": seed},
-                "sequence": {"packing": packing},
+                "method": method,
+                "optimization": {
+                    "learning_rate": RATE,
+                    "micro_batch_size": ROWS,
+                    "seed": seed,
+                    "epochs": float(epochs),
+                },
             }
         )
         with tempfile.TemporaryDirectory() as work:
             base, dataset = folder / "model", folder / "dataset"
             run(spec, base_model=base, dataset=dataset, work=Path(work), hooks=Hooks())
-            weights = next(Path(work).glob("checkpoints/*/adapter/adapter_model.safetensors"))
-            loss = _held_out_loss(_with_adapter(folder, weights.parent), folder)
-        total = _units(folder, task)
-        return _trained(clock, total - _first_step(folder, task, seed), loss)
+            adapters = [*Path(work).glob("checkpoints/*/adapter")]
+            loss = _held_out_loss(_with_adapter(folder, adapters[0]), folder) if adapters else None
+        return _trained(clock, epochs * _units(folder, task) - _first_step(folder, task, seed), loss)
 
     return train
 
@@ -311,18 +317,10 @@ def _hf_llava(folder: Path, seed: int) -> Trained:
     """transformers' Trainer; the processor makes text and picture of every batch, as its guide shows."""
     import io
 
-    transformers, pyarrow = (
-        importlib.import_module("transformers"),
-        importlib.import_module("pyarrow.parquet"),
-    )
+    transformers = importlib.import_module("transformers")
     image: Any = importlib.import_module("PIL.Image")
     processor = transformers.AutoProcessor.from_pretrained(folder / "model", backend="pil")
-    rows = [
-        row
-        for path in sorted(folder.glob("dataset/shards/*.parquet"))
-        for row in pyarrow.read_table(path, columns=["images", "messages"]).to_pylist()
-    ]
-    clock = Clock()
+    rows, clock = _rows(folder, "messages"), Clock()
 
     def collate(batch: list[dict[str, Any]]) -> Any:
         clock.units.append(len(batch))
@@ -347,6 +345,65 @@ def _hf_llava(folder: Path, seed: int) -> Trained:
         )
         trainer.train()
     return _trained(clock, sum(clock.units[1 : clock.steps]))
+
+
+def _hf_yolos(folder: Path, seed: int) -> Trained:
+    """transformers' Trainer as in its guide to detection: the image processor makes every batch."""
+    import io
+
+    transformers = importlib.import_module("transformers")
+    image: Any = importlib.import_module("PIL.Image")
+    processor = transformers.AutoImageProcessor.from_pretrained(folder / "model", backend="pil")
+    rows, clock = _rows(folder, "objects"), Clock()
+    names = sorted({each["class_name"] for row in rows for each in row["objects"]})
+
+    def annotation(thing: dict[str, Any]) -> dict[str, Any]:
+        number = names.index(thing["class_name"])
+        return {"bbox": thing["bbox"], "category_id": number, "area": thing["area"], "iscrowd": 0}
+
+    def collate(batch: list[dict[str, Any]]) -> Any:
+        clock.units.append(len(batch))
+        pictures = [image.open(io.BytesIO(row["images"][0]["data"])).convert("RGB") for row in batch]
+        found = [
+            {"bbox": each["bbox"], "category_id": names.index(each["class_name"]), "area": each["area"]}
+            for row in batch
+            for each in row["objects"]
+        ]
+        counts = [len(row["objects"]) for row in batch]
+        told = [
+            {
+                "image_id": n,
+                "annotations": [{**each, "iscrowd": 0} for each in found[sum(counts[:n]) :][:count]],
+            }
+            for n, count in enumerate(counts)
+        ]
+        made = processor(images=pictures, annotations=told, return_tensors="pt")
+        return {"pixel_values": made["pixel_values"], "labels": made["labels"]}
+
+    with tempfile.TemporaryDirectory() as work:
+        transformers.set_seed(seed)
+        model = transformers.AutoModelForObjectDetection.from_pretrained(
+            folder / "model",
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+            ignore_mismatched_sizes=True,
+        )
+        more = {"remove_unused_columns": False, "num_train_epochs": EPOCHS}
+        trainer = transformers.Trainer(
+            model=model,
+            args=_hf_arguments(transformers.TrainingArguments, work, seed, **more),
+            train_dataset=rows,
+            data_collator=collate,
+            callbacks=[_watched(clock)],
+        )
+        trainer.train()
+    return _trained(clock, sum(clock.units[1 : clock.steps]))
+
+
+def _rows(folder: Path, column: str) -> list[dict[str, Any]]:
+    pyarrow = importlib.import_module("pyarrow.parquet")
+    paths = sorted(folder.glob("dataset/shards/*.parquet"))
+    return [row for path in paths for row in pyarrow.read_table(path, columns=["images", column]).to_pylist()]
 
 
 def _texts(folder: Path, name: str) -> list[str]:
@@ -382,14 +439,18 @@ def _trained(clock: Clock, units: int, loss: float | None = None) -> Trained:
 
 
 CONTENDERS: Final[dict[str, Train]] = {
-    "finemesh-text": _finemesh("LANGUAGE", "TEXT"),
-    "finemesh-llava": _finemesh("VISION_LANGUAGE", "CONVERSATION"),
+    "finemesh-text": _finemesh("LANGUAGE", "TEXT", ADAPTERS),
+    "finemesh-llava": _finemesh("VISION_LANGUAGE", "CONVERSATION", ADAPTERS),
+    "finemesh-yolos": _finemesh(
+        "DETECTION", "CONVERSATION", {"full": {"towers": ["VISION", "HEAD"]}}, EPOCHS
+    ),
     "bare-text": _bare,
     "hf-text": _hf_text(),
     "hf-text-grouped": _hf_text(train_sampling_strategy="group_by_length"),
     "trl-text": _trl(packing=False),
     "trl-text-packed": _trl(packing=True),
     "hf-llava": _hf_llava,
+    "hf-yolos": _hf_yolos,
     "llama-factory-text-packed": _llama_factory,
 }
 

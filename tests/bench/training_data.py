@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.support.conversations import message, row, write_dataset
+from tests.support.shapes import shape_rows
 
 WORDS: Final = 4000
 TEXTS: Final = 640
@@ -19,6 +20,7 @@ HELD_OUT: Final = 64
 SHORTEST, LONGEST, MEAN_LOG, SPREAD_LOG = 20, 512, 4.5, 0.8
 SCENES: Final = 480
 SIDE_PX: Final = 112
+SHAPES: Final = 240
 
 
 def write_language(folder: Path) -> Path:
@@ -80,6 +82,15 @@ def write_scenes(folder: Path) -> Path:
         for number in range(SCENES)
     ]
     write_dataset(folder / "dataset", rows)
+    return folder
+
+
+def write_shapes(folder: Path) -> Path:
+    """A YOLOS of two layers, and 240 pictures of 160 px with one to three shapes each."""
+    from finemesh.finetune.tiny import build_tiny
+
+    build_tiny("yolos", folder / "model", ["shapes"], 0)
+    write_dataset(folder / "dataset", list(shape_rows({"train": SHAPES}, side_px=160)))
     return folder
 
 
