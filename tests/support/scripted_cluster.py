@@ -33,6 +33,7 @@ class ScriptedAttempt:
     token: str = ""
     renewals: int = 0
     directive: str = ""
+    losses: list[float] = field(default_factory=list[float])
 
     def __post_init__(self) -> None:
         self.token = self.command.token
@@ -108,8 +109,11 @@ class ScriptedAttempt:
         return list(response.expired_uris)
 
     def checkpoint(self, step: int, loss: float | None = None) -> training_job_pb2.Checkpoint:
-        """What `commit` would commit."""
+        """What `commit` would commit: the best one, if no loss that was told of before is lower."""
+        best = loss is not None and loss <= min([loss, *self.losses])
+        self.losses += [] if loss is None else [loss]
         return training_job_pb2.Checkpoint(
+            best=best,
             step=step,
             uri=f"{self.command.train_work.output_uri}/checkpoints/step-{step:08}-a{self.command.attempt}",
             manifest_sha256=hashlib.sha256(f"{step} {loss}".encode()).hexdigest(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 
 import pytest
@@ -16,32 +15,27 @@ OUTPUT = "s3://bucket/projects/p/trainingJobs/j"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def checkpoint(step: int, loss: float | None = None, digest: str = "a" * 64, attempt: int = 1) -> Checkpoint:
-    metrics = {} if loss is None else {"val/loss": loss}
+def checkpoint(step: int, *, best: bool = False, digest: str = "a" * 64, attempt: int = 1) -> Checkpoint:
     uri = f"{OUTPUT}/checkpoints/step-{step:08}-a{attempt}"
-    return Checkpoint(step, uri, digest, 1, attempt, NOW, metrics)
+    return Checkpoint(step, uri, digest, 1, attempt, NOW, best=best)
 
 
 @settings(database=None)
-@given(
-    st.lists(st.one_of(st.none(), st.floats()), min_size=1, max_size=12),
-    st.integers(1, 4),
-    st.booleans(),
-)
-def test_the_last_n_and_the_best_stay(losses: list[float | None], keep_last: int, keep_best: bool) -> None:
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 4), st.booleans())
+def test_the_last_n_and_the_best_stay(records: list[bool], keep_last: int, keep_best: bool) -> None:
+    """`records` says of each step whether its validation was better than all before."""
     policy = Checkpointing(keep_last=keep_last, keep_best=keep_best)
     kept: tuple[Checkpoint, ...] = ()
-    for step, loss in enumerate(losses, 1):
+    for step, best in enumerate(records, 1):
         before = {each.step for each in kept} | {step}
-        retention = retain(kept, checkpoint(step, loss), policy)
+        retention = retain(kept, checkpoint(step, best=best), policy)
         kept = retention.kept
         assert {each.step for each in (*kept, *retention.expired)} == before
     steps = [each.step for each in kept]
-    last = list(range(1, len(losses) + 1))[-keep_last:]
-    finite = {step: loss for step, loss in enumerate(losses, 1) if loss is not None and math.isfinite(loss)}
+    last = list(range(1, len(records) + 1))[-keep_last:]
     assert steps[-len(last) :] == last
-    if keep_best and finite:
-        best = min(finite, key=lambda step: (finite[step], step))
+    best = max((step for step, record in enumerate(records, 1) if record), default=0)
+    if keep_best and best:
         assert set(steps) == {*last, best}
         assert [each.step for each in kept if each.best] == [best]
     else:
@@ -78,8 +72,8 @@ def test_a_repeated_commit_is_recognised_and_a_contradiction_refused() -> None:
 
 
 def test_an_attempt_that_resumed_before_damaged_checkpoints_commits_in_their_place() -> None:
-    committed = [checkpoint(10, 0.9), checkpoint(20, 0.5), checkpoint(30, 0.1)]
-    anew = checkpoint(20, 0.6, digest="b" * 64, attempt=2)
+    committed = [checkpoint(10), checkpoint(20), checkpoint(30, best=True)]
+    anew = checkpoint(20, best=True, digest="b" * 64, attempt=2)
     assert find_repeat(committed, anew) is None
     retention = retain(committed, anew, Checkpointing(keep_last=3))
     assert [(each.step, each.attempt, each.best) for each in retention.kept] == [

@@ -166,7 +166,7 @@ def write_checkpoint(root: Path, snapshot: Snapshot) -> CheckpointInfo:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise _not_written(final, error) from error
-    return CheckpointInfo(final, state.step, dict(state.metrics), digest, state.certificate)
+    return _info(final, state, digest)
 
 
 def _fill(folder: Path, snapshot: Snapshot) -> None:
@@ -182,7 +182,12 @@ def _fill(folder: Path, snapshot: Snapshot) -> None:
 def checkpoint_info(checkpoint: Path, state: TrainState, group: Group = ALONE) -> CheckpointInfo:
     """What rank 0 said of a checkpoint when it was written; the others do not know the manifest's digest."""
     digest = file_digest(checkpoint / MANIFEST) if group.leads else ""
-    return CheckpointInfo(checkpoint, state.step, dict(state.metrics), digest, state.certificate)
+    return _info(checkpoint, state, digest)
+
+
+def _info(folder: Path, state: TrainState, digest: str) -> CheckpointInfo:
+    best = state.best_step == state.step
+    return CheckpointInfo(folder, state.step, dict(state.metrics), digest, state.certificate, best)
 
 
 def weights_digest(checkpoint: Path) -> str:

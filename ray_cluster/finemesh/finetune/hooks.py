@@ -40,13 +40,19 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """A checkpoint on local disk. `manifest_digest` is the SHA-256 of its manifest.json in hex."""
+    """A checkpoint on local disk.
+
+    Attributes:
+        manifest_digest: SHA-256 of its manifest.json in hex.
+        best: whether no checkpoint before had a better validation.
+    """
 
     path: Path
     step: int
     metrics: dict[str, float]
     manifest_digest: str
     certificate: Certificate
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,6 @@ from typing import Final
 from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError
 from finemesh.core.spec.finetune import Checkpointing
 
-# The metric that decides which checkpoint is best; lower is better.
-VALIDATION_METRIC: Final = "val/loss"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,7 +26,8 @@ class Checkpoint:
         sample_hash: rolling hash over the identifiers of all samples consumed so far, hexadecimal.
         loss_digest: rolling hash over the exact losses of all steps so far, hexadecimal.
         weights_sha256: digest of the file with the trained weights, hexadecimal.
-        best: whether it has the best validation result so far.
+        best: whether it has the best validation result so far, as the attempt says: what is measured, and
+            whether more of it is better, depends on what is learnt.
     """
 
     step: int
@@ -43,12 +41,6 @@ class Checkpoint:
     loss_digest: str = ""
     weights_sha256: str = ""
     best: bool = False
-
-    @property
-    def validation_loss(self) -> float:
-        """Infinite when nothing was validated at this step."""
-        loss = self.metrics.get(VALIDATION_METRIC, math.inf)
-        return loss if math.isfinite(loss) else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +109,7 @@ def retain(committed: Sequence[Checkpoint], new: Checkpoint, policy: Checkpointi
     """
     damaged = tuple(each for each in committed if each.step > new.step)
     ordered = [*sorted((each for each in committed if each.step < new.step), key=lambda each: each.step), new]
-    lowest = min(each.validation_loss for each in ordered)
-    best = next((each.step for each in ordered if each.validation_loss == lowest < math.inf), None)
+    best = max((each.step for each in ordered if each.best), default=None)
     marked = [replace(each, best=each.step == best) for each in ordered]
     latest = {each.step for each in marked[-policy.keep_last :]}
 

@@ -136,7 +136,7 @@ def checkpoint_to_proto(checkpoint: Checkpoint) -> pb.Checkpoint:
 
 
 def checkpoint_from_proto(message: pb.Checkpoint, attempt: int) -> Checkpoint:
-    """What an attempt wants to commit. Since when it counts, and whether it is best, is not its to say."""
+    """What an attempt wants to commit. Since when it counts is not its to say."""
     return Checkpoint(
         step=message.step,
         uri=message.uri,
@@ -145,6 +145,7 @@ def checkpoint_from_proto(message: pb.Checkpoint, attempt: int) -> Checkpoint:
         attempt=attempt,
         create_time=datetime.now(UTC),
         metrics=dict(message.metrics),
+        best=message.best,
         sample_hash=message.sample_hash,
         loss_digest=message.loss_digest,
         weights_sha256=message.weights_sha256,

@@ -56,7 +56,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         spool = SpoolWriter(
             spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
         )
-        uploader = _Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else -1)
+        uploader = _Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
         try:
             with _group(job, spec) as group:
                 result = run_loop(
@@ -173,7 +173,8 @@ class _Uploader:
         self._held = job.scratch / "uploads"
         self._failure: Exception | None = None
         self._closing = threading.Event()
-        # Resumed at its last step, a run has nothing new to upload: that checkpoint is committed already.
+        # Resumed at its last step, a run has nothing new to upload: that checkpoint is committed already. Nor
+        # has one that is stopped before its first step.
         self._uploaded_step = after_step
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
         self._thread.start()
@@ -184,6 +185,8 @@ class _Uploader:
         Waits while two others are still to be uploaded, so that a slow store cannot fill the disk.
         """
         self.check()
+        if info.step <= self._uploaded_step:
+            return
         held = self._held / info.path.name
         shutil.copytree(info.path, held, copy_function=os.link)
         self._queue.put(replace(info, path=held))
@@ -232,6 +235,7 @@ class _Uploader:
                 size_bytes=manifest.total_bytes,
                 attempt=attempt,
                 metrics=info.metrics,
+                best=info.best,
                 sample_hash=info.certificate.sample_hash,
                 loss_digest=info.certificate.loss_digest,
                 weights_sha256=weights_sha256,

@@ -187,7 +187,7 @@ class Checkpointing:
     Attributes:
         every_steps: save this often; 0 means only at the end.
         keep_last: how many recent checkpoints stay.
-        keep_best: also keep the one with the lowest validation loss; the result names it.
+        keep_best: also keep the one with the best validation result; the result names it.
     """
 
     every_steps: int = 50
