@@ -18,6 +18,7 @@ from finemesh.core.spec.finetune import (
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import NoHooks, TrainResult
 from finemesh.finetune.loop import train
+from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.tiny import build_tiny
 
 from tests.support.shapes import DATASET
@@ -67,22 +68,36 @@ def tiny_picture_model(folder: Path, family: str) -> Path:
 
 
 def run(
-    spec: FineTuneSpec, base_model: Path, dataset: Path, work: Path, resume_from: Path | None = None
+    spec: FineTuneSpec,
+    base_model: Path,
+    dataset: Path,
+    work: Path,
+    resume_from: Path | None = None,
+    prepared: PreparedCache | None = None,
 ) -> tuple[TrainResult, Told]:
     """Train, and what was told of it."""
     told = Told()
     result = train(
-        spec, base_model=base_model, dataset=dataset, work=work, hooks=told, resume_from=resume_from
+        spec,
+        base_model=base_model,
+        dataset=dataset,
+        work=work,
+        hooks=told,
+        resume_from=resume_from,
+        prepared=prepared,
     )
     return result, told
 
 
 def assert_resumes_bit_equal(spec: FineTuneSpec, base_model: Path, dataset: Path, work: Path) -> None:
-    """From each checkpoint on a run computes, bit for bit, what it would have computed uninterrupted."""
+    """From each checkpoint on a run computes, bit for bit, what it would have computed uninterrupted, also
+    from samples that were kept on disk.
+    """
+    prepared = PreparedCache(work / "prepared")
     straight, told = run(spec, base_model, dataset, work / "straight")
     expected = weights(straight.checkpoint.path)
     for step, checkpoint in list_checkpoints(work / "straight" / "checkpoints")[:-1]:
-        resumed, again = run(spec, base_model, dataset, work / f"from-{step}", checkpoint)
+        resumed, again = run(spec, base_model, dataset, work / f"from-{step}", checkpoint, prepared)
         assert again.losses == {s: loss for s, loss in told.losses.items() if s > step}
         assert resumed.certificate == straight.certificate
         found = weights(resumed.checkpoint.path)

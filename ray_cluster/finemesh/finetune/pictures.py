@@ -105,19 +105,19 @@ class ArrayCache:
     """What is made of a row alike each time: kept in memory while there is room, otherwise made again.
 
     Attributes:
-        make: from a row's place to its arrays.
+        make: from a row's place, and what else `load` is told of it, to its arrays.
         bytes_left: room for arrays.
     """
 
-    make: Callable[[Location], Arrays]
+    make: Callable[..., Arrays]
     bytes_left: int = PIXEL_CACHE_BYTES
     held: dict[Location, Arrays] = field(default_factory=dict[Location, Arrays])
 
-    def load(self, location: Location) -> Arrays:
+    def load(self, location: Location, *details: Any) -> Arrays:
         held = self.held.get(location)
         if held is not None:
             return held
-        return self.keep(location, self.make(location))
+        return self.keep(location, self.make(location, *details))
 
     def keep(self, location: Location, made: Arrays) -> Arrays:
         """Hold what was made of a row, if there is room. Returns it."""

@@ -23,6 +23,7 @@ from finemesh.finetune.families.instructblip import INSTRUCTBLIP
 from finemesh.finetune.families.llama import LLAMA
 from finemesh.finetune.families.llava import LLAVA
 from finemesh.finetune.families.llava_next import LLAVA_NEXT
+from finemesh.finetune.families.mask2former import MASK2FORMER
 from finemesh.finetune.families.mistral import MISTRAL
 from finemesh.finetune.families.phi import PHI
 from finemesh.finetune.families.qwen import QWEN
@@ -59,6 +60,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     CONVNEXT_V2,
     SWIN,
     SEGFORMER,
+    MASK2FORMER,
     AUTO_LANGUAGE,
     AUTO_IMAGES,
 )

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ _FEWEST_RESAMPLES: Final = 200
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Regions = Sequence[Mapping[str, Any]]  # masks as run lengths, as pycocotools has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a model found in a picture, the surest first."""
+    """What a model found in a picture, the surest first; in segmentation with the masks of the boxes."""
 
     boxes_N4: Floats
     scores_N: Floats
     labels_N: Ints
+    regions: Regions = ()
 
     @classmethod
     def of(cls, corners_N4: npt.NDArray[Any], scores_N: npt.NDArray[Any], labels_N: npt.NDArray[Any]) -> Self:
@@ -167,8 +169,15 @@ class Evaluated:
         )
 
 
-def evaluate(scenes: Sequence[Scene], found: Sequence[Detections], ids: Mapping[str, int]) -> Evaluated:
-    """Judge what was found, picture by picture. `ids` are the classes by name."""
+def evaluate(
+    scenes: Sequence[Scene],
+    found: Sequence[Detections],
+    ids: Mapping[str, int],
+    regions: Sequence[Regions] = (),
+) -> Evaluated:
+    """Judge what was found, picture by picture: boxes, or masks where `regions` has those of the scenes.
+    `ids` are the classes by name.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -179,14 +188,22 @@ def evaluate(scenes: Sequence[Scene], found: Sequence[Detections], ids: Mapping[
         for index, scene in enumerate(scenes)
     ]
     truths = [
-        _annotation(index, box, label, iscrowd=int(crowd))
+        _annotation(index, box, label, **{"iscrowd": int(crowd), **mask})
         for index, scene in enumerate(scenes)
-        for box, label, crowd in zip(scene.boxes_N4, scene.labels_N, scene.crowd_N, strict=True)
+        for box, label, crowd, mask in zip(
+            scene.boxes_N4,
+            scene.labels_N,
+            scene.crowd_N,
+            _masks(regions[index] if regions else (), scene.labels_N),
+            strict=True,
+        )
     ]
     detections = [
-        _annotation(index, box, label, score=float(score))
+        _annotation(index, box, label, **{"score": float(score), **mask})
         for index, each in enumerate(found)
-        for box, label, score in zip(each.boxes_N4, each.labels_N, each.scores_N, strict=True)
+        for box, label, score, mask in zip(
+            each.boxes_N4, each.labels_N, each.scores_N, _masks(each.regions, each.labels_N), strict=True
+        )
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells its progress
         truth: Any = COCO()
@@ -195,7 +212,7 @@ def evaluate(scenes: Sequence[Scene], found: Sequence[Detections], ids: Mapping[
             numbered = [{**each, "id": number} for number, each in enumerate(annotations, 1)]
             held.dataset = {"images": images, "categories": categories, "annotations": numbered}
             held.createIndex()
-        coco = COCOeval(truth, finding, "bbox")
+        coco = COCOeval(truth, finding, "segm" if regions else "bbox")
         coco.evaluate()
         coco.accumulate()
     return Evaluated(scenes, coco, names)
@@ -254,6 +271,15 @@ def _matches(result: Evaluated, picture: int) -> dict[str, list[dict[str, Any]]]
             truths.append({"class": name, "id": int(number), "crowd": crowd, "bbox": truth["bbox"]})
     predictions.sort(key=lambda each: -each["score"])
     return {"predictions": predictions, "truths": truths}
+
+
+def _masks(regions: Regions, labels_N: Ints) -> list[dict[str, Any]]:
+    """What COCO's annotations have beside boxes."""
+    from pycocotools import mask as coco
+
+    if not regions:
+        return [{} for _ in labels_N]
+    return [{"segmentation": each, "area": float(coco.area(cast("Any", each)))} for each in regions]
 
 
 def _annotation(image: int, box: Floats, label: np.int64, **columns: Any) -> dict[str, Any]:

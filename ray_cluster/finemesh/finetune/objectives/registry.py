@@ -11,6 +11,7 @@ from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.classification import Classification
 from finemesh.finetune.objectives.conversation import Conversation
 from finemesh.finetune.objectives.detection import Detection
+from finemesh.finetune.objectives.instance import InstanceSegmentation
 from finemesh.finetune.objectives.objective import AnyObjective
 from finemesh.finetune.objectives.preference import PreferencePairs
 from finemesh.finetune.objectives.semantic import SemanticSegmentation
@@ -24,6 +25,7 @@ _OF_LANGUAGE: Final[dict[Learnt, type[AnyObjective]]] = {
 _BY_TASK: Final[dict[Task, type[AnyObjective]]] = {
     Task.DETECTION: Detection,
     Task.SEMANTIC_SEGMENTATION: SemanticSegmentation,
+    Task.INSTANCE_SEGMENTATION: InstanceSegmentation,
     Task.IMAGE_CLASSIFICATION: Classification,
 }
 

@@ -40,6 +40,7 @@ class Sample:
     """One picture.
 
     Attributes:
+        masks: the largest first.
         size_px: height and width as it is stored.
         size: pixels that the model is shown.
         weight: those of them that have a class.
@@ -48,6 +49,7 @@ class Sample:
     row_id: str
     group: str
     location: Location
+    masks: tuple[ObjectMask, ...]
     size_px: tuple[int, int]
     size: int
     weight: int
@@ -82,9 +84,8 @@ class SemanticSegmentation(CountedObjective[Sample, Batch]):
         self._labels: Final = {name: label for label, name in enumerate(self.names)}
         covers = spec.segmentation.background is Background.CLASS
         self._uncovered: Final = self._labels[BACKGROUND] if covers else UNLABELLED
-        self._masks: Final[dict[Location, tuple[ObjectMask, ...]]] = {}
         self._arrays: Final = ArrayCache(
-            lambda location: self._process(load_picture(dataset, location), self._masks[location])
+            lambda location, masks: self._process(load_picture(dataset, location), masks)
         )
         if len(self.names) > UNLABELLED:
             raise InvalidError.of(
@@ -105,19 +106,18 @@ class SemanticSegmentation(CountedObjective[Sample, Batch]):
         if not weight:
             message = "no pixel has a class: no object covers one at the size that the model is shown"
             return LedgerEntry(row.row_id, Disposition.DROPPED, "NO_LABELLED_PIXELS", message, "objects")
-        self._masks[row.location] = masks
         self._arrays.keep(row.location, arrays)
-        return Sample(row.row_id, row.group, row.location, size_px, labels_HW.size, weight)
+        return Sample(row.row_id, row.group, row.location, masks, size_px, labels_HW.size, weight)
 
     def amounts(self, split: Split[Sample]) -> Counts:
         counts_256 = np.zeros(UNLABELLED + 1)
         for sample in split.samples:
-            counts_256 += np.bincount(self._arrays.load(sample.location)["labels"].ravel(), minlength=256)
+            counts_256 += np.bincount(self._load(sample)["labels"].ravel(), minlength=256)
         return counts_256[: len(self.names)]
 
     def collate(self, split: Split[Sample], samples: Sequence[Sample]) -> Batch:
         del split
-        arrays = [self._arrays.load(sample.location) for sample in samples]
+        arrays = [self._load(sample) for sample in samples]
         return Batch(
             pixels_BCHW=torch.from_numpy(np.stack([each["pixels"] for each in arrays])),
             labels_BHW=torch.from_numpy(np.stack([each["labels"] for each in arrays])),
@@ -137,7 +137,7 @@ class SemanticSegmentation(CountedObjective[Sample, Batch]):
         losses_B = _losses(logits_BCHW, batch).sum((1, 2)).tolist()
         for sample, logits_CHW, loss in zip(samples, logits_BCHW, losses_B, strict=True):
             predicted_HW = _upsampled(logits_CHW[None], sample.size_px)[0].argmax(0).cpu().numpy()
-            expected_HW = paint(self._masks[sample.location], sample.size_px, self._uncovered)
+            expected_HW = paint(sample.masks, sample.size_px, self._uncovered)
             counted_HW = expected_HW != UNLABELLED
             sums_3C = confusion.counts(
                 expected_HW[counted_HW].astype(np.int64), predicted_HW[counted_HW], len(self.names)
@@ -148,6 +148,9 @@ class SemanticSegmentation(CountedObjective[Sample, Batch]):
             classes = [each for each in confusion.table(sums_3C, self.names) if each["said"] or each["there"]]
             line["classes"] = {each["class"]: {key: each[key] for key in _COUNTS} for each in classes}
             yield Judged(sample.row_id, sample.group, sums_3C, loss, sample.weight, line)
+
+    def _load(self, sample: Sample) -> Arrays:
+        return self._arrays.load(sample.location, sample.masks)
 
     def _process(self, picture: Image.Image, masks: Sequence[ObjectMask]) -> Arrays:
         """What the model is shown. Processors that count classes from 1 are told that these begin at 0."""
