@@ -223,6 +223,13 @@ def load_processor(base_model: Path, family: Family) -> Any:
 def _add_adapter(module: Any, family: Family, spec: FineTuneSpec, method: Lora) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    if family.detector and not family.detector.adapts:
+        raise InvalidError.of(
+            "spec.method.lora",
+            f"peft cannot put adapters into {family.name}: choose method.full, of DECODER and HEAD alone "
+            "if its backbone shall stay as it is",
+            reason="METHOD_UNSUITABLE",
+        )
     whole = [*family.towers.get(Tower.HEAD, ()), *([family.connector] if method.train_connector else [])]
     config = LoraConfig(
         r=method.rank,

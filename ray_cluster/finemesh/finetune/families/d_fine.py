@@ -48,7 +48,7 @@ D_FINE: Final = Family(
     load_processor=load_image_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    detector=Detector(PerBox(), masked=True),
+    detector=Detector(PerBox(), masked=True, adapts=False),
     quirks=(
         DENOISING,
         _DISTILLATION,

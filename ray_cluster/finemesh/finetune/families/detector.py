@@ -74,10 +74,12 @@ class Detector:
         loss: how it adds up.
         masked: whether the model is told where a picture ends and its padding begins. Its boxes are relative
             to the picture then, otherwise to the padded canvas, which is all it sees.
+        adapts: whether peft can put adapters into it.
     """
 
     loss: MatchingLoss
     masked: bool
+    adapts: bool = True
 
 
 def queries_of(config: Any) -> int:

@@ -19,6 +19,11 @@ _TOWERS: Final = {
     ),
     Tower.HEAD: ("class_labels_classifier", "bbox_predictor"),
 }
+_LINEAR_LAYERS: Final = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
+    # Conditional DETR has these besides.
+    *("q_content_proj", "q_pos_proj", "q_pos_sine_proj", "k_content_proj", "k_pos_proj"),
+)
 _TIMM: Final = "Published weights may be of a backbone of timm: take the revision `no_timm`, or install timm."
 
 
@@ -35,6 +40,7 @@ def _small() -> dict[str, Any]:
     )
     return {
         "backbone_config": backbone,
+        "init_std": 0.15,  # about 1 / sqrt(width)
         "d_model": 32,
         "encoder_layers": 1,
         "decoder_layers": 2,
@@ -85,6 +91,7 @@ DETR: Final = Family(
     model_types=("detr",),
     auto_class="AutoModelForObjectDetection",
     towers=_TOWERS,
+    lora_targets={Tower.DECODER: _LINEAR_LAYERS},
     load_processor=load_image_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
@@ -97,6 +104,7 @@ CONDITIONAL_DETR: Final = Family(
     model_types=("conditional_detr",),
     auto_class="AutoModelForObjectDetection",
     towers=_TOWERS,
+    lora_targets={Tower.DECODER: _LINEAR_LAYERS},
     load_processor=load_image_processor,
     tiny_config=tiny_conditional_config,
     tiny_processor=tiny_conditional_processor,

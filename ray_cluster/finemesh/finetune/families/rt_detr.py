@@ -39,6 +39,7 @@ DENOISING: Final = (
 def small_transformer() -> dict[str, Any]:
     """One encoder and two decoder layers of width 32, twenty queries."""
     return {
+        "initializer_range": 0.15,  # about 1 / sqrt(width), as wide layers have it by 0.01
         "encoder_hidden_dim": 32,
         "encoder_in_channels": [24, 32, 48],
         "encoder_ffn_dim": 64,
@@ -86,6 +87,6 @@ RT_DETR_V2: Final = Family(
     load_processor=load_image_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    detector=Detector(PerBox(), masked=True),
+    detector=Detector(PerBox(), masked=True, adapts=False),
     quirks=(DENOISING,),
 )

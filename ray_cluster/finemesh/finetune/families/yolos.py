@@ -17,6 +17,7 @@ def tiny_config(tokens: TinyTokens) -> Any:
 
     del tokens
     return YolosConfig(
+        initializer_range=0.12,  # about 1 / sqrt(width)
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,

@@ -1,9 +1,8 @@
 """Detection: boxes and classes of objects, by the model's own matching loss.
 
 A step's loss is what the model's own loss would be over all its pictures at once, however they are cut into
-micro batches (`families/detector.py`), with three exceptions that lie in the models: padding that a model is
-not told of, denoising, and D-FINE's distillation. Batch norm keeps its statistics: they are those of the
-base model, in training as in use, so that a small batch does not spoil them and a resumed run has the same.
+micro batches (`families/detector.py`). What looks at several pictures at once is the exception, and lies in
+the models: padding where a model is not told of it, batch norms that are trained, denoising, distillation.
 
 Shape legend: B pictures, N boxes, K parts of the loss; C, H, W channels, height and width of a picture.
 """
@@ -14,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,21 +30,18 @@ from finemesh.finetune.objectives.detection_scores import (
     Scene,
     average_precisions,
     evaluate,
-    write_items,
+    items,
 )
-from finemesh.finetune.objectives.objective import Criterion, Objective, Split, moved
+from finemesh.finetune.objectives.objective import Criterion, Split, moved
+from finemesh.finetune.objectives.pictures import PictureObjective, evaluating, write_lines
 from finemesh.finetune.pictures import (
     ArrayCache,
     Arrays,
     PictureRow,
-    kept,
     load_picture,
     lost,
-    sound_pictures,
 )
 from finemesh.finetune.rows import Location
-
-_NORMS: Final = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,9 @@ class DetectionSample:
 
     @property
     def size(self) -> int:
-        return self.shown_px[0] * self.shown_px[1]
+        """Equal for pictures of one shape, and near for those that pad each other little."""
+        height, width = self.shown_px
+        return (height << 16) + width
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class DetectionBatch:
         return replace(self, inputs=moved(self.inputs, device), weight=moved(self.weight, device))
 
 
-class Detection(Objective[DetectionSample, DetectionBatch]):
+class Detection(PictureObjective[DetectionSample, DetectionBatch]):
     """Learns boxes and classes; the best checkpoint is the one with the highest mean average precision."""
 
     unit = "pictures"
@@ -103,25 +101,17 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
         super().__init__(spec, model, dataset)
         self._ids: dict[str, int] = {name: int(index) for index, name in model.config.id2label.items()}
         self._detector = detector_of(model)
-        self._norms = [each for each in model.module.modules() if isinstance(each, _NORMS)]
         self._pixels = ArrayCache(self._make)
 
     def encode(self, split: str, limit: int = 0) -> Split[DetectionSample]:
-        """See `Objective.encode`.
+        """See `Objective.encode`. Truncated are pictures with more objects than the model can find.
 
         Raises:
             InvalidError: NO_BOXES, nothing is to be found in the split.
         """
-        encoded: Split[DetectionSample] = Split([], [], 0)
+        encoded = super().encode(split, limit)
         queries = queries_of(self.model.config)
-        for row, picture in sound_pictures(self.dataset, split, limit):
-            fate = self._sample(row, picture)
-            if isinstance(fate, LedgerEntry):
-                encoded.entries.append(fate)
-                continue
-            encoded.entries.append(kept(row))
-            encoded.samples.append(fate)
-            encoded.truncated += int(fate.scene.count > queries)
+        encoded.truncated = sum(sample.scene.count > queries for sample in encoded.samples)
         if not any(sample.scene.count for sample in encoded.samples):
             raise InvalidError.of(
                 "spec.dataset",
@@ -130,6 +120,29 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
                 reason="NO_BOXES",
             )
         return encoded
+
+    def sample(self, row: PictureRow, picture: Image.Image) -> DetectionSample | LedgerEntry:
+        boxes: list[tuple[float, float, float, float]] = []
+        for index, thing in enumerate(row.objects):
+            where = f"objects[{index}]"
+            if thing.class_name is None:
+                message = "it has no class: in training the model would be told that there is nothing"
+                return lost(row, "OBJECT_WITHOUT_CLASS", message, f"{where}.class_name")
+            box = clipped(thing.bbox_px, picture.size)
+            if box is None:
+                message = f"{thing.bbox_px} covers no part of a picture of {picture.size} pixels"
+                return lost(row, "BOX_OUTSIDE_PICTURE", message, f"{where}.bbox")
+            boxes.append(box)
+        scene = Scene(
+            row_id=row.row_id,
+            group=row.group,
+            size_px=(picture.height, picture.width),
+            boxes_N4=np.asarray(boxes, np.float64).reshape(-1, 4),
+            labels_N=np.asarray([self._ids[thing.class_name or ""] for thing in row.objects], np.int64),
+            crowd_N=np.asarray([thing.iscrowd for thing in row.objects], np.bool_),
+        )
+        _, height, width = self._pixels.keep(row.location, self._process(picture))["pixels_CHW"].shape
+        return DetectionSample(scene, row.location, (height, width))
 
     def vary(self, sample: DetectionSample, epoch: int) -> DetectionSample:
         """Mirrored or not, by seed, epoch and row alone."""
@@ -163,8 +176,6 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
         return DetectionBatch(inputs, torch.tensor(weights), len(samples), extents)
 
     def loss(self, batch: DetectionBatch) -> torch.Tensor:
-        for norm in self._norms:  # whoever puts the model into training wakes them again
-            norm.eval()
         return self._sums(self._forward(self.model, batch), batch)
 
     def validate(self, split: Split[DetectionSample]) -> dict[str, float]:
@@ -185,7 +196,7 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
         loss, found = self._find(model, split)
         scenes = [sample.scene for sample in split.samples]
         result = evaluate(scenes, found, self._ids)
-        write_items(path, result)
+        write_lines(path, items(result))
         low, high = result.interval(self.spec.optimization.seed)
         precisions = average_precisions(result, prefix)
         return {f"{prefix}loss": loss, **precisions, f"{prefix}map_low": low, f"{prefix}map_high": high}
@@ -196,9 +207,7 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
         sums_K, weights_K = 0.0, 0.0
         samples = sorted(split.samples, key=lambda sample: sample.shown_px)
         size = self.spec.optimization.micro_batch_size
-        was_training = model.module.training
-        model.module.eval()
-        with torch.no_grad():
+        with evaluating(model):
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 batch = self.collate(split, part).to(model.device)
@@ -206,7 +215,6 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
                 sums_K, weights_K = sums_K + self._sums(output, batch).double(), weights_K + batch.weight
                 for sample, each in zip(part, self._detections(model, output, batch), strict=True):
                     found[sample.row_id] = each
-        model.module.train(was_training)
         loss = float((sums_K / torch.as_tensor(weights_K).clamp(min=1e-9)).sum())
         return loss, [found[sample.row_id] for sample in split.samples]
 
@@ -232,33 +240,6 @@ class Detection(Objective[DetectionSample, DetectionBatch]):
     def _process(self, picture: Image.Image) -> Arrays:
         shown = self.model.processor(images=[picture], do_pad=False, return_tensors="np")
         return {"pixels_CHW": np.asarray(shown["pixel_values"][0], np.float32)}
-
-    def _sample(self, row: PictureRow, picture: Image.Image | LedgerEntry) -> DetectionSample | LedgerEntry:
-        if isinstance(picture, LedgerEntry):
-            return picture
-        boxes: list[tuple[float, float, float, float]] = []
-        for index, thing in enumerate(row.objects):
-            where = f"objects[{index}]"
-            if thing.class_name is None:
-                message = "it has no class: in training the model would be told that there is nothing"
-                return lost(row, "OBJECT_WITHOUT_CLASS", message, f"{where}.class_name")
-            box = clipped(thing.bbox_px, picture.size)
-            if box is None:
-                message = f"{thing.bbox_px} covers no part of a picture of {picture.size} pixels"
-                return lost(row, "BOX_OUTSIDE_PICTURE", message, f"{where}.bbox")
-            boxes.append(box)
-        scene = Scene(
-            row_id=row.row_id,
-            group=row.group,
-            size_px=(picture.height, picture.width),
-            boxes_N4=np.asarray(boxes, np.float64).reshape(-1, 4),
-            labels_N=np.asarray([self._ids[thing.class_name or ""] for thing in row.objects], np.int64),
-            crowd_N=np.asarray([thing.iscrowd for thing in row.objects], np.bool_),
-        )
-        arrays = self._process(picture)
-        self._pixels.keep(row.location, arrays)
-        _, height, width = arrays["pixels_CHW"].shape
-        return DetectionSample(scene, row.location, (height, width))
 
 
 def detector_of(model: Model) -> Detector:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+<<<<<<< ray_cluster/finemesh/finetune/objectives/detection_scores.py
+from typing import Any, Final, Self
+=======
 from pathlib import Path
 from typing import Any, Final, Self, cast
+>>>>>>> /tmp/segment/new
 
 import numpy as np
 import numpy.typing as npt
@@ -237,20 +240,17 @@ def average_precisions(result: Evaluated, prefix: str) -> dict[str, float]:
     return {f"{prefix}{name}": float(each.mean()) for name, each in counted.items() if each.size}
 
 
-def write_items(path: Path, result: Evaluated) -> None:
-    """One JSON object per picture, for paired comparison of runs: what was found, what was to be found, which
-    of both belong together at an overlap of 0.5, and the average precision of the picture by itself.
+def items(result: Evaluated) -> Iterator[dict[str, Any]]:
+    """One object per picture, for paired comparison of runs: what was found, what was to be found, which of
+    both belong together at an overlap of 0.5, and the average precision of the picture by itself.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as stream:
-        for index, scene in enumerate(result.scenes):
-            item = {
-                "row_id": scene.row_id,
-                "group": scene.group,
-                "average_precision": result.of_picture(index),
-                **_matches(result, index),
-            }
-            stream.write(json.dumps(item, ensure_ascii=False) + "\n")
+    for index, scene in enumerate(result.scenes):
+        yield {
+            "row_id": scene.row_id,
+            "group": scene.group,
+            "average_precision": result.of_picture(index),
+            **_matches(result, index),
+        }
 
 
 def _matches(result: Evaluated, picture: int) -> dict[str, list[dict[str, Any]]]:
