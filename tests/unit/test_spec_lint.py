@@ -73,6 +73,9 @@ def test_every_task_has_every_preset() -> None:
         ({"resources__gpus": 1}, "precision"),
         ({"validation_split": ""}, "checkpoint.keep_best"),
         ({"evaluation__every_steps": 0}, "evaluation.every_steps"),
+        ({"validation_split": "", "evaluation__holdout_fraction": 0.6}, "evaluation.holdout_fraction"),
+        ({"optimization__neftune_alpha": 50.0}, "optimization.neftune_alpha"),
+        ({"optimization__label_smoothing": 0.5}, "optimization.label_smoothing"),
         (
             {
                 "validation_split": "", "test_split": "",
@@ -92,6 +95,12 @@ def test_a_likely_mistake_is_named_alone_with_its_remedy(fields: dict[str, Any],
     assert any(word in finding.message for word in ("write", "is usual", "set", "makes them")), (
         finding.message
     )
+
+
+def test_rows_that_are_held_out_are_as_good_as_a_split() -> None:
+    held_out = changed(validation_split="", evaluation__holdout_fraction=0.1)
+    assert lint_document(held_out).findings == ()
+    assert lint_document(changed(validation_split="")).findings != ()
 
 
 def test_what_is_refused_is_not_judged_further() -> None:

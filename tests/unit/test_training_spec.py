@@ -130,7 +130,7 @@ def test_a_spec_survives_the_wire(spec: FineTuneSpec) -> None:
     assert spec_from_proto(pb.FineTuneSpec.FromString(wire)) == spec
 
 
-@settings(database=None, max_examples=40)
+@settings(database=None, max_examples=20)
 @given(specs)
 def test_a_spec_survives_a_file_which_its_schema_takes(spec: FineTuneSpec) -> None:
     text = client_specs.to_yaml(spec_to_proto(spec), "A spec")
@@ -142,7 +142,7 @@ def test_a_spec_survives_a_file_which_its_schema_takes(spec: FineTuneSpec) -> No
     assert client_specs.to_yaml(client_specs.to_message(file), "A spec") == text
 
 
-@settings(database=None, max_examples=40)
+@settings(database=None, max_examples=20)
 @given(specs)
 def test_the_linter_refuses_no_sound_spec_and_names_its_fields(spec: FineTuneSpec) -> None:
     report = lint_document(document_of(spec_to_proto(spec)), BaseModelFacts("llama", 2048))

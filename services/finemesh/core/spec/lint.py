@@ -222,23 +222,43 @@ def _precision(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
 
 
 def _evaluation(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
-    if not spec.validation_split and spec.checkpoint.keep_best:
+    held_out = spec.evaluation.holdout_fraction
+    validated = bool(spec.validation_split or held_out)
+    if not validated and spec.checkpoint.keep_best:
         yield Said(
             "checkpoint.keep_best",
-            "is on, but without a validation split no checkpoint is better than another: name one in "
-            "validation_split, or write false",
+            "is on, but without validation no checkpoint is better than another: name a validation_split, "
+            "set evaluation.holdout_fraction to 0.05, or write false",
         )
-    if not spec.validation_split and not spec.test_split:
+    if not validated and not spec.test_split:
         yield Said(
             "test_split",
             "there is neither a validation nor a test split: nothing will tell whether the model learnt or "
-            "only remembers; `finemesh dataset split` makes them",
+            "only remembers; set evaluation.holdout_fraction, or let `finemesh dataset split` make them",
         )
-    if spec.validation_split and spec.evaluation.every_steps == 0:
+    if validated and spec.evaluation.every_steps == 0:
         yield Said(
             "evaluation.every_steps",
             "is 0: the validation loss is known at the end alone, too late to stop or to choose the best "
             "checkpoint; write 50",
+        )
+    if held_out > 0.5:
+        yield Said(
+            "evaluation.holdout_fraction",
+            f"{held_out:g} keeps most rows away from the training: 0.05 to 0.2 is usual",
+        )
+
+
+def _noise(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
+    chosen = spec.optimization
+    if chosen.neftune_alpha > 20:  # the paper tries 5, 10 and 15
+        yield Said(
+            "optimization.neftune_alpha", f"{chosen.neftune_alpha:g} drowns the words in noise: 5 is usual"
+        )
+    if chosen.label_smoothing > 0.3:
+        yield Said(
+            "optimization.label_smoothing",
+            f"{chosen.label_smoothing:g} teaches the model to be unsure of everything: 0.1 is usual",
         )
 
 
@@ -269,5 +289,6 @@ _RULES: Final[tuple[Rule, ...]] = (
     _length,
     _precision,
     _evaluation,
+    _noise,
     _safety,
 )
