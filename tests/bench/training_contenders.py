@@ -364,19 +364,7 @@ def _hf_yolos(folder: Path, seed: int) -> Trained:
     def collate(batch: list[dict[str, Any]]) -> Any:
         clock.units.append(len(batch))
         pictures = [image.open(io.BytesIO(row["images"][0]["data"])).convert("RGB") for row in batch]
-        found = [
-            {"bbox": each["bbox"], "category_id": names.index(each["class_name"]), "area": each["area"]}
-            for row in batch
-            for each in row["objects"]
-        ]
-        counts = [len(row["objects"]) for row in batch]
-        told = [
-            {
-                "image_id": n,
-                "annotations": [{**each, "iscrowd": 0} for each in found[sum(counts[:n]) :][:count]],
-            }
-            for n, count in enumerate(counts)
-        ]
+        told = [{"image_id": 0, "annotations": list(map(annotation, row["objects"]))} for row in batch]
         made = processor(images=pictures, annotations=told, return_tensors="pt")
         return {"pixel_values": made["pixel_values"], "labels": made["labels"]}
 
