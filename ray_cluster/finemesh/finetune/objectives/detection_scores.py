@@ -13,12 +13,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-<<<<<<< ray_cluster/finemesh/finetune/objectives/detection_scores.py
-from typing import Any, Final, Self
-=======
-from pathlib import Path
 from typing import Any, Final, Self, cast
->>>>>>> /tmp/segment/new
 
 import numpy as np
 import numpy.typing as npt

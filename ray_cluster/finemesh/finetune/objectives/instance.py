@@ -34,10 +34,10 @@ from finemesh.finetune.objectives.detection_scores import (
     Scene,
     average_precisions,
     evaluate,
-    write_items,
+    items,
 )
 from finemesh.finetune.objectives.objective import Criterion, Split, moved
-from finemesh.finetune.objectives.pictures import PictureObjective, evaluating
+from finemesh.finetune.objectives.pictures import PictureObjective, evaluating, write_lines
 from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture
 from finemesh.finetune.rows import Location
 
@@ -178,7 +178,7 @@ class InstanceSegmentation(PictureObjective[Sample, Batch]):
     def _test(self, model: Model, split: Split[Sample], prefix: str, path: Path) -> dict[str, float]:
         loss, found = self._find(model, split)
         result = self._judged(split, found)
-        write_items(path, result)
+        write_lines(path, items(result))
         low, high = result.interval(self.spec.optimization.seed)
         precisions = average_precisions(result, prefix)
         return {f"{prefix}loss": loss, **precisions, f"{prefix}map_low": low, f"{prefix}map_high": high}
