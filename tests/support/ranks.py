@@ -21,6 +21,8 @@ from finemesh.finetune.loop import train
 
 from tests.support.servers import free_ports
 
+_QUIET = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
 
 @dataclass
 class Leg:
@@ -62,7 +64,7 @@ def environments(ranks: int) -> list[dict[str, str]]:
     port = str(free_ports(1)[0])
     shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return [
-        {**os.environ, **shared, "RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **_QUIET}
         for rank in range(ranks)
     ]
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from finemesh.core.spec.finetune import (
-    Checkpointing,
     FineTuneSpec,
     Full,
     Lora,
@@ -24,14 +20,13 @@ from finemesh.core.spec.finetune import (
     Tower,
 )
 from finemesh.finetune.batches import cut, shares
-from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.distributed import ALONE
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
 from tests.support.conversations import colour_rows, spec, text_rows, tiny_model, write_dataset
-from tests.support.ranks import Leg, carry_out, environments, run_legs
+from tests.support.ranks import Leg, carry_out, run_legs
 
 # Three processes start and make some twenty runs before the first test.
 pytestmark = pytest.mark.timeout(300)
@@ -200,48 +195,6 @@ def test_as_many_ranks_resume_bit_for_bit_with_dropout(by_two: dict[str, dict[st
     assert resumed["losses"] == {step: loss for step, loss in straight["losses"].items() if int(step) > 2}
     assert resumed["loss_digest"] == straight["loss_digest"]
     assert straight["losses"] != by_two["lora"]["losses"]
-
-
-def test_a_killed_rank_is_told_by_the_other(place: Place, tmp_path: Path) -> None:
-    """SIGKILL of rank 1 after step 5; the run goes on alone from what rank 0 has saved."""
-    endless = replace(
-        RUNS["lora"],
-        validation_split="",
-        optimization=replace(RUNS["lora"].optimization, max_steps=100_000),
-        checkpoint=Checkpointing(every_steps=2, keep_last=2),
-    )
-    (tmp_path / "spec.json").write_text(json.dumps(endless.to_dict()))
-    leg = place.leg(endless, "killed")
-    command = [sys.executable, "-m", "finemesh.finetune", str(tmp_path / "spec.json")]
-    command += ["--base", leg.base, "--dataset", leg.dataset, "--work", leg.work]
-    first, second = environments(2)
-    quiet = subprocess.DEVNULL
-    with (
-        subprocess.Popen(command, env=second, stdout=quiet, stderr=quiet) as other,
-        subprocess.Popen(
-            command, env=first, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as leader,
-    ):
-        try:
-            assert leader.stdout
-            for line in leader.stdout:
-                if json.loads(line).get("step") == 5:
-                    other.kill()
-                    break
-            rest, errors = leader.communicate(timeout=30)
-        finally:
-            leader.kill()
-            other.kill()
-    assert leader.returncode == 1, rest
-    assert "error RANK_LOST" in errors
-    step, folder = list_checkpoints(Path(leg.work) / "checkpoints")[-1]
-    resumed = carry_out(replace_leg(leg, folder, step), ALONE)
-    assert list(resumed["losses"]) == [step + 1]
-    assert resumed["resumed_hash"]
-
-
-def replace_leg(leg: Leg, folder: Path, step: int) -> Leg:
-    return replace(leg, work=f"{leg.work}-resumed", resume_from=str(folder), stop_after=step + 1)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,13 @@ def test_a_job_that_no_cluster_can_hold_stops_nobody() -> None:
     assert plan([job("small")], [], []).blocked == {"small": "waiting for a cluster: none is live"}
 
 
+def test_workers_share_what_their_job_holds() -> None:
+    """No worker comes on top of what the job asks for; a cluster may hold them on several nodes."""
+    waiting = [Demand("a", Resources(cpus=4, workers=4)), Demand("b", Resources(cpus=2, gpus=2))]
+    assert plan(waiting, [cluster("x", 4), cluster("y", 2, 2)], []).placed == {"a": "x", "b": "y"}
+    assert not plan(waiting, [cluster("x", 3), cluster("y", 1, 2)], []).placed
+
+
 def test_cpu_jobs_leave_the_cluster_with_gpus_alone() -> None:
     decided = plan([job("cpu"), job("gpu", 1, 1)], [cluster("gpus", 8, 4), cluster("plain", 4)], [])
     assert decided.placed == {"cpu": "plain", "gpu": "gpus"}
