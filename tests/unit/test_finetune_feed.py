@@ -89,6 +89,19 @@ def test_a_row_that_makes_no_batch_is_named_when_its_step_comes_and_not_before()
     assert (caught.value.reason, caught.value.metadata) == ("ROW_UNREADABLE", {"row_id": broken})
 
 
+def test_a_worker_that_dies_ends_the_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the making of a batch is raised where it is waited for: nobody waits for ever."""
+
+    def dying(*_: object) -> None:
+        raise SystemExit(3)
+
+    with make_feed(speller := Speller()) as feed:
+        feed.at(0)
+        monkeypatch.setattr(speller, "collate", dying)
+        with pytest.raises(SystemExit):
+            _ = [feed.at(position) for position in range(8, 80, 8)]
+
+
 def test_nothing_is_made_beyond_the_end_of_the_run() -> None:
     order = SampleOrder([f"word-{index}" for index in range(21)], seed=3)
     with make_feed(Speller(f"word-{order.take(16, 1)[0]}"), total_steps=2) as feed:

@@ -191,6 +191,9 @@ def test_best_and_last_checkpoints_are_kept_and_the_best_is_tested(place: Place,
     assert kept == [best.step, 7, 8]
     assert result.tested_step == best.step
     assert result.metrics["test/loss"] == pytest.approx(best.metrics["val/loss"], rel=1e-6)
+    (best.path / "optimizer.safetensors").unlink()  # damaged, it is passed over: the last one is tested
+    again = replace(place, datasets={Task.LANGUAGE: contrary}).train(chosen, None, result.checkpoint.path)
+    assert (again.best_step, again.tested_step) == (best.step, 8)
 
 
 def test_checkpoints_of_later_steps_than_the_resumed_one_go(place: Place) -> None:

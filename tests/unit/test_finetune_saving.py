@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import threading
 from collections.abc import Callable
@@ -14,9 +15,11 @@ import torch
 from finemesh.core.errors import PreconditionError, ResourceExhaustedError, UnavailableError
 from finemesh.core.spec.finetune import Checkpointing, Evaluation, FineTuneSpec, Full, Task, Tower
 from finemesh.finetune import checkpoint as checkpoints
+from finemesh.finetune.batches import Batch
 from finemesh.finetune.checkpoint import list_checkpoints, newest_intact, verify_checkpoint
 from finemesh.finetune.hooks import CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train
+from finemesh.finetune.objectives.conversation import Conversation
 from safetensors.torch import load_file
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
@@ -173,3 +176,23 @@ def test_none_intact_is_an_error_and_none_at_all_a_start(tmp_path: Path) -> None
     with pytest.raises(PreconditionError, match="step-00000001 is corrupt") as caught:
         newest_intact(tmp_path, lambda _: None)
     assert caught.value.reason == "CHECKPOINT_CORRUPT"
+
+
+def test_a_loss_that_becomes_nan_leaves_a_state_to_go_on_from(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN comes into the fourth step, as from an overflow; mended, the run goes on from the third."""
+    chosen = spec(Task.LANGUAGE, **FULL)
+    loss, steps = Conversation.loss, Watch()
+
+    def poisoned(self: Conversation, batch: Batch) -> torch.Tensor:
+        return loss(self, batch) * (math.nan if "step 3" in steps.told else 1.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Conversation, "loss", poisoned)
+        with pytest.raises(PreconditionError, match="step 4 is nan") as caught:
+            run(chosen, "run", hooks=steps)
+    assert caught.value.reason == "NON_FINITE_LOSS"
+    last = newest_intact(tmp_path / "run" / "checkpoints", print)
+    assert last == checkpoints.checkpoint_folder(tmp_path / "run" / "checkpoints", 3)
+    assert run(chosen, "run", resume_from=last).certificate == run(chosen, "straight").certificate

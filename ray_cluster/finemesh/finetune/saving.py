@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from finemesh.core.errors import FinemeshError
 from finemesh.core.spec.finetune import Checkpointing, Lora
 from finemesh.finetune import checkpoint as checkpoints
 from finemesh.finetune.checkpoint import Camera, Snapshot
@@ -117,7 +118,7 @@ def save_stopped(run: Run) -> None:
 
 
 def test_best(run: Run, resume_from: Path | None) -> int | None:
-    """Test the best checkpoint if it is at hand, otherwise the last weights. Returns the step of those.
+    """Test the best checkpoint if it is at hand and intact, otherwise the last weights. Returns their step.
 
     Raises StopAsked.
     """
@@ -127,9 +128,9 @@ def test_best(run: Run, resume_from: Path | None) -> int | None:
     best = run.state.best_step
     if best is not None and best != tested:
         homes = [run.checkpoints] + ([resume_from.parent] if resume_from else [])
-        found = [folder for home in homes if (folder := checkpoints.checkpoint_folder(home, best)).is_dir()]
-        if found:
-            checkpoints.verify_checkpoint(found[0])
+        found = [
+            folder for home in homes if _usable(folder := checkpoints.checkpoint_folder(home, best), run)
+        ]
         if at_hand := run.group.tell(str(found[0]) if found else ""):
             checkpoints.load_weights(Path(at_hand), run.model, run.group)
             tested = best
@@ -137,6 +138,18 @@ def test_best(run: Run, resume_from: Path | None) -> int | None:
         values = run.objective.test(run.splits["test"], run.base_model, run.work / "evaluation")
         run.log(run.group.agreed(values))
     return tested
+
+
+def _usable(folder: Path, run: Run) -> bool:
+    """Whether a checkpoint is there and intact; that it is not, people are told."""
+    if not folder.is_dir():
+        return False
+    try:
+        checkpoints.verify_checkpoint(folder)
+    except FinemeshError as error:
+        run.hooks.on_progress(1.0, f"the best checkpoint is passed over, the last one tested: {error}")
+        return False
+    return True
 
 
 @contextlib.contextmanager
