@@ -15,6 +15,7 @@ import pytest
 import torch
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import Full, Lora, OverLength, Sequence, Task, Tower
+from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.finetune.batches import collate
 from finemesh.finetune.checkpoint import list_checkpoints, load_weights
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
@@ -22,6 +23,7 @@ from finemesh.finetune.families import FAMILIES, family_named, family_of
 from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
 from finemesh.finetune.models import Model, load_model, load_processor
+from finemesh.finetune.preflight import preflight_dataset
 from finemesh.finetune.scoring import closed_answers, score
 from PIL import Image
 
@@ -186,6 +188,29 @@ def test_towers_say_what_is_trained(name: str, method: Lora | Full, towers: set[
     layers = dict(model.module.named_modules())
     adapted = {each.split(".lora_")[0] for each in model.trainable if ".lora_" in each}
     assert all(isinstance(layers[each].base_layer, torch.nn.Linear) for each in adapted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preflight_counts_every_picture(name: str, tmp_path: Path) -> None:
+    turns = TURNS[:2]
+    rows = [row("two", "train", turns, *pictures()[:2]), row("one", "train", [*TURNS[2:]], pictures()[2])]
+    dataset = write_dataset(tmp_path / "dataset", rows, shards=1)
+    options = PreflightOptions(spec(), shown_rows=2)
+    report = preflight_dataset(options, base_of(name), dataset)
+    assert report.verdict == "PASSED"
+    [split] = report.splits
+    assert (split.rows, split.images) == (2, 3)
+    assert split.placeholders == split.features > 0
+    model = load_model(spec(method=Lora(rank=2)), base_of(name))
+    encoded = Encoder(model.family, model.processor, model.config, Sequence()).encode(dataset, "train")
+    for sample, shown in zip(encoded.samples, report.shown, strict=True):
+        ids = [
+            each for part in shown.segments for each in (part.ids * part.count if part.image else part.ids)
+        ]
+        assert ids == sample.input_ids_T.tolist()
+    assert report.longest_batch
+    inputs = collate(encoded.samples, encoded.pictures, packing=True, pad_id=0).inputs
+    assert report.longest_batch.pixel_shape[-1] == inputs["pixel_values"].shape[-1]
 
 
 class Losses(NoHooks):

@@ -4,9 +4,9 @@ transformers calls an attention function by the name in the model's config. Ours
 packed sequences as the keyword `sequence_lengths` of the model's forward, and refuses to run without: a
 packed row under an ordinary causal mask would let the samples read each other, silently.
 
-On a GPU, in half precision, one kernel computes all sequences: torch's `varlen_attn`, which is Flash Attention
-(https://arxiv.org/abs/2307.08691). Elsewhere, and where scores are capped or dropped out, which it cannot,
-sequences of equal length that follow each other are computed as one batch.
+On a GPU, in half precision, one kernel computes all sequences: torch's `varlen_attn`, which is Flash
+Attention (https://arxiv.org/abs/2307.08691). Elsewhere, and where scores are capped or dropped out, which it
+cannot, sequences of equal length that follow each other are computed as one batch.
 
 Shape legend: B batch (1), A heads, T packed tokens, D head width, S sequences, L length of a sequence.
 """

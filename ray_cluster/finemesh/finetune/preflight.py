@@ -15,13 +15,15 @@ from typing import Any, Final, NamedTuple
 
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.finetune.batches import collate, cut
 from finemesh.finetune.chat import is_marked
 from finemesh.finetune.encoding import Encoder
 from finemesh.finetune.families import family_of
+from finemesh.finetune.holdout import hold_out
 from finemesh.finetune.models import load_processor
-from finemesh.finetune.order import SampleOrder
+from finemesh.finetune.objectives.objective import Split
 from finemesh.finetune.preflight_problems import find_problems
 from finemesh.finetune.preflight_report import (
     LongestBatch,
@@ -33,7 +35,7 @@ from finemesh.finetune.preflight_report import (
 )
 from finemesh.finetune.preflight_tally import EXAMPLES, Kept, Tally, Watcher
 from finemesh.finetune.rows import read_manifest, read_rows
-from finemesh.finetune.run import total_steps
+from finemesh.finetune.run import sample_order, total_steps
 
 Progress = Callable[[float, str], None]
 
@@ -56,7 +58,8 @@ def preflight_dataset(
     Raises:
         NotFoundError: BASE_MODEL_NOT_FOUND, PROCESSOR_NOT_FOUND, DATASET_NOT_FOUND.
         InvalidError: BASE_MODEL_UNSUITABLE, BASE_MODEL_UNREADABLE, TEMPLATE_MISSING, DATASET_CORRUPT.
-        PreconditionError: SPLIT_EMPTY, the training split has no rows; NO_CONVERSATIONS.
+        PreconditionError: SPLIT_EMPTY, the training split has no rows; NO_CONVERSATIONS;
+            HOLDOUT_IMPOSSIBLE.
     """
     spec = options.spec
     task = detect_task(base_model) if options.detect_task else spec.task
@@ -79,7 +82,7 @@ def preflight_dataset(
             [*chain.from_iterable(tally.tokens for tally in tallies)],
             [*chain.from_iterable(tally.loss_tokens for tally in tallies)],
         ),
-        longest_batch=_longest_batch(spec, encoder, dataset, tallies[0].samples),
+        longest_batch=_longest_batch(spec, encoder, dataset, _trained_on(spec, dataset, tallies)),
         longest=_longest(tallies),
         over_length=_examples(tallies, "over_length"),
         all_masked=_examples(tallies, "all_masked"),
@@ -171,6 +174,18 @@ def _examples(tallies: Sequence[Tally], kind: str) -> tuple[RowFigures, ...]:
     return tuple(chain.from_iterable(tally.examples.get(kind, ()) for tally in tallies))[:EXAMPLES]
 
 
+def _trained_on(spec: FineTuneSpec, dataset: Path, tallies: Sequence[Tally]) -> list[Kept]:
+    """The samples of the training split but those that are held out of it."""
+    train, share = tallies[0], spec.evaluation.holdout_fraction
+    validated = any(tally.rows for tally in tallies if tally.split == spec.validation_split)
+    if validated or not share:
+        return train.samples
+    row_ids = (row.row_id for row in read_rows(dataset, train.split, columns=("row_id",)))
+    entries = [LedgerEntry(row_id, Disposition.KEPT) for row_id in row_ids]
+    split = Split(train.samples, entries, 0)
+    return hold_out(split, dataset, train.split, share, spec.optimization.seed)[0].samples
+
+
 class _Place(NamedTuple):
     """A micro batch of the run; `tokens` with padding. Both counts start at 0."""
 
@@ -221,7 +236,7 @@ def _find_longest(spec: FineTuneSpec, samples: list[Kept]) -> tuple[_Place, int]
     """The micro batch with the most tokens, and how many steps were looked at."""
     optimization = spec.optimization
     per_step = optimization.micro_batch_size * optimization.gradient_accumulation_steps
-    order = SampleOrder([sample.row_id for sample in samples], optimization.seed)
+    order = sample_order(spec, samples)
     steps = min(total_steps(spec, len(samples)), max(1, _MAX_POSITIONS // per_step))
     longest = _Place(0, 0, 0, [])
     for step in range(steps):

@@ -155,7 +155,8 @@ class LongestBatch:
         input_shape: of `input_ids`, rows by tokens.
         tokens: in that shape; `padding` of them are padding.
         loss_tokens: positions whose loss is computed.
-        pixel_shape: of the pictures: number, channels, height, width; empty without pictures.
+        pixel_shape: of `pixel_values`, as the family has it: for LLaVA number, channels, height, width; empty
+            without pictures.
         steps: optimiser steps of the whole run.
         worst_tokens: what the longest rows would make if chance brought them together.
     """

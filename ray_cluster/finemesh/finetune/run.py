@@ -23,7 +23,7 @@ from finemesh.finetune.holdout import hold_out
 from finemesh.finetune.hooks import Hooks, StopReason
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.numerics import loss_scaler
-from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
+from finemesh.finetune.objectives.objective import AnyObjective, AnySplit, Sample
 from finemesh.finetune.objectives.registry import make_objective
 from finemesh.finetune.optimizer import make_optimizer
 from finemesh.finetune.order import EMPTY_HASH, Grouping, SampleOrder, digest_of, roll
@@ -104,7 +104,7 @@ def prepare(
     checkpoint = group.tell(str(resume_from or ""))
     if checkpoint:
         state = _resume(Path(checkpoint), model, optimizer, state, group)
-    order = _order(spec, splits["train"])
+    order = sample_order(spec, splits["train"].samples)
     steps = total_steps(spec, len(row_ids))
     run = Run(
         spec=spec,
@@ -130,12 +130,13 @@ def prepare(
     return run
 
 
-def _order(spec: FineTuneSpec, train: AnySplit) -> SampleOrder:
+def sample_order(spec: FineTuneSpec, samples: Sequence[Sample]) -> SampleOrder:
+    """In which order a run takes the samples of its training split."""
     grouping = None
     if spec.sequence.length_grouping:
-        sizes = [sample.size for sample in train.samples]
+        sizes = [sample.size for sample in samples]
         grouping = Grouping(sizes, spec.optimization.micro_batch_size)
-    return SampleOrder([sample.row_id for sample in train.samples], spec.optimization.seed, grouping)
+    return SampleOrder([sample.row_id for sample in samples], spec.optimization.seed, grouping)
 
 
 def total_steps(spec: FineTuneSpec, samples: int) -> int:
