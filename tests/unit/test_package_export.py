@@ -250,3 +250,11 @@ def test_no_path_of_this_machine_is_in_a_package(job: Trained, adapter: Path, me
         for path in package.rglob("*"):
             if path.is_file():
                 assert str(job.base.parent).encode() not in path.read_bytes(), path
+
+
+def test_what_speaks_no_language_is_not_packaged(job: Trained, tmp_path: Path) -> None:
+    sees = replace(job, spec=replace(job.spec, task=Task.INSTANCE_SEGMENTATION))
+    with pytest.raises(InvalidError) as caught:
+        sees.export(tmp_path / "package", ExportFormat.MERGED)
+    assert caught.value.reason == "TASK_NOT_EXPORTED"
+    assert not (tmp_path / "package").exists()

@@ -23,6 +23,7 @@ import torch
 from finemesh.core.errors import AlreadyExistsError, InvalidError
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import (
+    TEXT_TOWERS,
     FineTuneSpec,
     Full,
     Lora,
@@ -81,12 +82,19 @@ def export_checkpoint(
 
     Raises:
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
-        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune; what `load_model` raises.
+        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune; TASK_NOT_EXPORTED, a model that
+            speaks no language; what `load_model` raises.
         NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY.
     """
     if format is ExportFormat.ADAPTER and isinstance(spec.method, Full):
         raise InvalidError.of(
             "spec.formats", "a full fine-tune has no adapter: export it as MERGED", reason="FORMAT_UNSUITABLE"
+        )
+    if spec.task not in TEXT_TOWERS:
+        raise InvalidError.of(
+            "spec.training_job",
+            f"packages hold models of language, not of {spec.task}: take the weights of a checkpoint",
+            reason="TASK_NOT_EXPORTED",
         )
     if out.exists() and any(out.iterdir()):
         raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")

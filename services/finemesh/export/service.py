@@ -13,7 +13,7 @@ from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, InvalidError, PreconditionError
 from finemesh.core.names import Name, parse_name
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat
-from finemesh.core.spec.finetune import Lora
+from finemesh.core.spec.finetune import TEXT_TOWERS, Lora
 from finemesh.export import domain
 from finemesh.export.domain import Export, ExportResult, Retry, Source, SourceCheckpoint, State
 from finemesh.export.ports import (
@@ -73,11 +73,18 @@ class ExportService:
         Raises:
             NotFoundError: the job, or its dataset, which the golden set is taken from, is not there.
             PreconditionError: TRAINING_JOB_NOT_READY, NO_CHECKPOINT.
-            InvalidError: the format does not go with the method.
+            InvalidError: the format does not go with the method, or there is none for the task.
             UnavailableError: Training or DataPrep is away.
         """
         job = await self._jobs.describe(draft.training_job)
         checkpoint = _choose(job, draft.choice)
+        if job.spec.task not in TEXT_TOWERS:
+            raise InvalidError.of(
+                "export.training_job",
+                f"{job.name} learnt {job.spec.task}, and packages hold models of language: take the weights "
+                "of its checkpoints, which are safetensors",
+                reason="TASK_NOT_EXPORTED",
+            )
         if draft.format is ExportFormat.ADAPTER and not isinstance(job.spec.method, Lora):
             raise InvalidError.of(
                 "export.format", f"{job.name} was trained in full and has no adapter: use MERGED"
