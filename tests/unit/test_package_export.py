@@ -256,5 +256,5 @@ def test_what_speaks_no_language_is_not_packaged(job: Trained, tmp_path: Path) -
     sees = replace(job, spec=replace(job.spec, task=Task.INSTANCE_SEGMENTATION))
     with pytest.raises(InvalidError) as caught:
         sees.export(tmp_path / "package", ExportFormat.MERGED)
-    assert caught.value.reason == "TASK_NOT_EXPORTED"
+    assert caught.value.reason == "FORMAT_UNSUITABLE"
     assert not (tmp_path / "package").exists()

@@ -82,8 +82,8 @@ def export_checkpoint(
 
     Raises:
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
-        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune; TASK_NOT_EXPORTED, a model that
-            speaks no language; what `load_model` raises.
+        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune, or a model that speaks no language; what
+            `load_model` raises.
         NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY.
     """
     if format is ExportFormat.ADAPTER and isinstance(spec.method, Full):
@@ -94,7 +94,7 @@ def export_checkpoint(
         raise InvalidError.of(
             "spec.training_job",
             f"packages hold models of language, not of {spec.task}: take the weights of a checkpoint",
-            reason="TASK_NOT_EXPORTED",
+            reason="FORMAT_UNSUITABLE",
         )
     if out.exists() and any(out.iterdir()):
         raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")

@@ -83,7 +83,7 @@ class ExportService:
                 "export.training_job",
                 f"{job.name} learnt {job.spec.task}, and packages hold models of language: take the weights "
                 "of its checkpoints, which are safetensors",
-                reason="TASK_NOT_EXPORTED",
+                reason="FORMAT_UNSUITABLE",
             )
         if draft.format is ExportFormat.ADAPTER and not isinstance(job.spec.method, Lora):
             raise InvalidError.of(

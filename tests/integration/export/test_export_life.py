@@ -195,7 +195,7 @@ async def test_what_cannot_be_exported_is_refused(
     )
     with pytest.raises(InvalidError, match="models of language") as speechless:
         await client.create(training.add(client.project, "sees", dataset, spec=sees))
-    assert speechless.value.reason == "TASK_NOT_EXPORTED"
+    assert speechless.value.reason == "FORMAT_UNSUITABLE"
 
     with pytest.raises(NotFoundError) as missing:
         await client.create(f"{client.parent}/trainingJobs/nobody")
