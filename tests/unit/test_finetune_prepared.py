@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from finemesh.core.spec import codec
-from finemesh.core.spec.finetune import Checkpointing, FineTuneSpec, Objective, Task
+from finemesh.core.spec.finetune import Checkpointing, FineTuneSpec, Full, Objective, Task, Tower
 from finemesh.finetune import prepared as prepared_module
 from finemesh.finetune.hooks import TrainResult
 from finemesh.finetune.loop import train
@@ -27,30 +27,55 @@ from tests.support.conversations import colour_rows, spec, text_rows, tiny_model
 from tests.support.picture_runs import picture_spec, tiny_picture_model
 from tests.support.shapes import shape_rows
 from tests.unit.test_finetune_preference import ANSWERS, pair_row
+from tests.unit.test_finetune_text import text_row
 
+Made = tuple[FineTuneSpec, Path, list[dict[str, Any]]]
 COUNTS = {"train": 12, "val": 4, "test": 4}
 
 
-def conversations(root: Path) -> tuple[FineTuneSpec, Path, list[dict[str, Any]]]:
+def conversations(root: Path) -> Made:
     return spec(Task.LANGUAGE), tiny_model(root / "model", "llama"), list(text_rows(COUNTS))
 
 
-def about_pictures(root: Path) -> tuple[FineTuneSpec, Path, list[dict[str, Any]]]:
+def about_pictures(root: Path) -> Made:
     return spec(), tiny_model(root / "model", "llava"), list(colour_rows(COUNTS))
 
 
-def preferences(root: Path) -> tuple[FineTuneSpec, Path, list[dict[str, Any]]]:
+def preferences(root: Path) -> Made:
     rows = [pair_row(f"{each}-{n}", each, *pair) for each in COUNTS for n, pair in enumerate(ANSWERS)]
     chosen = spec(Task.LANGUAGE, objective=Objective.PREFERENCE)
     return chosen, tiny_model(root / "model", "llama"), rows
 
 
-def classes(root: Path) -> tuple[FineTuneSpec, Path, list[dict[str, Any]]]:
+def texts(root: Path) -> Made:
+    rows = [text_row(f"{split}-{n}", split, "red green blue " * n) for split in COUNTS for n in range(1, 5)]
+    chosen = spec(Task.LANGUAGE, objective=Objective.TEXT)
+    return chosen, tiny_model(root / "model", "llama"), rows
+
+
+def boxes(root: Path) -> Made:
+    return of_pictures(root, Task.DETECTION, "yolos")
+
+
+def classes(root: Path) -> Made:
+    return of_pictures(root, Task.IMAGE_CLASSIFICATION, "vit")
+
+
+def regions(root: Path) -> Made:
+    return of_pictures(root, Task.SEMANTIC_SEGMENTATION, "segformer")
+
+
+def masks(root: Path) -> Made:
+    return of_pictures(root, Task.INSTANCE_SEGMENTATION, "mask2former")
+
+
+def of_pictures(root: Path, task: Task, family: str) -> Made:
     rows = list(shape_rows(COUNTS, side_px=32, most=1))
-    return picture_spec(Task.IMAGE_CLASSIFICATION), tiny_picture_model(root / "model", "vit"), rows
+    towers = (Tower.VISION, Tower.HEAD)
+    return picture_spec(task, method=Full(towers)), tiny_picture_model(root / "model", family), rows
 
 
-TASKS = (conversations, about_pictures, preferences, classes)
+TASKS = (conversations, about_pictures, preferences, texts, boxes, classes, regions, masks)
 
 
 @pytest.mark.parametrize("made", TASKS, ids=lambda made: made.__name__)
@@ -66,11 +91,10 @@ def test_a_repeated_run_encodes_nothing_and_computes_the_same(
 
     without, first = run("without", None), run("first", PreparedCache(tmp_path / "cache"))
 
-    def encode(*_: Any) -> None:
+    def write(*_: Any) -> bool:
         raise AssertionError("encoded anew")
 
-    kind = type(make_objective(chosen, load_model(chosen, model, ("circle", "square")), dataset))
-    monkeypatch.setattr(kind, "encode", encode)
+    monkeypatch.setattr(PreparedCache, "_write", write)
     again = run("again", PreparedCache(tmp_path / "cache"))
     for other in (first, again):
         assert other.certificate == without.certificate

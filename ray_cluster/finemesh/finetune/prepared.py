@@ -90,7 +90,7 @@ class PreparedCache:
         return None
 
     def _write(self, entry: Path, split: AnySplit) -> bool:
-        """Whether a split was kept: a full disk costs time, not the run."""
+        """Whether a split was kept: a full disk, or a sample of an odd kind, costs time and not the run."""
         partial: Path | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ class PreparedCache:
             _write_split(partial, split)
             shutil.rmtree(entry, ignore_errors=True)
             partial.rename(entry)
-        except OSError:
+        except (OSError, TypeError):
             return False
         finally:
             if partial:
