@@ -136,6 +136,17 @@ def test_activations_computed_twice_are_not_kept(place: Place) -> None:
     assert saved_bytes(place, recompute=True) < 0.5 * saved_bytes(place, recompute=False)
 
 
+def test_a_model_that_cannot_compute_them_twice_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = spec(Task.LANGUAGE, optimization=optimization(activation_checkpointing=True))
+    model = load_model(chosen, place.bases[Task.LANGUAGE])
+    monkeypatch.setattr(type(model.module.get_base_model()), "supports_gradient_checkpointing", False)
+    with pytest.raises(InvalidError, match="LlamaForCausalLM cannot compute its activations twice") as caught:
+        prepare_forward(model)
+    assert caught.value.reason == "FAMILY_UNSUPPORTED"
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of what it does itself
 def test_compiled_it_learns_the_same(place: Place) -> None:

@@ -177,6 +177,7 @@ def test_one_video_cannot_be_parted(place: Place, tmp_path: Path) -> None:
         (Evaluation(every_steps=1, patience=1), "patience"),
         (Evaluation(holdout_fraction=1.0), "holdout_fraction"),
         (Evaluation(min_improvement=-0.1), "min_improvement"),
+        (Evaluation(metrics=("own", "own")), "metrics"),
     ],
 )
 def test_contradictions_are_refused_by_field(evaluation: Evaluation, field: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.encoding import EncodedSplit
 from finemesh.finetune.generation import generate_answers, last_answer
-from finemesh.finetune.metrics import CLOSED_METRICS, OPEN_METRICS
+from finemesh.finetune.metrics import CLOSED_METRICS, OPEN_METRICS, installed_metrics
 from finemesh.finetune.models import Model
 from finemesh.finetune.scoring import AnswerSet, Score, is_closed, score, split_answer
 from finemesh.finetune.statistics import Interval, clustered_mean
@@ -35,6 +35,7 @@ def evaluate_test(
 
     Where answers are open the model writes its own, up to `evaluation.max_generated_tokens`, and the metrics
     of `OPEN_METRICS` compare them with those expected; one that says nothing of any item is left out.
+    Those of `evaluation.metrics` compare them too.
 
     Baselines, on the same items: the untrained model; for closed tasks the most frequent answer of the
     training split (`majority`) and the answer that is right most often here (`constant`, the most that a
@@ -100,6 +101,7 @@ def _answers(
         metrics = OPEN_METRICS
     else:
         return []
+    metrics = metrics | installed_metrics(model.spec.evaluation.metrics)
     return [
         _Answer(
             one,

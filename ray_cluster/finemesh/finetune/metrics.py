@@ -1,7 +1,8 @@
 """Metrics of one answer: what the model wrote against what was expected.
 
 A metric gives a number, or None where it says nothing of the item: a count is missed only where one was
-expected. All are between 0 and 1 and the higher the better, `count_error` excepted.
+expected. All of these are between 0 and 1 and the higher the better, `count_error` excepted; packages
+bring others.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import Final
 
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.boxes import BoxConvention, Corners, read_boxes
 
 Metric = Callable[[str, str], float | None]
@@ -72,6 +75,7 @@ def count_error(prediction: str, expected: str) -> float | None:
     return abs(int(expected) - int(written.group() if written else 0))
 
 
+METRICS_GROUP: Final = "finemesh.metrics"
 OPEN_METRICS: Final[dict[str, Metric]] = {
     "exact_match": exact_match,
     "token_f1": token_f1,
@@ -81,6 +85,33 @@ OPEN_METRICS: Final[dict[str, Metric]] = {
     "count_error": count_error,
 }
 CLOSED_METRICS: Final[dict[str, Metric]] = {"count_error": count_error}
+
+
+def installed_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Metrics of installed packages, by their entry points in the group `finemesh.metrics`.
+
+    Raises:
+        InvalidError: METRIC_UNKNOWN, no package has one of that name, or it does not load.
+    """
+    found = {point.name: point for point in entry_points(group=METRICS_GROUP)}
+    metrics: dict[str, Metric] = {}
+    for at, name in enumerate(names):
+        path = f"spec.evaluation.metrics[{at}]"
+        if name not in found:
+            there = ", ".join(sorted(found)) or "none"
+            raise InvalidError.of(
+                path,
+                f"no installed package has a metric {name!r}; there are: {there}. Install its package where "
+                f"training runs; its entry point belongs to the group {METRICS_GROUP}",
+                reason="METRIC_UNKNOWN",
+            )
+        try:
+            metrics[name] = found[name].load()
+        except (ImportError, AttributeError) as error:
+            raise InvalidError.of(
+                path, f"{found[name].value} does not load: {error}", reason="METRIC_UNKNOWN"
+            ) from error
+    return metrics
 
 
 def _words(text: str) -> list[str]:

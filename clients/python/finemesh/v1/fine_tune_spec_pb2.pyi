@@ -280,13 +280,14 @@ class SequenceSpec(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., packing: _Optional[bool] = ..., over_length: _Optional[_Union[SequenceSpec.OverLength, str]] = ..., length_grouping: _Optional[bool] = ...) -> None: ...
 
 class EvaluationSpec(_message.Message):
-    __slots__ = ("every_steps", "max_items", "baselines", "patience", "min_improvement", "holdout_fraction", "max_generated_tokens")
+    __slots__ = ("every_steps", "max_items", "baselines", "patience", "min_improvement", "holdout_fraction", "metrics", "max_generated_tokens")
     EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
     BASELINES_FIELD_NUMBER: _ClassVar[int]
     PATIENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_IMPROVEMENT_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     MAX_GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     every_steps: int
     max_items: int
@@ -294,8 +295,9 @@ class EvaluationSpec(_message.Message):
     patience: int
     min_improvement: float
     holdout_fraction: float
+    metrics: _containers.RepeatedScalarFieldContainer[str]
     max_generated_tokens: int
-    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ..., patience: _Optional[int] = ..., min_improvement: _Optional[float] = ..., holdout_fraction: _Optional[float] = ..., max_generated_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, every_steps: _Optional[int] = ..., max_items: _Optional[int] = ..., baselines: _Optional[bool] = ..., patience: _Optional[int] = ..., min_improvement: _Optional[float] = ..., holdout_fraction: _Optional[float] = ..., metrics: _Optional[_Iterable[str]] = ..., max_generated_tokens: _Optional[int] = ...) -> None: ...
 
 class CheckpointSpec(_message.Message):
     __slots__ = ("every_steps", "keep_last", "keep_best")

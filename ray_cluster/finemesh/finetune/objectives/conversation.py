@@ -13,6 +13,7 @@ from finemesh.core.spec.ledger import LedgerEntry
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
 from finemesh.finetune.evaluation import evaluate, evaluate_test
+from finemesh.finetune.metrics import installed_metrics
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import Objective, Split
 from finemesh.finetune.scoring import AnswerSet, closed_answers
@@ -25,6 +26,7 @@ class Conversation(Objective[Sample, Batch]):
 
     def __init__(self, spec: FineTuneSpec, model: Model, dataset: Path) -> None:
         super().__init__(spec, model, dataset)
+        installed_metrics(spec.evaluation.metrics)  # one that is missing is told before anything is trained
         self._encoder = Encoder(model.family, model.processor, model.config, spec.sequence)
         self._answers: AnswerSet | None = None
 

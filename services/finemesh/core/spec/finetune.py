@@ -165,6 +165,8 @@ class Evaluation:
         min_improvement: what counts as better, in the unit of what the best checkpoint is chosen by.
         holdout_fraction: share of the training rows, whole videos of them, to validate on where the dataset
             has no validation split; 0 means none.
+        metrics: names of installed metrics (entry points `finemesh.metrics`) that also compare the answers of
+            the final test.
         baselines: at the end also score the untrained model, the majority class and blanked images (vision
             tasks) on the test split.
         max_generated_tokens: longest answer that the model writes to each test item, where answers are open;
@@ -177,6 +179,7 @@ class Evaluation:
     patience: int = 0
     min_improvement: float = 0.0
     holdout_fraction: float = 0.0
+    metrics: tuple[str, ...] = ()
     max_generated_tokens: int = 128
 
 

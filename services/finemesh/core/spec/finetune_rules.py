@@ -129,6 +129,10 @@ def _evaluation_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.holdout_fraction", "must lie in [0, 1)"
     if chosen.patience and not (spec.validation_split or chosen.holdout_fraction):
         yield f"{path}.patience", "nothing is validated: name a validation_split, or set holdout_fraction"
+    if chosen.metrics and (spec.task not in TEXT_TOWERS or spec.objective is not Objective.CONVERSATION):
+        yield f"{path}.metrics", "compare the answers of conversations, and here are none: leave them out"
+    if len(set(chosen.metrics)) != len(chosen.metrics) or not all(chosen.metrics):
+        yield f"{path}.metrics", "contains a name twice, or an empty one"
     if not (math.isfinite(chosen.min_improvement) and chosen.min_improvement >= 0):
         yield f"{path}.min_improvement", "must be finite and not negative"
 
