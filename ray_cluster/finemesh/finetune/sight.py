@@ -69,9 +69,9 @@ class Pictures:
         if picture is None:
             image = decode_image(read_images(self.dataset, place.location)[place.number])
             picture = self.family.see(self.processor, image).tensors
-            self.keep(place, picture)
         if self.blank:
             return {**picture, "pixel_values": np.full_like(picture["pixel_values"], _BLANK)}
+        self.keep(place, picture)
         return picture
 
     def blanked(self) -> Pictures:
