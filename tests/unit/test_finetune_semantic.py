@@ -265,6 +265,15 @@ def test_every_row_has_a_fate(base: Path, tmp_path: Path) -> None:
     assert found == {**fates, "hidden": "NO_LABELLED_PIXELS", "empty": "NO_LABELLED_PIXELS"}
 
 
+def test_more_classes_than_a_map_holds_are_refused(base: Path, tmp_path: Path) -> None:
+    many = [rectangle(f"class {index}", index % 64, index // 64, 64, 64) for index in range(255)]
+    dataset = write_dataset(tmp_path / "data", [scene("many", *many)], shards=1)
+    objective(picture_spec(TASK, segmentation=IGNORED), base, dataset)
+    with pytest.raises(InvalidError) as caught:
+        objective(picture_spec(TASK), base, dataset)
+    assert caught.value.reason == "TOO_MANY_CLASSES"
+
+
 def test_only_masks_of_the_pictures_size_are_decoded() -> None:
     """pycocotools itself decodes masks of other sizes to something."""
     rng = np.random.default_rng(0)

@@ -82,8 +82,8 @@ def export_checkpoint(
 
     Raises:
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
-        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune, or a model that speaks no language; what
-            `load_model` raises.
+        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune, or a model that speaks no language;
+            what `load_model` raises.
         NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY.
     """
     if format is ExportFormat.ADAPTER and isinstance(spec.method, Full):
