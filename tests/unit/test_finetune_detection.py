@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 import transformers
 from finemesh.core.errors import InvalidError
+from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import (
     Checkpointing,
     Evaluation,
@@ -24,6 +27,7 @@ from finemesh.core.spec.finetune import (
     Task,
     Tower,
 )
+from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.data.rows import make_object
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.heads import classes_of
@@ -31,7 +35,9 @@ from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
 from finemesh.finetune.models import load_model
 from finemesh.finetune.objectives.detection import Detection
+from finemesh.finetune.preflight import preflight_dataset
 from finemesh.finetune.tiny import build_tiny
+from finemesh.package.exporting import export_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -362,3 +368,41 @@ def test_it_learns_to_find_shapes(models: dict[str, Path], tmp_path: Path) -> No
     assert result.metrics["test/map_low"] <= result.metrics["test/map"] <= result.metrics["test/map_high"]
     lines = (tmp_path / "work" / "evaluation" / "test.jsonl").read_text().splitlines()
     assert np.mean([json.loads(line)["average_precision"] for line in lines]) > 0.2
+
+
+def test_it_is_neither_packed_nor_looked_at_for_tokens(
+    models: dict[str, Path], shapes: Path, tmp_path: Path
+) -> None:
+    spec = detection()
+    with pytest.raises(InvalidError) as caught:
+        preflight_dataset(PreflightOptions(spec), models["yolos"], shapes)
+    assert caught.value.reason == "PREFLIGHT_UNSUITABLE"
+    with pytest.raises(InvalidError) as caught:
+        export_checkpoint(
+            spec=spec,
+            checkpoint=tmp_path,
+            base_model=models["yolos"],
+            dataset=shapes,
+            out=tmp_path / "package",
+            format=ExportFormat.MERGED,
+            lineage={},
+        )
+    assert caught.value.reason == "FORMAT_UNSUITABLE"
+    assert not (tmp_path / "package").exists()
+
+
+def test_it_trains_alone_with_prepared_pictures(
+    models: dict[str, Path], shapes: Path, tmp_path: Path
+) -> None:
+    """As `python -m finemesh.finetune` does, twice: the second finds its samples made."""
+    spec = detection(validation_split="val", test_split="test", pictures=Pictures(0.5))
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    lines: list[dict[str, Any]] = []
+    for work in ("one", "two"):
+        command = [sys.executable, "-m", "finemesh.finetune", str(tmp_path / "spec.json")]
+        command += ["--base", str(models["detr"]), "--dataset", str(shapes), "--work", str(tmp_path / work)]
+        command += ["--cache", str(tmp_path / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        lines.append(json.loads(done.stdout.splitlines()[-1]))
+    assert lines[0]["certificate"] == lines[1]["certificate"]
+    assert 0 <= lines[0]["metrics"]["test/map"] <= 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from finemesh.core.errors import InvalidError, PreconditionError
-from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Task
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.finetune.batches import collate, cut
@@ -57,11 +57,19 @@ def preflight_dataset(
 
     Raises:
         NotFoundError: BASE_MODEL_NOT_FOUND, PROCESSOR_NOT_FOUND, DATASET_NOT_FOUND.
-        InvalidError: BASE_MODEL_UNSUITABLE, BASE_MODEL_UNREADABLE, TEMPLATE_MISSING, DATASET_CORRUPT.
+        InvalidError: BASE_MODEL_UNSUITABLE, BASE_MODEL_UNREADABLE, TEMPLATE_MISSING, DATASET_CORRUPT;
+            PREFLIGHT_UNSUITABLE, the task knows no tokens.
         PreconditionError: SPLIT_EMPTY, the training split has no rows; NO_CONVERSATIONS;
             HOLDOUT_IMPOSSIBLE.
     """
     spec = options.spec
+    if spec.task not in TEXT_TOWERS:
+        raise InvalidError.of(
+            "spec.task",
+            f"a preflight looks at tokens, and {spec.task} has none: submit the job, whose ledger says "
+            "what it leaves out",
+            reason="PREFLIGHT_UNSUITABLE",
+        )
     task = detect_task(base_model) if options.detect_task else spec.task
     family = family_of(base_model, task)
     encoder = Watcher(family, load_processor(base_model, family), _load_config(base_model), spec.sequence)
