@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from finemesh.core.errors import UnavailableError
 from finemesh.core.spec.finetune import (
+    Evaluation,
     FineTuneSpec,
     Full,
     Lora,
@@ -20,10 +23,11 @@ from finemesh.core.spec.finetune import (
     Tower,
 )
 from finemesh.finetune.batches import cut, shares
-from finemesh.finetune.distributed import ALONE
+from finemesh.finetune.distributed import ALONE, joined
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from torch.distributed import TCPStore
 
 from tests.support.conversations import colour_rows, spec, text_rows, tiny_model, write_dataset
 from tests.support.ranks import Leg, carry_out, run_legs
@@ -63,7 +67,13 @@ RUNS: Final = {
     "llava": chosen(Task.VISION_LANGUAGE, method=LLAVA, test_split="test"),
     "a rank without a row": chosen(Task.LANGUAGE, rows_per_step=1),
     "lora, sharded": chosen(Task.LANGUAGE, Strategy.FSDP),
-    "full, sharded": chosen(Task.LANGUAGE, Strategy.FSDP, method=FULL, test_split="test"),
+    "full, sharded": chosen(
+        Task.LANGUAGE,
+        Strategy.FSDP,
+        method=FULL,
+        test_split="test",
+        evaluation=Evaluation(every_steps=2, baselines=True),
+    ),
     "llava, sharded": chosen(Task.VISION_LANGUAGE, Strategy.FSDP, method=LLAVA),
     "all towers of pictures and texts, sharded": chosen(
         Task.VISION_LANGUAGE, Strategy.FSDP, method=Full((Tower.VISION, Tower.CONNECTOR, Tower.LANGUAGE))
@@ -195,6 +205,14 @@ def test_as_many_ranks_resume_bit_for_bit_with_dropout(by_two: dict[str, dict[st
     assert resumed["losses"] == {step: loss for step, loss in straight["losses"].items() if int(step) > 2}
     assert resumed["loss_digest"] == straight["loss_digest"]
     assert straight["losses"] != by_two["lora"]["losses"]
+
+
+def test_a_rank_that_never_comes_is_not_waited_for() -> None:
+    moment = timedelta(seconds=1)
+    store = TCPStore("127.0.0.1", 0, 2, is_master=True, timeout=moment, wait_for_workers=False)
+    with pytest.raises(UnavailableError) as caught, joined(0, 2, store=store, timeout=moment):
+        pass
+    assert caught.value.reason == "RANK_LOST"
 
 
 @dataclass(frozen=True)

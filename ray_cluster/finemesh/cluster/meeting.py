@@ -36,20 +36,21 @@ def met(address: str, rank: int, ranks: int, listener: socket.socket | None) -> 
     """The group of all ranks, which meet at `address`; `listener` is rank 0's. Raises as `joined` does."""
     from torch.distributed import TCPStore
 
-    from finemesh.finetune.distributed import TIMEOUT, joined
+    from finemesh.finetune.distributed import TIMEOUT, Group, joined
 
     if interface := _interface(ray.util.get_node_ip_address()):
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
     host, _, port = address.rpartition(":")
-    store = TCPStore(
-        host,
-        int(port),
-        ranks,
-        is_master=listener is not None,
-        timeout=TIMEOUT,
-        wait_for_workers=False,
-        master_listen_fd=listener.detach() if listener else None,
-    )
+    with Group(rank, ranks).watched():
+        store = TCPStore(
+            host,
+            int(port),
+            ranks,
+            is_master=listener is not None,
+            timeout=TIMEOUT,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach() if listener else None,
+        )
     with joined(rank, ranks, store=store) as group:
         yield group
 

@@ -81,9 +81,10 @@ class Group:
             return text
         said = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
         length = torch.tensor([len(said)])
-        dist.broadcast(length, 0)
-        said = said if self.leads else torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(said, 0)
+        with self.watched():
+            dist.broadcast(length, 0)
+            said = said if self.leads else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(said, 0)
         return bytes(said.tolist()).rstrip(b"\0").decode()
 
     def agreed(self, values: dict[str, float]) -> dict[str, float]:
@@ -96,8 +97,8 @@ class Group:
         if tensor is None:
             tensor = torch.empty(kind["shape"], dtype=getattr(torch, kind["dtype"]))
         if self.size > 1:
-            # As bytes: the transport does not know every number format.
-            dist.broadcast(tensor.contiguous().reshape(-1).view(torch.uint8), 0)
+            with self.watched():  # as bytes: the transport does not know every number format
+                dist.broadcast(tensor.contiguous().reshape(-1).view(torch.uint8), 0)
         return tensor
 
     def seed_step(self, seed: int, step: int) -> None:
