@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training soak dist clean
+.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training bench-gpu soak dist clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-dataprep: setup ## the data compiler against its peers, a JSON line per ba
 
 bench-training: setup ## the training loop against its peers, a JSON line per bar; an hour
 	$(BIN)/python -m tests.bench.training
+
+bench-gpu: setup ## the training loop on an accelerator against a plain loop of transformers and peft
+	$(BIN)/python -m tests.bench.gpu
 
 soak: setup ## long rounds of faults
 	$(PYTEST) tests/chaos --rounds=20

@@ -24,24 +24,15 @@ SHAPES: Final = 240
 
 
 def write_language(folder: Path) -> Path:
-    """A Llama of 5.3 M parameters (`model`), a canonical dataset (`dataset`), and its texts (`*.jsonl`).
-
-    Every word is one token. Lengths are log-normal, between 20 and 512 tokens, the end token included.
-    """
+    """A Llama of 5.3 M parameters (`model`), and texts of 20 to 512 tokens as `write_texts` makes them."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{n}": n + 3 for n in range(WORDS)}}
-    tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    fast.save_pretrained(folder / "model")
+    limits = (SHORTEST, LONGEST)
+    size = write_texts(folder, {"train": TEXTS, "held_out": HELD_OUT}, MEAN_LOG, SPREAD_LOG, limits)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=size,
         hidden_size=256,
         intermediate_size=688,
         num_hidden_layers=4,
@@ -54,14 +45,34 @@ def write_language(folder: Path) -> Path:
         bos_token_id=None,
     )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
-    rng = np.random.default_rng(0)
-    for name, count in (("train", TEXTS), ("held_out", HELD_OUT)):
-        lines = [json.dumps({"text": text}) for text in _texts(rng, count)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    texts = [json.loads(line)["text"] for line in (folder / "train.jsonl").read_text().splitlines()]
-    rows = [{**row(f"text-{n}", "train", []), "text": text} for n, text in enumerate(texts)]
-    write_dataset(folder / "dataset", rows)
     return folder
+
+
+def write_texts(
+    folder: Path, counts: dict[str, int], mean_log: float, spread_log: float, limits: tuple[int, int]
+) -> int:
+    """Texts (`<name>.jsonl`), those of `train` as a canonical dataset (`dataset`), and a tokenizer (`model`) to
+    which every word is one token; returns the size of its vocabulary. Lengths are log-normal within `limits`,
+    the end token included.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{n}": n + 3 for n in range(WORDS)}}
+    tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(folder / "model")
+    rng = np.random.default_rng(0)
+    texts = {name: [*_texts(rng, count, mean_log, spread_log, limits)] for name, count in counts.items()}
+    for name, each in texts.items():
+        lines = [json.dumps({"text": text}) for text in each]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = [{**row(f"text-{n}", "train", []), "text": text} for n, text in enumerate(texts["train"])]
+    write_dataset(folder / "dataset", rows)
+    return len(vocabulary)
 
 
 def write_scenes(folder: Path) -> Path:
@@ -94,9 +105,11 @@ def write_shapes(folder: Path) -> Path:
     return folder
 
 
-def _texts(rng: np.random.Generator, count: int) -> Iterator[str]:
+def _texts(
+    rng: np.random.Generator, count: int, mean_log: float, spread_log: float, limits: tuple[int, int]
+) -> Iterator[str]:
     """Runs of numbers: each word mostly follows from the one before, so that there is something to learn."""
-    lengths = np.exp(rng.normal(MEAN_LOG, SPREAD_LOG, count)).clip(SHORTEST, LONGEST).astype(int)
+    lengths = np.exp(rng.normal(mean_log, spread_log, count)).clip(*limits).astype(int)
     for length in lengths:
         steps = rng.choice([1, 2, 7], size=length - 1, p=[0.7, 0.2, 0.1])
         words = (rng.integers(0, WORDS) + np.cumsum(steps)) % WORDS
