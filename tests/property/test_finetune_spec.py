@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from finemesh.core.spec.finetune import (
+    Evaluation,
     FineTuneSpec,
     Full,
     Lora,
@@ -50,6 +51,13 @@ specs = st.builds(
     ),
     sequence=st.builds(Sequence, max_tokens=st.integers(), over_length=st.sampled_from(OverLength)),
     precision=st.sampled_from(Precision),
+    evaluation=st.builds(
+        Evaluation,
+        patience=st.integers(),
+        min_improvement=numbers,
+        holdout_fraction=numbers,
+        metrics=st.lists(names, max_size=2).map(tuple),
+    ),
 )
 
 

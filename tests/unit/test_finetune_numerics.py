@@ -210,6 +210,15 @@ def test_float16_that_never_comes_right_is_an_error(place: Place, tmp_path: Path
     assert caught.value.reason == "NON_FINITE_LOSS"
 
 
+def test_a_gradient_beyond_32_bits_stops_before_the_weights_move(place: Place, tmp_path: Path) -> None:
+    """A loss of about 1e20 is a number; the squares of its gradients are none."""
+    place = changed_head(place, tmp_path / "base", lambda weight: weight * 1e20)
+    with pytest.raises(PreconditionError, match="the gradient of step 1 is inf") as caught:
+        place.train(spec(Task.LANGUAGE, method=Lora(rank=2)))
+    assert caught.value.reason == "NON_FINITE_GRADIENT"
+    assert not list_checkpoints(place.work / "work" / "checkpoints")
+
+
 def test_sixteen_bits_learn_what_thirty_two_do(place: Place) -> None:
     losses: dict[Precision, list[float]] = {}
     for precision in Precision:

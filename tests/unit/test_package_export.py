@@ -14,7 +14,16 @@ import pytest
 import torch
 from finemesh.core.errors import AlreadyExistsError, InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.export import ExportFormat, ParityTolerance
-from finemesh.core.spec.finetune import FineTuneSpec, Full, Lora, Precision, Quantization, Task, Tower
+from finemesh.core.spec.finetune import (
+    Evaluation,
+    FineTuneSpec,
+    Full,
+    Lora,
+    Precision,
+    Quantization,
+    Task,
+    Tower,
+)
 from finemesh.finetune.loop import train
 from finemesh.finetune.manifests import write_manifest, wrong_files
 from finemesh.package.card import licence_of
@@ -106,6 +115,17 @@ def test_merged_is_base_plus_a_times_b(tmp_path: Path, method: Lora) -> None:
         torch.testing.assert_close(whole[name], expected, rtol=0, atol=1e-6)
         changed += int(not torch.equal(whole[name], tensor))
     assert changed == 2 * 7
+
+
+def test_golden_items_of_a_job_whose_validation_rows_were_held_out(tmp_path: Path) -> None:
+    """The split that the spec names is not in the dataset: they come from the training split."""
+    base = tiny_model(tmp_path / "base", "llama")
+    dataset = write_dataset(tmp_path / "dataset", list(text_rows({"train": 16})))
+    chosen = spec(Task.LANGUAGE, validation_split="val", evaluation=Evaluation(holdout_fraction=0.3))
+    result = train(chosen, base_model=base, dataset=dataset, work=tmp_path / "work")
+    job = Trained(chosen, base, dataset, result.checkpoint.path)
+    manifest = job.export(tmp_path / "package", ExportFormat.ADAPTER)
+    assert (manifest.golden_split, manifest.golden_items) == ("train", ITEMS)
 
 
 def test_adapter_passes_in_a_fresh_process_and_the_card_says_so(

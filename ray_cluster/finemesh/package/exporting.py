@@ -114,6 +114,8 @@ def export_checkpoint(
     out.mkdir(parents=True, exist_ok=True)
     progress(0.2, "running the golden items")
     split = spec.test_split or spec.validation_split or spec.train_split
+    if not spec.test_split and spec.evaluation.holdout_fraction:  # then there may be no such split
+        split = spec.train_split
     encoder = Encoder(model.family, model.processor, model.config, on_cpu.sequence)
     items = write_golden(model, encoder, dataset, split, golden_items, out / "golden")
     progress(0.6, f"writing {format.value.lower()} weights")
