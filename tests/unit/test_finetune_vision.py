@@ -26,8 +26,9 @@ from finemesh.finetune.loop import train
 from finemesh.finetune.models import Model, load_model, load_processor
 from finemesh.finetune.preflight import preflight_dataset
 from finemesh.finetune.scoring import closed_answers, score
-from finemesh.finetune.sight import Pictures
+from finemesh.finetune.sight import Pictures, decode_image
 from PIL import Image
+from transformers import AutoConfig
 
 from tests.support.conversations import (
     colour_rows,
@@ -102,6 +103,46 @@ def test_tokens_and_pictures_are_those_of_the_processor(reading: Reading) -> Non
         assert torch.equal(tensor, given), name
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "instructblip"])
+def test_real_photographs_are_seen_as_the_processor_sees_them(name: str) -> None:
+    folder = Path(__file__).parents[2] / "../shared/samples/frames"
+    if not folder.is_dir():
+        pytest.skip("the folder ../shared/samples with real data is not here")
+    family, processor = family_named(name), load_processor(base_of(name), family_named(name))
+    config: Any = AutoConfig.from_pretrained(base_of(name))
+    for path in sorted(folder.glob("*.jpg")):
+        image = decode_image(path.read_bytes())
+        seen = family.see(processor, image)
+        mark = str(processor.image_token)
+        whole = processor(text=[mark], images=[[image]], return_tensors="np")
+        ids = processor.tokenizer(seen.text, add_special_tokens=False)["input_ids"]
+        assert ids == whole["input_ids"][0].tolist()[-len(ids) :]
+        joined = family.join(config, [seen.tensors], [])
+        assert np.array_equal(joined["pixel_values"].ravel(), whole["pixel_values"].ravel())
+        assert family.image_features
+        assert seen.text.count(mark) == family.image_features(config, seen.tensors)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_processors_load_as_hubs_lay_them_out(name: str, tmp_path: Path) -> None:
+    """The image processor in a file of its own, called by its torchvision name, as older folders have it."""
+    family, base = family_named(name), tmp_path / "base"
+    shutil.copytree(base_of(name), base)
+    image = decode_image(pictures()[1])
+    before = family.see(load_processor(base, family), image)
+    content = json.loads((base / "processor_config.json").read_bytes())
+    images = content.pop("image_processor")
+    images["image_processor_type"] = images["image_processor_type"].removesuffix("Pil")
+    (base / "preprocessor_config.json").write_text(json.dumps(images))
+    (base / "processor_config.json").write_text(json.dumps(content))
+    processor = load_processor(base, family)
+    after = family.see(processor, image)
+    assert processor.chat_template
+    assert after.text == before.text
+    for key, tensor in before.tensors.items():
+        assert np.array_equal(after.tensors[key], tensor)
+
+
 def test_packed_logits_are_those_of_the_model_by_itself(reading: Reading) -> None:
     """Positions, masks and pictures as the model's forward makes them of the processor's output."""
     import transformers
@@ -146,8 +187,6 @@ def test_closed_and_open_scores_agree(reading: Reading, tmp_path: Path) -> None:
 def test_truncation_drops_pictures_with_their_turns(name: str, tmp_path: Path) -> None:
     base = base_of(name)
     family = family_named(name)
-    from transformers import AutoConfig
-
     config, processor = AutoConfig.from_pretrained(base), load_processor(base, family)
     dataset = write_dataset(tmp_path / "dataset", [row("a", "train", TURNS, *pictures())], shards=1)
     [whole] = Encoder(family, processor, config, Sequence()).encode(dataset, "train").samples
@@ -230,7 +269,6 @@ def test_activations_are_those_that_autograd_keeps(name: str) -> None:
 
 def widened(name: str, layers: int) -> Model:
     import transformers
-    from transformers import AutoConfig
 
     base = Path(mkdtemp()) / name
     shutil.copytree(base_of(name), base)
@@ -324,8 +362,6 @@ def test_an_instructblip_with_an_encoder_and_a_decoder_is_refused(tmp_path: Path
 
 def test_a_strip_that_the_processor_refuses_costs_its_row_alone(tmp_path: Path) -> None:
     base, family = base_of("qwen2.5-vl"), family_named("qwen2.5-vl")
-    from transformers import AutoConfig
-
     turns = [message("user", "<picture>"), message("assistant", "red")]
     strip = picture("red", np.random.default_rng(0), 300, 1)
     rows = [row("strip", "train", turns, strip), row("good", "train", turns, pictures()[0])]
