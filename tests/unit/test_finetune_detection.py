@@ -391,18 +391,23 @@ def test_it_is_neither_packed_nor_looked_at_for_tokens(
     assert not (tmp_path / "package").exists()
 
 
-def test_it_trains_alone_with_prepared_pictures(
+def test_killed_alone_it_goes_on_as_if_nothing_had_been(
     models: dict[str, Path], shapes: Path, tmp_path: Path
 ) -> None:
-    """As `python -m finemesh.finetune` does, twice: the second finds its samples made."""
+    """SIGKILL after the second step was told, then `--resume`; pictures are mirrored, and prepared."""
     spec = detection(validation_split="val", test_split="test", pictures=Pictures(0.5))
     (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
-    lines: list[dict[str, Any]] = []
-    for work in ("one", "two"):
-        command = [sys.executable, "-m", "finemesh.finetune", str(tmp_path / "spec.json")]
-        command += ["--base", str(models["detr"]), "--dataset", str(shapes), "--work", str(tmp_path / work)]
-        command += ["--cache", str(tmp_path / "cache")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        lines.append(json.loads(done.stdout.splitlines()[-1]))
-    assert lines[0]["certificate"] == lines[1]["certificate"]
-    assert 0 <= lines[0]["metrics"]["test/map"] <= 1
+    command = [sys.executable, "-m", "finemesh.finetune", str(tmp_path / "spec.json")]
+    command += ["--base", str(models["detr"]), "--dataset", str(shapes), "--cache", str(tmp_path / "cache")]
+    command += ["--work", str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if json.loads(line).get("step") == 2:
+                process.kill()
+                break
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    resumed = json.loads(done.stdout.splitlines()[-1])
+    straight = train(spec, base_model=models["detr"], dataset=shapes, work=tmp_path / "straight")
+    assert resumed["certificate"]["loss_digest"] == straight.certificate.loss_digest
+    assert resumed["metrics"]["test/map"] == straight.metrics["test/map"]
