@@ -1,10 +1,11 @@
 """`make bench-gpu`: the training loop on an accelerator against a plain loop of transformers and peft.
 
 Models have random weights in the shapes that people train; texts are log-normal in length, up to 4096 tokens,
-in bfloat16. Ours packs them; the plain loop pads each batch to its longest text, as loops commonly do. The bar
-is the ratio of real tokens per second; with it model FLOP utilisation is printed: operations of the model, not
-of recomputation, over the peak of the device. `--trace` writes what bounds ours as a trace for perfetto, and
-prints its most costly operations. `--shape tiny --device cpu` tries the code without an accelerator.
+in bfloat16. Ours packs them; the plain loop pads each batch to its longest text, as loops commonly do. The
+bar is the ratio of real tokens per second; with it model FLOP utilisation is printed: operations of the
+model, not of recomputation, over the peak of the device. `--trace` writes what bounds ours as a trace for
+perfetto, and prints its most costly operations. `--shape tiny --device cpu` tries the code without an
+accelerator.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from finemesh.finetune.loop import train
 from finemesh.finetune.order import epoch_order
 
 from tests.bench.measuring import Board
-from tests.bench.training_contenders import LINEAR, RANK, Clock
+from tests.bench.training_common import LINEAR, RANK, Clock
 from tests.bench.training_data import write_texts
 
 GOAL: Final = 1.8
@@ -67,9 +68,9 @@ class Shape:
         return self.layers * (attention + 3 * self.hidden * self.intermediate) + self.hidden * self.vocabulary
 
     def operations(self, lengths: list[int], *, whole: bool) -> float:
-        """Of forward and backward over texts (https://arxiv.org/abs/2204.02311, appendix B): for each weight and
-        token two forward, two for the gradient of what goes in, two for that of the weight if it is trained;
-        and those of causal attention.
+        """Of forward and backward over texts (https://arxiv.org/abs/2204.02311, appendix B): for each weight
+        and token two forward, two for the gradient of what goes in, two for that of the weight if it is
+        trained; and those of causal attention.
         """
         tokens, pairs = sum(lengths), sum(length * (length + 1) / 2 for length in lengths)
         per_weight = 6 if whole else 4

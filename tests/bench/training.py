@@ -24,7 +24,7 @@ from typing import Final, Self
 from tests.bench import checkpoint_stall
 from tests.bench.measuring import FEW, PAIRS, ROOT, Board
 from tests.bench.peers import peer_python
-from tests.bench.training_contenders import Trained
+from tests.bench.training_common import Trained
 from tests.bench.training_data import write_language, write_scenes, write_shapes
 
 TRL: Final = (

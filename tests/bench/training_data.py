@@ -51,9 +51,9 @@ def write_language(folder: Path) -> Path:
 def write_texts(
     folder: Path, counts: dict[str, int], mean_log: float, spread_log: float, limits: tuple[int, int]
 ) -> int:
-    """Texts (`<name>.jsonl`), those of `train` as a canonical dataset (`dataset`), and a tokenizer (`model`) to
-    which every word is one token; returns the size of its vocabulary. Lengths are log-normal within `limits`,
-    the end token included.
+    """Texts (`<name>.jsonl`), those of `train` as a canonical dataset (`dataset`), and a tokenizer (`model`)
+    to which every word is one token; returns the size of its vocabulary. Lengths are log-normal within
+    `limits`, the end token included.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
