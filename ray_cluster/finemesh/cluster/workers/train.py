@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
 import signal
-import threading
-import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.chassis.logs import get_logger
-from finemesh.chassis.objects import DirectoryManifest
 from finemesh.cluster.attempts import resource_key
 from finemesh.cluster.meeting import met
 from finemesh.cluster.spool import SpoolWriter, spool_path
 from finemesh.cluster.worker import Job, Stopped
 from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
+from finemesh.cluster.workers.uploads import Uploader
 from finemesh.core.attempts import Phase
-from finemesh.core.errors import FinemeshError, PreconditionError, UnavailableError
+from finemesh.core.errors import FinemeshError, PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec
-from finemesh.finetune.checkpoint import verify_checkpoint, weights_digest
+from finemesh.finetune.checkpoint import verify_checkpoint
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.finetune.prepared import PreparedCache
 from finemesh.v1 import attempt_pb2, training_job_pb2
-
-_COMMIT_POLL_SECONDS: Final = 0.1
-# How long the object store may be away before the attempt is given up.
-_OUTAGE_SECONDS: Final = 300.0
-_RETRY_SECONDS: Final = 1.0
 
 _log = get_logger("finemesh.worker.train")
 
@@ -56,7 +46,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         spool = SpoolWriter(
             spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
         )
-        uploader = _Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
+        uploader = Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
         try:
             with _group(job, spec) as group:
                 result = run_loop(
@@ -116,7 +106,7 @@ class _Hooks(NoHooks):
         self,
         job: Job,
         spool: SpoolWriter,
-        uploader: _Uploader,
+        uploader: Uploader,
         resume_from: training_job_pb2.Checkpoint | None,
     ) -> None:
         self._job = job
@@ -160,106 +150,6 @@ class _Hooks(NoHooks):
     def should_stop(self) -> StopReason | None:
         self._uploader.check()
         return StopReason.CANCEL if self._job.stop.is_set() else None
-
-
-class _Uploader:
-    """Uploads checkpoints beside the training, in order, and waits for their commits at the end."""
-
-    def __init__(self, job: Job, store: Store, output_uri: str, *, after_step: int) -> None:
-        self._job = job
-        self._store = store
-        self._output_uri = output_uri
-        self._queue: queue.Queue[CheckpointInfo | None] = queue.Queue(maxsize=2)
-        self._held = job.scratch / "uploads"
-        self._failure: Exception | None = None
-        self._closing = threading.Event()
-        # Resumed at its last step, a run has nothing new to upload: that checkpoint is committed already. Nor
-        # has one that is stopped before its first step.
-        self._uploaded_step = after_step
-        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
-        self._thread.start()
-
-    def put(self, info: CheckpointInfo) -> None:
-        """Hand a checkpoint over; its files are held by links, whatever the loop's rotation removes.
-
-        Waits while two others are still to be uploaded, so that a slow store cannot fill the disk.
-        """
-        self.check()
-        if info.step <= self._uploaded_step:
-            return
-        held = self._held / info.path.name
-        shutil.copytree(info.path, held, copy_function=os.link)
-        self._queue.put(replace(info, path=held))
-
-    def check(self) -> None:
-        """Raises the error that ended the uploads, if one did."""
-        if self._failure:
-            raise self._failure
-
-    def finish(self, last: CheckpointInfo) -> None:
-        """Wait until the last checkpoint is uploaded and committed."""
-        while self._uploaded_step < last.step or self._job.uploaded:
-            self.check()
-            self._discard_expired()
-            time.sleep(_COMMIT_POLL_SECONDS)
-        self._discard_expired()
-
-    def close(self) -> None:
-        """Let the thread end. What is not uploaded by now, nobody waits for any more."""
-        self._closing.set()
-        self._queue.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (info := self._queue.get()) is not None:
-            if self._failure:
-                continue
-            try:
-                self._upload(info)
-            except Exception as error:  # of any kind: the loop waits for this thread
-                _log.warning("checkpoint_not_uploaded", step=info.step, error=repr(error))
-                self._failure = error
-            self._discard_expired()
-
-    def _upload(self, info: CheckpointInfo) -> None:
-        attempt = self._job.command.attempt
-        uri = f"{self._output_uri}/checkpoints/step-{info.step:08d}-a{attempt}"
-        weights_sha256 = weights_digest(info.path)
-        manifest = self._publish(info.path, uri)
-        shutil.rmtree(info.path)
-        self._job.uploaded.append(
-            training_job_pb2.Checkpoint(
-                step=info.step,
-                uri=uri,
-                manifest_sha256=info.manifest_digest,
-                size_bytes=manifest.total_bytes,
-                attempt=attempt,
-                metrics=info.metrics,
-                best=info.best,
-                sample_hash=info.certificate.sample_hash,
-                loss_digest=info.certificate.loss_digest,
-                weights_sha256=weights_sha256,
-            )
-        )
-        self._uploaded_step = info.step
-
-    def _publish(self, folder: Path, uri: str) -> DirectoryManifest:
-        """Upload, and wait out an outage of the store: training goes on meanwhile."""
-        given_up_at = time.monotonic() + _OUTAGE_SECONDS
-        while True:
-            try:
-                return self._store.publish(folder, uri)
-            except UnavailableError:
-                if time.monotonic() > given_up_at or self._closing.wait(_RETRY_SECONDS):
-                    raise
-
-    def _discard_expired(self) -> None:
-        while self._job.expired_uris:
-            uri = self._job.expired_uris.popleft()
-            try:
-                self._store.discard(uri)
-            except FinemeshError as error:
-                _log.warning("checkpoint_not_deleted", uri=uri, reason=error.reason)
 
 
 def _fetch_checkpoint(job: Job, store: Store) -> training_job_pb2.Checkpoint:
