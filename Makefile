@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+# They share nothing, so each core takes whole files. Those that start servers go one after the other.
+UNIT := $(PYTEST) tests/unit tests/property tests/architecture --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training bench-gpu soak dist clean
@@ -28,10 +30,11 @@ up: setup ## start the mesh in this folder and keep it running
 	$(BIN)/finemesh up
 
 test: setup lint types imports proto-check docs-check ## lint, types, import rules, protos, and every test that needs no GPU
-	$(PYTEST) tests --ignore=tests/bench
+	$(UNIT)
+	$(PYTEST) tests --ignore=tests/bench --ignore=tests/unit --ignore=tests/property --ignore=tests/architecture
 
 unit: setup ## the tests that start no server
-	$(PYTEST) tests/unit tests/property tests/architecture
+	$(UNIT)
 
 lint: setup ## ruff
 	$(BIN)/ruff check .
