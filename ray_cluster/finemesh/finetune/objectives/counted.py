@@ -64,7 +64,8 @@ class CountedObjective(PictureObjective[S, B]):
         """What `model` makes of a batch. `blank` shows it the mean colour in place of every picture."""
 
     def begin(self, splits: Mapping[str, Split[S]]) -> None:
-        self._majority = int(self.amounts(splits["train"]).argmax())
+        if self.spec.evaluation.baselines:
+            self._majority = int(self.amounts(splits["train"]).argmax())
 
     def validate(self, split: Split[S]) -> dict[str, float]:
         return self._averages("val/", self._judged(self.model, split))

@@ -1,0 +1,79 @@
+"""Classes and masks of pictures on a running mesh: trained, measured, and not packaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.e2e.conftest import RunningMesh
+from tests.support.picture_runs import tiny_picture_model
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+STEPS: Final = ["-o", "optimization.max_steps=4", "-o", "optimization.micro_batch_size=4", "-o", "full={}"]
+FIGURES: Final = {
+    "SEMANTIC_SEGMENTATION": ("segformer", {"test/mean_iou", "test/pixel_accuracy", "val/mean_iou"}),
+    "INSTANCE_SEGMENTATION": ("mask2former", {"test/map", "val/map"}),
+}
+
+
+class Trainer:
+    """Someone in the folder of the mesh, with a dataset of 10 videos of 2 frames whose objects have masks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        scenes = ["-m", "finemesh.data.scenes", "--out", "pictures.zip", "--videos", "10", "--frames", "2"]
+        subprocess.run([sys.executable, *scenes], cwd=folder, check=True, timeout=100)
+        self.run("dataset", "import", "pictures.zip", "--id", "pictures-raw")
+        self.run("dataset", "split", "pictures-raw", "--id", "pictures")
+
+    def run(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("finemesh")), *words]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "160", "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    def train(self, task: str, family: str, *options: str, expect: int = 0) -> Any:
+        """A job called like its family, at its end."""
+        spec = [f"task={task}", f"base_model=./{family}", "dataset=pictures", *options]
+        words = [word for each in spec for word in ("-o", each)]
+        self.run("train", "submit", *words, *STEPS, "--id", family)
+        self.run("train", "watch", family, expect=expect)
+        return json.loads(self.run("train", "show", family, "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def trainer(running_mesh: RunningMesh) -> Trainer:
+    for family in ("vit", "segformer", "mask2former"):
+        tiny_picture_model(running_mesh.folder / family, family)
+    return Trainer(running_mesh.folder)
+
+
+@pytest.mark.parametrize("task", FIGURES)
+def test_masks_are_learnt_and_measured(trainer: Trainer, task: str) -> None:
+    family, figures = FIGURES[task]
+    assert trainer.train(task, family)["state"] == "STATE_SUCCEEDED"
+    said = trainer.run("runs", "show", family, "--json").stdout
+    assert not [figure for figure in figures if figure not in said]
+    refused = trainer.run("export", "create", family, expect=2)
+    assert "FORMAT_UNSUITABLE" in refused.stderr
+
+
+def test_pictures_of_several_classes_are_no_pictures_of_one(trainer: Trainer) -> None:
+    """Scenes show several shapes each: too many are put aside, which the job says."""
+    error = trainer.train("IMAGE_CLASSIFICATION", "vit", expect=1)["error"]
+    assert "LOSS_BUDGET_EXCEEDED" in json.dumps(error)
