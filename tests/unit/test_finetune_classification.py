@@ -104,6 +104,34 @@ def test_resumed_at_any_step_it_computes_the_same_bits(
     assert_resumes_bit_equal(spec, models[family], shapes, tmp_path)
 
 
+def test_what_the_auto_class_loads_trains_with_its_batch_norms(
+    models: dict[str, Path], shapes: Path, tmp_path: Path
+) -> None:
+    """A ResNet, of no family of its own: its statistics move with the backbone, and stay with it."""
+    from transformers import AutoImageProcessor, ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    AutoImageProcessor.from_pretrained(models["vit"], backend="pil").save_pretrained(tmp_path / "resnet")
+    assert_resumes_bit_equal(picture_spec(TASK), tmp_path / "resnet", shapes, tmp_path / "whole")
+    frozen = picture_spec(TASK, method=Full((Tower.HEAD,)))
+    result, _ = run(frozen, tmp_path / "resnet", shapes, tmp_path / "frozen")
+    saved = load_file(result.checkpoint.path / "weights/trainable.safetensors")
+    moved = [name for name in saved if name.endswith("running_mean") and saved[name].any()]
+    assert not moved
+    assert any(name.endswith("running_mean") for name in saved)
+
+
+def test_a_model_without_a_layer_for_classes_is_refused(shapes: Path, tmp_path: Path) -> None:
+    from transformers import SwiftFormerConfig, SwiftFormerForImageClassification
+
+    config = SwiftFormerConfig(depths=[1, 1], embed_dims=[8, 16], downsamples=[True, True], image_size=32)
+    SwiftFormerForImageClassification(config).save_pretrained(tmp_path / "base")
+    with pytest.raises(InvalidError, match="no layer 'classifier'") as caught:
+        run(picture_spec(TASK), tmp_path / "base", shapes, tmp_path / "work")
+    assert caught.value.reason == "BASE_MODEL_UNSUITABLE"
+
+
 def test_how_a_step_is_cut_changes_nothing(models: dict[str, Path], shapes: Path, tmp_path: Path) -> None:
     def losses(micro: int, accumulate: int) -> dict[int, float]:
         cut = Optimization(

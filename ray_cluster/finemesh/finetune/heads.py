@@ -68,6 +68,26 @@ def new_layers(
     return tuple(sorted({key.rpartition(".")[0] for key in absent} | set(class_layers if arguments else ())))
 
 
+def renew(module: Any, class_layers: Sequence[str]) -> None:
+    """Draw the layers that speak of classes anew.
+
+    Raises:
+        InvalidError: BASE_MODEL_UNSUITABLE, the model has no layer of that name.
+    """
+    layers = dict(module.named_modules())
+    for name in class_layers:
+        if name not in layers:
+            raise InvalidError.of(
+                "spec.base_model",
+                f"{type(module).__name__} has no layer {name!r} to tell classes apart by: give a model of "
+                "another architecture",
+                reason="BASE_MODEL_UNSUITABLE",
+            )
+        for layer in layers[name].modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+
+
 def check_new(spec: FineTuneSpec, new: Sequence[str], inside: Sequence[str]) -> None:
     """Refuse a model of which too much would be random.
 

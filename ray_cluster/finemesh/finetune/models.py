@@ -23,7 +23,7 @@ from finemesh.finetune.batches import Batch
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
-from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers
+from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers, renew
 from finemesh.finetune.numerics import (
     BatchNorm,
     autocast,
@@ -195,8 +195,8 @@ def _load_module(
                 **head,
                 **loading_options(spec, family, device),
             )
-            for name in family.class_layers if head else ():
-                module.get_submodule(name).reset_parameters()
+            if head:
+                renew(module, family.class_layers)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise InvalidError.of(
             "spec.base_model", f"{base_model} does not load: {error}", reason="BASE_MODEL_UNREADABLE"
