@@ -15,7 +15,7 @@ from tests.support.conversations import message, row, write_dataset
 from tests.support.shapes import shape_rows
 
 WORDS: Final = 4000
-TEXTS: Final = 640
+TEXTS: Final = 488
 HELD_OUT: Final = 64
 SHORTEST, LONGEST, MEAN_LOG, SPREAD_LOG = 20, 512, 4.5, 0.8
 SCENES: Final = 480
