@@ -146,9 +146,20 @@ def test_how_a_step_is_cut_changes_nothing(models: dict[str, Path], shapes: Path
     assert ours == pytest.approx([own] * 3, rel=1e-5)
 
 
-def test_where_the_cut_does_count_it_is_in_the_model(
-    models: dict[str, Path], shapes: Path, tmp_path: Path
+@pytest.mark.parametrize("family", ["yolos", "detr", "d-fine"])
+def test_padding_counts_unless_pictures_are_resized_to_one_size(
+    models: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
+    """YOLOS is not told where it begins; DETR's mask hides it from attention, not from convolutions."""
+    rng = np.random.default_rng(0)
+    sizes = [(90, 50), (50, 80), (64, 64)] * 4
+    rows = [shapes_row(f"row-{i}", "train", ["circle"], rng, size) for i, size in enumerate(sizes)]
+    own, ours = losses_by_cut(detection(), models[family], write_dataset(tmp_path / "data", rows))
+    assert ours[0] == pytest.approx(own, rel=1e-5)
+    assert (ours[2] == pytest.approx(own, rel=1e-5)) == (family == "d-fine")
+
+
+def test_denoising_counts(models: dict[str, Path], shapes: Path, tmp_path: Path) -> None:
     """Denoising takes its copies by the fullest picture of a batch: RT-DETR's loss in training shows it."""
     objective = objective_of(detection(), models["rt-detr-v2"], shapes)
     split = objective.encode("train")

@@ -2,7 +2,8 @@
 
 A step's loss is what the model's own loss would be over all its pictures at once, however they are cut into
 micro batches (`families/detector.py`). What looks at several pictures at once is the exception, and lies in
-the models: padding where a model is not told of it, batch norms that are trained, denoising, distillation.
+the models: padding, which a mask hides from attention but not from convolutions; batch norms that are
+trained; denoising; distillation.
 
 Shape legend: B pictures, N boxes, K parts of the loss; C, H, W channels, height and width of a picture.
 """
