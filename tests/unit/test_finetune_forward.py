@@ -63,7 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Place]:
     }
     datasets = {
         Task.LANGUAGE: write_dataset(root / "texts", list(text_rows({"train": 16}))),
-        Task.VISION_LANGUAGE: write_dataset(root / "colours", list(colour_rows({"train": 16}))),
+        Task.VISION_LANGUAGE: write_dataset(root / "colours", list(colour_rows({"train": 16, "test": 4}))),
     }
     return lambda work: Place(bases, datasets, work)
 
@@ -201,7 +201,7 @@ def test_noise_on_embeddings_goes_by_the_tokens_of_the_sample(place: Place, pack
 
 
 def test_noise_is_resumed_bit_for_bit(place: Place) -> None:
-    noisy = spec(optimization=optimization(neftune_alpha=5.0))
+    noisy = spec(test_split="test", optimization=optimization(neftune_alpha=5.0))
     straight = place.train(noisy, "straight")
     step, checkpoint = list_checkpoints(place.work / "straight" / "checkpoints")[1]
     assert step == 2

@@ -70,7 +70,9 @@ class _Noise:
         base.register_forward_pre_hook(self._measure, with_kwargs=True)
         base.get_input_embeddings().register_forward_hook(self._add)
 
-    def _measure(self, _: torch.nn.Module, __: Any, inputs: dict[str, Any]) -> None:
+    def _measure(self, module: torch.nn.Module, _: Any, inputs: dict[str, Any]) -> None:
+        if not module.training:  # answers are scored and written without noise
+            return
         if packed := cast("list[int] | None", inputs.get("sequence_lengths")):
             lengths = torch.tensor(packed)
             self._lengths_BT = lengths.repeat_interleave(lengths).unsqueeze(0)
