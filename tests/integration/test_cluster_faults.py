@@ -20,14 +20,11 @@ import grpc.aio
 import psutil
 import pytest
 from finemesh.chassis.auth import SigningKey
-from finemesh.chassis.bus import BusConfig, NatsEventBus
+from finemesh.chassis.bus import NatsEventBus
 from finemesh.chassis.client_channel import channel
-from finemesh.chassis.config import Secret
 from finemesh.chassis.errors import from_rpc_error
-from finemesh.chassis.events import command_message
 from finemesh.chassis.fine_tune_spec import resources_to_proto, spec_to_proto
 from finemesh.chassis.objects import DIRECTORY_MANIFEST, read_manifest, upload_directory
-from finemesh.chassis.s3 import S3Config, S3ObjectStore
 from finemesh.cluster.head import RayHead
 from finemesh.core.errors import FencedError, FinemeshError, PreconditionError
 from finemesh.core.spec.finetune import Checkpointing, Optimization, Resources, Task
@@ -37,14 +34,14 @@ from finemesh.v1.metric_pb2 import MetricBatch
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
+from tests.support.cluster_site import LEASE_SECONDS, Site
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
-from tests.support.ray_head import RayHeadProcess, agent_command
-from tests.support.scripted_mesh import CLUSTER, HeldAttempt, ScriptedMesh, scripted_mesh, until
-from tests.support.servers import NatsServer, S3Server, ServerProcess
+from tests.support.ray_head import RayHeadProcess
+from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
+from tests.support.servers import NatsServer, S3Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-LEASE_SECONDS = 4.0
 JOB, RUN = "projects/p/trainingJobs/j", "projects/p/runs/j"
 STEPS_PER_CHECKPOINT = 25
 
@@ -65,92 +62,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dataset(folder / "dataset", list(text_rows({"train": 64, "val": 8, "test": 8})))
     tiny_model(folder / "model", "llama")
     return folder
-
-
-class Site:
-    """The agent, with everything around it."""
-
-    def __init__(
-        self, folder: Path, mesh: ScriptedMesh, nats: NatsServer, s3: S3Server, ray: RayHeadProcess
-    ) -> None:
-        self.mesh, self.ray = mesh, ray
-        self.data_dir = folder / "data"
-        self.log_path = folder / "agent.log"
-        self.objects = S3ObjectStore(
-            S3Config(
-                endpoint=f"http://{s3.endpoint}",
-                access_key=s3.access_key,
-                secret_key=Secret(s3.secret_key),
-                bucket=s3.bucket,
-            )
-        )
-        self.bucket = s3.bucket
-        self.bus = NatsEventBus(BusConfig(servers=(nats.url,), client_name="test"))
-        key_file = folder / "jwt.key"
-        SigningKey.load_or_create(key_file)
-        service = mesh.address("service")
-        self._agent = ServerProcess(
-            agent_command(
-                {
-                    **ray.environment,
-                    "FINEMESH_SERVICE_HEALTH_INTERVAL_SECONDS": "0.2",
-                    "FINEMESH_NATS_SERVERS": nats.url,
-                    "FINEMESH_S3_ENDPOINT": f"http://{s3.endpoint}",
-                    "FINEMESH_S3_BUCKET": s3.bucket,
-                    "FINEMESH_S3_ACCESS_KEY": s3.access_key,
-                    "FINEMESH_S3_SECRET_KEY": s3.secret_key,
-                    "FINEMESH_JWT_KEY_FILE": str(key_file),
-                    "FINEMESH_CLUSTER_ID": CLUSTER,
-                    "FINEMESH_RAY_ADDRESS": ray.address,
-                    **{f"FINEMESH_{name}_ADDRESS": service for name in ("DATAPREP", "TRAINING", "EXPORT")},
-                    "FINEMESH_TRACKING_ADDRESS": mesh.address("tracking"),
-                    "FINEMESH_DATA_DIR": str(self.data_dir),
-                    "FINEMESH_LEASE_SECONDS": str(LEASE_SECONDS),
-                    "FINEMESH_SYNC_SECONDS": "0.2",
-                }
-            ),
-            folder,
-            self.log_path,
-        )
-
-    async def start_agent(self) -> None:
-        """Start, and wait until it says that it has Ray."""
-        seen = len(self.mesh.syncs)
-        self._agent.start()
-        await until(
-            lambda: any(sync.capacity.nodes for sync in self.mesh.syncs[seen:]), "the agent's Ray", 60
-        )
-
-    def kill_agent(self) -> None:
-        self._agent.kill()
-
-    async def agent_ended(self) -> int:
-        """Wait for the agent to end by itself; returns its exit code."""
-        process = self._agent.process
-        assert process is not None
-        async with asyncio.timeout(90):
-            return await asyncio.to_thread(process.wait)
-
-    async def send(self, held: HeldAttempt) -> None:
-        """Publish the command of an attempt; every call is a message of its own."""
-        payload = held.command.SerializeToString()
-        await self.bus.publish(command_message(CLUSTER, held.ref.resource, payload, "finemesh.v1.Command"))
-
-    def named(self) -> set[tuple[str, int]]:
-        """The attempts that the agent's last two rounds of reports name; it reports to three services."""
-        return {(each.resource, each.attempt) for sync in self.mesh.syncs[-6:] for each in sync.attempts}
-
-    @property
-    def cpus_free(self) -> float:
-        return self.mesh.syncs[-1].capacity.cpus_free
-
-    def log_lines(self, event: str) -> int:
-        return self.log_path.read_text().count(f'"event": "{event}"')
-
-    async def close(self) -> None:
-        self._agent.kill()
-        await self.bus.close()
-        self.objects.close()
 
 
 @pytest.fixture
