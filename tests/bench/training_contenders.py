@@ -150,6 +150,7 @@ def _trainable(model: Any) -> list[Any]:
 CONTENDERS: Final[dict[str, Train]] = {
     "finemesh-text": _finemesh("LANGUAGE", "TEXT", ADAPTERS),
     "finemesh-llava": _finemesh("VISION_LANGUAGE", "CONVERSATION", ADAPTERS),
+    "finemesh-yolos": _finemesh("DETECTION", "CONVERSATION", WHOLE, EPOCHS),
     "bare-text": _bare,
     **PEERS,
 }
