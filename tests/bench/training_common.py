@@ -1,4 +1,4 @@
-"""What the ways to train of the benchmarks share: the clock, the texts, the adapters, and what they answer."""
+"""What the ways to train of the benchmarks share: the clock, texts, adapters, and what they answer."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.training_common import (
+    EPOCHS,
     LINEAR,
     RANK,
     RATE,
