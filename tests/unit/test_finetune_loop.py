@@ -265,7 +265,7 @@ def test_the_loss_budget_is_kept(place: Place, tmp_path: Path) -> None:
     lossy = LedgerSummary(inputs=40, kept=38, quarantined=2, by_reason={"MASK_SIZE_MISMATCH": 2})
     dataset = write_dataset(tmp_path / "lossy", list(text_rows({"train": 8})), lossy)
     place = replace(place, datasets={Task.LANGUAGE: dataset})
-    with pytest.raises(PreconditionError, match="2 of 40 rows") as caught:
+    with pytest.raises(PreconditionError, match=r"2 of 40 rows.*MASK_SIZE_MISMATCH 2") as caught:
         place.train(spec(Task.LANGUAGE, max_quarantined_fraction=0.0))
     assert caught.value.reason == "LOSS_BUDGET_EXCEEDED"
     assert place.train(spec(Task.LANGUAGE, max_quarantined_fraction=0.05)).outcome is Outcome.COMPLETED

@@ -38,10 +38,11 @@ def check_loss_budget(spec: FineTuneSpec, dataset: Path, ledgers: Mapping[str, L
     }
     for stage, ledger in stages.items():
         if ledger.quarantined > spec.max_quarantined_fraction * ledger.inputs:
+            why = ", ".join(f"{reason} {rows}" for reason, rows in ledger.by_reason.items())
             raise PreconditionError(
                 f"{ledger.quarantined} of {ledger.inputs} rows of {stage} are quarantined, over the budget "
-                f"of {spec.max_quarantined_fraction:.1%}: see the ledger, mend the rows, or raise "
-                "max_quarantined_fraction",
+                f"of {spec.max_quarantined_fraction:.1%} (lost: {why}): see the ledger, mend the "
+                "rows, or raise max_quarantined_fraction",
                 reason="LOSS_BUDGET_EXCEEDED",
             )
     for split, ledger in ledgers.items():

@@ -15,13 +15,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import OverLength, Sequence
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.chat import Rendered, render
 from finemesh.finetune.families.family import Family, Picture, Seen
 from finemesh.finetune.objectives.objective import Split
-from finemesh.finetune.rows import Row, read_rows
+from finemesh.finetune.rows import Row, no_rows, read_rows
 from finemesh.finetune.sight import ImageAt, Pictures, decode_image
 
 _CHUNK_ROWS: Final = 32
@@ -97,11 +97,7 @@ class Encoder:
         rows = read_rows(dataset, split)
         encoded = self.encode_rows(dataset, islice(rows, limit) if limit else rows)
         if not encoded.entries:
-            raise PreconditionError(
-                f"the dataset has no rows in the split {split!r}: split it first, or name another split in "
-                "the spec",
-                reason="SPLIT_EMPTY",
-            )
+            raise no_rows(dataset, split)
         return encoded
 
     def encode_rows(self, dataset: Path, rows: Iterable[Row]) -> EncodedSplit:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy.typing as npt
 from PIL import Image
 
-from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
-from finemesh.finetune.rows import Location, read_images, read_values
+from finemesh.finetune.rows import Location, no_rows, read_images, read_values
 from finemesh.finetune.sight import PIXEL_CACHE_BYTES, decode_image
 
 _OBJECT: Final = ("class_name", "bbox", "rle_counts", "visible", "iscrowd")
@@ -79,11 +79,7 @@ def sound_pictures(
         empty = False
         yield _row(values, location), _picture(values)
     if empty:
-        raise PreconditionError(
-            f"the dataset has no rows in the split {split!r}: split it first, or name another split in "
-            "the spec",
-            reason="SPLIT_EMPTY",
-        )
+        raise no_rows(dataset, split)
 
 
 def load_picture(dataset: Path, location: Location) -> Image.Image:

@@ -34,7 +34,7 @@ from finemesh.finetune.preflight_report import (
     verdict_of,
 )
 from finemesh.finetune.preflight_tally import EXAMPLES, Kept, Tally, Watcher
-from finemesh.finetune.rows import read_manifest, read_rows
+from finemesh.finetune.rows import no_rows, read_manifest, read_rows
 from finemesh.finetune.run import sample_order, total_steps
 
 Progress = Callable[[float, str], None]
@@ -127,18 +127,14 @@ def _examine(options: PreflightOptions, encoder: Watcher, dataset: Path, progres
         shown_rows = 0 if tallies else options.shown_rows
         tally = encoder.examine(dataset, split, limit=limit, shown_rows=shown_rows, on_rows=on_rows)
         if not tallies:
-            _check_train_split(tally)
+            _check_train_split(dataset, tally)
         tallies.append(tally)
     return tallies
 
 
-def _check_train_split(tally: Tally) -> None:
+def _check_train_split(dataset: Path, tally: Tally) -> None:
     if not tally.rows:
-        raise PreconditionError(
-            f"the dataset has no rows in the split {tally.split!r}: split it first, or name another split in "
-            "the spec",
-            reason="SPLIT_EMPTY",
-        )
+        raise no_rows(dataset, tally.split)
     if not tally.spoken:
         raise PreconditionError(
             "no row of the dataset has messages, so there is nothing to be trained on: convert it with an "

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from finemesh.core.errors import InvalidError, NotFoundError
+from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.data import DatasetManifest
 
 _IMAGES: Final = "images.list.element.data"
@@ -85,6 +85,17 @@ def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = 
     """The rows of a split, or of all, in the order of the shards. Columns not asked for stay empty."""
     for values, location in read_values(dataset, split, columns):
         yield _row(values, location)
+
+
+def no_rows(dataset: Path, split: str) -> PreconditionError:
+    """SPLIT_EMPTY: what there is to say of a split without rows."""
+    splits = sorted(read_manifest(dataset).splits.items())
+    has = ", ".join(f"{rows} in {name or 'no split'}" for name, rows in splits) or "none at all"
+    return PreconditionError(
+        f"the dataset has no rows in the split {split!r} (it has {has}): split it first, or name another "
+        "split in the spec",
+        reason="SPLIT_EMPTY",
+    )
 
 
 def read_values(

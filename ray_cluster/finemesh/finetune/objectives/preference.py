@@ -19,14 +19,13 @@ from typing import Final, cast
 import torch
 from torch.nn import functional
 
-from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec, Preference
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.encoding import Encoder, Sample
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import Objective, Split
-from finemesh.finetune.rows import PREFERENCE_COLUMNS, Row, read_rows
+from finemesh.finetune.rows import PREFERENCE_COLUMNS, Row, no_rows, read_rows
 from finemesh.finetune.sight import Pictures
 from finemesh.finetune.statistics import clustered_mean
 
@@ -103,11 +102,7 @@ class PreferencePairs(Objective[Pair, PairBatch]):
             self.dataset, _sides(islice(rows, limit) if limit else rows, entries)
         )
         if not entries:
-            raise PreconditionError(
-                f"the dataset has no rows in the split {split!r}: split it first, or name another split in "
-                "the spec",
-                reason="SPLIT_EMPTY",
-            )
+            raise no_rows(self.dataset, split)
         for entry in encoded.entries:
             row_id, _, side = entry.row_id.rpartition("/")
             if entry.disposition is not Disposition.KEPT:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import OverLength
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.encoding import EncodedSplit, Sample, chunks
 from finemesh.finetune.objectives.conversation import Conversation, encoded_of
 from finemesh.finetune.objectives.objective import Split
-from finemesh.finetune.rows import TEXT_COLUMNS, Row, read_rows
+from finemesh.finetune.rows import TEXT_COLUMNS, Row, no_rows, read_rows
 from finemesh.finetune.scoring import Score, score
 from finemesh.finetune.sight import Pictures
 from finemesh.finetune.statistics import clustered_mean
@@ -41,11 +41,7 @@ class PlainText(Conversation):
             for row, ids_T in zip(chunk, self._tokenize(chunk), strict=True):
                 encoded.entries.append(self._add(row, ids_T, encoded))
         if not encoded.entries:
-            raise PreconditionError(
-                f"the dataset has no rows in the split {split!r}: split it first, or name another split in "
-                "the spec",
-                reason="SPLIT_EMPTY",
-            )
+            raise no_rows(self.dataset, split)
         return encoded
 
     def begin(self, splits: Mapping[str, Split[Sample]]) -> None:
