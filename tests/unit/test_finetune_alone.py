@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,36 @@ def test_what_was_trained_is_a_spec_that_trains_the_same(
     assert (folder / "again/spec.yaml").read_bytes() == (work / "spec.yaml").read_bytes()
 
 
+def test_what_is_in_a_work_folder_is_not_lost_by_mistake(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    given = ["spec.yaml", "--base", "llama", "--dataset", "My items (2)", "--work", "kept"]
+    assert main([*given, "-o", "optimization.max_steps=2"]) == 0
+    before = {path: path.read_bytes() for path in Path("kept").rglob("*") if path.is_file()}
+    assert main([*given, "-o", "optimization.max_steps=2"]) == 1
+    assert "WORK_NOT_EMPTY: kept holds checkpoints" in capsys.readouterr().err
+    assert main([*given, "-o", "optimization.max_steps=3", "--resume"]) == 1
+    assert "CHECKPOINT_OF_OTHER_SPEC" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("kept").rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(folder: Path) -> None:
+    command = [sys.executable, "-m", "finemesh.finetune", "spec.yaml", "--base", "llama"]
+    command += ["--dataset", "My items (2)", "--work", "stopped", "-o", "optimization.max_steps=100000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()  # the first step
+        process.send_signal(signal.SIGINT)
+        told, said = process.communicate()
+    ended = json.loads(told.splitlines()[-1])
+    assert (ended["outcome"], process.returncode) == ("CANCELLED", 0)
+    assert (folder / ended["checkpoint"]["path"]).is_dir()
+    assert f"stopped after step {ended['step']}: the same command with --resume goes on" in said
+
+
 def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
@@ -57,6 +88,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
         (["spec.yaml"], 2, "error: base_model: name a hub id"),
         (["spec.yaml", "--base", "llama"], 1, "--dataset"),
         (["spec.yaml", "-o", "base_model=hub/name", "--dataset", "."], 1, "BASE_MODEL_NOT_FOUND"),
+        (["spec.yaml", "-o", "base_model=llama", "--base", "lama", "--dataset", "."], 1, "lama is no folder"),
         (["none.yaml"], 2, "none.yaml cannot be read"),
         (
             ["spec.yaml", "--base", "llama", "-o", "sequence.max_tokens=9999", "--check"],

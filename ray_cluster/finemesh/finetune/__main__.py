@@ -19,11 +19,11 @@ from types import FrameType
 from typing import Any, Final
 
 from finemesh import specfile
-from finemesh.core.errors import FinemeshError, InvalidError
+from finemesh.core.errors import FinemeshError, InvalidError, PreconditionError
 from finemesh.core.spec import document, lint
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import certify
-from finemesh.finetune.hooks import CheckpointInfo, NoHooks, StopReason
+from finemesh.finetune.hooks import CheckpointInfo, NoHooks, Outcome, StopReason
 from finemesh.specfile import SpecFileError
 
 _EXAMPLES: Final = """examples:
@@ -167,7 +167,7 @@ def _carry_out(spec: FineTuneSpec, given: argparse.Namespace) -> int:
     if not base_model.is_dir():
         raise InvalidError.of(
             "base_model",
-            f"{spec.base_model} is no folder here: download the model and give its folder by --base",
+            f"{base_model} is no folder here: download the model and give its folder by --base",
             reason="BASE_MODEL_NOT_FOUND",
         )
     if given.dataset is None:
@@ -190,9 +190,13 @@ def _certify(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.N
 
 
 def _train(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Namespace) -> int:
+    if not given.resume and any(work.glob("checkpoints/step-*")):
+        raise PreconditionError(
+            f"{work} holds checkpoints, which a run that begins would remove: go on with --resume, or name "
+            "another folder by --work",
+            reason="WORK_NOT_EMPTY",
+        )
     work.mkdir(parents=True, exist_ok=True)
-    heading = "What was trained here. Again: python -m finemesh.finetune spec.yaml --dataset DIR"
-    (work / "spec.yaml").write_text(specfile.dump(document.write(spec), heading))
     console = _Console()
     signal.signal(signal.SIGINT, console.interrupt)
     from finemesh.finetune.checkpoint import newest_intact
@@ -203,19 +207,24 @@ def _train(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Nam
     with from_environment() as group:
         if group.leads:
             console.on_progress(0.0, f"working in {work}")
-        resume = given.resume and group.leads
+        newest = newest_intact(work / "checkpoints", _say) if given.resume and group.leads else None
+        if group.leads and newest is None:
+            heading = "What was trained here. Again: python -m finemesh.finetune spec.yaml --dataset DIR"
+            (work / "spec.yaml").write_text(specfile.dump(document.write(spec), heading))
         result = train(
             spec,
             base_model=base_model,
             dataset=given.dataset,
             work=work,
             hooks=console,
-            resume_from=newest_intact(work / "checkpoints", _say) if resume else None,
+            resume_from=newest,
             prepared=PreparedCache(given.cache) if given.cache else None,
             group=group,
         )
     if group.leads:
         print(json.dumps(asdict(result), default=str))  # noqa: T201
+        if result.outcome is not Outcome.COMPLETED:
+            _say(f"stopped after step {result.step}: the same command with --resume goes on")
     return 0
 
 
