@@ -100,7 +100,9 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(run: Run, tmp
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     full = Watch(after=3, then=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1])))
     try:
-        with pytest.raises(ResourceExhaustedError, match=r"step-00000004 .* one before is intact") as caught:
+        with pytest.raises(
+            ResourceExhaustedError, match=r"step-00000004 .* any before it are intact"
+        ) as caught:
             run(chosen, "full", hooks=full)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

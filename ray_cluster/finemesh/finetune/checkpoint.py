@@ -337,7 +337,7 @@ def _corrupt(folder: Path, what: str, file: str = "") -> PreconditionError:
 def _not_written(folder: Path, error: OSError | SafetensorError) -> FinemeshError:
     number = error.errno if isinstance(error, OSError) else _os_error(str(error))
     what = (
-        f"checkpoint {folder.name} could not be written to {folder.parent}: {error}; the one before is intact"
+        f"checkpoint {folder.name} could not be written to {folder.parent}: {error}; any before it are intact"
     )
     if number in _NO_ROOM:
         message = f"{what}: free some room, or keep fewer with spec.checkpoint.keep_last, and resume"

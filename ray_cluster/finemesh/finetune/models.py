@@ -7,6 +7,7 @@ Shape legend: B rows, T tokens, N tokens that carry loss, V vocabulary.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import warnings
 from collections.abc import Generator, Sequence
@@ -176,6 +177,8 @@ def _load_module(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    # peft imports it always. It warns of kernels that nothing here needs, and of every 8-bit product.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     register()
     reads = spec.task in TEXT_TOWERS  # what sees alone has the attention that transformers chooses
     attention = PACKED if reads and spec.sequence.packing else family.plain_attention if reads else None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,8 +64,6 @@ def loading_options(spec: FineTuneSpec, family: Family, device: torch.device) ->
         return {"dtype": dtype}
     from transformers import BitsAndBytesConfig
 
-    # It says of every 8-bit product that it computes in float16.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     config = BitsAndBytesConfig(
         load_in_4bit=method.quantization is Quantization.NF4,
         load_in_8bit=method.quantization is Quantization.INT8,
