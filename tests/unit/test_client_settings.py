@@ -14,7 +14,6 @@ import typer
 from finemesh.client import RpcError
 from finemesh.client.cli import context
 from finemesh.client.cli.events import parse_start
-from finemesh.client.cli.training import read_spec
 from finemesh.client.settings import SettingsError, load_settings
 from finemesh.client.transfer import TransferError, _inside
 from finemesh.client.watching import wait_for
@@ -89,17 +88,6 @@ def test_the_start_of_a_replay() -> None:
     assert abs(datetime.now(UTC) - ago - timedelta(minutes=10)) < timedelta(seconds=5)
     with pytest.raises(typer.BadParameter):
         parse_start("yesterday")
-
-
-def test_a_spec_is_a_file_with_fields_changed(tmp_path: Path) -> None:
-    path = tmp_path / "spec.json"
-    path.write_text('{"task": "TASK_LANGUAGE", "lora": {"rank": 4, "alpha": 8}}')
-    spec = read_spec(path, ["lora.rank=16", "base_model=./llama", "sequence.packing=true"])
-    assert (spec.lora.rank, spec.lora.alpha) == (16, 8)
-    assert (spec.base_model, spec.sequence.packing) == ("./llama", True)
-    for wrong in ("lora.rank", "lora.rang=3", "lora.rank=many"):
-        with pytest.raises(typer.BadParameter):
-            read_spec(path, [wrong])
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/passwd", "a/../../b"])
