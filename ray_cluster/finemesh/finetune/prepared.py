@@ -256,9 +256,6 @@ def _rich(annotation: Any, value: Any, mapped: np.ndarray[Any, Any]) -> Any:
         inner = typing.get_args(annotation)
         each = inner[:1] * len(value) if origin is list or inner[1:] == (Ellipsis,) else inner
         return origin(_rich(kind, item, mapped) for kind, item in zip(each, value, strict=True))
-    if origin is Mapping:
-        _, kind = typing.get_args(annotation)
-        return {name: _rich(kind, item, mapped) for name, item in value.items()}
     if not isinstance(value, str | int | float):
         raise TypeError(f"a sample has a {annotation}, which cannot be read again: use a tuple or a dict")
     return origin(value) if isinstance(origin, type) and issubclass(origin, Enum) else value
