@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from finemesh.core.errors import InvalidError, PreconditionError
-from finemesh.core.spec.finetune import Evaluation, FineTuneSpec, Optimization, Task
+from finemesh.core.spec.finetune import Checkpointing, Evaluation, FineTuneSpec, Optimization, Task
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train
@@ -104,6 +104,29 @@ def test_it_stops_when_patience_ends_wherever_it_was_resumed(place: Place, contr
     for checkpoint in (saved[end - 2], saved[end - 1], saved[end], stopped.checkpoint.path):
         resumed = place.train(chosen, contrary, f"resumed-{checkpoint.parts[-3:]}", resume_from=checkpoint)
         assert (resumed.step, resumed.certificate) == (end, straight.certificate)
+
+
+@pytest.mark.parametrize("stop_in", [2, 4])
+def test_a_checkpoint_of_a_stopped_validation_is_rated_when_the_run_goes_on(
+    place: Place, tmp_path: Path, stop_in: int
+) -> None:
+    """The loss falls, so the last checkpoint is the best: stopped while it, or the first, was being rated."""
+    texts = write_dataset(tmp_path / "texts", list(text_rows({"train": 16, "val": 4, "test": 4})))
+    chosen = spec(
+        Task.LANGUAGE,
+        validation_split="val",
+        test_split="test",
+        optimization=Optimization(learning_rate=4e-3, max_steps=4, micro_batch_size=4, warmup_ratio=0.0),
+        checkpoint=Checkpointing(every_steps=2),
+    )
+    straight = place.train(chosen, texts)
+    stopped = place.train(chosen, texts, "stopped", hooks=Validations(stop_in=stop_in))
+    assert (stopped.outcome, stopped.step) == (Outcome.PAUSED, stop_in)
+    resumed = place.train(chosen, texts, "stopped", resume_from=stopped.checkpoint.path)
+    assert (straight.best_step, straight.tested_step) == (4, 4)
+    assert (resumed.best_step, resumed.tested_step) == (4, 4)
+    assert resumed.certificate == straight.certificate
+    assert resumed.metrics["test/loss"] == straight.metrics["test/loss"]
 
 
 def test_too_small_an_improvement_is_none(place: Place, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class TrainState:
         position: samples consumed, over all epochs.
         sample_hash, loss_digest: see `Certificate`.
         best_step, best_value: the best checkpoint so far, and the validation metric that says so.
+        rated_step: the last step whose checkpoint was compared with the best.
         metrics: the last value of every metric.
         judged_step: the last step after which the evaluation was compared with the best before.
         judged_best: that best value; evaluations_in_vain: how many came after it that were no better.
@@ -79,6 +80,7 @@ class TrainState:
     loss_digest: str = EMPTY_HASH
     best_step: int | None = None
     best_value: float | None = None
+    rated_step: int = 0
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     judged_step: int = 0
     judged_best: float | None = None

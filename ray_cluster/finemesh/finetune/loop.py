@@ -104,17 +104,22 @@ def _carry_out(run: Run, resume_from: Path | None) -> TrainResult:
 def _train_steps(run: Run) -> None:
     """The steps that are left. Raises StopAsked."""
     run.model.train()
-    save_every = run.spec.checkpoint.every_steps
     evaluate(run)
+    _save_if_due(run)
     while run.state.step < run.total_steps and not is_over(run):
         run.saver.poll()
         run.check_stop()
         take_step(run)
         step = run.state.step
         evaluate(run)
-        if save_every and step % save_every == 0:
-            save(run)
+        _save_if_due(run)
         run.hooks.on_progress(_TRAINING_SHARE * step / run.total_steps, f"step {step} of {run.total_steps}")
+
+
+def _save_if_due(run: Run) -> None:
+    step, every = run.state.step, run.spec.checkpoint.every_steps
+    if step and every and step % every == 0:
+        save(run)
 
 
 def _conclude(run: Run, resume_from: Path | None) -> int | None:

@@ -97,16 +97,18 @@ def validate(run: Run) -> None:
 def save(run: Run) -> None:
     """Begin the checkpoint of this step, once. Which one is best, validation says, so that comes first.
 
-    Raises StopAsked, and what `Saver.finish` raises.
+    One that was written at a stop in the middle of that validation is rated, and written again, when the run
+    goes on. Raises StopAsked, and what `Saver.finish` raises.
     """
-    state = run.state
-    if run.saver.begun_step == state.step:
+    state, rates = run.state, run.spec.checkpoint.keep_best and "val" in run.splits
+    if run.saver.begun_step == state.step and not (rates and state.rated_step < state.step):
         return
-    if run.spec.checkpoint.keep_best and "val" in run.splits:
+    if rates:
         validate(run)
         value = state.metrics[run.objective.criterion.metric]
         if state.best_value is None or run.objective.criterion.better(value, state.best_value):
             state.best_step, state.best_value = state.step, value
+        state.rated_step = state.step
     run.saver.begin(run)
 
 

@@ -95,11 +95,11 @@ class Uploader:
         while info := self._next():
             try:
                 self._upload(info)
+                self._discard_expired()
             except Exception as error:  # of any kind: the loop waits for this thread
                 _log.warning("checkpoint_not_uploaded", step=info.step, error=repr(error))
                 self._failure = error
                 return
-            self._discard_expired()
 
     def _next(self) -> CheckpointInfo | None:
         """The oldest that waits; None when it is time to end."""
@@ -140,8 +140,11 @@ class Uploader:
                     raise
 
     def _discard_expired(self) -> None:
-        while self._job.expired_uris:
-            uri = self._job.expired_uris.popleft()
+        while True:
+            try:
+                uri = self._job.expired_uris.popleft()
+            except IndexError:  # the last one was taken by the thread, or by who waits for it
+                return
             try:
                 self._store.discard(uri)
             except FinemeshError as error:
