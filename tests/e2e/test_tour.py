@@ -95,9 +95,9 @@ def test_every_list_and_show_speaks_json(toured: Shell) -> None:
         "items",
     }
     assert toured.json("dataset show items")["state"] == "STATE_SUCCEEDED"
-    assert {each["name"].rsplit("/", 1)[1] for each in toured.json("train list")} == {"r4", "r16"}
+    assert {each["name"].rsplit("/", 1)[1] for each in toured.json("train list")} >= {"r4", "r16"}
     assert toured.json("train show r16")["state"] == "STATE_SUCCEEDED"
-    assert len(toured.json("runs list")) == 2
+    assert len(toured.json("runs list")) >= 2
     assert toured.json("runs compare r4 r16")["configDifferences"]
     assert toured.json("export show pkg")["state"] == "STATE_SUCCEEDED"
 
@@ -125,11 +125,13 @@ def test_what_goes_wrong_is_said_in_a_few_words(toured: Shell, command: str, cod
 
 
 def test_a_subscriber_reacts_to_what_succeeded_once(toured: Shell) -> None:
-    """The example of the clients, started twice: it tells of both jobs, and the second time of none."""
+    """The example of the clients, started twice: it tells of each job once, and the second time of none."""
     example = ROOT / "clients/python/examples/on_training_succeeded.py"
     command = f"timeout --signal INT 5 python {example} > told.txt 2> /dev/null || true; cat told.txt"
     told = toured.run(command).stdout.splitlines()
-    assert sorted(line.split()[1].rsplit("/", 1)[1] for line in told) == ["r16", "r4"]
+    jobs = [line.split()[1].rsplit("/", 1)[1] for line in told]
+    assert {"r16", "r4"} <= set(jobs)
+    assert len(jobs) == len(set(jobs))
     assert toured.run(command).stdout == ""
 
 

@@ -154,7 +154,7 @@ async def test_errors_that_blame_the_request_are_final_and_others_use_up_the_bud
 async def test_a_job_cancels_in_every_state(
     client: TrainingClient, cluster: ScriptedCluster, trainable: str, facts: FactLog, moment: str
 ) -> None:
-    resources = fine_tune_spec_pb2.ResourceSpec(gpus=8 if moment == "QUEUED" else 0)
+    resources = fine_tune_spec_pb2.ResourceSpec(gpus=1 if moment == "QUEUED" else 0)
     job = await client.create(trainable, spec={"resources": resources})
     if moment == "QUEUED":
         await client.until(job.name, "QUEUED")
