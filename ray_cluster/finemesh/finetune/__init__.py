@@ -25,5 +25,6 @@ so that it also runs alone: `python -m finemesh.finetune spec.yaml --dataset DIR
     checkpoint   state on disk, exact and checked
     prepared     encoded splits on disk, for the next run
     certify      a killed and resumed run compared with one that never stopped
+    jsonlines    ledgers and results of items on disk
     evaluation   loss and decisions on held-out rows, baselines, intervals
 """

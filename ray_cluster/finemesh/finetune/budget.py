@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,16 +9,17 @@ from pathlib import Path
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.spec.ledger import LedgerSummary
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.objectives.objective import AnySplit
 from finemesh.finetune.rows import read_manifest
 
 
 def write_ledger(path: Path, splits: Mapping[str, AnySplit]) -> None:
     """One JSON object per row and split: what became of it."""
-    with path.open("w", encoding="utf-8") as stream:
-        for split, encoded in splits.items():
-            for entry in encoded.entries:
-                stream.write(json.dumps({"split": split, **asdict(entry)}, ensure_ascii=False) + "\n")
+    write_lines(
+        path,
+        ({"split": split, **asdict(entry)} for split, encoded in splits.items() for entry in encoded.entries),
+    )
 
 
 def check_loss_budget(spec: FineTuneSpec, dataset: Path, ledgers: Mapping[str, LedgerSummary]) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.encoding import EncodedSplit
 from finemesh.finetune.generation import generate_answers, last_answer
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.metrics import CLOSED_METRICS, OPEN_METRICS, installed_metrics
 from finemesh.finetune.models import Model
 from finemesh.finetune.scoring import AnswerSet, Score, is_closed, score, split_answer
-from finemesh.finetune.statistics import Interval, clustered_mean
+from finemesh.finetune.statistics import clustered_mean
 
 
 def evaluate(model: Model, encoded: EncodedSplit, answers: AnswerSet | None, split: str) -> dict[str, float]:
@@ -122,18 +121,14 @@ def _of_answers(answered: Sequence[_Answer], groups: Sequence[str], seed: int) -
             if name in each.values
         ]
         interval = clustered_mean([value for value, _ in told], [group for _, group in told], seed)
-        metrics |= _with_interval(f"test/{name}", interval)
+        metrics |= interval.named(f"test/{name}")
     return metrics
 
 
 def _accuracy(scores: Sequence[Score], prefix: str, seed: int) -> dict[str, float]:
     right = [float(each.correct) for each in scores]
     interval = clustered_mean(right, [each.group for each in scores], seed)
-    return _with_interval(f"test/{prefix}accuracy", interval)
-
-
-def _with_interval(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return interval.named(f"test/{prefix}accuracy")
 
 
 def _averages(scores: Sequence[Score], split: str) -> dict[str, float]:
@@ -147,10 +142,10 @@ def _averages(scores: Sequence[Score], split: str) -> dict[str, float]:
 
 def _write_items(path: Path, scores: Sequence[Score], answered: Sequence[_Answer] = ()) -> None:
     """One object per item, for paired comparison of runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as stream:
-        for each, answer in zip_longest(scores, answered):
-            item: dict[str, Any] = {
+    write_lines(
+        path,
+        (
+            {
                 "row_id": each.row_id,
                 "group": each.group,
                 "prediction": answer.said if answer else each.prediction,
@@ -159,4 +154,6 @@ def _write_items(path: Path, scores: Sequence[Score], answered: Sequence[_Answer
                 "loss": each.loss_sum / each.loss_tokens,
                 **(answer.values if answer else {}),
             }
-            stream.write(json.dumps(item, ensure_ascii=False) + "\n")
+            for each, answer in zip_longest(scores, answered)
+        ),
+    )

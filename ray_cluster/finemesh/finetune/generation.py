@@ -23,7 +23,6 @@ from finemesh.finetune.sight import Pictures, positions_after
 _ROWS: Final = 16
 
 
-@torch.inference_mode()
 def generate_answers(
     model: Model, samples: Sequence[Sample], pictures: Pictures, max_tokens: int
 ) -> list[str]:
@@ -40,19 +39,14 @@ def generate_answers(
     prompts = [prompt_of(sample) for sample in samples]
     order = sorted(range(len(prompts)), key=lambda index: prompts[index].size)
     answers = [""] * len(prompts)
-    was_training = model.module.training
-    model.module.eval()
-    try:
-        with attention(model.module, model.family, model.family.plain_attention):
-            for _, alike in groupby(order, key=lambda index: prompts[index].size):
-                indices = [*alike]
-                for start in range(0, len(indices), _ROWS):
-                    part = indices[start : start + _ROWS]
-                    written = _generate(model, [prompts[index] for index in part], pictures, max_tokens)
-                    for index, answer in zip(part, written, strict=True):
-                        answers[index] = answer
-    finally:
-        model.module.train(was_training)
+    with model.evaluating(), attention(model.module, model.family, model.family.plain_attention):
+        for _, alike in groupby(order, key=lambda index: prompts[index].size):
+            indices = [*alike]
+            for start in range(0, len(indices), _ROWS):
+                part = indices[start : start + _ROWS]
+                written = _generate(model, [prompts[index] for index in part], pictures, max_tokens)
+                for index, answer in zip(part, written, strict=True):
+                    answers[index] = answer
     return answers
 
 

@@ -92,6 +92,18 @@ class Model:
             if isinstance(each, BatchNorm) and not any(own.requires_grad for own in each.parameters()):
                 each.eval()
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Generator[None]:
+        """Without gradients, dropout and batch statistics; afterwards it trains on if it did before."""
+        was_training = self.module.training
+        self.module.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            if was_training:
+                self.train()
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Matrix products as the precision says: parameters that are trained stay fp32."""
         return autocast(self.spec.precision, self.device)

@@ -23,7 +23,7 @@ import tempfile
 import time
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -36,6 +36,7 @@ import numpy as np
 from finemesh.core.spec import codec
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.spec.ledger import LedgerEntry
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.manifests import file_digest, read_manifest, write_manifest, wrong_files
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit
 
@@ -175,8 +176,8 @@ def _used(entry: Path) -> int:
 
 def _write_split(folder: Path, split: AnySplit) -> None:
     with (folder / "arrays.bin").open("wb") as arrays:
-        _write_lines(folder / "samples.jsonl", (_plain(sample, arrays) for sample in split.samples))
-        _write_lines(folder / "entries.jsonl", (_plain(entry, arrays) for entry in split.entries))
+        write_lines(folder / "samples.jsonl", (_plain(sample, arrays) for sample in split.samples))
+        write_lines(folder / "entries.jsonl", (_plain(entry, arrays) for entry in split.entries))
     write_manifest(folder, {"truncated": split.truncated})
 
 
@@ -188,12 +189,6 @@ def _read_split(folder: Path, objective: AnyObjective, truncated: int) -> AnySpl
     samples = [_rich(kind, line, mapped) for line in _lines(folder / "samples.jsonl")]
     entries = [_rich(LedgerEntry, line, mapped) for line in _lines(folder / "entries.jsonl")]
     return objective.restore(samples, entries, truncated)
-
-
-def _write_lines(path: Path, values: Iterable[Any]) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for value in values:
-            stream.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -96,7 +96,6 @@ def split_answer(sample: Sample) -> tuple[np.ndarray[Any, np.dtype[np.int64]], A
     return sample.input_ids_T[:first], tuple(sample.input_ids_T[first : last + 1].tolist())
 
 
-@torch.inference_mode()
 def score(
     model: Model,
     samples: Sequence[Sample],
@@ -108,16 +107,12 @@ def score(
     """Score `samples`, in their order. `blank` replaces every picture by the processor's mean colour."""
     if blank:
         pictures = pictures.blanked()
-    was_training = model.module.training
-    model.module.eval()
-    try:
+    with model.evaluating():
         if answers and is_closed(samples, answers):
             scored = _score_closed(model, samples, pictures, answers)
         else:
             scored = _score_open(model, samples, pictures)
         by_id = {each.row_id: each for each in scored}
-    finally:
-        model.module.train(was_training)
     return [by_id[sample.row_id] for sample in samples]
 
 

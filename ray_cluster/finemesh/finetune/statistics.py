@@ -21,6 +21,10 @@ class Interval:
     low: float
     high: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """The metric `name` with the ends of its interval, `<name>_low` and `<name>_high`."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def clustered_mean(
     values: Sequence[float], groups: Sequence[str], seed: int, weights: Sequence[float] | None = None

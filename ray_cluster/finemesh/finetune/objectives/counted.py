@@ -16,9 +16,10 @@ import numpy as np
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import confusion
 from finemesh.finetune.confusion import Counts
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import B, S, Split
-from finemesh.finetune.objectives.pictures import PictureObjective, evaluating, with_interval, write_lines
+from finemesh.finetune.objectives.pictures import PictureObjective
 from finemesh.finetune.statistics import clustered
 
 
@@ -97,7 +98,7 @@ class CountedObjective(PictureObjective[S, B]):
         """In the order of the split."""
         size = self.spec.optimization.micro_batch_size
         judged: list[Judged] = []
-        with evaluating(model):
+        with model.evaluating():
             for start in range(0, len(split.samples), size):
                 samples = split.samples[start : start + size]
                 batch = self.collate(split, samples).to(model.device)
@@ -115,7 +116,7 @@ class CountedObjective(PictureObjective[S, B]):
         metrics: dict[str, float] = {}
         for name, figure in self.figures.items():
             interval = clustered(sums_I3C, groups, figure, self.spec.optimization.seed)
-            metrics |= with_interval(prefix + name, interval)
+            metrics |= interval.named(prefix + name)
         return metrics
 
 

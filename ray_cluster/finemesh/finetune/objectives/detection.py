@@ -25,6 +25,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.spec.ledger import LedgerEntry
 from finemesh.finetune.families.detector import Detector, queries_of
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.detection_scores import (
     Detections,
@@ -34,7 +35,7 @@ from finemesh.finetune.objectives.detection_scores import (
     items,
 )
 from finemesh.finetune.objectives.objective import Criterion, Split, moved
-from finemesh.finetune.objectives.pictures import PictureObjective, evaluating, write_lines
+from finemesh.finetune.objectives.pictures import PictureObjective
 from finemesh.finetune.pictures import (
     ArrayCache,
     Arrays,
@@ -208,7 +209,7 @@ class Detection(PictureObjective[DetectionSample, DetectionBatch]):
         sums_K, weights_K = 0.0, 0.0
         samples = sorted(split.samples, key=lambda sample: sample.shown_px)
         size = self.spec.optimization.micro_batch_size
-        with evaluating(model):
+        with model.evaluating():
             for start in range(0, len(samples), size):
                 part = samples[start : start + size]
                 batch = self.collate(split, part).to(model.device)

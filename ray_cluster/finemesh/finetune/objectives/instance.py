@@ -25,6 +25,7 @@ from torch.nn import functional
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.spec.ledger import LedgerEntry
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.masks import ObjectMask, decode, masks_of
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.detection_scores import (
@@ -37,7 +38,7 @@ from finemesh.finetune.objectives.detection_scores import (
     items,
 )
 from finemesh.finetune.objectives.objective import Criterion, Split, moved
-from finemesh.finetune.objectives.pictures import PictureObjective, evaluating, write_lines
+from finemesh.finetune.objectives.pictures import PictureObjective
 from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture
 from finemesh.finetune.rows import Location
 
@@ -196,7 +197,7 @@ class InstanceSegmentation(PictureObjective[Sample, Batch]):
         sums_2 = weights_2 = torch.zeros(2, dtype=torch.float64, device=model.device)
         size = self.spec.optimization.micro_batch_size
         devices = [model.device] if model.device.type == "cuda" else []
-        with evaluating(model), torch.random.fork_rng(devices=devices):
+        with model.evaluating(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.spec.optimization.seed)
             for start in range(0, len(split.samples), size):
                 part = split.samples[start : start + size]

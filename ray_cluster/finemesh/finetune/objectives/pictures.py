@@ -1,23 +1,15 @@
-"""What objectives about pictures share: rows to samples with a fate for each, scoring, results of items."""
+"""What objectives about pictures share: rows to samples, with a fate for each."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from abc import abstractmethod
-from collections.abc import Generator, Iterable, Mapping
-from pathlib import Path
-from typing import Any
 
-import torch
 from PIL import Image
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import LedgerEntry
-from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import B, Objective, S, Split
 from finemesh.finetune.pictures import PictureRow, kept, sound_pictures
-from finemesh.finetune.statistics import Interval
 
 
 class PictureObjective(Objective[S, B]):
@@ -54,29 +46,3 @@ class PictureObjective(Objective[S, B]):
     @abstractmethod
     def sample(self, row: PictureRow, picture: Image.Image) -> S | LedgerEntry:
         """The sample of a row, or why there is none."""
-
-
-@contextlib.contextmanager
-def evaluating(model: Model) -> Generator[None]:
-    """Without gradients, dropout and batch statistics; afterwards the model trains on if it did before."""
-    was_training = model.module.training
-    model.module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        if was_training:
-            model.train()
-
-
-def with_interval(name: str, interval: Interval) -> dict[str, float]:
-    """The metric `name` with the ends of its 95% interval."""
-    return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """JSON lines, one object each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as stream:
-        for line in lines:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -9,7 +9,6 @@ Shape legend: P pairs, S sequences (the chosen ones, then the rejected ones), N 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +22,7 @@ from finemesh.core.spec.finetune import FineTuneSpec, Preference
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.batches import Batch, collate
 from finemesh.finetune.encoding import Encoder, Sample
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.objective import Objective, Split
 from finemesh.finetune.rows import PREFERENCE_COLUMNS, Row, no_rows, read_rows
@@ -123,9 +123,10 @@ class PreferencePairs(Objective[Pair, PairBatch]):
         for split in splits.values():
             pairs = cast("PairSplit", split)
             pairs.reference |= dict.fromkeys((pair.row_id for pair in pairs.samples), 0.0)
-            for batch, part in self._scoring(pairs):
-                ratios_P, _ = self._ratios(batch)
-                pairs.reference |= dict(zip((p.row_id for p in part), ratios_P.tolist(), strict=True))
+            with self.model.evaluating():
+                for batch, part in self._scoring(pairs):
+                    ratios_P, _ = self._ratios(batch)
+                    pairs.reference |= dict(zip((p.row_id for p in part), ratios_P.tolist(), strict=True))
 
     def collate(self, split: Split[Pair], samples: Sequence[Pair]) -> PairBatch:
         pairs = cast("PairSplit", split)
@@ -153,45 +154,43 @@ class PreferencePairs(Objective[Pair, PairBatch]):
 
     def test(self, split: Split[Pair], base_model: Path, folder: Path) -> dict[str, float]:  # noqa: ARG002
         scored = self._score(cast("PairSplit", split))
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "test.jsonl").open("w", encoding="utf-8") as stream:
-            for pair, each in zip(split.samples, scored, strict=True):
-                item = {"row_id": pair.row_id, "group": pair.group, "loss": each.loss, "margin": each.margin}
-                stream.write(json.dumps({**item, "correct": each.margin > 0}, ensure_ascii=False) + "\n")
+        items = (
+            {
+                "row_id": pair.row_id,
+                "group": pair.group,
+                "loss": each.loss,
+                "margin": each.margin,
+                "correct": each.margin > 0,
+            }
+            for pair, each in zip(split.samples, scored, strict=True)
+        )
+        write_lines(folder / "test.jsonl", items)
         groups = [pair.group for pair in split.samples]
         right = clustered_mean([float(e.margin > 0) for e in scored], groups, self.spec.optimization.seed)
         return {
             "test/items": float(len(scored)),
             "test/loss": sum(each.loss for each in scored) / len(scored),
             "test/margin": sum(each.margin for each in scored) / len(scored),
-            "test/accuracy": right.mean,
-            "test/accuracy_low": right.low,
-            "test/accuracy_high": right.high,
+            **right.named("test/accuracy"),
         }
 
     def _score(self, split: PairSplit) -> list[_Scored]:
         scored: list[_Scored] = []
         preference = self.spec.preference
-        for batch, _ in self._scoring(split):
-            ratios_P, chosen_P = self._ratios(batch)
-            moved_P = ratios_P - batch.reference_P
-            losses_P = preference_loss(moved_P, preference) - preference.chosen_weight * chosen_P
-            margins = (preference.beta * moved_P).tolist()
-            scored += [_Scored(*each) for each in zip(losses_P.tolist(), margins, strict=True)]
+        with self.model.evaluating():
+            for batch, _ in self._scoring(split):
+                ratios_P, chosen_P = self._ratios(batch)
+                moved_P = ratios_P - batch.reference_P
+                losses_P = preference_loss(moved_P, preference) - preference.chosen_weight * chosen_P
+                margins = (preference.beta * moved_P).tolist()
+                scored += [_Scored(*each) for each in zip(losses_P.tolist(), margins, strict=True)]
         return scored
 
     def _scoring(self, split: PairSplit) -> Iterator[tuple[PairBatch, list[Pair]]]:
-        """The batches of a split in its order, the model set to evaluation meanwhile."""
-        module = self.model.module
-        was_training = module.training
-        module.eval()
-        try:
-            with torch.inference_mode():
-                for start in range(0, len(split.samples), _SCORED_PAIRS):
-                    part = split.samples[start : start + _SCORED_PAIRS]
-                    yield self.collate(split, part).to(self.model.device), part
-        finally:
-            module.train(was_training)
+        """The batches of a split in its order."""
+        for start in range(0, len(split.samples), _SCORED_PAIRS):
+            part = split.samples[start : start + _SCORED_PAIRS]
+            yield self.collate(split, part).to(self.model.device), part
 
     def _ratios(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Of each pair log p(chosen) - log p(rejected) over all tokens, and log p(chosen) per token; (P)."""

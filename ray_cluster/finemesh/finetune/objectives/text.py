@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import OverLength
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.encoding import EncodedSplit, Sample, chunks
+from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.objectives.conversation import Conversation, encoded_of
 from finemesh.finetune.objectives.objective import Split
 from finemesh.finetune.rows import TEXT_COLUMNS, Row, no_rows, read_rows
@@ -105,8 +104,8 @@ class PlainText(Conversation):
         weights = [float(each.loss_tokens) for each in scores]
         seed, groups = self.spec.optimization.seed, [each.group for each in scores]
         interval = clustered_mean(losses, groups, seed, weights)
-        ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
-        return {f"test/{prefix}perplexity{end}": _perplexity(loss) for end, loss in ends.items()}
+        ends = interval.named(f"test/{prefix}perplexity")
+        return {name: _perplexity(loss) for name, loss in ends.items()}
 
 
 def _split(ids_T: Tokens, size: int) -> list[Tokens]:
@@ -129,15 +128,16 @@ def _perplexity(loss: float) -> float:
 
 
 def _write_items(path: Path, scores: Sequence[Score]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    items: list[dict[str, Any]] = [
-        {
-            "row_id": each.row_id,
-            "group": each.group,
-            "loss": each.loss_sum / each.loss_tokens,
-            "tokens": each.loss_tokens,
-            "correct_tokens": each.correct_tokens,
-        }
-        for each in scores
-    ]
-    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+    write_lines(
+        path,
+        (
+            {
+                "row_id": each.row_id,
+                "group": each.group,
+                "loss": each.loss_sum / each.loss_tokens,
+                "tokens": each.loss_tokens,
+                "correct_tokens": each.correct_tokens,
+            }
+            for each in scores
+        ),
+    )
