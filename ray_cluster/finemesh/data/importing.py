@@ -146,12 +146,12 @@ def _judge(candidate: Candidate, number: int, writer: DatasetWriter) -> None:
         if writer.knows(input_id):
             twice, input_id = input_id, f"{input_id}~{number}"
             raise RowFault("DUPLICATE_ROW_ID", f"{twice} occurs twice in the source", "row_id")
-        writer.keep(input_id, [_row(candidate)])
+        writer.keep(input_id, [built_row(candidate)])
     except RowFault as fault:
         writer.quarantine(input_id, fault)
 
 
-def _row(candidate: Candidate) -> Row:
+def built_row(candidate: Candidate) -> Row:
     """The candidate's row. Raises RowFault: the candidate's own, or TEXT_INVALID."""
     where = ""
     try:

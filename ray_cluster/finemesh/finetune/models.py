@@ -98,7 +98,8 @@ class Model:
         was_training = self.module.training
         self.module.eval()
         try:
-            with torch.inference_mode():
+            # Not inference mode: a sharded model would keep the buffers made in it, and could not train on.
+            with torch.no_grad():
                 yield
         finally:
             if was_training:

@@ -16,6 +16,7 @@ from finemesh.core.errors import FinemeshError
 from finemesh.core.spec.data import AnnotationFormat, ImportOptions
 from finemesh.data.batches import RowBatch
 from finemesh.data.faults import RowFault
+from finemesh.data.importing import built_row
 from finemesh.data.placeholders import PLACEHOLDER, join_placeholders, split_placeholders
 from finemesh.data.readers import READERS, detect_format
 from finemesh.data.readers.context import ReadContext
@@ -54,7 +55,7 @@ def read(
                 context = ReadContext(source, options)
                 for candidate in READERS[form or detect_format(context.survey)].read(context):
                     try:
-                        rows.append(candidate.build())
+                        rows.append(built_row(candidate))
                     except RowFault as fault:
                         assert fault.reason
                         assert fault.message
