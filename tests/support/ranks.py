@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from finemesh.core.spec.finetune import FineTuneSpec
-from finemesh.finetune.distributed import ALONE, from_environment
+from finemesh.finetune.distributed import ALONE, end_process, from_environment
 from finemesh.finetune.hooks import NoHooks, StopReason
 from finemesh.finetune.loop import train
 
@@ -116,3 +116,4 @@ def main(plan: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_process(0)
