@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from finemesh.chassis.config import Secret
@@ -62,6 +63,23 @@ async def test_a_download_link_works_without_credentials(store: S3ObjectStore, k
     status, body, disposition = http("GET", url)
     assert (status, body) == (200, b"content")
     assert disposition == "attachment; filename*=UTF-8''model%20%22%C3%BC%22.zip"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_machine_whose_clock_is_wrong_reads_and_writes(
+    s3_server: S3Server, store: S3ObjectStore, key: str, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    monkeypatch.setattr("finemesh.chassis.s3_clock.datetime", Wrong)
+    wrong = S3ObjectStore(config_of(s3_server))
+    await wrong.put_bytes(key, b"content")
+    assert await wrong.get_bytes(key, max_bytes=100) == b"content"
+    assert http("GET", wrong.presign_get(key, expires_seconds=60))[:2] == (200, b"content")
+    wrong.close()
 
 
 async def test_a_link_is_good_for_nothing_else(store: S3ObjectStore, key: str, s3_server: S3Server) -> None:

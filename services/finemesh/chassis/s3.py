@@ -17,13 +17,13 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 import urllib3
-from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 
 from finemesh.chassis.config import Secret
 from finemesh.chassis.objects import CHUNK_BYTES, ObjectStat, check_key, sha256_of_file
 from finemesh.chassis.presign import presign
+from finemesh.chassis.s3_clock import ClockedMinio
 from finemesh.chassis.stream_reader import StreamReader
 from finemesh.core.errors import (
     FinemeshError,
@@ -88,7 +88,7 @@ class S3ObjectStore:
             total=None, connect=2, read=2, status=7, backoff_factor=0.1, status_forcelist=[500, 502, 503, 504]
         )
         self._http = urllib3.PoolManager(maxsize=2 * _THREADS, timeout=timeout, retries=retries)
-        self._client = Minio(
+        self._client = ClockedMinio(
             endpoint=url.netloc,
             access_key=config.access_key,
             secret_key=config.secret_key.reveal(),
@@ -300,6 +300,7 @@ class S3ObjectStore:
             expires_seconds=expires_seconds,
             headers=headers,
             query=query,
+            now=self._client.now(),
         )
 
     def _get(self, key: str, offset: int = 0, length: int = 0) -> Any:
