@@ -77,7 +77,7 @@ def test_it_learns_shapes_and_says_how_well(models: dict[str, Path], shapes: Pat
     assert metrics["test/majority_accuracy"] == np.mean([item["expected"] == most for item in items])
     assert metrics["test/blanked_accuracy"] < metrics["test/accuracy"]
     assert {"val/loss", "val/accuracy", "val/macro_f1", "test/untrained_accuracy"} <= metrics.keys()
-    assert any(message.endswith("classifier start from random numbers") for message in told.messages)
+    assert any(message.endswith("classifier starts from random numbers") for message in told.messages)
 
 
 def test_the_loss_is_that_of_transformers(models: dict[str, Path], shapes: Path) -> None:

@@ -161,7 +161,7 @@ def test_it_learns_shapes_and_says_how_well(base: Path, shapes: Path, tmp_path: 
     for blind in ("majority", "blanked", "untrained"):
         assert metrics[f"test/{blind}_mean_iou"] < 0.5
     assert {"val/loss", "val/mean_iou", "val/pixel_accuracy"} <= metrics.keys()
-    assert any("decode_head.classifier start from random" in message for message in told.messages)
+    assert any("decode_head.classifier starts from random" in message for message in told.messages)
 
 
 def test_counts_agree_with_a_loop_over_pixels() -> None:

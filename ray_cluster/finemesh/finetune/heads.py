@@ -47,11 +47,15 @@ def head_arguments(config: Any, classes: Sequence[str]) -> dict[str, Any]:
     """
     if not classes or set(classes) == set(config.id2label.values()) - {_UNUSED}:
         return {}
-    return {
+    arguments: dict[str, Any] = {
+        "num_labels": len(classes),
         "id2label": dict(enumerate(classes)),
         "label2id": {name: index for index, name in enumerate(classes)},
         "ignore_mismatched_sizes": True,
     }
+    if hasattr(config, "label_names"):  # timm's name of the same, which a saved config is read by
+        arguments["label_names"] = list(classes)
+    return arguments
 
 
 def new_layers(
@@ -108,8 +112,7 @@ def check_new(spec: FineTuneSpec, new: Sequence[str], inside: Sequence[str]) -> 
     if new and isinstance(spec.method, Full) and Tower.HEAD not in spec.method.towers:
         raise InvalidError.of(
             "spec.method.full.towers",
-            f"{', '.join(new)} start from random numbers for the dataset's classes, and would stay random: "
-            "train HEAD too",
+            f"{', '.join(new)} would stay random, which the dataset's classes need anew: train HEAD too",
             reason="BASE_MODEL_UNSUITABLE",
         )
 
@@ -130,4 +133,5 @@ def head_notes(arguments: Mapping[str, Any], before: Any, new: Sequence[str]) ->
     told = (
         f"the head is new, for {count} classes of the dataset instead of the base model's {before.num_labels}"
     )
-    return (f"{told}: {', '.join(new)} start from random numbers",)
+    start = "start" if len(new) > 1 else "starts"
+    return (f"{told}: {', '.join(new)} {start} from random numbers",)

@@ -19,6 +19,7 @@ import torch
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Lora, Tower
+from finemesh.finetune.adapters import fuse_adapters
 from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
 from finemesh.finetune.distributed import ALONE, Group
@@ -144,10 +145,11 @@ def load_model(
     Raises:
         NotFoundError, InvalidError: what `family_of` raises; BASE_MODEL_UNREADABLE; BASE_MODEL_QUANTIZED;
             TARGETS_NOT_FOUND.
-        PreconditionError: NO_ACCELERATOR, the spec claims a GPU and none is visible.
+        PreconditionError: NO_ACCELERATOR, the spec claims a GPU and none is visible; NOT_INSTALLED.
     """
     device = _device(spec)
     family = family_of(base_model, spec.task)
+    family.check_extra()
     check_unquantized(base_model)
     module, notes = _load_module(base_model, family, spec, classes, device)
     processor = load_processor(base_model, family)
@@ -209,6 +211,7 @@ def _load_module(
                 use_safetensors=True,
                 output_loading_info=True,
                 **head,
+                **(family.loading(before) if family.loading else {}),
                 **loading_options(spec, family, device),
             )
             if head:
@@ -260,6 +263,7 @@ def _add_adapter(module: Any, family: Family, spec: FineTuneSpec, method: Lora) 
     with warnings.catch_warnings():  # peft asks transformers by a name that is being renamed
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         adapted = get_peft_model(module, config, adapter_name=ADAPTER_NAME)
+    fuse_adapters(adapted)
     # What is written with the adapter names the base as the user did, not a folder of this machine.
     config.base_model_name_or_path = spec.base_model
     config.revision = spec.base_model_revision or None

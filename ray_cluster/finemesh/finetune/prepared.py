@@ -48,7 +48,9 @@ _WITHOUT_EFFECT: Final = {
     "max_quarantined_fraction",
 }
 _WEIGHTS: Final = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".msgpack", ".h5"}
-_LIBRARIES: Final = ("numpy", "pillow", "pyarrow", "pycocotools", "tokenizers", "torch", "torchvision")
+_LIBRARIES: Final = (
+    *("numpy", "pillow", "pyarrow", "pycocotools", "timm", "tokenizers", "torch", "torchvision"),
+)
 _ALIGNMENT: Final = 64
 _ABANDONED_SECONDS: Final = 24 * 3600.0
 

@@ -52,6 +52,7 @@ def build_tiny(family: str, out: Path, texts: Iterable[str], seed: int) -> Path:
     Raises:
         NotFoundError: FAMILY_NOT_FOUND.
         InvalidError: NO_TINY_MODEL, the family has no small configuration.
+        PreconditionError: NOT_INSTALLED, it needs a package that is not there.
     """
     import torch
     import transformers
@@ -62,6 +63,7 @@ def build_tiny(family: str, out: Path, texts: Iterable[str], seed: int) -> Path:
         raise InvalidError.of(
             "family", f"{family!r} has no small configuration: take {able}", reason="NO_TINY_MODEL"
         )
+    kind.check_extra()
     tokenizer = _train_tokenizer(texts, kind)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (BOS, EOS, PAD, IMAGE)}
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in kind.tiny_tokens}

@@ -12,6 +12,7 @@ from typing import Final
 
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.finetune import Task
+from finemesh.core.spec.lint import model_type_of
 from finemesh.finetune.families.auto import AUTO_LANGUAGE
 from finemesh.finetune.families.auto_images import AUTO_IMAGES, CONVNEXT, CONVNEXT_V2, SWIN, VIT
 from finemesh.finetune.families.d_fine import D_FINE
@@ -33,6 +34,7 @@ from finemesh.finetune.families.qwen3_vl import QWEN3_VL
 from finemesh.finetune.families.rt_detr import RT_DETR_V2
 from finemesh.finetune.families.segformer import SEGFORMER
 from finemesh.finetune.families.smolvlm import SMOLVLM
+from finemesh.finetune.families.timm import TIMM
 from finemesh.finetune.families.yolos import YOLOS
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -59,6 +61,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     CONVNEXT,
     CONVNEXT_V2,
     SWIN,
+    TIMM,
     SEGFORMER,
     MASK2FORMER,
     AUTO_LANGUAGE,
@@ -76,7 +79,7 @@ def family_named(name: str) -> Family:
 
 
 def family_of(base_model: Path, task: Task) -> Family:
-    """The family of the model in a local folder, by `model_type` of its config.json.
+    """The family of the model in a local folder, by `model_type` of its config.json, fitted to that model.
 
     Raises:
         NotFoundError: BASE_MODEL_NOT_FOUND, the folder holds no readable config.json.
@@ -86,8 +89,10 @@ def family_of(base_model: Path, task: Task) -> Family:
     config_path = base_model / "config.json"
     try:
         config = json.loads(config_path.read_bytes())
-        model_type = str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        model_type = model_type_of(config)
+        if not model_type:
+            raise ValueError("no model_type")
+    except (OSError, ValueError, AttributeError) as error:
         raise NotFoundError(
             f"{config_path} is not the config.json of a transformers model ({error}): give the folder of a "
             "base model",
@@ -98,7 +103,7 @@ def family_of(base_model: Path, task: Task) -> Family:
             why = family.refuse(config) if family.refuse else ""
             if why:
                 raise InvalidError.of("spec.base_model", why, reason="BASE_MODEL_UNSUITABLE")
-            return family
+            return family.fit(family, config) if family.fit else family
     able = ", ".join(family.name for family in FAMILIES if family.task is task)
     raise InvalidError.of(
         "spec.base_model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.detector import Detector
@@ -107,6 +109,9 @@ class Family:
         tiny_image: what its chat template writes for a picture.
         refuse: content of config.json -> why a model of a fitting `model_type` is not taken after all, or
             nothing.
+        fit: (itself, content of config.json) -> the family of that model, if its modules have own names.
+        loading: (config) -> what `from_pretrained` must be told to load this model.
+        extra: the extra of this distribution, and the package, that it needs beside transformers.
         box_convention: how its texts write boxes, where it was taught any.
         activations: what training keeps of a token, for an estimate of memory; None where nobody counted.
         plain_attention: transformers' name of its attention over padded rows.
@@ -134,6 +139,9 @@ class Family:
     tiny_tokens: tuple[str, ...] = ()
     tiny_image: str = "<image>"
     refuse: Callable[[Mapping[str, Any]], str] | None = None
+    fit: Callable[[Family, Mapping[str, Any]], Family] | None = None
+    loading: Callable[[Any], dict[str, Any]] | None = None
+    extra: str = ""
     box_convention: BoxConvention | None = None
     activations: Activations | None = None
     plain_attention: str = "sdpa"
@@ -142,3 +150,16 @@ class Family:
 
     def takes(self, model_type: str) -> bool:
         return not self.model_types or model_type in self.model_types
+
+    def check_extra(self) -> None:
+        """Raises PreconditionError, NOT_INSTALLED: what it needs beside transformers cannot be imported."""
+        try:
+            if self.extra:
+                import_module(self.extra)
+        except (ImportError, OSError, RuntimeError) as error:  # the last two: a torchvision of another torch
+            raise PreconditionError(
+                f"models of {self.name} need the package {self.extra}, which cannot be imported here "
+                f"({error}): pip install 'finemesh[{self.extra}]' where training runs, beside a torchvision "
+                "that was made for its torch",
+                reason="NOT_INSTALLED",
+            ) from error

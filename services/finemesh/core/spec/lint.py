@@ -45,13 +45,18 @@ class BaseModelFacts:
     max_positions: int = 0
 
 
+def model_type_of(config: Mapping[str, Any]) -> str:
+    """The type of model that a config.json is of; empty if it tells none. Those of timm do not name it."""
+    return str(config.get("model_type") or ("timm_wrapper" if "pretrained_cfg" in config else ""))
+
+
 def facts_of(config: Mapping[str, Any]) -> BaseModelFacts:
     """What a config.json says."""
     language = config.get("text_config")
     found = cast("Mapping[str, Any]", language) if isinstance(language, Mapping) else config
     positions = found.get("max_position_embeddings")
     return BaseModelFacts(
-        model_type=str(config.get("model_type", "")),
+        model_type=model_type_of(config),
         max_positions=positions if isinstance(positions, int) else 0,
     )
 

@@ -133,7 +133,8 @@ def facts_of(model: str) -> spec_finding_pb2.BaseModelFacts:
         config: Any = json.loads((Path(model).expanduser() / "config.json").read_bytes())
         language = config.get("text_config") or config
         positions = language.get("max_position_embeddings")
-        model_type = str(config.get("model_type", ""))
+        # Models of timm do not name their type.
+        model_type = str(config.get("model_type") or ("timm_wrapper" if "pretrained_cfg" in config else ""))
     except (OSError, ValueError, AttributeError):
         return spec_finding_pb2.BaseModelFacts()
     return spec_finding_pb2.BaseModelFacts(
