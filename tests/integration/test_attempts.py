@@ -225,14 +225,14 @@ async def test_a_callback_that_fails_takes_everything_back(owner: ScriptedOwner,
 
 async def test_a_running_attempt_is_told_to_cancel_and_says_so(owner: ScriptedOwner) -> None:
     ref = await started(owner)
-    told = await owner.cancel(JOB)
+    told = await owner.stop(JOB)
     assert told is not None
     assert told.ref == ref
     assert (await owner.queue.renew(ref, RUNNING)).directive is Directive.CANCEL
-    assert await owner.cancel(JOB) == told  # asking again changes nothing
+    assert await owner.stop(JOB) == told  # asking again changes nothing
     await owner.queue.complete(ref, STOPPED)
     assert await owner.attempts(JOB) == [(1, 1, "ENDED", "CANCELLED")]
-    assert await owner.cancel(JOB) is None
+    assert await owner.stop(JOB) is None
 
 
 @pytest.mark.parametrize("delay_seconds", [0.0, 60.0])
@@ -240,7 +240,7 @@ async def test_an_attempt_that_never_started_is_cancelled_at_once(
     owner: ScriptedOwner, delay_seconds: float
 ) -> None:
     attempt = await owner.dispatch(JOB, delay_seconds=delay_seconds)
-    assert await owner.cancel(JOB) is None
+    assert await owner.stop(JOB) is None
     assert await owner.attempts(JOB) == [(1, 1, "ENDED", "CANCELLED")]
     with pytest.raises(FencedError):
         await owner.queue.renew(attempt.ref, RUNNING)
@@ -248,7 +248,7 @@ async def test_an_attempt_that_never_started_is_cancelled_at_once(
 
 async def test_an_attempt_that_ignores_a_cancel_is_cut_off(owner: ScriptedOwner, clock: ManualClock) -> None:
     ref = await started(owner)
-    await owner.cancel(JOB)
+    await owner.stop(JOB)
     grace_seconds = owner.settings.cancel_grace_seconds
     for _ in range(int(grace_seconds // 10)):
         assert (await owner.queue.renew(ref, RUNNING)).directive is Directive.CANCEL

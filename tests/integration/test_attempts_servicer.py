@@ -96,7 +96,7 @@ async def test_an_attempt_renews_with_the_token_it_is_given_and_completes(
     assert first.lease_seconds == owner.settings.lease_seconds
     assert first.directive == pb.RenewLeaseResponse.DIRECTIVE_CONTINUE
     second = await caller.bearing(first.token).renew(ref)
-    await owner.cancel(JOB)
+    await owner.stop(JOB)
     told = await caller.bearing(second.token).renew(ref)
     assert told.directive == pb.RenewLeaseResponse.DIRECTIVE_CANCEL
     request = pb.CompleteAttemptRequest(attempt=_to_proto(ref))

@@ -146,7 +146,7 @@ class Simulation:
 
     def cancel(self, resource: str) -> None:
         live = self.live(resource)
-        told = self.run(self.owner.cancel(resource))
+        told = self.run(self.owner.stop(resource))
         assert (told is not None) == (live is not None and live.started)
         if live is None:
             return

@@ -23,7 +23,9 @@ TABLES = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, EXPORT)
 # DESIGN §4, and the payloads in protos/finemesh/events/v1.
 FACTS = {
     "dataset": {"imported", "converted", "validated", "preflighted", "split", "failed", "cancelled"},
-    "training_job": {"queued", "started", "resumed", "succeeded", "failed", "cancelled"},
+    "training_job": {
+        *("queued", "started", "resumed", "paused", "preempted", "succeeded", "failed", "cancelled"),
+    },
     "export": {"started", "verified", "succeeded", "rejected", "failed", "cancelled"},
 }
 

@@ -9,7 +9,7 @@ from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
 from finemesh.chassis.outbox import Outbox
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.tables import ChassisTables, chassis_tables
-from finemesh.core.attempts import Attempt, Completion, RestartPolicy, WorkReport
+from finemesh.core.attempts import Attempt, Completion, Directive, RestartPolicy, WorkReport
 from finemesh.core.clock import Clock
 from finemesh.v1 import attempt_pb2
 from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, insert, select
@@ -101,6 +101,6 @@ class ScriptedOwner:
         async with self.db.begin() as tx:
             return await self.queue.dispatch(tx, resource, cluster, delay_seconds=delay_seconds)
 
-    async def cancel(self, resource: str) -> Attempt | None:
+    async def stop(self, resource: str, directive: Directive = Directive.CANCEL) -> Attempt | None:
         async with self.db.begin() as tx:
-            return await self.queue.request_cancel(tx, resource)
+            return await self.queue.request_stop(tx, resource, directive)

@@ -59,8 +59,9 @@ class ScriptedAttempt:
         total_steps: int = 0,
         fraction: float = 0.0,
         certificate: training_job_pb2.ResumeCertificate | None = None,
+        following: str = "UNSPECIFIED",
     ) -> str:
-        """Renew the lease. Returns the directive, CONTINUE or CANCEL. Raises the service's refusal."""
+        """Renew the lease. Returns the directive, such as CONTINUE. Raises the service's refusal."""
         request = attempt_service_pb2.RenewLeaseRequest(
             attempt=self.ref,
             phase=f"PHASE_{phase}",
@@ -68,6 +69,7 @@ class ScriptedAttempt:
             total_steps=total_steps,
             worker=training_job_pb2.WorkerStatus(node_id="node-1", pids=[4242]),
             resume_certificate=certificate,
+            following=f"DIRECTIVE_{following}",
         )
         request.progress.fraction = fraction
         with translated():

@@ -51,6 +51,16 @@ class TrainingClient:
     async def cancel(self, name: str) -> training_job_pb2.TrainingJob:
         return await self.call("CancelTrainingJob", pb.CancelTrainingJobRequest(name=name))
 
+    async def pause(self, name: str) -> training_job_pb2.TrainingJob:
+        return await self.call("PauseTrainingJob", pb.PauseTrainingJobRequest(name=name))
+
+    async def resume(self, name: str) -> training_job_pb2.TrainingJob:
+        return await self.call("ResumeTrainingJob", pb.ResumeTrainingJobRequest(name=name))
+
+    async def set_priority(self, name: str, priority: int) -> training_job_pb2.TrainingJob:
+        request = pb.SetTrainingJobPriorityRequest(name=name, priority=priority)
+        return await self.call("SetTrainingJobPriority", request)
+
     async def delete(self, name: str) -> None:
         await self.call("DeleteTrainingJob", pb.DeleteTrainingJobRequest(name=name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -33,13 +34,15 @@ Describe = Callable[[], pb.RenewLeaseRequest]
 
 
 class Lease:
-    """Holds the attempt's token. `hold` returns when the lease is lost; `cancelled` is set when it is told to
-    stop.
+    """Holds the attempt's token. `hold` returns when the lease is lost; `told_to_stop` is set when it is told
+    to, for the reason in `directive` and by `stop_by`, on the monotonic clock.
     """
 
     def __init__(self, command: attempt_pb2.Command, lease_seconds: float) -> None:
         self.token = command.token
-        self.cancelled = asyncio.Event()
+        self.told_to_stop = asyncio.Event()
+        self.directive: pb.RenewLeaseResponse.Directive = pb.RenewLeaseResponse.DIRECTIVE_CONTINUE
+        self.stop_by = math.inf
         self.lost_because = ""
         self._interval_seconds = lease_seconds / _RENEWALS_PER_LEASE
         start_seconds = command.start_deadline.ToMicroseconds() / 1e6 - time.time()
@@ -90,5 +93,7 @@ class Lease:
         self.token = answer.token
         self._end = sent + answer.lease_seconds
         self._interval_seconds = min(self._interval_seconds, answer.lease_seconds / _RENEWALS_PER_LEASE)
-        if answer.directive == pb.RenewLeaseResponse.DIRECTIVE_CANCEL:
-            self.cancelled.set()
+        self.directive = answer.directive
+        if answer.directive != pb.RenewLeaseResponse.DIRECTIVE_CONTINUE:
+            self.stop_by = sent + answer.stop_seconds
+            self.told_to_stop.set()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -41,7 +42,8 @@ _PLACEMENT_POLL_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.5
 # How long a finished attempt waits for Tracking before it leaves the rest of its points to the agent.
 _DRAIN_SECONDS: Final = 60.0
-_CANCEL_SECONDS: Final = 45.0
+# Which part of the time to stop the worker has; the rest is for telling how it ended.
+_STOP_SHARE: Final = 0.75
 
 _PHASES: Final = {
     Phase.STARTING: pb.RenewLeaseRequest.PHASE_STARTING,
@@ -66,6 +68,7 @@ class Supervisor:
         self._crew: Crew | None = None
         self._identity: tuple[list[int], str, list[str]] | None = None
         self._writing = True
+        self._is_stopping = False
 
     async def run(self) -> None:
         """Carry the attempt to its end, whatever it is."""
@@ -124,7 +127,7 @@ class Supervisor:
         try:
             self._status = Status(message="waiting for resources")
             while not await asyncio.to_thread(group.wait, _PLACEMENT_POLL_SECONDS):
-                if self._lease.cancelled.is_set():
+                if self._lease.told_to_stop.is_set():
                     return Ending(stopped_at_step=0)
             self._status = Status(message="starting a worker")
             self._crew = Crew(self._site, self._command, group)
@@ -149,7 +152,7 @@ class Supervisor:
             if not running.done():
                 await self._look(worker)
                 await self._commit(service, worker)
-            if self._lease.cancelled.is_set() and stopping is None:
+            if self._lease.told_to_stop.is_set() and stopping is None:
                 stopping = asyncio.create_task(self._stop(worker))
         if stopping:
             stopping.cancel()
@@ -162,9 +165,13 @@ class Supervisor:
             self._lease.renew_now()
 
     async def _stop(self, worker: Any) -> None:
-        """Ask, and kill when asking did not help in time."""
+        """Ask, acknowledge, and kill when asking did not help in time."""
+        seconds = _STOP_SHARE * (self._lease.stop_by - time.monotonic())
         await worker.stop.remote()
-        await asyncio.sleep(_CANCEL_SECONDS)
+        self._is_stopping = True
+        self._lease.renew_now()
+        await asyncio.sleep(seconds)
+        _log.warning("worker_did_not_stop", resource=self._ref.resource, seconds=round(seconds, 1))
         self._kill_worker()
 
     def _kill_worker(self) -> None:
@@ -184,6 +191,7 @@ class Supervisor:
             step=status.step,
             total_steps=status.total_steps,
             peak_memory_bytes=status.peak_memory_bytes,
+            following=self._lease.directive if self._is_stopping else None,
         )
         if self._identity:
             pids, request.worker.node_id, gpu_ids = self._identity

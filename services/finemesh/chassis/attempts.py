@@ -75,6 +75,7 @@ class AttemptSettings:
         lease_seconds: how long an attempt may go without a renewal before it counts as lost.
         start_timeout_seconds: the same before its first renewal.
         cancel_grace_seconds: how long a cancelled attempt may go on renewing before it is cut off.
+        pause_grace_seconds: the same of one that is paused or preempted.
         resend_after_seconds: age from which a command that the cluster does not know is sent again by `sync`.
         tick_seconds: how often lost and due attempts are looked for.
     """
@@ -82,8 +83,13 @@ class AttemptSettings:
     lease_seconds: float = 20.0
     start_timeout_seconds: float = 120.0
     cancel_grace_seconds: float = 60.0
+    pause_grace_seconds: float = 120.0
     resend_after_seconds: float = 5.0
     tick_seconds: float = 0.5
+
+    def grace_seconds(self, directive: Directive) -> float:
+        """How long an attempt may take to stop."""
+        return self.cancel_grace_seconds if directive is Directive.CANCEL else self.pause_grace_seconds
 
 
 class AttemptQueue(Generic[R]):
@@ -135,24 +141,30 @@ class AttemptQueue(Generic[R]):
         await self._rows.insert(tx, attempt)
         return attempt if delay_seconds > 0 else await self._send(tx, attempt)
 
-    async def request_cancel(self, tx: Tx, resource: str) -> Attempt | None:
-        """Ask the live attempt to stop.
+    async def request_stop(
+        self, tx: Tx, resource: str, directive: Directive = Directive.CANCEL, error: ErrorRecord | None = None
+    ) -> Attempt | None:
+        """Ask the live attempt to stop, or to stop for a stronger reason; `error` is kept as the cause.
 
         Returns:
             The attempt, which will complete or be lost; or None when nobody works on the resource, so that
-            the caller finishes the cancellation now. An attempt that never started is ended here.
+            the caller finishes the stop now. An attempt that never started is ended here.
         """
         await tx.lock(resource)
         latest = await self._rows.latest(tx, resource)
         if latest is None or latest.state is AttemptState.ENDED:
             return None
         if latest.never_started:
-            await self._end(tx, latest, Outcome.CANCELLED)
+            await self._end(tx, latest, Outcome.CANCELLED, error)
             return None
-        if latest.directive is Directive.CANCEL:
+        if not directive.outranks(latest.directive):
             return latest
-        now = self._clock.now()
-        return await self._rows.change(tx, latest, directive=Directive.CANCEL, directive_time=now)
+        # A stronger reason gives no more time: the attempt is stopping already.
+        told = latest.directive is not Directive.CONTINUE
+        now = None if told else self._clock.now()
+        return await self._rows.change(
+            tx, latest, directive=directive, directive_time=now, error=error or latest.error
+        )
 
     async def held(self, tx: Tx, ref: AttemptRef) -> Attempt:
         """The attempt, if it is live under this fence and its lease has not run out.
@@ -189,10 +201,7 @@ class AttemptQueue(Generic[R]):
         async with self._db.begin() as tx:
             attempt = await self.held(tx, ref)
             now = self._clock.now()
-            if attempt.directive is Directive.CANCEL:
-                waited = now - await self._rows.directive_time(tx, ref)
-                if waited.total_seconds() >= self.settings.cancel_grace_seconds:
-                    raise _fenced(ref, "was cancelled and did not stop in time")
+            stop_seconds = await self._stop_seconds(tx, attempt)
             renewed = await self._rows.change(
                 tx,
                 attempt,
@@ -201,7 +210,18 @@ class AttemptQueue(Generic[R]):
                 lease_expire_time=now + timedelta(seconds=self.settings.lease_seconds),
             )
             await self.owner.on_report(tx, renewed, report)
-        return Lease(renewed.lease_expire_time, self.settings.lease_seconds, renewed.directive)
+        return Lease(renewed.lease_expire_time, self.settings.lease_seconds, renewed.directive, stop_seconds)
+
+    async def _stop_seconds(self, tx: Tx, attempt: Attempt) -> float:
+        """What is left to stop in; 0 if nobody told it to. Raises FencedError: no more."""
+        if attempt.directive is Directive.CONTINUE:
+            return 0.0
+        told = await self._rows.directive_time(tx, attempt.ref)
+        limit = told + timedelta(seconds=self.settings.grace_seconds(attempt.directive))
+        left = (limit - self._clock.now()).total_seconds()
+        if left <= 0:
+            raise _fenced(attempt.ref, f"was told to {attempt.directive} and did not stop in time")
+        return left
 
     async def complete(self, ref: AttemptRef, completion: Completion[R]) -> None:
         """Take the attempt's own word for its end. Repeating it changes nothing.
@@ -221,7 +241,8 @@ class AttemptQueue(Generic[R]):
                     f"attempt {ref.attempt} at {ref.resource} never renewed its lease: renew, then complete",
                     reason="ATTEMPT_NOT_STARTED",
                 )
-            ended = await self._end(tx, attempt, completion.outcome, completion.error)
+            error = completion.error or (attempt.error if completion.result is None else None)
+            ended = await self._end(tx, attempt, completion.outcome, error)
             await self.owner.on_completed(tx, ended, completion)
 
     async def sync(
@@ -278,7 +299,7 @@ class AttemptQueue(Generic[R]):
             if attempt.state is AttemptState.WAITING:
                 await self._send(tx, attempt)
                 return
-            lost = await self._end(tx, attempt, Outcome.LOST, _lost_error(attempt))
+            lost = await self._end(tx, attempt, Outcome.LOST, attempt.error or _lost_error(attempt))
             log.warning("attempts.lost", resource=ref.resource, attempt=ref.attempt, cluster=attempt.cluster)
             await self.owner.on_lost(tx, lost)
 

@@ -35,8 +35,11 @@ _PHASES: Final = {
 }
 _DIRECTIVES: Final = {
     Directive.CONTINUE: pb.RenewLeaseResponse.DIRECTIVE_CONTINUE,
+    Directive.PREEMPT: pb.RenewLeaseResponse.DIRECTIVE_PREEMPT,
+    Directive.PAUSE: pb.RenewLeaseResponse.DIRECTIVE_PAUSE,
     Directive.CANCEL: pb.RenewLeaseResponse.DIRECTIVE_CANCEL,
 }
+_FOLLOWING: Final = {number: directive for directive, number in _DIRECTIVES.items()}
 
 
 class AttemptServicer(AttemptServiceServicer, Generic[R]):
@@ -56,6 +59,7 @@ class AttemptServicer(AttemptServiceServicer, Generic[R]):
             token=mint_attempt_token(self._key, ref, lease.seconds),
             lease_seconds=lease.seconds,
             directive=_DIRECTIVES[lease.directive],
+            stop_seconds=lease.stop_seconds,
         )
         response.lease_expire_time.FromDatetime(lease.expire_time)
         return response
@@ -151,6 +155,7 @@ def _report(request: pb.RenewLeaseRequest) -> WorkReport:
         if request.HasField("resume_certificate")
         else None,
         peak_memory_bytes=request.peak_memory_bytes,
+        following=_FOLLOWING.get(request.following, Directive.CONTINUE),
     )
 
 

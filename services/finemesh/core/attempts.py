@@ -25,15 +25,24 @@ class AttemptState(StrEnum):
 class Outcome(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
+    CANCELLED = "CANCELLED"  # it stopped, as some directive told it to
     LOST = "LOST"  # the lease ran out
 
 
 class Directive(StrEnum):
-    """What a renewal tells the attempt to do next."""
+    """What a renewal tells the attempt to do next: all but the first mean to save its state and stop.
+
+    In the order of their strength: a stop is never taken back, only replaced by a stronger one.
+    """
 
     CONTINUE = "CONTINUE"
-    CANCEL = "CANCEL"
+    PREEMPT = "PREEMPT"  # its room is needed; the job waits for its next turn
+    PAUSE = "PAUSE"  # the job waits until its user resumes it
+    CANCEL = "CANCEL"  # the job ends
+
+    def outranks(self, other: Directive) -> bool:
+        order = list(Directive)
+        return order.index(self) > order.index(other)
 
 
 class Phase(StrEnum):
@@ -113,6 +122,7 @@ class WorkReport:
         message: what is being done, a few words for people.
         step: optimiser steps taken, of `total_steps` to take; training only.
         peak_memory_bytes: highest memory in use by the working process so far.
+        following: the directive that it acts on by now: its acknowledgement.
     """
 
     phase: Phase
@@ -123,6 +133,7 @@ class WorkReport:
     total_steps: int = 0
     resume_certificate: ResumeCertificate | None = None
     peak_memory_bytes: int = 0
+    following: Directive = Directive.CONTINUE
 
 
 R_co = TypeVar("R_co", covariant=True)
@@ -133,9 +144,9 @@ FINAL_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"}
 
 @dataclass(frozen=True)  # with slots, Python 3.11 cannot call Completion[X](…)
 class Completion(Generic[R_co]):
-    """How an attempt says it ended: with `result`, with `error`, or cancelled as it was told to.
+    """How an attempt says it ended: with `result`, with `error`, or stopped as it was told to.
 
-    `step` is the number of optimiser steps taken by a cancelled training attempt.
+    `step` is the number of optimiser steps taken by a training attempt that stopped.
     """
 
     outcome: Outcome
@@ -155,11 +166,12 @@ class Completion(Generic[R_co]):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The answer to a renewal."""
+    """The answer to a renewal. `stop_seconds` is what is left to stop in, once it is told to."""
 
     expire_time: datetime
     seconds: float
     directive: Directive
+    stop_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

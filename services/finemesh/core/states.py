@@ -48,6 +48,9 @@ class TrainingJobState(StrEnum):
     QUEUED = "QUEUED"
     STARTING = "STARTING"
     RUNNING = "RUNNING"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
+    PREEMPTING = "PREEMPTING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLING = "CANCELLING"
@@ -236,6 +239,17 @@ TRAINING_JOB = _table(
         Transition(_T.STARTING, _T.RUNNING, (Fact("started", FIRST_ATTEMPT), Fact("resumed", LATER_ATTEMPT))),
         Transition(_T.RUNNING, _T.STARTING),  # a restart from the last committed checkpoint
         Transition(_T.RUNNING, _T.SUCCEEDED, (Fact("succeeded"),)),
+        *(
+            Transition(state, _T.PAUSING)
+            for state in (_T.VALIDATING, _T.QUEUED, _T.STARTING, _T.RUNNING, _T.PREEMPTING)
+        ),
+        Transition(_T.PAUSING, _T.PAUSED, (Fact("paused"),)),
+        Transition(_T.PAUSING, _T.SUCCEEDED, (Fact("succeeded"),)),  # it was quicker than the pause
+        Transition(_T.PAUSED, _T.QUEUED, (Fact("queued"),)),
+        Transition(_T.PAUSED, _T.VALIDATING),  # it was paused before its checks were made
+        *(Transition(state, _T.PREEMPTING) for state in (_T.STARTING, _T.RUNNING)),
+        Transition(_T.PREEMPTING, _T.QUEUED, (Fact("preempted"),)),
+        Transition(_T.PREEMPTING, _T.SUCCEEDED, (Fact("succeeded"),)),
     ),
 )
 

@@ -139,7 +139,7 @@ class SqlUnit:
         return self._store.default_cluster
 
     async def request_cancel(self, name: Name) -> Attempt | None:
-        return await self._store.queue.request_cancel(self._tx, str(name))
+        return await self._store.queue.request_stop(self._tx, str(name))
 
     async def started_count(self, name: Name) -> int:
         return await self._store.queue.started_count(self._tx, str(name))

@@ -148,7 +148,7 @@ class SqlUnit:
             return await self._store.queue.dispatch(self._tx, str(name), cluster, delay_seconds=delay_seconds)
 
     async def request_cancel(self, name: Name) -> Attempt | None:
-        return await self._store.queue.request_cancel(self._tx, str(name))
+        return await self._store.queue.request_stop(self._tx, str(name))
 
     async def _live_cluster(self) -> str:
         """The cluster that reported itself last; the default one while none is live: nothing is refused."""

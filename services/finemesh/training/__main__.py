@@ -45,6 +45,7 @@ async def _serve(
         lease_seconds=config.lease_seconds,
         start_timeout_seconds=config.start_timeout_seconds,
         cancel_grace_seconds=config.cancel_grace_seconds,
+        pause_grace_seconds=config.pause_grace_seconds,
     )
     queue: AttemptQueue[TrainingResult] = AttemptQueue(base.db, base.outbox, settings)
     admission, placement = asyncio.Event(), asyncio.Event()

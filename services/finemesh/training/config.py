@@ -25,6 +25,7 @@ class TrainingConfig(ServiceConfig):
     Attributes:
         start_timeout_seconds: how long a cluster may take to take an attempt up.
         cancel_grace_seconds: how long a cancelled job may take to save its state.
+        pause_grace_seconds: how long a job that is paused or preempted may take to save its state.
         restart_delay_seconds: back-off before the first restart; it doubles with each, up to a minute.
         cluster_live_seconds: how long after its last report a cluster gets work.
     """
@@ -32,5 +33,6 @@ class TrainingConfig(ServiceConfig):
     dataprep: Dataprep = field(default_factory=Dataprep)
     start_timeout_seconds: float = 120.0
     cancel_grace_seconds: float = 60.0
+    pause_grace_seconds: float = 120.0
     restart_delay_seconds: float = 1.0
     cluster_live_seconds: float = 15.0

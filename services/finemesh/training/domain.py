@@ -25,6 +25,7 @@ from finemesh.core.states import FIRST_ATTEMPT, LATER_ATTEMPT, TRAINING_JOB, Tra
 from finemesh.training.checkpoints import Checkpoint
 
 State = TrainingJobState
+STOPPING: Final = frozenset({State.CANCELLING, State.PAUSING, State.PREEMPTING})
 DEFAULT_MAX_RESTARTS: Final = 3
 
 
@@ -103,8 +104,11 @@ class Step:
 
     def then(self, target: State, now: datetime, **changes: Any) -> Step:
         """This step and, right after it, the one to `target`."""
-        following = move(self.job, target, now, **changes)
-        return Step(following.job, self.facts + following.facts)
+        return move(self.job, target, now, **changes).after(self)
+
+    def after(self, earlier: Step) -> Step:
+        """`earlier` and this one, in one."""
+        return Step(self.job, earlier.facts + self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,7 @@ def reported(job: TrainingJob, attempt: Attempt, report: WorkReport, now: dateti
         lease_expire_time=attempt.lease_expire_time,
         worker=replace(report.worker, cluster=attempt.cluster),
         fraction=max(job.fraction, report.fraction),
-        message=report.message or job.message,
+        message=job.message if job.state in STOPPING else report.message or job.message,
         step=max(report.step, job.latest_checkpoint.step if job.latest_checkpoint else 0),
         total_steps=report.total_steps or job.total_steps,
         peak_memory_bytes=max(job.peak_memory_bytes, report.peak_memory_bytes),
@@ -216,22 +220,61 @@ def succeeded(job: TrainingJob, result: TrainingResult, now: datetime) -> Step:
     }
     if job.state is State.CANCELLING:
         return move(job, State.CANCELLED, now, **changes)
-    changes |= {"fraction": 1.0, "error": None}
+    changes |= {"fraction": 1.0, "error": None, "start_time": job.start_time or now}
     if job.state is State.STARTING:  # so quick that it was never seen at work
         return move(job, State.RUNNING, now).then(State.SUCCEEDED, now, **changes)
     return move(job, State.SUCCEEDED, now, **changes)
 
 
 def cancel_asked(job: TrainingJob, now: datetime, *, at_work: bool) -> Step:
-    """The user wants the job to stop: at once when nobody works on it."""
-    step = move(job, State.CANCELLING, now, message="stopping", not_before=None)
+    """The user wants the job to end: at once when nobody works on it."""
+    step = move(job, State.CANCELLING, now, message="saving its state, then ending", not_before=None)
     return step if at_work else step.then(State.CANCELLED, now, message="")
 
 
+def pause_asked(job: TrainingJob, now: datetime, *, at_work: bool) -> Step:
+    """The user wants the job to wait: at once when nobody works on it."""
+    step = move(job, State.PAUSING, now, message="saving its state, then waiting", not_before=None)
+    return step if at_work else stopped(step.job, now).after(step)
+
+
+def preempt_asked(job: TrainingJob, why: str, now: datetime, *, at_work: bool) -> Step:
+    """The scheduler needs the room of a job in state STARTING or RUNNING; `why` is for its user."""
+    step = move(job, State.PREEMPTING, now, message=f"making room: {why}", not_before=None)
+    return step if at_work else stopped(step.job, now).after(step)
+
+
+def resume_asked(job: TrainingJob, now: datetime) -> Step:
+    """The user wants a paused job to go on; its checks are made first if they never were."""
+    if not job.dataset_uri:
+        return move(job, State.VALIDATING, now, message="")
+    return move(job, State.QUEUED, now, message="waiting for resources")
+
+
+def prioritised(job: TrainingJob, priority: int, now: datetime) -> Step:
+    """The job has another priority from now on."""
+    return Step(replace(job, priority=priority, update_time=now))
+
+
 def stopped(job: TrainingJob, now: datetime, *, step: int = 0, error: ErrorRecord | None = None) -> Step:
-    """An attempt at a job that is being cancelled has ended, in whatever way."""
-    steps_taken = max(step, job.step)
-    return move(job, State.CANCELLED, now, step=steps_taken, error=error or job.error, message="")
+    """An attempt at a job that is being cancelled, paused or preempted has ended, in whatever way.
+
+    What it has not saved is lost, unless it said so; no restart is used up.
+    """
+    error = error or job.error
+    if job.state is State.CANCELLING:
+        return move(job, State.CANCELLED, now, step=max(step, job.step), error=error, message="")
+    paused = job.state is State.PAUSING
+    return move(
+        job,
+        State.PAUSED if paused else State.QUEUED,
+        now,
+        step=job.latest_checkpoint.step if job.latest_checkpoint else 0,
+        error=error,
+        worker=None,
+        lease_expire_time=None,
+        message="paused: resume it to go on" if paused else "preempted: waiting for resources",
+    )
 
 
 def failed(

@@ -17,6 +17,8 @@ _PAYLOADS: Final[dict[str, Any]] = {
     "started": pb.TrainingJobStarted,
     "checkpointed": pb.TrainingJobCheckpointed,
     "resumed": pb.TrainingJobResumed,
+    "paused": pb.TrainingJobPaused,
+    "preempted": pb.TrainingJobPreempted,
     "succeeded": pb.TrainingJobSucceeded,
     "failed": pb.TrainingJobFailed,
     "cancelled": pb.TrainingJobCancelled,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from finemesh.core.attempts import Attempt, AttemptRef, Cluster
+from finemesh.core.attempts import Attempt, AttemptRef, Cluster, Directive
+from finemesh.core.errors import ErrorRecord
 from finemesh.core.names import Name
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob
@@ -113,8 +114,10 @@ class Unit(View, Protocol):
         """Start the next attempt. Raises PreconditionError, reason ATTEMPT_LIVE."""
         ...
 
-    async def request_cancel(self, name: Name) -> Attempt | None:
-        """Tell the live attempt to stop; None when nobody works on the job."""
+    async def request_stop(
+        self, name: Name, directive: Directive, error: ErrorRecord | None = None
+    ) -> Attempt | None:
+        """Tell the live attempt to stop, `error` being the cause; None when nobody works on the job."""
         ...
 
     async def held(self, ref: AttemptRef) -> Attempt:

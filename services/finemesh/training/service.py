@@ -7,7 +7,15 @@ from typing import Final
 
 import structlog
 
-from finemesh.core.attempts import Attempt, AttemptRef, Completion, Outcome, RestartPolicy, WorkReport
+from finemesh.core.attempts import (
+    Attempt,
+    AttemptRef,
+    Completion,
+    Directive,
+    Outcome,
+    RestartPolicy,
+    WorkReport,
+)
 from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, PreconditionError
 from finemesh.core.names import Name, parse_name
@@ -83,14 +91,47 @@ class TrainingService:
             job = await unit.locked(name)
             if job.state in {State.CANCELLING, State.CANCELLED}:
                 return job
-            if job.terminal:
-                raise PreconditionError(
-                    f"{name} has {job.state} already: there is nothing to cancel",
-                    reason="TRAINING_JOB_ENDED",
-                    metadata={"training_job": str(name), "state": job.state},
-                )
-            at_work = await unit.request_cancel(name) is not None
+            _require_live(job, "cancel")
+            at_work = await unit.request_stop(name, Directive.CANCEL) is not None
             return await unit.save(domain.cancel_asked(job, self._clock.now(), at_work=at_work))
+
+    async def pause(self, name: Name) -> TrainingJob:
+        """Let a job wait until it is resumed; again changes nothing.
+
+        Raises PreconditionError, TRAINING_JOB_ENDED or TRAINING_JOB_STOPPING: it has ended, or is about to.
+        """
+        async with self._store.begin() as unit:
+            job = await unit.locked(name)
+            if job.state in {State.PAUSING, State.PAUSED}:
+                return job
+            _require_live(job, "pause")
+            _require_not(State.CANCELLING, job, "it is being cancelled, and cannot be paused any more")
+            at_work = await unit.request_stop(name, Directive.PAUSE) is not None
+            return await unit.save(domain.pause_asked(job, self._clock.now(), at_work=at_work))
+
+    async def resume(self, name: Name) -> TrainingJob:
+        """Let a paused job go on; one that goes on already stays as it is.
+
+        Raises PreconditionError, TRAINING_JOB_ENDED or TRAINING_JOB_STOPPING: it has ended, or is about to
+        end or to pause.
+        """
+        async with self._store.begin() as unit:
+            job = await unit.locked(name)
+            _require_live(job, "resume")
+            _require_not(State.CANCELLING, job, "it is being cancelled: submit its spec as a new job")
+            _require_not(State.PAUSING, job, "it still saves its state: resume it when it is PAUSED")
+            if job.state is not State.PAUSED:
+                return job
+            return await unit.save(domain.resume_asked(job, self._clock.now()))
+
+    async def set_priority(self, name: Name, priority: int) -> TrainingJob:
+        """Give a job another priority. Raises PreconditionError, TRAINING_JOB_ENDED."""
+        async with self._store.begin() as unit:
+            job = await unit.locked(name)
+            if job.priority == priority:
+                return job
+            _require_live(job, "put before others")
+            return await unit.save(domain.prioritised(job, priority, self._clock.now()))
 
     async def delete(self, name: Name) -> None:
         """Delete a job that has ended, with its files. Raises PreconditionError, reason TRAINING_JOB_LIVE."""
@@ -155,10 +196,11 @@ class TrainingService:
         """
         job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
         now = self._clock.now()
+        blamed = completion.error is not None and completion.final
         if completion.result is not None:
             _require_saved(job, completion.result)
             step = domain.succeeded(job, completion.result, now)
-        elif job.state is State.CANCELLING:
+        elif job.state is State.CANCELLING or (job.state in domain.STOPPING and not blamed):
             step = domain.stopped(job, now, step=completion.step, error=completion.error)
         else:
             stopped_unasked = completion.outcome is Outcome.CANCELLED
@@ -176,7 +218,7 @@ class TrainingService:
         """An attempt's lease ran out."""
         job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
         now, error = self._clock.now(), attempt.error or _STOPPED
-        if job.state is State.CANCELLING:
+        if job.state in domain.STOPPING:
             step = domain.stopped(job, now, error=error)
         else:
             counts = not attempt.never_started
@@ -187,6 +229,24 @@ class TrainingService:
         job = await unit.save(step)
         reason = job.error.reason if job.error else ""
         log.info("attempt_ended", job=str(job.name), attempt=job.attempt, state=job.state, error=reason)
+
+
+def _require_live(job: TrainingJob, verb: str) -> None:
+    if job.terminal:
+        raise PreconditionError(
+            f"{job.name} has {job.state} already: there is nothing to {verb}",
+            reason="TRAINING_JOB_ENDED",
+            metadata={"training_job": str(job.name), "state": job.state},
+        )
+
+
+def _require_not(state: State, job: TrainingJob, why: str) -> None:
+    if job.state is state:
+        raise PreconditionError(
+            f"{job.name} is {job.state}: {why}",
+            reason="TRAINING_JOB_STOPPING",
+            metadata={"training_job": str(job.name), "state": job.state},
+        )
 
 
 def _require_saved(job: TrainingJob, result: TrainingResult) -> None:

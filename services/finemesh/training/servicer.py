@@ -88,6 +88,22 @@ class TrainingServicer(CatalogueServicer):
     ) -> training_job_pb2.TrainingJob:
         return job_to_proto(await self._service.cancel(_name(request.name, Role.OPERATOR)))
 
+    async def PauseTrainingJob(
+        self, request: pb.PauseTrainingJobRequest, context: Any
+    ) -> training_job_pb2.TrainingJob:
+        return job_to_proto(await self._service.pause(_name(request.name, Role.OPERATOR)))
+
+    async def ResumeTrainingJob(
+        self, request: pb.ResumeTrainingJobRequest, context: Any
+    ) -> training_job_pb2.TrainingJob:
+        return job_to_proto(await self._service.resume(_name(request.name, Role.OPERATOR)))
+
+    async def SetTrainingJobPriority(
+        self, request: pb.SetTrainingJobPriorityRequest, context: Any
+    ) -> training_job_pb2.TrainingJob:
+        name = _name(request.name, Role.OPERATOR)
+        return job_to_proto(await self._service.set_priority(name, request.priority))
+
     async def DeleteTrainingJob(self, request: pb.DeleteTrainingJobRequest, context: Any) -> Empty:
         await self._service.delete(_name(request.name, Role.OPERATOR))
         return Empty()

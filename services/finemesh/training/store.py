@@ -19,8 +19,8 @@ from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.telemetry import TraceContext, current_trace, span, trace_headers
 from finemesh.chassis.watch import Notifier
-from finemesh.core.attempts import Attempt, AttemptRef, AttemptState, Cluster
-from finemesh.core.errors import AlreadyExistsError, NotFoundError
+from finemesh.core.attempts import Attempt, AttemptRef, AttemptState, Cluster, Directive
+from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
 from finemesh.core.spec.finetune import Resources
 from finemesh.core.states import TRAINING_JOB
@@ -46,7 +46,7 @@ _LISTING: Final = Listing(
 _CHECKPOINT_LISTING: Final = Listing(
     {"step": Field(CHECKPOINTS.c.step, Kind.NUMBER)}, key="step", default_order="step desc"
 )
-_SCHEDULED: Final = TRAINING_JOB.terminal | {State.VALIDATING, State.QUEUED, State.STARTING}
+_SCHEDULED: Final = TRAINING_JOB.terminal | {State.VALIDATING, State.QUEUED, State.STARTING, State.PAUSED}
 
 
 class SqlStore:
@@ -237,8 +237,10 @@ class SqlUnit:
         with await self._trace(name):
             return await self._store.queue.dispatch(self._tx, str(name), cluster)
 
-    async def request_cancel(self, name: Name) -> Attempt | None:
-        return await self._store.queue.request_cancel(self._tx, str(name))
+    async def request_stop(
+        self, name: Name, directive: Directive, error: ErrorRecord | None = None
+    ) -> Attempt | None:
+        return await self._store.queue.request_stop(self._tx, str(name), directive, error)
 
     async def held(self, ref: AttemptRef) -> Attempt:
         return await self._store.queue.held(self._tx, ref)

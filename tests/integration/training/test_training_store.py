@@ -18,7 +18,7 @@ from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import RequestKey
 from finemesh.chassis.sql import Database
 from finemesh.chassis.watch import Notifier
-from finemesh.core.attempts import ClusterCapacity, RestartPolicy, Worker
+from finemesh.core.attempts import ClusterCapacity, Directive, RestartPolicy, Worker
 from finemesh.core.clock import ManualClock
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
@@ -169,7 +169,7 @@ async def test_what_waits_is_found_in_its_order_and_what_runs_is_claimed(
     assert (claim.cluster, claim.resources.cpus, claim.end_time) == ("c", 1.0, None)
     clock.advance(1)
     async with store.begin() as unit:
-        assert await unit.request_cancel(job("old").name) is None  # nobody has taken it up
+        assert await unit.request_stop(job("old").name, Directive.CANCEL) is None  # nobody has taken it up
     async with store.read() as view:
         (ended,) = await view.claims({"c": START})
         assert ended.end_time == clock.now()

@@ -25,7 +25,7 @@ class AttemptRef(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
-    __slots__ = ("attempt", "phase", "progress", "worker", "step", "total_steps", "resume_certificate", "peak_memory_bytes")
+    __slots__ = ("attempt", "phase", "progress", "worker", "step", "total_steps", "resume_certificate", "peak_memory_bytes", "following")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[RenewLeaseRequest.Phase]
@@ -44,6 +44,7 @@ class RenewLeaseRequest(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     RESUME_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWING_FIELD_NUMBER: _ClassVar[int]
     attempt: AttemptRef
     phase: RenewLeaseRequest.Phase
     progress: _progress_pb2.Progress
@@ -52,27 +53,34 @@ class RenewLeaseRequest(_message.Message):
     total_steps: int
     resume_certificate: _training_job_pb2.ResumeCertificate
     peak_memory_bytes: int
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., phase: _Optional[_Union[RenewLeaseRequest.Phase, str]] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., worker: _Optional[_Union[_training_job_pb2.WorkerStatus, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., resume_certificate: _Optional[_Union[_training_job_pb2.ResumeCertificate, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+    following: RenewLeaseResponse.Directive
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., phase: _Optional[_Union[RenewLeaseRequest.Phase, str]] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., worker: _Optional[_Union[_training_job_pb2.WorkerStatus, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., resume_certificate: _Optional[_Union[_training_job_pb2.ResumeCertificate, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., following: _Optional[_Union[RenewLeaseResponse.Directive, str]] = ...) -> None: ...
 
 class RenewLeaseResponse(_message.Message):
-    __slots__ = ("token", "lease_expire_time", "lease_seconds", "directive")
+    __slots__ = ("token", "lease_expire_time", "lease_seconds", "directive", "stop_seconds")
     class Directive(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DIRECTIVE_UNSPECIFIED: _ClassVar[RenewLeaseResponse.Directive]
         DIRECTIVE_CONTINUE: _ClassVar[RenewLeaseResponse.Directive]
         DIRECTIVE_CANCEL: _ClassVar[RenewLeaseResponse.Directive]
+        DIRECTIVE_PAUSE: _ClassVar[RenewLeaseResponse.Directive]
+        DIRECTIVE_PREEMPT: _ClassVar[RenewLeaseResponse.Directive]
     DIRECTIVE_UNSPECIFIED: RenewLeaseResponse.Directive
     DIRECTIVE_CONTINUE: RenewLeaseResponse.Directive
     DIRECTIVE_CANCEL: RenewLeaseResponse.Directive
+    DIRECTIVE_PAUSE: RenewLeaseResponse.Directive
+    DIRECTIVE_PREEMPT: RenewLeaseResponse.Directive
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DIRECTIVE_FIELD_NUMBER: _ClassVar[int]
+    STOP_SECONDS_FIELD_NUMBER: _ClassVar[int]
     token: str
     lease_expire_time: _timestamp_pb2.Timestamp
     lease_seconds: float
     directive: RenewLeaseResponse.Directive
-    def __init__(self, token: _Optional[str] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_seconds: _Optional[float] = ..., directive: _Optional[_Union[RenewLeaseResponse.Directive, str]] = ...) -> None: ...
+    stop_seconds: float
+    def __init__(self, token: _Optional[str] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_seconds: _Optional[float] = ..., directive: _Optional[_Union[RenewLeaseResponse.Directive, str]] = ..., stop_seconds: _Optional[float] = ...) -> None: ...
 
 class CompleteAttemptRequest(_message.Message):
     __slots__ = ("attempt", "result", "error", "cancelled")

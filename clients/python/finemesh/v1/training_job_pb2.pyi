@@ -91,6 +91,9 @@ class TrainingJob(_message.Message):
         STATE_FAILED: _ClassVar[TrainingJob.State]
         STATE_CANCELLING: _ClassVar[TrainingJob.State]
         STATE_CANCELLED: _ClassVar[TrainingJob.State]
+        STATE_PAUSING: _ClassVar[TrainingJob.State]
+        STATE_PAUSED: _ClassVar[TrainingJob.State]
+        STATE_PREEMPTING: _ClassVar[TrainingJob.State]
     STATE_UNSPECIFIED: TrainingJob.State
     STATE_VALIDATING: TrainingJob.State
     STATE_QUEUED: TrainingJob.State
@@ -100,6 +103,9 @@ class TrainingJob(_message.Message):
     STATE_FAILED: TrainingJob.State
     STATE_CANCELLING: TrainingJob.State
     STATE_CANCELLED: TrainingJob.State
+    STATE_PAUSING: TrainingJob.State
+    STATE_PAUSED: TrainingJob.State
+    STATE_PREEMPTING: TrainingJob.State
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]

@@ -33,7 +33,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/training_service.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1e\x66inemesh/v1/model_family.proto\x1a\x18\x66inemesh/v1/preset.proto\x1a\x1e\x66inemesh/v1/spec_finding.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xaa\x01\n\x18\x43reateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"+\n\x15GetTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"x\n\x17ListTrainingJobsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17WatchTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x43\x61ncelTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x44\x65leteTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListCheckpointsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x17.finemesh.v1.CheckpointB\x04\xe2\x41\x01\x02\"0\n\x18\x43ommitCheckpointResponse\x12\x14\n\x0c\x65xpired_uris\x18\x01 \x03(\t\"y\n\x17LintFineTuneSpecRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12/\n\nbase_model\x18\x02 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFacts\"o\n\x18LintFineTuneSpecResponse\x12*\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.SpecFinding\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\"&\n\x10GetPresetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x12ListPresetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListPresetsResponse\x12$\n\x07presets\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetModelFamilyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x18ListModelFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x19ListModelFamiliesResponse\x12\x30\n\x0emodel_families\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.ModelFamily\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xaf\x0e\n\x0fTrainingService\x12\xb6\x01\n\x11\x43reateTrainingJob\x12%.finemesh.v1.CreateTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"`\xda\x41#parent,training_job,training_job_id\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x83\x01\n\x0eGetTrainingJob\x12\".finemesh.v1.GetTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x96\x01\n\x10ListTrainingJobs\x12$.finemesh.v1.ListTrainingJobsRequest\x1a%.finemesh.v1.ListTrainingJobsResponse\"5\xda\x41\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x88\x01\n\x10WatchTrainingJob\x12$.finemesh.v1.WatchTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x12\x93\x01\n\x11\x43\x61ncelTrainingJob\x12%.finemesh.v1.CancelTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x87\x01\n\x11\x44\x65leteTrainingJob\x12%.finemesh.v1.DeleteTrainingJobRequest\x1a\x16.google.protobuf.Empty\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=projects/*/trainingJobs/*}\x12\xa1\x01\n\x0fListCheckpoints\x12#.finemesh.v1.ListCheckpointsRequest\x1a$.finemesh.v1.ListCheckpointsResponse\"C\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{parent=projects/*/trainingJobs/*}/checkpoints\x12\xa1\x01\n\x10\x43ommitCheckpoint\x12$.finemesh.v1.CommitCheckpointRequest\x1a%.finemesh.v1.CommitCheckpointResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\x01*\x12\x89\x01\n\x10LintFineTuneSpec\x12$.finemesh.v1.LintFineTuneSpecRequest\x1a%.finemesh.v1.LintFineTuneSpecResponse\"(\xda\x41\x04spec\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/fineTuneSpecs:lint:\x01*\x12\x64\n\tGetPreset\x12\x1d.finemesh.v1.GetPresetRequest\x1a\x13.finemesh.v1.Preset\"#\xda\x41\x04name\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=presets/*}\x12\x65\n\x0bListPresets\x12\x1f.finemesh.v1.ListPresetsRequest\x1a .finemesh.v1.ListPresetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/presets\x12y\n\x0eGetModelFamily\x12\".finemesh.v1.GetModelFamilyRequest\x1a\x18.finemesh.v1.ModelFamily\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=modelFamilies/*}\x12}\n\x11ListModelFamilies\x12%.finemesh.v1.ListModelFamiliesRequest\x1a&.finemesh.v1.ListModelFamiliesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/modelFamiliesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/training_service.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1e\x66inemesh/v1/model_family.proto\x1a\x18\x66inemesh/v1/preset.proto\x1a\x1e\x66inemesh/v1/spec_finding.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xaa\x01\n\x18\x43reateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"+\n\x15GetTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"x\n\x17ListTrainingJobsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17WatchTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x43\x61ncelTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"-\n\x17PauseTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18ResumeTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x1dSetTrainingJobPriorityRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08priority\x18\x02 \x01(\x05\".\n\x18\x44\x65leteTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListCheckpointsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x17.finemesh.v1.CheckpointB\x04\xe2\x41\x01\x02\"0\n\x18\x43ommitCheckpointResponse\x12\x14\n\x0c\x65xpired_uris\x18\x01 \x03(\t\"y\n\x17LintFineTuneSpecRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12/\n\nbase_model\x18\x02 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFacts\"o\n\x18LintFineTuneSpecResponse\x12*\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.SpecFinding\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\"&\n\x10GetPresetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x12ListPresetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListPresetsResponse\x12$\n\x07presets\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetModelFamilyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x18ListModelFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x19ListModelFamiliesResponse\x12\x30\n\x0emodel_families\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.ModelFamily\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x86\x12\n\x0fTrainingService\x12\xb6\x01\n\x11\x43reateTrainingJob\x12%.finemesh.v1.CreateTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"`\xda\x41#parent,training_job,training_job_id\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x83\x01\n\x0eGetTrainingJob\x12\".finemesh.v1.GetTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x96\x01\n\x10ListTrainingJobs\x12$.finemesh.v1.ListTrainingJobsRequest\x1a%.finemesh.v1.ListTrainingJobsResponse\"5\xda\x41\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x88\x01\n\x10WatchTrainingJob\x12$.finemesh.v1.WatchTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x12\x93\x01\n\x11\x43\x61ncelTrainingJob\x12%.finemesh.v1.CancelTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x90\x01\n\x10PauseTrainingJob\x12$.finemesh.v1.PauseTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"<\xda\x41\x04name\x82\xd3\xe4\x93\x02/\"*/v1/{name=projects/*/trainingJobs/*}:pause:\x01*\x12\x93\x01\n\x11ResumeTrainingJob\x12%.finemesh.v1.ResumeTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:resume:\x01*\x12\xab\x01\n\x16SetTrainingJobPriority\x12*.finemesh.v1.SetTrainingJobPriorityRequest\x1a\x18.finemesh.v1.TrainingJob\"K\xda\x41\rname,priority\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=projects/*/trainingJobs/*}:setPriority:\x01*\x12\x87\x01\n\x11\x44\x65leteTrainingJob\x12%.finemesh.v1.DeleteTrainingJobRequest\x1a\x16.google.protobuf.Empty\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=projects/*/trainingJobs/*}\x12\xa1\x01\n\x0fListCheckpoints\x12#.finemesh.v1.ListCheckpointsRequest\x1a$.finemesh.v1.ListCheckpointsResponse\"C\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{parent=projects/*/trainingJobs/*}/checkpoints\x12\xa1\x01\n\x10\x43ommitCheckpoint\x12$.finemesh.v1.CommitCheckpointRequest\x1a%.finemesh.v1.CommitCheckpointResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\x01*\x12\x89\x01\n\x10LintFineTuneSpec\x12$.finemesh.v1.LintFineTuneSpecRequest\x1a%.finemesh.v1.LintFineTuneSpecResponse\"(\xda\x41\x04spec\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/fineTuneSpecs:lint:\x01*\x12\x64\n\tGetPreset\x12\x1d.finemesh.v1.GetPresetRequest\x1a\x13.finemesh.v1.Preset\"#\xda\x41\x04name\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=presets/*}\x12\x65\n\x0bListPresets\x12\x1f.finemesh.v1.ListPresetsRequest\x1a .finemesh.v1.ListPresetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/presets\x12y\n\x0eGetModelFamily\x12\".finemesh.v1.GetModelFamilyRequest\x1a\x18.finemesh.v1.ModelFamily\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=modelFamilies/*}\x12}\n\x11ListModelFamilies\x12%.finemesh.v1.ListModelFamiliesRequest\x1a&.finemesh.v1.ListModelFamiliesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/modelFamiliesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHTRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CANCELTRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELTRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_PAUSETRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PAUSETRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_RESUMETRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RESUMETRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_SETTRAININGJOBPRIORITYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_SETTRAININGJOBPRIORITYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DELETETRAININGJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETETRAININGJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -80,6 +86,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['WatchTrainingJob']._serialized_options = b'\202\323\344\223\002,\022*/v1/{name=projects/*/trainingJobs/*}:watch'
   _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingJob']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['CancelTrainingJob']._serialized_options = b'\332A\004name\202\323\344\223\0020\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\001*'
+  _globals['_TRAININGSERVICE'].methods_by_name['PauseTrainingJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['PauseTrainingJob']._serialized_options = b'\332A\004name\202\323\344\223\002/\"*/v1/{name=projects/*/trainingJobs/*}:pause:\001*'
+  _globals['_TRAININGSERVICE'].methods_by_name['ResumeTrainingJob']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['ResumeTrainingJob']._serialized_options = b'\332A\004name\202\323\344\223\0020\"+/v1/{name=projects/*/trainingJobs/*}:resume:\001*'
+  _globals['_TRAININGSERVICE'].methods_by_name['SetTrainingJobPriority']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['SetTrainingJobPriority']._serialized_options = b'\332A\rname,priority\202\323\344\223\0025\"0/v1/{name=projects/*/trainingJobs/*}:setPriority:\001*'
   _globals['_TRAININGSERVICE'].methods_by_name['DeleteTrainingJob']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['DeleteTrainingJob']._serialized_options = b'\332A\004name\202\323\344\223\002&*$/v1/{name=projects/*/trainingJobs/*}'
   _globals['_TRAININGSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
@@ -108,32 +120,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=811
   _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=813
   _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=859
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=861
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=907
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=909
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=994
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=996
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1092
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1095
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1235
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=1237
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=1285
-  _globals['_LINTFINETUNESPECREQUEST']._serialized_start=1287
-  _globals['_LINTFINETUNESPECREQUEST']._serialized_end=1408
-  _globals['_LINTFINETUNESPECRESPONSE']._serialized_start=1410
-  _globals['_LINTFINETUNESPECRESPONSE']._serialized_end=1521
-  _globals['_GETPRESETREQUEST']._serialized_start=1523
-  _globals['_GETPRESETREQUEST']._serialized_end=1561
-  _globals['_LISTPRESETSREQUEST']._serialized_start=1563
-  _globals['_LISTPRESETSREQUEST']._serialized_end=1622
-  _globals['_LISTPRESETSRESPONSE']._serialized_start=1624
-  _globals['_LISTPRESETSRESPONSE']._serialized_end=1708
-  _globals['_GETMODELFAMILYREQUEST']._serialized_start=1710
-  _globals['_GETMODELFAMILYREQUEST']._serialized_end=1753
-  _globals['_LISTMODELFAMILIESREQUEST']._serialized_start=1755
-  _globals['_LISTMODELFAMILIESREQUEST']._serialized_end=1820
-  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_start=1822
-  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_end=1924
-  _globals['_TRAININGSERVICE']._serialized_start=1927
-  _globals['_TRAININGSERVICE']._serialized_end=3766
+  _globals['_PAUSETRAININGJOBREQUEST']._serialized_start=861
+  _globals['_PAUSETRAININGJOBREQUEST']._serialized_end=906
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=908
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=954
+  _globals['_SETTRAININGJOBPRIORITYREQUEST']._serialized_start=956
+  _globals['_SETTRAININGJOBPRIORITYREQUEST']._serialized_end=1025
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1027
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1073
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1075
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1160
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1162
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1258
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1261
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1401
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=1403
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=1451
+  _globals['_LINTFINETUNESPECREQUEST']._serialized_start=1453
+  _globals['_LINTFINETUNESPECREQUEST']._serialized_end=1574
+  _globals['_LINTFINETUNESPECRESPONSE']._serialized_start=1576
+  _globals['_LINTFINETUNESPECRESPONSE']._serialized_end=1687
+  _globals['_GETPRESETREQUEST']._serialized_start=1689
+  _globals['_GETPRESETREQUEST']._serialized_end=1727
+  _globals['_LISTPRESETSREQUEST']._serialized_start=1729
+  _globals['_LISTPRESETSREQUEST']._serialized_end=1788
+  _globals['_LISTPRESETSRESPONSE']._serialized_start=1790
+  _globals['_LISTPRESETSRESPONSE']._serialized_end=1874
+  _globals['_GETMODELFAMILYREQUEST']._serialized_start=1876
+  _globals['_GETMODELFAMILYREQUEST']._serialized_end=1919
+  _globals['_LISTMODELFAMILIESREQUEST']._serialized_start=1921
+  _globals['_LISTMODELFAMILIESREQUEST']._serialized_end=1986
+  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_start=1988
+  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_end=2090
+  _globals['_TRAININGSERVICE']._serialized_start=2093
+  _globals['_TRAININGSERVICE']._serialized_end=4403
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,21 @@ class TrainingServiceStub:
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.CancelTrainingJobRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
                 _registered_method=True)
+        self.PauseTrainingJob = channel.unary_unary(
+                '/finemesh.v1.TrainingService/PauseTrainingJob',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.PauseTrainingJobRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
+        self.ResumeTrainingJob = channel.unary_unary(
+                '/finemesh.v1.TrainingService/ResumeTrainingJob',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.ResumeTrainingJobRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
+        self.SetTrainingJobPriority = channel.unary_unary(
+                '/finemesh.v1.TrainingService/SetTrainingJobPriority',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.SetTrainingJobPriorityRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+                _registered_method=True)
         self.DeleteTrainingJob = channel.unary_unary(
                 '/finemesh.v1.TrainingService/DeleteTrainingJob',
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.DeleteTrainingJobRequest.SerializeToString,
@@ -140,6 +155,28 @@ class TrainingServiceServicer:
 
     def CancelTrainingJob(self, request, context):
         """Stops a job. A running one saves a checkpoint first, within a hard limit of time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseTrainingJob(self, request, context):
+        """Lets a job wait until it is resumed. A running one saves a checkpoint first, within a hard limit of time, and gives back what it
+        holds; that uses up no restart. Pausing a paused job changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTrainingJob(self, request, context):
+        """Lets a paused job wait for resources again and go on from its last checkpoint. Resuming one that goes on already changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTrainingJobPriority(self, request, context):
+        """Gives a job that has not ended another priority.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +264,21 @@ def add_TrainingServiceServicer_to_server(servicer, server):
             'CancelTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTrainingJob,
                     request_deserializer=finemesh_dot_v1_dot_training__service__pb2.CancelTrainingJobRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'PauseTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTrainingJob,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.PauseTrainingJobRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'ResumeTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingJob,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.ResumeTrainingJobRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
+            ),
+            'SetTrainingJobPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTrainingJobPriority,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.SetTrainingJobPriorityRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_training__job__pb2.TrainingJob.SerializeToString,
             ),
             'DeleteTrainingJob': grpc.unary_unary_rpc_method_handler(
@@ -405,6 +457,87 @@ class TrainingService:
             target,
             '/finemesh.v1.TrainingService/CancelTrainingJob',
             finemesh_dot_v1_dot_training__service__pb2.CancelTrainingJobRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/PauseTrainingJob',
+            finemesh_dot_v1_dot_training__service__pb2.PauseTrainingJobRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/ResumeTrainingJob',
+            finemesh_dot_v1_dot_training__service__pb2.ResumeTrainingJobRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTrainingJobPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/SetTrainingJobPriority',
+            finemesh_dot_v1_dot_training__service__pb2.SetTrainingJobPriorityRequest.SerializeToString,
             finemesh_dot_v1_dot_training__job__pb2.TrainingJob.FromString,
             options,
             channel_credentials,

@@ -47,6 +47,14 @@ class TrainingServiceStub:
     """Sends the job now and whenever it changes; ends when it reaches a terminal state."""
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]
     """Stops a job. A running one saves a checkpoint first, within a hard limit of time."""
+    PauseTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Lets a job wait until it is resumed. A running one saves a checkpoint first, within a hard limit of time, and gives back what it
+    holds; that uses up no restart. Pausing a paused job changes nothing.
+    """
+    ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]
+    """Lets a paused job wait for resources again and go on from its last checkpoint. Resuming one that goes on already changes nothing."""
+    SetTrainingJobPriority: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.SetTrainingJobPriorityRequest, _training_job_pb2.TrainingJob]
+    """Gives a job that has not ended another priority."""
     DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _empty_pb2.Empty]
     """Deletes a job in a terminal state, with its checkpoints. Its run stays."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListCheckpointsRequest, _training_service_pb2.ListCheckpointsResponse]
@@ -79,6 +87,14 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Sends the job now and whenever it changes; ends when it reaches a terminal state."""
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
     """Stops a job. A running one saves a checkpoint first, within a hard limit of time."""
+    PauseTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Lets a job wait until it is resumed. A running one saves a checkpoint first, within a hard limit of time, and gives back what it
+    holds; that uses up no restart. Pausing a paused job changes nothing.
+    """
+    ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Lets a paused job wait for resources again and go on from its last checkpoint. Resuming one that goes on already changes nothing."""
+    SetTrainingJobPriority: _aio.UnaryUnaryMultiCallable[_training_service_pb2.SetTrainingJobPriorityRequest, _training_job_pb2.TrainingJob]  # type: ignore[assignment]
+    """Gives a job that has not ended another priority."""
     DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a job in a terminal state, with its checkpoints. Its run stays."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListCheckpointsRequest, _training_service_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
@@ -138,6 +154,32 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
         """Stops a job. A running one saves a checkpoint first, within a hard limit of time."""
+
+    @_abc_1.abstractmethod
+    def PauseTrainingJob(
+        self,
+        request: _training_service_pb2.PauseTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Lets a job wait until it is resumed. A running one saves a checkpoint first, within a hard limit of time, and gives back what it
+        holds; that uses up no restart. Pausing a paused job changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeTrainingJob(
+        self,
+        request: _training_service_pb2.ResumeTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Lets a paused job wait for resources again and go on from its last checkpoint. Resuming one that goes on already changes nothing."""
+
+    @_abc_1.abstractmethod
+    def SetTrainingJobPriority(
+        self,
+        request: _training_service_pb2.SetTrainingJobPriorityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_job_pb2.TrainingJob, _abc.Awaitable[_training_job_pb2.TrainingJob]]:
+        """Gives a job that has not ended another priority."""
 
     @_abc_1.abstractmethod
     def DeleteTrainingJob(

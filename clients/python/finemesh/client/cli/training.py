@@ -184,6 +184,32 @@ def cancel(job: JobId) -> None:
     _print_job(connection.training.CancelTrainingJob(request))
 
 
+@commands("pause")
+def pause(job: JobId) -> None:
+    """Let a job wait, holding nothing. A running one saves a checkpoint first."""
+    connection = options.connection()
+    request = pb.PauseTrainingJobRequest(name=connection.name("trainingJobs", job))
+    _print_job(connection.training.PauseTrainingJob(request))
+
+
+@commands("resume")
+def resume(job: JobId) -> None:
+    """Let a paused job go on from its last checkpoint."""
+    connection = options.connection()
+    request = pb.ResumeTrainingJobRequest(name=connection.name("trainingJobs", job))
+    _print_job(connection.training.ResumeTrainingJob(request))
+
+
+@commands("priority")
+def set_priority(
+    job: JobId, priority: Annotated[int, typer.Argument(help="Higher runs first; may be negative.")]
+) -> None:
+    """Give a job that has not ended another priority. Example: finemesh train priority tj-42 -- -5"""
+    connection = options.connection()
+    request = pb.SetTrainingJobPriorityRequest(name=connection.name("trainingJobs", job), priority=priority)
+    _print_job(connection.training.SetTrainingJobPriority(request))
+
+
 @commands("delete")
 def delete(job: JobId) -> None:
     """Delete a job that has ended, with its checkpoints. Its run stays."""

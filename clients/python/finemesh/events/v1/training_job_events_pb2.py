@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,finemesh/events/v1/training_job_events.proto\x12\x12\x66inemesh.events.v1\x1a\x1e\x66inemesh/v1/training_job.proto\"C\n\x11TrainingJobQueued\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"D\n\x12TrainingJobStarted\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"v\n\x17TrainingJobCheckpointed\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\x12+\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\"y\n\x12TrainingJobResumed\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x33\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x1e.finemesh.v1.ResumeCertificate\"F\n\x14TrainingJobSucceeded\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"C\n\x11TrainingJobFailed\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"F\n\x14TrainingJobCancelled\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,finemesh/events/v1/training_job_events.proto\x12\x12\x66inemesh.events.v1\x1a\x1e\x66inemesh/v1/training_job.proto\"C\n\x11TrainingJobQueued\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"D\n\x12TrainingJobStarted\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"v\n\x17TrainingJobCheckpointed\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\x12+\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\"y\n\x12TrainingJobResumed\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x33\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0b\x32\x1e.finemesh.v1.ResumeCertificate\"C\n\x11TrainingJobPaused\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"F\n\x14TrainingJobPreempted\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"F\n\x14TrainingJobSucceeded\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"C\n\x11TrainingJobFailed\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJob\"F\n\x14TrainingJobCancelled\x12.\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,10 +40,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGJOBCHECKPOINTED']._serialized_end=357
   _globals['_TRAININGJOBRESUMED']._serialized_start=359
   _globals['_TRAININGJOBRESUMED']._serialized_end=480
-  _globals['_TRAININGJOBSUCCEEDED']._serialized_start=482
-  _globals['_TRAININGJOBSUCCEEDED']._serialized_end=552
-  _globals['_TRAININGJOBFAILED']._serialized_start=554
-  _globals['_TRAININGJOBFAILED']._serialized_end=621
-  _globals['_TRAININGJOBCANCELLED']._serialized_start=623
-  _globals['_TRAININGJOBCANCELLED']._serialized_end=693
+  _globals['_TRAININGJOBPAUSED']._serialized_start=482
+  _globals['_TRAININGJOBPAUSED']._serialized_end=549
+  _globals['_TRAININGJOBPREEMPTED']._serialized_start=551
+  _globals['_TRAININGJOBPREEMPTED']._serialized_end=621
+  _globals['_TRAININGJOBSUCCEEDED']._serialized_start=623
+  _globals['_TRAININGJOBSUCCEEDED']._serialized_end=693
+  _globals['_TRAININGJOBFAILED']._serialized_start=695
+  _globals['_TRAININGJOBFAILED']._serialized_end=762
+  _globals['_TRAININGJOBCANCELLED']._serialized_start=764
+  _globals['_TRAININGJOBCANCELLED']._serialized_end=834
 # @@protoc_insertion_point(module_scope)

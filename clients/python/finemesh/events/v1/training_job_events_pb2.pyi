@@ -34,6 +34,18 @@ class TrainingJobResumed(_message.Message):
     certificate: _training_job_pb2.ResumeCertificate
     def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ..., certificate: _Optional[_Union[_training_job_pb2.ResumeCertificate, _Mapping]] = ...) -> None: ...
 
+class TrainingJobPaused(_message.Message):
+    __slots__ = ("training_job",)
+    TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
+    training_job: _training_job_pb2.TrainingJob
+    def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ...) -> None: ...
+
+class TrainingJobPreempted(_message.Message):
+    __slots__ = ("training_job",)
+    TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
+    training_job: _training_job_pb2.TrainingJob
+    def __init__(self, training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ...) -> None: ...
+
 class TrainingJobSucceeded(_message.Message):
     __slots__ = ("training_job",)
     TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
