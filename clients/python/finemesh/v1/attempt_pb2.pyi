@@ -106,7 +106,7 @@ class PreflightWork(_message.Message):
     def __init__(self, source_uri: _Optional[str] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., options: _Optional[_Union[_preflight_pb2.PreflightOptions, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
 
 class TrainWork(_message.Message):
-    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best", "earlier", "kill_after_step")
+    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best", "earlier", "kill_after_step", "pause_at_step")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATASET_URI_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +115,7 @@ class TrainWork(_message.Message):
     BEST_FIELD_NUMBER: _ClassVar[int]
     EARLIER_FIELD_NUMBER: _ClassVar[int]
     KILL_AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_AT_STEP_FIELD_NUMBER: _ClassVar[int]
     spec: _fine_tune_spec_pb2.FineTuneSpec
     dataset_uri: str
     run: str
@@ -123,7 +124,8 @@ class TrainWork(_message.Message):
     best: _training_job_pb2.Checkpoint
     earlier: _containers.RepeatedCompositeFieldContainer[_training_job_pb2.Checkpoint]
     kill_after_step: int
-    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[_training_job_pb2.Checkpoint, _Mapping]]] = ..., kill_after_step: _Optional[int] = ...) -> None: ...
+    pause_at_step: int
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[_training_job_pb2.Checkpoint, _Mapping]]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ...) -> None: ...
 
 class ExportWork(_message.Message):
     __slots__ = ("spec", "checkpoint", "dataset_uri", "format", "output_uri", "lineage")
