@@ -86,6 +86,9 @@ class AttemptServicer(AttemptServiceServicer, Generic[R]):
                 memory_bytes=capacity.memory_bytes,
                 memory_free_bytes=capacity.memory_free_bytes,
                 nodes=capacity.nodes,
+                warm_workers=capacity.warm_workers,
+                warm_memory_bytes=capacity.warm_memory_bytes,
+                gpus_held_back=capacity.gpus_held_back,
             ),
             [_ref(each) for each in request.attempts],
         )

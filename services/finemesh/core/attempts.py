@@ -176,7 +176,12 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ClusterCapacity:
-    """What a cluster has, and what of it Ray has not given away. `nodes` is 0 while Ray's head is away."""
+    """What a cluster has, and what of it Ray has not given away. `nodes` is 0 while Ray's head is away.
+
+    Attributes:
+        warm_workers: those that wait for a training; they and those that get warm take `warm_memory_bytes`.
+        gpus_held_back: GPUs that are not given out, since what held them is not proven to be gone.
+    """
 
     cpus: float = 0.0
     cpus_free: float = 0.0
@@ -185,6 +190,9 @@ class ClusterCapacity:
     memory_bytes: int = 0
     memory_free_bytes: int = 0
     nodes: int = 0
+    warm_workers: int = 0
+    warm_memory_bytes: int = 0
+    gpus_held_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class CompleteAttemptResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterCapacity(_message.Message):
-    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes")
+    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes", "warm_workers", "warm_memory_bytes", "gpus_held_back")
     CPUS_FIELD_NUMBER: _ClassVar[int]
     CPUS_FREE_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,9 @@ class ClusterCapacity(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    WARM_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    WARM_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_HELD_BACK_FIELD_NUMBER: _ClassVar[int]
     cpus: float
     cpus_free: float
     gpus: float
@@ -120,7 +123,10 @@ class ClusterCapacity(_message.Message):
     memory_bytes: int
     memory_free_bytes: int
     nodes: int
-    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ...) -> None: ...
+    warm_workers: int
+    warm_memory_bytes: int
+    gpus_held_back: int
+    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ..., warm_workers: _Optional[int] = ..., warm_memory_bytes: _Optional[int] = ..., gpus_held_back: _Optional[int] = ...) -> None: ...
 
 class SyncClusterRequest(_message.Message):
     __slots__ = ("cluster", "capacity", "attempts")
