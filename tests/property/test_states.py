@@ -10,6 +10,7 @@ from finemesh.core.states import (
     DATASET,
     EXPORT,
     PREFLIGHT_REPORT,
+    SWEEP,
     TRAINING_JOB,
     VALIDATION_REPORT,
     StateTable,
@@ -19,13 +20,14 @@ from finemesh.core.states import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-TABLES = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, EXPORT)
+TABLES = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, SWEEP, EXPORT)
 # DESIGN §4, and the payloads in protos/finemesh/events/v1.
 FACTS = {
     "dataset": {"imported", "converted", "validated", "preflighted", "split", "failed", "cancelled"},
     "training_job": {
         *("queued", "started", "resumed", "paused", "preempted", "succeeded", "failed", "cancelled"),
     },
+    "sweep": {"succeeded", "failed", "cancelled"},
     "export": {"started", "verified", "succeeded", "rejected", "failed", "cancelled"},
 }
 

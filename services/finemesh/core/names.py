@@ -15,7 +15,7 @@ from finemesh.core.errors import InvalidError
 ID_PATTERN: Final = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 _ID: Final = re.compile(rf"^{ID_PATTERN}$")
 
-COLLECTIONS: Final = ("datasets", "trainingJobs", "runs", "exports")
+COLLECTIONS: Final = ("datasets", "trainingJobs", "sweeps", "runs", "exports")
 CHILD_COLLECTIONS: Final = {"datasets": ("validationReports", "preflightReports")}
 
 

@@ -57,6 +57,14 @@ class TrainingJobState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class SweepState(StrEnum):
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLING = "CANCELLING"
+    CANCELLED = "CANCELLED"
+
+
 class ExportState(StrEnum):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -182,7 +190,7 @@ def _table(
 
 
 _D, _V, _P = DatasetState, ValidationReportState, PreflightReportState
-_T, _E = TrainingJobState, ExportState
+_T, _E, _W = TrainingJobState, ExportState, SweepState
 
 DATASET = _table(
     "dataset",
@@ -253,6 +261,14 @@ TRAINING_JOB = _table(
     ),
 )
 
+SWEEP = _table(
+    "sweep",
+    _W,
+    initial=_W.RUNNING,
+    terminal=(_W.SUCCEEDED, _W.FAILED, _W.CANCELLED),
+    own=(Transition(_W.RUNNING, _W.SUCCEEDED, (Fact("succeeded"),)),),
+)
+
 EXPORT = _table(
     "export",
     _E,
@@ -272,7 +288,7 @@ EXPORT = _table(
 
 def markdown() -> str:
     """The tables as a page of documentation, one section per noun."""
-    tables = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, EXPORT)
+    tables = (DATASET, VALIDATION_REPORT, PREFLIGHT_REPORT, TRAINING_JOB, SWEEP, EXPORT)
     return "\n\n".join(_section(table) for table in tables) + "\n"
 
 
