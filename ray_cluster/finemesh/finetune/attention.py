@@ -79,17 +79,14 @@ def packed_attention(
     if query_BATD.is_cuda and dtype in _HALVES and not limits.softcap and not limits.dropout:
         query, key, value = (each.to(dtype) for each in (query_BATD, key_BATD, value_BATD))
         return attend_at_once(query, key, value, lengths, scaling=scaling, window=limits.window), None
+    runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+    # Split, not sliced: the gradient of a slice is a whole row of zeros but for itself, one for each run.
+    tokens = [length * sequences for length, sequences in runs]
+    parts = zip(*(each.split(tokens, dim=2) for each in (query_BATD, key_BATD, value_BATD)), strict=True)
     outputs: list[torch.Tensor] = []
-    start = 0
-    for length, run in groupby(lengths):
-        sequences = len(list(run))
-        end = start + length * sequences
-        query, key, value = (
-            _sequences(tensor[:, :, start:end], sequences) for tensor in (query_BATD, key_BATD, value_BATD)
-        )
-        output_SALD = _attend(query, key, value, limits)
-        outputs.append(output_SALD.transpose(1, 2).flatten(0, 1))
-        start = end
+    for (_, sequences), part in zip(runs, parts, strict=True):
+        query, key, value = (_sequences(each, sequences) for each in part)
+        outputs.append(_attend(query, key, value, limits).transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs).unsqueeze(0), None
 
 
