@@ -1,147 +1,360 @@
 """Who runs next, and where: a pure function of what waits, what clusters report and what attempts hold.
 
-Jobs go by priority, then by age. One that fits into a cluster but not beside what runs there now is waited
-for: nobody behind it takes that cluster's room, so a large job is not starved by small ones. One that no
-live cluster could ever hold stops nobody.
+The project with the least score (`fairness`) is next, with its job of the highest priority, of which the
+oldest (`waiting`). It starts if its quota allows and all its workers have room at once. The first job on
+each cluster that has to wait for room gets a reservation, which later jobs cannot delay (`reservations`); or
+others are told to stop for it (`preemption`). A job that no live cluster could ever hold stops nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from finemesh.core.attempts import Cluster, ClusterCapacity
-from finemesh.core.spec.finetune import Resources
+from finemesh.core.attempts import Cluster
+from finemesh.training import fairness, preemption, quotas
+from finemesh.training.claims import STOPPING_SECONDS, Claim, by_cluster, site_of
+from finemesh.training.quotas import Quota
+from finemesh.training.reservations import Reservation, close_room, open_room, reserve
+from finemesh.training.rooms import NOTHING, Gang, Room, Site, Spots
+from finemesh.training.waiting import Entry, Kind, Place, Waiting
+
+WAITING_FOR_ROOM: Final = "waiting for resources"
+TOLD: Final = 100  # so many jobs of each line say why they wait; those behind them wait for these
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """A job that waits, by its resource name; `message` is what it says about its waiting so far."""
-
-    name: str
-    resources: Resources
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What an attempt holds, or held, on a cluster.
+class Snapshot:
+    """What a pass decides on.
 
     Attributes:
-        start_time: its first renewal; None while it has not been taken up.
-        end_time: None while it is live.
+        live: the clusters that get work.
+        claims: what attempts hold, or held until after the last report of their cluster.
+        usage: decayed usage of each project up to `now`, see `fairness.aged`.
+        quotas: of the projects that have one.
+        gpu_hours: used by projects within the window of their quota, where it limits them.
+        reservations: as the pass before left them.
     """
 
+    now: datetime
+    waiting: Waiting
+    live: Sequence[Cluster]
+    claims: Sequence[Claim] = ()
+    usage: fairness.Usage = field(default_factory=dict[str, Room])
+    quotas: Mapping[str, Quota] = field(default_factory=dict[str, Quota])
+    gpu_hours: Mapping[str, float] = field(default_factory=dict[str, float])
+    reservations: Sequence[Reservation] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A job that starts: its cluster, and the node of each worker; no nodes where the cluster names none."""
+
+    name: str
     cluster: str
-    resources: Resources
-    start_time: datetime | None = None
-    end_time: datetime | None = None
+    nodes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Resources as plain numbers that can be added and compared."""
+@dataclass(slots=True)
+class Decisions:
+    """What a pass decided: who starts, why others wait, for whom room is kept, and who stops for whom."""
 
-    cpus: float
-    gpus: float
-    memory_bytes: float
-
-    @classmethod
-    def of(cls, resources: Resources) -> Room:
-        return cls(resources.cpus, resources.gpus, resources.memory_bytes)
-
-    @classmethod
-    def free_in(cls, capacity: ClusterCapacity) -> Room:
-        return cls(capacity.cpus_free, capacity.gpus_free, capacity.memory_free_bytes)
-
-    @classmethod
-    def total_of(cls, capacity: ClusterCapacity) -> Room:
-        return cls(capacity.cpus, capacity.gpus, capacity.memory_bytes)
-
-    def plus(self, other: Room, sign: int = 1) -> Room:
-        return Room(
-            self.cpus + sign * other.cpus,
-            self.gpus + sign * other.gpus,
-            self.memory_bytes + sign * other.memory_bytes,
-        )
-
-    def at_most(self, other: Room) -> Room:
-        return Room(
-            min(self.cpus, other.cpus),
-            min(self.gpus, other.gpus),
-            min(self.memory_bytes, other.memory_bytes),
-        )
-
-    def holds(self, other: Room) -> bool:
-        """A demand of zero fits however little there is: free memory, for one, may be reported below zero."""
-        pairs = (
-            (self.cpus, other.cpus),
-            (self.gpus, other.gpus),
-            (self.memory_bytes, other.memory_bytes),
-        )
-        return all(wanted <= 0 or wanted <= have + 1e-9 for have, wanted in pairs)
+    placed: list[Placed] = field(default_factory=list[Placed])
+    blocked: dict[str, str] = field(default_factory=dict[str, str])
+    reservations: list[Reservation] = field(default_factory=list[Reservation])
+    preempted: dict[str, str] = field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one pass decided: the cluster of each job that starts, and why each of the others waits."""
-
-    placed: Mapping[str, str] = field(default_factory=dict[str, str])
-    blocked: Mapping[str, str] = field(default_factory=dict[str, str])
+def decide(snapshot: Snapshot, limit: int) -> Decisions:
+    """One pass, which starts at most `limit` jobs."""
+    return _Pass(snapshot, limit).run()
 
 
-def free_room(cluster: Cluster, claims: Iterable[Claim]) -> Room:
-    """What a cluster has left, its last report corrected by what happened since.
+class _Line:
+    """The jobs of a project that may still start in this pass, in their order."""
 
-    Attempts that were sent or taken up after the report are not in it; those that ended after it still are.
-    """
-    seen = cluster.last_seen_time
-    room = Room.free_in(cluster.capacity)
-    for claim in claims:
-        if claim.cluster != cluster.id:
-            continue
-        counted = claim.start_time is not None and claim.start_time <= seen
-        if claim.end_time is None and not counted:
-            room = room.plus(Room.of(claim.resources), -1)
-        elif claim.end_time is not None and claim.end_time > seen and counted:
-            room = room.plus(Room.of(claim.resources))
-    return room.at_most(Room.total_of(cluster.capacity))
+    def __init__(self, lines: Mapping[Kind, list[Place]]) -> None:
+        self._lines = lines
+        self._heads: list[tuple[Place, int, Kind]] = [(line[0], 0, kind) for kind, line in lines.items()]
+        heapq.heapify(self._heads)
+
+    def head(self) -> tuple[Place, Kind] | None:
+        return (self._heads[0][0], self._heads[0][2]) if self._heads else None
+
+    def skip(self) -> None:
+        """The head has started: the next of its kind follows."""
+        _, index, kind = heapq.heappop(self._heads)
+        line = self._lines[kind]
+        if index + 1 < len(line):
+            heapq.heappush(self._heads, (line[index + 1], index + 1, kind))
+
+    def close(self) -> None:
+        """Nobody else of the head's kind starts."""
+        heapq.heappop(self._heads)
+
+    def close_all(self, *, with_gpus_only: bool) -> None:
+        self._heads = [each for each in self._heads if with_gpus_only and each[2].gang.each.gpus <= 0]
+        heapq.heapify(self._heads)
 
 
-def plan(waiting: Sequence[Demand], live: Collection[Cluster], claims: Collection[Claim]) -> Plan:
-    """Place `waiting`, which is in the order of who is next, on the clusters in `live`."""
-    rooms = {cluster.id: free_room(cluster, claims) for cluster in live}
-    totals = {cluster.id: Room.total_of(cluster.capacity) for cluster in live}
-    placed: dict[str, str] = {}
-    blocked: dict[str, str] = {}
-    reserved: dict[str, str] = {}
-    for demand in waiting:
-        needed = Room.of(demand.resources)
-        possible = [cluster for cluster, total in totals.items() if total.holds(needed)]
+class _Pass:
+    def __init__(self, snapshot: Snapshot, limit: int) -> None:
+        self.now = snapshot.now
+        self._all = snapshot
+        self._limit = limit
+        self._claims = by_cluster(snapshot.claims)
+        self._sites = {each.id: site_of(each, self._claims.get(each.id, ())) for each in snapshot.live}
+        self._total = NOTHING
+        for site in self._sites.values():
+            self._total = self._total.plus(site.total)
+        self._held = fairness.held_by_project(snapshot.claims)
+        self._jobs: dict[str, int] = {}
+        for claim in snapshot.claims:
+            if claim.end_time is None:
+                self._jobs[claim.project] = self._jobs.get(claim.project, 0) + 1
+        self._possible: dict[Gang, list[Site]] = {}
+        self._full: set[Kind] = set()
+        self._waited_for: set[str] = set()  # clusters on which somebody waits for room
+        self._done = Decisions()
+
+    def run(self) -> Decisions:
+        self._keep_reservations()
+        lines = {project: _Line(kinds) for project, kinds in self._all.waiting.projects.items()}
+        started = {placed.name for placed in self._done.placed}
+        turns = [(self._score(project), project) for project in lines]
+        heapq.heapify(turns)
+        while turns and len(self._done.placed) < self._limit:
+            _, project = heapq.heappop(turns)
+            line = lines[project]
+            head = line.head()
+            if head is None:
+                continue
+            entry = self._all.waiting.entries[head[0].name]
+            if entry.demand.name in started:
+                line.skip()
+            else:
+                self._consider(entry, line)
+            heapq.heappush(turns, (self._score(project), project))
+        return self._done
+
+    def _score(self, project: str) -> float:
+        quota = self._all.quotas.get(project)
+        usage = self._all.usage.get(project, NOTHING)
+        held = self._held.get(project, NOTHING)
+        return fairness.score(usage, held, self._total, quota.weight if quota else 1.0)
+
+    def _consider(self, entry: Entry, line: _Line) -> None:
+        over = self._excess(entry)
+        if over is not None:
+            self._tell(entry, over.message)
+            if over.ever:  # smaller ones must not use up for ever what it waits for
+                line.close_all(with_gpus_only=not over.every_job)
+            else:
+                line.close()
+            return
+        found = None if entry.kind in self._full else self._find(entry.kind)
+        if found is not None:
+            self._start(entry, *found)
+            line.skip()
+            return
+        self._full.add(entry.kind)
+        self._wait(entry)
+        line.close()
+
+    def _excess(self, entry: Entry) -> quotas.Excess | None:
+        project = entry.demand.project
+        quota = self._all.quotas.get(project)
+        if quota is None:
+            return None
+        held, hours = self._held.get(project, NOTHING), self._all.gpu_hours.get(project, 0.0)
+        usage = quotas.Usage(self._jobs.get(project, 0), held, hours)
+        return quotas.excess(quota, usage, entry.kind.gang)
+
+    # Starting
+
+    def _sites_for(self, gang: Gang) -> list[Site]:
+        if gang not in self._possible:
+            self._possible[gang] = [site for site in self._sites.values() if site.could_hold(gang)]
+        return self._possible[gang]
+
+    def _find(self, kind: Kind) -> tuple[Site, Spots, bool] | None:
+        """Where a job of this kind has room now, and whether that is lent out of a reservation."""
+        fits = [(site, site.fit(kind.gang)) for site in self._sites_for(kind.gang)]
+        found = [(site, spots) for site, spots in fits if spots]
+        if found:
+            site, spots = min(found, key=lambda each: _tightness(kind.gang, *each))
+            return site, spots, False
+        for each in self._done.reservations:
+            if each.lets_in(kind.seconds, self.now):
+                site = self._sites[each.cluster]
+                for node_id in each.spots:
+                    if kind.gang.fits_into(site.nodes[node_id].free) == kind.gang.workers:
+                        return site, {node_id: kind.gang.workers}, True
+        return None
+
+    def _start(self, entry: Entry, site: Site, spots: Spots, lent: bool = False) -> None:
+        gang, project = entry.kind.gang, entry.demand.project
+        site.take(gang, spots, lent=lent)
+        nodes = tuple(node_id for node_id, workers in spots.items() if node_id for _ in range(workers))
+        self._done.placed.append(Placed(entry.demand.name, site.id, nodes))
+        self._held[project] = self._held.get(project, NOTHING).plus(gang.total)
+        self._jobs[project] = self._jobs.get(project, 0) + 1
+
+    # Waiting
+
+    def _tell(self, entry: Entry, message: str) -> None:
+        """Why this job waits; those behind it in its line say the same."""
+        if message == WAITING_FOR_ROOM == entry.demand.message:
+            return  # as all of the line have said since they were admitted
+        waiting = self._all.waiting
+        for place in waiting.projects[entry.demand.project][entry.kind][:TOLD]:
+            if place >= entry.place:
+                self._done.blocked[place.name] = message
+
+    def _wait(self, entry: Entry) -> None:
+        possible = self._sites_for(entry.kind.gang)
         if not possible:
-            blocked[demand.name] = _impossible(demand.resources, totals)
-            continue
-        fitting = [c for c in possible if c not in reserved and rooms[c].holds(needed)]
-        if fitting:
-            # The fullest that fits: what is left stays in one piece for a larger job.
-            chosen = min(fitting, key=lambda c: (rooms[c].gpus, rooms[c].cpus, c))
-            rooms[chosen] = rooms[chosen].plus(needed, -1)
-            placed[demand.name] = chosen
-            continue
-        open_clusters = [c for c in possible if c not in reserved]
-        if open_clusters:
-            reserved[max(open_clusters, key=lambda c: (rooms[c].gpus, rooms[c].cpus, c))] = demand.name
-        blocked[demand.name] = "waiting for resources"
-    return Plan(placed, blocked)
+            self._tell(entry, _impossible(entry.kind.gang, self._sites))
+            return
+        self._tell(entry, WAITING_FOR_ROOM)
+        kept = next((each for each in self._done.reservations if each.job == entry.demand.name), None)
+        if kept is not None and kept.preempting:
+            return
+        made = self._make_room(entry, possible)
+        if kept is None:
+            made = made or self._reserve(entry, possible)
+        elif made is not None:
+            self._release(kept)
+        if made is not None:
+            self._hold(made)
+
+    def _reserve(self, entry: Entry, possible: Sequence[Site]) -> Reservation | None:
+        """The earliest start on a cluster that nobody else waits for."""
+        found = [
+            reserve(site, entry.demand.name, entry.kind.gang, mine, self._reserved_on(site), self.now)
+            for site in possible
+            if site.id not in self._waited_for
+            for mine in [self._claims.get(site.id, [])]
+        ]
+        chosen = min(
+            (each for each in found if each), key=lambda each: (each.until, each.cluster), default=None
+        )
+        if chosen is not None:
+            self._waited_for.add(chosen.cluster)
+        return chosen
+
+    def _make_room(self, entry: Entry, possible: Sequence[Site]) -> Reservation | None:
+        """Stop others for this job, if that is allowed and enough."""
+        mine = self._score(entry.demand.project)
+        able = {
+            claim.job
+            for claim in self._all.claims
+            if preemption.may_stop(claim, entry.demand.priority) and claim.job not in self._done.preempted
+            if claim.project == entry.demand.project or self._score(claim.project) > mine
+        }
+        if not able:
+            return None
+        gang = entry.kind.gang
+        found = [
+            (eviction, site)
+            for site in possible
+            for claims in [self._claims.get(site.id, [])]
+            for eviction in [preemption.evict(site, gang, claims, able, self._reserved_on(site), self.now)]
+            if eviction is not None
+        ]
+        if not found:
+            return None
+        eviction, site = min(found, key=lambda each: (each[0].loss, each[1].id))
+        self._done.preempted |= {claim.job: entry.demand.name for claim in eviction.victims}
+        until = self.now + timedelta(seconds=STOPPING_SECONDS)
+        return Reservation(entry.demand.name, site.id, gang, eviction.spots, self.now, until, preempting=True)
+
+    # Reservations
+
+    def _reserved_on(self, site: Site) -> set[str]:
+        return {i for each in self._done.reservations if each.cluster == site.id for i in each.spots}
+
+    def _hold(self, reservation: Reservation) -> None:
+        self._done.reservations.append(reservation)
+        claims = self._claims.get(reservation.cluster, [])
+        close_room(self._sites[reservation.cluster], reservation, claims, self.now)
+
+    def _release(self, reservation: Reservation) -> None:
+        self._done.reservations.remove(reservation)
+        if not reservation.preempting:
+            self._waited_for.discard(reservation.cluster)
+        open_room(self._sites[reservation.cluster], reservation)
+
+    def _keep_reservations(self) -> None:
+        """Hold what the pass before has reserved, then start those whose room has come."""
+        for each in self._all.reservations:
+            if self._is_wanted(each):
+                self._hold(each)
+                if not each.preempting:
+                    self._waited_for.add(each.cluster)
+        for each in list(self._done.reservations):
+            entry, site = self._all.waiting.entries[each.job], self._sites[each.cluster]
+            found = (
+                (site, each.spots, False)
+                if each.ready_in(site)
+                else self._find(entry.kind._replace(seconds=None))
+            )
+            if found is not None and len(self._done.placed) < self._limit:
+                self._release(each)
+                self._start(entry, *found)
+
+    def _is_wanted(self, reservation: Reservation) -> bool:
+        """Whether the job still waits for it, as the first of its project that could ever start."""
+        entry = self._all.waiting.entries.get(reservation.job)
+        if entry is None or entry.kind.gang != reservation.gang or not reservation.stands_in(self._sites):
+            return False
+        if self._excess(entry) is not None:
+            return False
+        if reservation.preempting:
+            return self._will_be_free(reservation)
+        heads = self._all.waiting.projects[entry.demand.project].values()
+        return not any(line[0] < entry.place and self._may_start_some_time(line[0]) for line in heads)
+
+    def _may_start_some_time(self, place: Place) -> bool:
+        entry = self._all.waiting.entries[place.name]
+        over = self._excess(entry)
+        return (over is None or over.ever) and bool(self._sites_for(entry.kind.gang))
+
+    def _will_be_free(self, reservation: Reservation) -> bool:
+        """Whether those that are stopping make enough room."""
+        site = self._sites[reservation.cluster]
+        free = {node_id: site.nodes[node_id].free for node_id in reservation.spots}
+        for claim in self._claims.get(reservation.cluster, []):
+            if claim.stopping and claim.end_time is None:
+                for node_id, workers in claim.spots().items():
+                    if node_id in free:
+                        free[node_id] = free[node_id].plus(claim.gang.each, workers)
+        return all(
+            reservation.gang.fits_into(free[node_id]) >= workers
+            for node_id, workers in reservation.spots.items()
+        )
 
 
-def _impossible(resources: Resources, totals: Mapping[str, Room]) -> str:
-    if not totals:
+def _tightness(gang: Gang, site: Site, spots: Spots) -> tuple[bool, Room, str]:
+    """The fullest place first, and one without GPUs for what needs none."""
+    node = site.nodes[next(iter(spots))]
+    return gang.each.gpus <= 0 < node.total.gpus, node.open, site.id
+
+
+def _impossible(gang: Gang, sites: Mapping[str, Site]) -> str:
+    if not sites:
         return "waiting for a cluster: none is live"
-    wanted = f"{resources.cpus:g} CPUs, {resources.gpus} GPUs and {resources.memory_bytes} bytes"
-    have = "; ".join(
-        f"{name} has {total.cpus:g} CPUs, {total.gpus:g} GPUs and {total.memory_bytes:.0f} bytes"
-        for name, total in sorted(totals.items())
-    )
-    return f"waiting for a larger cluster: needs {wanted}; {have}"
+    have = "; ".join(f"{name} has {_size(site)}" for name, site in sorted(sites.items()))
+    return f"waiting for a larger cluster: needs {gang}; {have}"
+
+
+def _size(site: Site) -> str:
+    total = site.total
+    text = f"{total.cpus:g} CPUs, {total.gpus:g} GPUs and {total.memory_bytes:.0f} bytes"
+    if len(site.nodes) == 1:
+        return text
+    largest = max(node.total.gpus for node in site.nodes.values())
+    return f"{text} on {len(site.nodes)} nodes, of which none has more than {largest:g} GPUs"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +12,10 @@ from finemesh.core.attempts import Attempt, AttemptRef, Cluster, Directive
 from finemesh.core.errors import ErrorRecord
 from finemesh.core.names import Name
 from finemesh.training.checkpoints import Checkpoint, Retention
+from finemesh.training.claims import Claim
 from finemesh.training.domain import Step, TrainingJob
-from finemesh.training.placement import Claim, Demand
+from finemesh.training.quotas import Quota
+from finemesh.training.waiting import Demand
 
 
 class RequestKey(Protocol):
@@ -69,14 +71,28 @@ class View(Protocol):
         """Jobs whose checks are due."""
         ...
 
-    async def waiting(self, now: datetime, limit: int) -> list[Demand]:
-        """Jobs that wait for a cluster: highest priority first, then oldest first."""
+    async def demands(self, since: datetime | None) -> tuple[list[Demand], list[str]]:
+        """The jobs that wait, and the names of those that do not: of all that changed at `since` or later.
+        Without `since` all that wait.
+        """
         ...
 
     async def clusters(self) -> list[Cluster]: ...
 
     async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
         """What the attempts hold that are live, or ended after their cluster's time in `since`."""
+        ...
+
+    async def past_claims(self, since: datetime, project: str | None = None) -> list[Claim]:
+        """What was held at `since` or later, by one project or by all."""
+        ...
+
+    async def saved_times(self, names: Sequence[Name]) -> dict[str, datetime]:
+        """When the latest checkpoint of each job was committed."""
+        ...
+
+    async def quotas(self) -> dict[str, Quota]:
+        """Those that were set, by project."""
         ...
 
 
@@ -110,14 +126,18 @@ class Unit(View, Protocol):
         """Store what a commit at step `commit` keeps and lets go."""
         ...
 
-    async def dispatch(self, name: Name, cluster: str) -> Attempt:
-        """Start the next attempt. Raises PreconditionError, reason ATTEMPT_LIVE."""
+    async def dispatch(self, job: TrainingJob, cluster: str, nodes: Sequence[str]) -> Attempt:
+        """Start the next attempt, a worker on each of `nodes`. Raises PreconditionError, ATTEMPT_LIVE."""
         ...
 
     async def request_stop(
         self, name: Name, directive: Directive, error: ErrorRecord | None = None
     ) -> Attempt | None:
         """Tell the live attempt to stop, `error` being the cause; None when nobody works on the job."""
+        ...
+
+    async def set_quota(self, quota: Quota) -> None:
+        """Store it in place of what was there."""
         ...
 
     async def held(self, ref: AttemptRef) -> Attempt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -17,15 +17,14 @@ from finemesh.core.names import parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
 from finemesh.training.admission import examine
+from finemesh.training.dispatcher import Dispatcher
 from finemesh.training.domain import Step, TrainingJob
-from finemesh.training.placement import Demand, Plan, plan
 from finemesh.training.ports import Datasets, Store
 from finemesh.training.service import Layout
 
 log: Final = structlog.get_logger(__name__)
 
 CHECK_BATCH: Final = 100
-PLACE_BATCH: Final = 1000
 _CHECKS_AT_ONCE: Final = 8
 
 
@@ -55,6 +54,7 @@ class Scheduler:
         self._layout = layout
         self._settings = settings
         self._clock = clock
+        self._dispatcher = Dispatcher(store, clock, settings.live_seconds)
 
     async def run_admission(self, woken: asyncio.Event) -> None:
         """Check new jobs until cancelled."""
@@ -127,35 +127,5 @@ class Scheduler:
     # Placement
 
     async def place(self) -> int:
-        """Start every waiting job that has its turn and its room. Returns how many had."""
-        now = self._clock.now()
-        async with self._store.read() as view:
-            waiting = await view.waiting(now, PLACE_BATCH)
-            if not waiting:
-                return 0
-            oldest = now - timedelta(seconds=self._settings.live_seconds)
-            live = [c for c in await view.clusters() if c.last_seen_time >= oldest and c.capacity.nodes > 0]
-            claims = await view.claims({cluster.id: cluster.last_seen_time for cluster in live})
-        decided = plan(waiting, live, claims)
-        for demand in waiting:
-            try:
-                await self._carry_out(demand, decided)
-            except Exception:
-                log.exception("placement_failed", job=demand.name)
-        return len(decided.placed)
-
-    async def _carry_out(self, demand: Demand, decided: Plan) -> None:
-        name, cluster = parse_name(demand.name, "trainingJobs"), decided.placed.get(demand.name)
-        why = decided.blocked.get(demand.name, "")
-        if cluster is None and why == demand.message:
-            return
-        async with self._store.begin() as unit:
-            job, now = await unit.locked(name), self._clock.now()
-            if job.state not in {State.QUEUED, State.STARTING}:
-                return  # cancelled since it was read
-            if cluster is None:
-                await unit.save(Step(replace(job, message=why, update_time=now)))
-                return
-            attempt = await unit.dispatch(name, cluster)
-            await unit.save(domain.dispatched(job, attempt, now))
-        log.info("job_dispatched", job=demand.name, attempt=attempt.number, cluster=cluster)
+        """One scheduling pass. Returns how many jobs it started."""
+        return await self._dispatcher.place()

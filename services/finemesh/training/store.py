@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, exists, or_, select, tuple_, update
+from sqlalchemy import delete, or_, select, tuple_, update
 
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.filtering import Field, Kind
@@ -19,17 +19,16 @@ from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.telemetry import TraceContext, current_trace, span, trace_headers
 from finemesh.chassis.watch import Notifier
-from finemesh.core.attempts import Attempt, AttemptRef, AttemptState, Cluster, Directive
+from finemesh.core.attempts import Attempt, AttemptRef, Cluster, Directive
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
-from finemesh.core.spec.finetune import Resources
 from finemesh.core.states import TRAINING_JOB
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
-from finemesh.training.placement import Claim, Demand
 from finemesh.training.ports import PageQuery, RequestKey
+from finemesh.training.queue_rows import QueueRows
 from finemesh.training.rows import checkpoint_of, checkpoint_values, job_of, job_values
 from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
 
@@ -78,7 +77,7 @@ class SqlStore:
             yield SqlUnit(self, tx)
 
 
-class SqlUnit:
+class SqlUnit(QueueRows):
     """Implements `ports.Unit` on an open transaction."""
 
     def __init__(self, store: SqlStore, tx: Tx) -> None:
@@ -136,43 +135,8 @@ class SqlUnit:
         due = select(JOBS).where(JOBS.c.state == State.VALIDATING, _due(now))
         return await self._jobs_of(await self._tx.rows(due.order_by(JOBS.c.create_time).limit(limit)))
 
-    async def waiting(self, now: datetime, limit: int) -> list[Demand]:
-        attempts = CHASSIS.attempts
-        at_work = exists().where(attempts.c.resource == JOBS.c.name, attempts.c.state != AttemptState.ENDED)
-        query = (
-            select(JOBS.c.name, JOBS.c.message, JOBS.c.spec["resources"].label("resources"))
-            .where(JOBS.c.state.in_([State.QUEUED, State.STARTING]), _due(now), ~at_work)
-            .order_by(JOBS.c.priority.desc(), JOBS.c.create_time, JOBS.c.name)
-        )
-        return [
-            Demand(row["name"], Resources(**row["resources"]), row["message"])
-            for row in await self._tx.rows(query.limit(limit))
-        ]
-
     async def clusters(self) -> list[Cluster]:
         return await self._store.queue.clusters(self._tx)
-
-    async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
-        attempts = CHASSIS.attempts
-        recent = [
-            (attempts.c.cluster == cluster) & (attempts.c.end_time > seen) for cluster, seen in since.items()
-        ]
-        held = or_(attempts.c.state != AttemptState.ENDED, *recent)
-        resources = JOBS.c.spec["resources"].label("resources")
-        query = (
-            select(attempts.c.cluster, attempts.c.start_time, attempts.c.end_time, resources)
-            .join(JOBS, JOBS.c.name == attempts.c.resource)
-            .where(held)
-        )
-        return [
-            Claim(
-                row["cluster"],
-                Resources(**row["resources"]),
-                row["start_time"],
-                row["end_time"],
-            )
-            for row in await self._tx.rows(query)
-        ]
 
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         if key is None:
@@ -233,9 +197,11 @@ class SqlUnit:
                     .values(values)
                 )
 
-    async def dispatch(self, name: Name, cluster: str) -> Attempt:
-        with await self._trace(name):
-            return await self._store.queue.dispatch(self._tx, str(name), cluster)
+    async def dispatch(self, job: TrainingJob, cluster: str, nodes: Sequence[str]) -> Attempt:
+        with await self._trace(job.name):
+            attempt = await self._store.queue.dispatch(self._tx, str(job.name), cluster)
+        await self.allocate(attempt, job, nodes)
+        return attempt
 
     async def request_stop(
         self, name: Name, directive: Directive, error: ErrorRecord | None = None

@@ -65,6 +65,37 @@ JOBS: Final = Table(
     Column("traceparent", String(64), nullable=False),
     Index("ix_training_jobs_project_create", "project", "create_time"),
     Index("ix_training_jobs_state_priority", "state", "priority", "create_time"),
+    Index("ix_training_jobs_update", "update_time"),
+)
+
+# What each attempt was given, by resource and number of the attempt; its times are those of the attempt. The
+# rows outlive their jobs: they are what projects have used.
+ALLOCATIONS: Final = Table(
+    "allocations",
+    METADATA,
+    Column("resource", String(512), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("project", String(63), nullable=False, index=True),
+    Column("workers", Integer, nullable=False),
+    Column("cpus", Float, nullable=False),
+    Column("gpus", Float, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    # Node ids with the number of workers on each; empty where the cluster tells nothing of its nodes.
+    Column("nodes", JSON, nullable=False),
+    # The step that the attempt went on from.
+    Column("from_step", BigInteger, nullable=False),
+)
+
+QUOTAS: Final = Table(
+    "quotas",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("weight", Float, nullable=False),
+    Column("max_gpus", Float),
+    Column("max_jobs", Integer),
+    Column("max_gpu_hours", Float),
+    Column("window_hours", Float, nullable=False),
+    Column("update_time", UtcDateTime, nullable=False),
 )
 
 CHECKPOINTS: Final = Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,13 +25,14 @@ from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.core.states import TrainingJobState
+from finemesh.training import domain
 from finemesh.training.attempts import JobAttempts
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
-from finemesh.training.ports import View
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.store import SqlStore
 from finemesh.training.tables import CHASSIS, METADATA
+from finemesh.training.waiting import Demand
 
 pytestmark = pytest.mark.integration
 
@@ -144,29 +146,33 @@ async def test_lists_stay_within_the_project(store: SqlStore) -> None:
     assert [each.name.id for each in urgent] == ["j1", "j3"]
 
 
-async def waiting(view: View, clock: ManualClock) -> list[str]:
-    return [demand.name.rpartition("/")[2] for demand in await view.waiting(clock.now(), 10)]
+def ids(demands: Sequence[Demand]) -> set[str]:
+    return {demand.name.rpartition("/")[2] for demand in demands}
 
 
-async def test_what_waits_is_found_in_its_order_and_what_runs_is_claimed(
+async def test_what_waits_is_found_as_it_changes_and_what_runs_is_claimed(
     store: SqlStore, clock: ManualClock
 ) -> None:
-    ages = {"young": 1, "old": 9, "urgent": 0, "later": 5}
+    old = replace(job("old", age_seconds=9), state=TrainingJobState.QUEUED)
     async with store.begin() as unit:
-        for job_id, age in ages.items():
-            made = job(job_id, age_seconds=age, priority=job_id == "urgent")
+        for made in (old, job("young"), job("unchecked")):
             await unit.add(made)
-            not_before = START + timedelta(seconds=60) if job_id == "later" else None
-            await unit.save(Step(replace(made, state=TrainingJobState.QUEUED, not_before=not_before)))
+            if made.name.id != "unchecked":
+                await unit.save(Step(replace(made, state=TrainingJobState.QUEUED, update_time=clock.now())))
     await store.queue.sync("c", ClusterCapacity(cpus=4, cpus_free=4, nodes=1), [])
     async with store.read() as view:
-        assert await waiting(view, clock) == ["urgent", "old", "young"]
+        found, gone = await view.demands(None)
+        assert (ids(found), gone) == ({"old", "young"}, [])
+    clock.advance(10)
     async with store.begin() as unit:
-        attempt = await unit.dispatch(job("old").name, "c")
+        attempt = await unit.dispatch(old, "c", ["n1"])
+        await unit.save(domain.dispatched(old, attempt, clock.now()))
     async with store.read() as view:
-        assert await waiting(view, clock) == ["urgent", "young"]
+        assert await view.demands(clock.now()) == ([], [str(old.name)])
+        assert ids((await view.demands(None))[0]) == {"young"}
         (claim,) = await view.claims({"c": clock.now()})
-    assert (claim.cluster, claim.resources.cpus, claim.end_time) == ("c", 1.0, None)
+    assert (claim.project, claim.cluster, claim.gang.total.cpus, claim.nodes) == ("p", "c", 1.0, ("n1",))
+    assert (claim.create_time, claim.end_time) == (clock.now(), None)
     clock.advance(1)
     async with store.begin() as unit:
         assert await unit.request_stop(job("old").name, Directive.CANCEL) is None  # nobody has taken it up
@@ -175,6 +181,10 @@ async def test_what_waits_is_found_in_its_order_and_what_runs_is_claimed(
         assert ended.end_time == clock.now()
         assert await view.claims({"c": clock.now()}) == []
     assert attempt.number == 1
+    async with store.begin() as unit:
+        await unit.remove(old.name)  # what was used stays used
+    async with store.read() as view:
+        assert [each.end_time for each in await view.past_claims(START, "p")] == [clock.now()]
 
 
 async def test_deleting_a_job_takes_its_checkpoints_along(store: SqlStore) -> None:

@@ -1,0 +1,153 @@
+"""What the scheduler reads of the tables: who waits, who holds what, who has held what, and the quotas."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import case, func, insert, null, or_, select
+
+from finemesh.chassis.sql import Tx
+from finemesh.core.attempts import Attempt, AttemptState, Directive
+from finemesh.core.names import Name
+from finemesh.core.spec.finetune import Resources
+from finemesh.core.states import TrainingJobState as State
+from finemesh.training.claims import Claim
+from finemesh.training.domain import TrainingJob
+from finemesh.training.quotas import Quota
+from finemesh.training.rooms import Gang, Room
+from finemesh.training.tables import ALLOCATIONS, CHASSIS, CHECKPOINTS, JOBS, QUOTAS
+from finemesh.training.waiting import Demand
+
+_WAITS: Final = or_(JOBS.c.state == State.QUEUED, (JOBS.c.state == State.STARTING) & JOBS.c.worker.is_(None))
+_LIVE: Final = CHASSIS.attempts.c.state != AttemptState.ENDED
+
+
+class QueueRows:
+    """The scheduler's part of a transaction."""
+
+    _tx: Tx
+
+    async def demands(self, since: datetime | None) -> tuple[list[Demand], list[str]]:
+        """The jobs that wait, and the names of those that do not: of all that changed at `since` or later.
+        Without `since` all that wait.
+        """
+        resources = JOBS.c.spec["resources"]
+        if since is None:
+            waits, changed = null(), _WAITS
+        else:
+            waits, changed = case((_WAITS, 1), else_=0), JOBS.c.update_time >= since
+            resources = case((_WAITS, resources), else_=null())
+        columns: list[Any] = [JOBS.c.name, JOBS.c.create_time, JOBS.c.priority, JOBS.c.message]
+        columns += [JOBS.c.not_before, resources, waits]
+        found: list[Demand] = []
+        gone: list[str] = []
+        rows: list[Any] = list(await self._tx.execute(select(*columns).where(changed)))
+        for name, created, priority, message, not_before, needs, waiting in rows:
+            if since is not None and not waiting:
+                gone.append(name)
+            else:
+                found.append(Demand(name, Resources(**needs), created, priority, message, not_before))
+        return found, gone
+
+    async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
+        """What the attempts hold that are live, or ended after their cluster's time in `since`."""
+        attempts = CHASSIS.attempts
+        recent = [
+            (attempts.c.cluster == cluster) & (attempts.c.end_time > seen) for cluster, seen in since.items()
+        ]
+        return [_claim_of(row) for row in await self._tx.execute(_claims().where(or_(_LIVE, *recent)))]
+
+    async def past_claims(self, since: datetime, project: str | None = None) -> list[Claim]:
+        """What was held at `since` or later, by one project or by all."""
+        attempts = CHASSIS.attempts
+        query = _claims().where(or_(_LIVE, attempts.c.end_time > since))
+        if project is not None:
+            query = query.where(ALLOCATIONS.c.project == project)
+        return [_claim_of(row) for row in await self._tx.execute(query)]
+
+    async def saved_times(self, names: Sequence[Name]) -> dict[str, datetime]:
+        """When the latest checkpoint of each job was committed."""
+        table = CHECKPOINTS
+        projects = {name.project for name in names}
+        query = (
+            select(table.c.project, table.c.job_id, func.max(table.c.create_time))
+            .where(table.c.project.in_(projects), table.c.job_id.in_([name.id for name in names]))
+            .group_by(table.c.project, table.c.job_id)
+        )
+        rows: list[Any] = list(await self._tx.execute(query))
+        return {str(Name(project, "trainingJobs", job)): saved for project, job, saved in rows}
+
+    async def quotas(self) -> dict[str, Quota]:
+        """Those that were set, by project."""
+        names = [field.name for field in fields(Quota)]
+        rows = await self._tx.rows(select(QUOTAS).order_by(QUOTAS.c.project))
+        return {row["project"]: Quota(**{name: row[name] for name in names}) for row in rows}
+
+    async def set_quota(self, quota: Quota) -> None:
+        """Store it in place of what was there."""
+        values = asdict(quota)
+        if not await self._tx.insert_new(QUOTAS, **values):
+            await self._tx.execute(QUOTAS.update().where(QUOTAS.c.project == quota.project).values(values))
+
+    async def allocate(self, attempt: Attempt, job: TrainingJob, nodes: Sequence[str]) -> None:
+        """Note what an attempt is given."""
+        needs = job.spec.resources
+        await self._tx.execute(
+            insert(ALLOCATIONS).values(
+                resource=attempt.resource,
+                attempt=attempt.number,
+                project=job.name.project,
+                workers=needs.ranks,
+                cpus=needs.cpus,
+                gpus=needs.gpus,
+                memory_bytes=needs.memory_bytes,
+                nodes=dict(Counter(nodes)),
+                from_step=job.step,
+            )
+        )
+
+
+def _claims() -> Any:
+    """Rows for `_claim_of`. A job that was deleted still counts by what its attempts were given."""
+    table, attempts = ALLOCATIONS, CHASSIS.attempts
+    of_attempt = (attempts.c.resource == table.c.resource) & (attempts.c.attempt == table.c.attempt)
+    columns: list[Any] = [
+        *(table.c.resource, table.c.project, attempts.c.cluster, table.c.workers, table.c.cpus),
+        *(table.c.gpus, table.c.memory_bytes, table.c.nodes, attempts.c.create_time),
+        *(attempts.c.start_time, attempts.c.end_time, attempts.c.directive),
+        *(JOBS.c.priority, JOBS.c.step, JOBS.c.total_steps, JOBS.c.report_time, table.c.from_step),
+    ]
+    joined = table.join(attempts, of_attempt).outerjoin(JOBS, JOBS.c.name == table.c.resource)
+    return select(*columns).select_from(joined)
+
+
+def _claim_of(row: Any) -> Claim:
+    job, project, cluster, workers, cpus, gpus, memory, nodes, created, started, ended, directive = row[:12]
+    priority, step, total_steps, reported, from_step = row[12:]
+    return Claim(
+        job=job,
+        project=project,
+        cluster=cluster,
+        gang=Gang(workers, Room(cpus / workers, gpus / workers, memory / workers)),
+        create_time=created,
+        nodes=tuple(node for node, count in nodes.items() for _ in range(count)),
+        start_time=started,
+        end_time=ended,
+        expected_end_time=_expected_end(started, reported, step, total_steps, from_step),
+        priority=priority or 0,
+        stopping=directive != Directive.CONTINUE,
+    )
+
+
+def _expected_end(
+    started: datetime | None, reported: datetime | None, step: int, total_steps: int, from_step: int
+) -> datetime | None:
+    """When the last step is taken at the pace of this attempt so far, its start included."""
+    if started is None or reported is None or reported <= started or not from_step < step < total_steps:
+        return None
+    pace_seconds = (reported - started).total_seconds() / (step - from_step)
+    return reported + timedelta(seconds=pace_seconds * (total_steps - step))
