@@ -27,7 +27,7 @@ def test_a_command_is_taken_on_once(tmp_path: Path) -> None:
     ref = ref_of(first)
     assert ledger.record(first)
     assert not ledger.record(first)
-    ledger.launching(ref)
+    ledger.launching(ref, "warm-a")
     assert not ledger.record(first)
     ledger.end(ref, "done")
     assert not ledger.record(first)
@@ -39,7 +39,7 @@ def test_what_was_taken_on_survives_the_process(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "agent.db")
     for attempt in (1, 2, 3):
         ledger.record(command(attempt=attempt, fence=attempt))
-    ledger.launching(AttemptRef("projects/p/datasets/d", 2, 2))
+    ledger.launching(AttemptRef("projects/p/datasets/d", 2, 2), "warm-b")
     ledger.end(AttemptRef("projects/p/datasets/d", 1, 1), "done")
     # No close: the file is as a SIGKILL leaves it.
     again = Ledger(tmp_path / "agent.db")
@@ -49,6 +49,7 @@ def test_what_was_taken_on_survives_the_process(tmp_path: Path) -> None:
         3: CommandState.RECORDED,
     }
     assert found[3].command == command(attempt=3, fence=3)
+    assert (found[2].actor, found[3].actor, again.actors()) == ("warm-b", "", {"warm-b"})
     assert again.find(AttemptRef("projects/p/datasets/d", 1, 1)) is CommandState.ENDED
     assert again.find(AttemptRef("projects/p/datasets/x", 1, 1)) is None
     again.close()

@@ -20,13 +20,21 @@ from finemesh.chassis.client_channel import channel
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.events import Delivery, EventBus, command_subject, heartbeat_subject
 from finemesh.chassis.logs import get_logger
-from finemesh.cluster.attempts import check_command, resource_key, scratch_name, service_of, to_proto
+from finemesh.cluster.attempts import (
+    actor_name,
+    check_command,
+    resource_key,
+    scratch_name,
+    service_of,
+    to_proto,
+)
 from finemesh.cluster.config import SERVICE_OF, AgentConfig
 from finemesh.cluster.driver import RayDriver
 from finemesh.cluster.head import RayHead
 from finemesh.cluster.ledger import CommandState, Entry, Ledger
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spools_of
+from finemesh.cluster.warm_pool import WarmPool
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import FinemeshError, InvalidError, UnavailableError
 from finemesh.v1 import attempt_pb2
@@ -49,6 +57,7 @@ class Agent:
         self._head = head
         self._driver = RayDriver(config.ray_address)
         self._ledger = Ledger(config.data_dir / "agent.db")
+        self._pool = WarmPool(self._site, config.ray_address, config.warm_workers, config.warm_refill_seconds)
         self._wake = asyncio.Event()
         self._head_id = b""
         self._capacity = ClusterCapacity()
@@ -64,6 +73,7 @@ class Agent:
         for drain in self._drains.values():
             drain.cancel()
         await asyncio.gather(*self._drains.values(), return_exceptions=True)
+        await self._pool.close()
         for each in self._channels.values():
             await each.close()
         await self._head.close()
@@ -90,7 +100,10 @@ class Agent:
                 await self._ensure_connected()
                 for entry in self._ledger.live():
                     await self._advance(entry)
+                await self._pool.tend(self._ledger.actors())
                 self._capacity = await asyncio.to_thread(self._driver.capacity)
+                self._capacity.warm_workers = self._pool.ready
+                self._capacity.warm_memory_bytes = self._pool.memory_bytes
                 self._drain_orphans()
                 await asyncio.to_thread(
                     self._remove_scratch, {scratch_name(e.ref) for e in self._ledger.live()}
@@ -132,11 +145,19 @@ class Agent:
 
     async def _advance(self, entry: Entry) -> None:
         if entry.state is CommandState.RECORDED:
-            self._ledger.launching(entry.ref)
-            await asyncio.to_thread(self._driver.launch, self._site, entry.ref, entry.command)
-        elif not await asyncio.to_thread(self._driver.is_alive, entry.ref):
+            await self._launch(entry)
+        elif not await asyncio.to_thread(self._driver.is_alive, entry.actor or actor_name(entry.ref)):
             # Its end was told by itself; or it was not, and then its lease runs out.
             self._ledger.end(entry.ref, "supervisor gone")
+
+    async def _launch(self, entry: Entry) -> None:
+        """Give the attempt a warm worker, or start a cold one."""
+        if unit := self._pool.choose(entry.command):
+            self._ledger.launching(entry.ref, unit)
+            if await self._pool.give(unit, entry.command):
+                return
+        self._ledger.launching(entry.ref, actor_name(entry.ref))
+        await asyncio.to_thread(self._driver.launch, self._site, entry.ref, entry.command)
 
     async def _sync(self, service: str) -> None:
         mine = [entry.ref for entry in self._ledger.live() if service_of(entry.ref.resource) == service]
@@ -160,8 +181,9 @@ class Agent:
         try:
             if self._ledger.find(ref) is CommandState.RECORDED:
                 self._ledger.end(ref, "stale before it started")
-            elif self._head_id and await asyncio.to_thread(self._driver.is_alive, ref):
-                await asyncio.to_thread(self._driver.kill, ref)
+            elif self._head_id:
+                actor = next((e.actor for e in self._ledger.live() if e.ref == ref), "") or actor_name(ref)
+                await asyncio.to_thread(self._driver.kill, actor)
         except UnavailableError as error:
             _log.warning("ray_away", error=str(error))
 

@@ -39,6 +39,10 @@ class AgentConfig:
             `data_dir` if it is relative.
         prepared_gb: how much of them is kept, in GB of 10^9 bytes; the least recently used go first, and with
             0 none is kept.
+        warm_workers: how many workers wait on each node of Ray with everything imported that a training
+            needs; each takes some hundred MB, which the cluster reports.
+        warm_refill_seconds: how long after one of them was given away the next one is made: its imports keep
+            a core busy, which the training that has just begun needs more.
         lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
         sync_seconds: how often the inventory is compared with each service.
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
@@ -59,6 +63,8 @@ class AgentConfig:
     data_dir: Path
     prepared_dir: Path = Path("prepared")
     prepared_gb: float = 20.0
+    warm_workers: int = 0
+    warm_refill_seconds: float = 20.0
     lease_seconds: float = 20.0
     sync_seconds: float = 3.0
     allow_open_ray: bool = False
@@ -69,6 +75,8 @@ class AgentConfig:
             raise InvalidError.of("cluster_id", "name the cluster, as the services know it")
         if not self.prepared_gb >= 0:
             raise InvalidError.of("prepared_gb", "must not be negative; 0 keeps nothing")
+        if self.warm_workers < 0:
+            raise InvalidError.of("warm_workers", "must not be negative; 0 keeps none ready")
 
     def site(self) -> Site:
         """The part that actors need."""

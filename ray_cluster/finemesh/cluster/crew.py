@@ -46,14 +46,16 @@ def bundles_of(command: attempt_pb2.Command) -> list[Bundle]:
     return [bundle] * ranks
 
 
-def reserve(command: attempt_pb2.Command) -> Any:
-    """The placement group: Ray gives the resources when it has them."""
+def reserve(command: attempt_pb2.Command, near: str = "") -> Any:
+    """The placement group: Ray gives the resources when it has them, of the node `near` if that has them."""
     bundles = bundles_of(command)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fits = any(
         all(node.get(key, 0) >= bundles[0][key] * len(bundles) for key in bundles[0]) for node in nodes
     )
-    return placement_group(bundles, strategy="STRICT_PACK" if fits or len(bundles) == 1 else "PACK")
+    if fits or len(bundles) == 1:
+        return placement_group(bundles, strategy="STRICT_PACK", _soft_target_node_id=near or None)
+    return placement_group(bundles, strategy="PACK")
 
 
 class Crew:

@@ -36,7 +36,7 @@ class RayDriver:
                 configure_logging=False,
             )
         except (RayError, ConnectionError, OSError, RuntimeError) as error:
-            raise _unavailable(self._address, error) from error
+            raise unavailable(self._address, error) from error
 
     def disconnect(self) -> None:
         if ray.is_initialized():
@@ -49,7 +49,7 @@ class RayDriver:
             free: dict[str, Any] = ray.available_resources()
             nodes = sum(1 for node in ray.nodes() if node["Alive"])
         except (RayError, ConnectionError, RuntimeError) as error:
-            raise _unavailable(self._address, error) from error
+            raise unavailable(self._address, error) from error
         return ClusterCapacity(
             cpus=total.get("CPU", 0.0),
             cpus_free=free.get("CPU", 0.0),
@@ -76,32 +76,33 @@ class RayDriver:
             )
             supervisor.run.remote()
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-            raise _unavailable(self._address, error) from error
+            raise unavailable(self._address, error) from error
 
-    def is_alive(self, ref: AttemptRef) -> bool:
-        """Whether the supervisor of an attempt is there, starting ones included."""
+    def is_alive(self, actor: str) -> bool:
+        """Whether the actor of this name is there, a starting one included."""
         try:
-            return self._find(ref) is not None
+            return self._find(actor) is not None
         except (RayError, ConnectionError, RuntimeError) as error:
-            raise _unavailable(self._address, error) from error
+            raise unavailable(self._address, error) from error
 
-    def kill(self, ref: AttemptRef) -> None:
-        """End the supervisor of an attempt, and its worker with it."""
+    def kill(self, actor: str) -> None:
+        """End the supervisor of this name, and its worker with it."""
         try:
-            supervisor = self._find(ref)
+            supervisor = self._find(actor)
             if supervisor is not None:
                 ray.kill(supervisor, no_restart=True)
         except (RayError, ConnectionError, RuntimeError) as error:
-            raise _unavailable(self._address, error) from error
+            raise unavailable(self._address, error) from error
 
-    def _find(self, ref: AttemptRef) -> Any:
+    def _find(self, actor: str) -> Any:
         try:
-            return ray.get_actor(actor_name(ref), namespace=ACTOR_NAMESPACE)
+            return ray.get_actor(actor, namespace=ACTOR_NAMESPACE)
         except ValueError:  # no actor of this name lives
             return None
 
 
-def _unavailable(address: str, error: Exception) -> UnavailableError:
+def unavailable(address: str, error: Exception) -> UnavailableError:
+    """That Ray at this address does not answer."""
     return UnavailableError(
         f"Ray at {address} does not answer ({type(error).__name__}: {str(error)[:200]})",
         reason="RAY_UNAVAILABLE",

@@ -31,6 +31,15 @@ CREATE TABLE IF NOT EXISTS commands (
     PRIMARY KEY (resource, attempt)
 ) WITHOUT ROWID
 """
+# Who supervises an attempt. An actor is given away once.
+_ACTORS: Final = """
+CREATE TABLE IF NOT EXISTS actors (
+    resource TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    actor TEXT NOT NULL UNIQUE,
+    PRIMARY KEY (resource, attempt)
+) WITHOUT ROWID
+"""
 # Old rows only guard against very late repetitions; JetStream and the services forget far sooner.
 _KEPT_SECONDS: Final = 30 * 24 * 3600.0
 
@@ -43,11 +52,12 @@ class CommandState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A command that the agent has taken on."""
+    """A command that the agent has taken on, and the name of the actor that supervises it, if it has one."""
 
     ref: AttemptRef
     state: CommandState
     command: attempt_pb2.Command
+    actor: str = ""
 
 
 class Ledger:
@@ -59,9 +69,13 @@ class Ledger:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_SCHEMA)
+        self._db.execute(_ACTORS)
         self._db.execute(
             "DELETE FROM commands WHERE state = ? AND update_time < ?",
             (CommandState.ENDED, time.time() - _KEPT_SECONDS),
+        )
+        self._db.execute(
+            "DELETE FROM actors WHERE (resource, attempt) NOT IN (SELECT resource, attempt FROM commands)"
         )
 
     def close(self) -> None:
@@ -83,9 +97,20 @@ class Ledger:
         )
         return cursor.rowcount == 1
 
-    def launching(self, ref: AttemptRef) -> None:
-        """Note that a supervisor is about to be started. After this the command is never started again."""
-        self._set(ref, CommandState.LAUNCHED)
+    def launching(self, ref: AttemptRef, actor: str) -> None:
+        """Note that `actor` is about to become its supervisor. After an end of the agent the command is not
+        started again.
+        """
+        self._db.execute("BEGIN")
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO actors VALUES (?, ?, ?)", (ref.resource, ref.attempt, actor)
+            )
+            self._set(ref, CommandState.LAUNCHED)
+
+    def actors(self) -> set[str]:
+        """Every actor that was ever given an attempt, as far as is known."""
+        return {name for (name,) in self._db.execute("SELECT actor FROM actors")}
 
     def end(self, ref: AttemptRef, outcome: str) -> None:
         """Note that nothing of the attempt runs here any more; `outcome` is for people."""
@@ -94,8 +119,8 @@ class Ledger:
     def live(self) -> list[Entry]:
         """Commands that have not ended, in the order of their last change."""
         rows = self._db.execute(
-            "SELECT resource, attempt, fence, state, command FROM commands WHERE state != ?"
-            " ORDER BY update_time",
+            "SELECT resource, attempt, fence, state, command, actor FROM commands"
+            " LEFT JOIN actors USING (resource, attempt) WHERE state != ? ORDER BY update_time",
             (CommandState.ENDED,),
         )
         return [
@@ -103,8 +128,9 @@ class Ledger:
                 AttemptRef(resource, attempt, fence),
                 CommandState(state),
                 attempt_pb2.Command.FromString(command),
+                actor or "",
             )
-            for resource, attempt, fence, state, command in rows
+            for resource, attempt, fence, state, command, actor in rows
         ]
 
     def find(self, ref: AttemptRef) -> CommandState | None:

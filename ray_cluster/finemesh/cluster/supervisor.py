@@ -29,6 +29,7 @@ from finemesh.cluster.crew import Crew, reserve
 from finemesh.cluster.lease import Lease
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spool_path, spools_of
+from finemesh.cluster.warm import Warmth
 from finemesh.cluster.worker import Ending, Status
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FencedError, FinemeshError, UnavailableError
@@ -57,7 +58,7 @@ _log = get_logger("finemesh.supervisor")
 class Supervisor:
     """The actor. `run` is called once, by the agent, and ends the actor when it is done."""
 
-    def __init__(self, site: Site, command: bytes) -> None:
+    def __init__(self, site: Site, command: bytes, warmth: Warmth | None = None) -> None:
         configure_logging("supervisor", site.log_level)
         self._site = site
         self._command_bytes = command
@@ -65,6 +66,7 @@ class Supervisor:
         self._ref = ref_of(self._command)
         self._lease = Lease(self._command, site.lease_seconds)
         self._status = Status()
+        self._warmth = warmth
         self._crew: Crew | None = None
         self._identity: tuple[list[int], str, list[str]] | None = None
         self._writing = True
@@ -86,7 +88,7 @@ class Supervisor:
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
         shipping = asyncio.create_task(self._ship(tracking))
         try:
-            group = reserve(self._command)
+            group = reserve(self._command, self._warmth.node_id if self._warmth else "")
             ending = await self._unless_lost(holding, self._work(service, group))
             self._writing = False
             if ending is not None:
@@ -130,7 +132,10 @@ class Supervisor:
                 if self._lease.told_to_stop.is_set():
                     return Ending(stopped_at_step=0)
             self._status = Status(message="starting a worker")
-            self._crew = Crew(self._site, self._command, group)
+            if self._warmth:
+                self._crew = await self._warmth.join(self._site, self._command, group)
+            else:
+                self._crew = Crew(self._site, self._command, group)
             return await self._attend(service, self._crew)
         except RayError as error:
             lost = UnavailableError(

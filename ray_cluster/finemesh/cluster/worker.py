@@ -96,6 +96,11 @@ class Job:
         if self.stop.is_set():
             raise Stopped(self.step)
 
+    def begin(self, stage: str) -> None:
+        """Note in the log as well what is done next. Raises Stopped when it is to stop."""
+        _log.info("stage", resource=self.command.resource, attempt=self.command.attempt, stage=stage)
+        self.progress(self.fraction, stage)
+
 
 class Worker:
     """The actor. Everything that crosses to it and back is bytes, strings and small dataclasses."""

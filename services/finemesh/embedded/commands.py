@@ -68,6 +68,10 @@ def up(
     jwt_key_file: Annotated[Path | None, typer.Option(help="Signing key of your own, base64url.")] = None,
     cpus: Annotated[int | None, typer.Option(help="CPUs that Ray may use. Default: all.")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs that Ray may use. Default: all.")] = None,
+    warm_workers: Annotated[
+        int,
+        typer.Option(min=0, help="Workers that wait with their imports done: a training starts at once."),
+    ] = 0,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
     import_source: Annotated[
         list[str] | None,
@@ -94,6 +98,7 @@ def up(
         jwt_key_file=jwt_key_file,
         cpus=cpus,
         gpus=gpus,
+        warm_workers=warm_workers,
         log_level=log_level,
         services=services,
         environment={"FINEMESH_IMPORT_SOURCES": ",".join(import_source)} if import_source else {},

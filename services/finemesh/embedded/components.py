@@ -93,6 +93,7 @@ def _shared_environment(site: Site, component: str) -> dict[str, str]:
             "FINEMESH_JWT_KEY_FILE": str(credentials.jwt_key),
             "FINEMESH_CLUSTER_ID": site.config.cluster_id,
             "FINEMESH_LEASE_SECONDS": f"{site.config.lease_seconds:g}",
+            "FINEMESH_WARM_WORKERS": str(site.config.warm_workers),
             "FINEMESH_LOG_LEVEL": site.config.log_level,
         }
     )

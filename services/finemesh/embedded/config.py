@@ -28,6 +28,7 @@ class MeshConfig:
         services: False starts NATS, S3, Ray and the gateway alone.
         cpus: logical CPUs that Ray may hand out; None lets Ray count.
         gpus: GPUs that Ray may hand out; None lets Ray count.
+        warm_workers: workers that wait with everything imported; each takes some hundred MB.
         object_store_bytes: limit of Ray's shared memory, which is taken only as it is used.
         lease_seconds: how long an attempt of a job may go without a renewal.
         ready_timeout_seconds: how long `start` waits for all components.
@@ -42,6 +43,7 @@ class MeshConfig:
     services: bool = True
     cpus: int | None = None
     gpus: int | None = None
+    warm_workers: int = 0
     object_store_bytes: int = 200 * _MEBIBYTE
     lease_seconds: float = 20.0
     log_level: str = "INFO"

@@ -16,6 +16,7 @@
 | FINEMESH_CLUSTER_ID | name of the Ray cluster that takes the work |
 | FINEMESH_RAY_ADDRESS | host:port of Ray's head; the agent alone |
 | FINEMESH_LEASE_SECONDS | how long an attempt of a job may go without a renewal |
+| FINEMESH_WARM_WORKERS | how many workers wait on each node of Ray with their imports done; the agent alone |
 | FINEMESH_LOG_LEVEL | DEBUG, INFO, WARNING or ERROR |
 | RAY_* | see `ray_environment` |
 """

@@ -37,7 +37,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
     work = job.command.train_work
     spec = spec_from_proto(work.spec)
     with Store(job.site) as store:
-        job.progress(0.0, "fetching the dataset")
+        job.begin("fetching the dataset")
         dataset = job.scratch / "dataset"
         store.fetch(work.dataset_uri, dataset)
         base_model = local_base_model(spec, store, job.scratch)
@@ -115,6 +115,8 @@ class _Hooks(NoHooks):
         self._uploader = uploader
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
+        if self._job.phase is not Phase.RUNNING:
+            _log.info("stage", resource=self._job.command.resource, stage="training", step=step)
         self._job.phase, self._job.step = Phase.RUNNING, step
         self._spool.append(step, values)
         if step == self._job.command.train_work.kill_after_step:  # the probe of a certificate
@@ -146,6 +148,8 @@ class _Hooks(NoHooks):
         _, _, total = message.rpartition(" of ")
         if message.startswith("step ") and total.isdigit():
             self._job.total_steps = int(total)
+        else:
+            _log.info("stage", resource=self._job.command.resource, stage=message)
 
     def should_stop(self) -> StopReason | None:
         self._uploader.check()
@@ -176,7 +180,7 @@ def _fetch_checkpoint(job: Job, store: Store) -> training_job_pb2.Checkpoint:
 
 def _fetched(job: Job, store: Store, checkpoint: training_job_pb2.Checkpoint) -> bool:
     """Whether a checkpoint was fetched as it was committed. Raises UnavailableError, the store is away."""
-    job.progress(0.0, f"fetching the checkpoint of step {checkpoint.step}")
+    job.begin(f"fetching the checkpoint of step {checkpoint.step}")
     folder = _checkpoint_folder(job, checkpoint.step)
     try:
         store.fetch(checkpoint.uri, folder)

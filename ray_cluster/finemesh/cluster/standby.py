@@ -1,0 +1,56 @@
+"""The standby: the actor that waits with a warm worker, and becomes the supervisor of one attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from finemesh.chassis.logs import configure_logging
+from finemesh.cluster.config import Site
+from finemesh.cluster.supervisor import Supervisor
+from finemesh.cluster.warm import Warmth, WarmWorker
+from finemesh.cluster.worker import CONCURRENCY
+
+
+class Standby:
+    """Detached, on a node of its own choice; its worker is beside it."""
+
+    def __init__(self, site: Site) -> None:
+        configure_logging("supervisor", site.log_level)
+        self._site = site
+        self._taken = False
+        self._pid = 0
+        self._node_id: str = ray.get_runtime_context().get_node_id()
+        self._worker: Any = (
+            ray.remote(WarmWorker)
+            .options(
+                num_cpus=0,
+                max_restarts=0,
+                max_concurrency=CONCURRENCY,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(self._node_id, soft=False),
+            )
+            .remote(site)
+        )
+
+    async def prepare(self) -> None:
+        """Have the worker import everything; again changes nothing. Raises RayError: it has died."""
+        self._pid = await self._worker.prepare.remote()
+
+    async def memory_bytes(self) -> int:
+        """Memory of both processes, as PSS. Raises psutil.NoSuchProcess: the worker has died."""
+        own = psutil.Process().memory_full_info().pss
+        return own + (psutil.Process(self._pid).memory_full_info().pss if self._pid else 0)
+
+    async def is_taken(self) -> bool:
+        """Whether a command has arrived."""
+        return self._taken
+
+    async def run(self, command: bytes) -> None:
+        """Be the supervisor of this attempt, and end with it. Only the first call counts."""
+        if self._taken:
+            return
+        self._taken = True
+        await Supervisor(self._site, command, Warmth(self._worker, self._pid, self._node_id)).run()
