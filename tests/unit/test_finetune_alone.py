@@ -89,6 +89,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
         (["spec.yaml"], 2, "error: base_model: name a hub id"),
         (["spec.yaml", "--base", "llama"], 1, "--dataset"),
         (["spec.yaml", "-o", "base_model=hub/name", "--dataset", "."], 1, "BASE_MODEL_NOT_FOUND"),
+        (["spec.yaml", "--base", "llama", "--dataset", "nowhere"], 1, "nowhere has no manifest.json"),
         (["spec.yaml", "-o", "base_model=llama", "--base", "lama", "--dataset", "."], 1, "lama is no folder"),
         (["none.yaml"], 2, "none.yaml cannot be read"),
         (

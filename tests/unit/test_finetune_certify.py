@@ -10,7 +10,7 @@ import pytest
 import torch
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.finetune import Precision, Task
-from finemesh.finetune.certify import Certificate, Told, certify, compare, shortened
+from finemesh.finetune.certify import Certificate, Told, certify, compare, kills, shortened
 from safetensors.torch import save_file
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
@@ -95,6 +95,23 @@ def test_the_spec_is_cut_short_and_not_tested() -> None:
     cut = shortened(long, 20)
     assert (cut.optimization.max_steps, cut.checkpoint.every_steps, cut.test_split) == (20, 4, "")
     assert shortened(spec(), 20).optimization.max_steps == spec().optimization.max_steps == 6
+
+
+@pytest.mark.parametrize("steps", [2, 3, 6, 20])
+def test_the_probe_is_killed_behind_a_checkpoint_and_before_the_end(steps: int) -> None:
+    cut = shortened(replace(spec(), optimization=replace(spec().optimization, max_steps=0)), steps)
+    for seed in range(20):
+        chosen = kills(cut, seed)
+        assert min(cut.checkpoint.every_steps + 1, steps - 1) <= chosen.start < chosen.stop == steps
+
+
+def test_a_run_too_short_for_a_checkpoint_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    """Its first checkpoint is told of with the second step, the last: there is nothing to resume from."""
+    model = tiny_model(tmp_path / "llama", "llama")
+    dataset = write_dataset(tmp_path / "texts", list(text_rows({"train": 4})))
+    with pytest.raises(PreconditionError, match="--steps 8") as caught:
+        certify(spec(Task.LANGUAGE), model, dataset, tmp_path / "work", steps=2, seed=0)
+    assert caught.value.reason == "PROBE_FAILED"
 
 
 def test_a_run_that_fails_is_no_certificate(tmp_path: Path) -> None:

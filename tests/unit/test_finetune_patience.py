@@ -175,6 +175,14 @@ def test_whole_videos_are_held_out_where_there_is_no_split(
     assert held_out(place.work / "other") != parts
 
 
+def test_held_out_rows_that_are_not_validated_are_dropped_by_name(place: Place, tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "texts", list(text_rows({"train": 20})))
+    few = Evaluation(every_steps=2, holdout_fraction=0.5, max_items=3)
+    ledger = place.train(spec(Task.LANGUAGE, evaluation=few), dataset).ledgers
+    assert (ledger["train"].kept, ledger["val"].kept) == (10, 3)
+    assert ledger["val"].by_reason == {"BEYOND_MAX_ITEMS": 7}
+
+
 def test_nothing_is_held_out_of_a_dataset_that_has_the_split(place: Place, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "texts", list(text_rows({"train": 16, "val": 4})))
     chosen = spec(Task.LANGUAGE, validation_split="val", evaluation=Evaluation(holdout_fraction=0.5))

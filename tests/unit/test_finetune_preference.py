@@ -131,6 +131,19 @@ def test_rows_without_a_rejected_answer_are_counted(base: Path, tmp_path: Path) 
     assert "its rejected answer" in next(e.message for e in split.entries if e.row_id == "long")
 
 
+def test_pairs_that_are_cut_are_counted_as_rows(base: Path, tmp_path: Path) -> None:
+    """Of two rejected turns the first fits; a pair whose chosen answer does not fit is no pair any more."""
+    turns = [message("assistant", "blue"), message("user", "and?"), message("assistant", "blue " * 300)]
+    cut = pair_row("cut", "train", "red", "blue") | {"rejected": turns}
+    lost = pair_row("lost", "train", "red " * 300, "blue") | {"rejected": turns}
+    whole = pair_row("whole", "train", "red", "blue")
+    dataset = write_dataset(tmp_path / "data", [cut, lost, whole])
+    chosen = wanted(sequence=Sequence(max_tokens=64, over_length=Sequence().over_length.TRUNCATE))
+    split = PreferencePairs(chosen, load_model(chosen, base), dataset).encode("train")
+    assert [pair.row_id for pair in split.samples] == ["cut", "whole"]
+    assert split.truncated == 1
+
+
 @pytest.mark.parametrize("method", [Lora(rank=4, dropout=0.1), Full((Tower.LANGUAGE,))], ids=["lora", "full"])
 def test_it_learns_to_prefer_and_is_resumed_bit_for_bit(
     base: Path, dataset: Path, tmp_path: Path, method: Lora | Full

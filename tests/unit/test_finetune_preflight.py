@@ -279,6 +279,13 @@ def test_every_split_is_looked_at_and_must_have_rows(llama: Path, tmp_path: Path
     assert caught.value.reason == "SPLIT_EMPTY"
 
 
+def test_what_cannot_be_held_out_is_a_finding(llama: Path, tmp_path: Path) -> None:
+    alone = [dict(each, video_id="alone") for each in text_rows({"train": 4})]
+    dataset = write_dataset(tmp_path / "dataset", alone)
+    report = preflight_dataset(options(evaluation=Evaluation(holdout_fraction=0.5)), llama, dataset)
+    assert reasons(report, Severity.ERROR) == {"HOLDOUT_IMPOSSIBLE"}
+
+
 def test_the_task_can_be_told_from_the_model(llava: Path, llama: Path, tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", list(colour_rows({"train": 2})))
     wanted = replace(options(Task.LANGUAGE), detect_task=True)

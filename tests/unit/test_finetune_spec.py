@@ -147,6 +147,18 @@ def test_flatten_names_the_method_and_its_fields() -> None:
     assert "method.lora.rank" not in replace(GOOD, method=Full()).flatten()
 
 
+def test_flatten_leaves_out_what_the_task_does_not_read() -> None:
+    optional = {"objective", "preference.beta", "pictures.horizontal_flip", "segmentation.background"}
+    kinds = {
+        replace(GOOD, objective=Objective.PREFERENCE): {"objective", "preference.beta"},
+        replace(GOOD, task=Task.DETECTION): {"pictures.horizontal_flip"},
+        replace(GOOD, task=Task.SEMANTIC_SEGMENTATION): {"segmentation.background"},
+        GOOD: {"objective"},
+    }
+    for spec, read in kinds.items():
+        assert optional & spec.flatten().keys() == read
+
+
 def test_fingerprint_depends_on_values_not_on_how_they_are_written() -> None:
     as_int = replace(GOOD, optimization=replace(GOOD.optimization, epochs=3))
     as_float = FineTuneSpec.from_dict(json.loads(json.dumps(as_int.to_dict())))

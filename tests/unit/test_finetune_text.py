@@ -23,6 +23,7 @@ from finemesh.core.spec.finetune import (
 )
 from finemesh.data.rows import make_row
 from finemesh.finetune.checkpoint import list_checkpoints
+from finemesh.finetune.jsonlines import to_json
 from finemesh.finetune.loop import train
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.objectives.text import PlainText
@@ -142,3 +143,12 @@ def test_it_learns_is_resumed_bit_for_bit_and_tested(base: Path, dataset: Path, 
     tokens = sum(item["tokens"] for item in items)
     loss = sum(item["loss"] * item["tokens"] for item in items) / tokens
     assert metrics["test/loss"] == pytest.approx(loss)
+
+
+def test_a_perplexity_beyond_all_numbers_is_null_in_json() -> None:
+    told = to_json({"val/perplexity": math.inf, "others": (math.nan, 1.5), "step": 3})
+    assert json.loads(told, parse_constant=pytest.fail) == {
+        "val/perplexity": None,
+        "others": [None, 1.5],
+        "step": 3,
+    }

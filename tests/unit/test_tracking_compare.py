@@ -42,6 +42,14 @@ def test_overlapping_intervals_are_not_conclusive() -> None:
     )
 
 
+def test_what_has_no_goal_decides_nothing_unless_one_is_named() -> None:
+    runs = [run("a", train_grad_norm=1.5), run("b", train_grad_norm=0.5)]
+    undecided = compare(runs, "train/grad_norm")
+    assert (undecided.better_run, undecided.metrics[0].goal, undecided.conclusive) == ("", None, False)
+    assert undecided.verdict.startswith("no verdict: train/grad_norm is better neither high nor low")
+    assert compare(runs, "train/grad_norm", Goal.MINIMIZE).better_run == "projects/p/runs/b"
+
+
 def test_intervals_that_are_apart_are_conclusive() -> None:
     result = compare([measured("a", 0.5, 0.45, 0.55), measured("b", 0.9, 0.85, 0.94)])
     assert result.conclusive

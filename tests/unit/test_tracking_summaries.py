@@ -50,9 +50,11 @@ def delta_of(*batches: Batch) -> Delta:
         ("test/accuracy", Goal.MAXIMIZE),
         ("test/loss_low", Goal.MINIMIZE),
         ("glossary_score", Goal.MAXIMIZE),
+        ("train/grad_norm", None),
+        ("train/learning_rate", None),
     ],
 )
-def test_the_goal_is_told_from_whole_words_of_the_name(key: str, goal: Goal) -> None:
+def test_the_goal_is_told_from_whole_words_of_the_name(key: str, goal: Goal | None) -> None:
     assert goal_of(key) is goal
 
 

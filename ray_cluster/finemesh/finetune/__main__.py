@@ -25,6 +25,8 @@ from finemesh.core.spec import document, lint
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import certify
 from finemesh.finetune.hooks import CheckpointInfo, NoHooks, Outcome, StopReason
+from finemesh.finetune.jsonlines import to_json
+from finemesh.finetune.rows import read_manifest
 from finemesh.specfile import SpecFileError
 
 _EXAMPLES: Final = """examples:
@@ -56,10 +58,10 @@ class _Console(NoHooks):
         self._shown = ""
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
-        self._print({"step": step, **values})
+        _tell({"step": step, **values})
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
-        self._print({"step": info.step, "checkpoint": str(info.path)})
+        _tell({"step": info.step, "checkpoint": str(info.path)})
 
     def on_progress(self, fraction: float, message: str) -> None:
         """A line that is written over on a terminal; elsewhere one for each percent, and each other stage."""
@@ -78,10 +80,6 @@ class _Console(NoHooks):
         """The first interrupt stops after a checkpoint, a second one at once."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._stop = StopReason.CANCEL
-
-    @staticmethod
-    def _print(value: dict[str, object] | dict[str, float]) -> None:
-        print(json.dumps(value), flush=True)  # noqa: T201
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,6 +175,7 @@ def _carry_out(spec: FineTuneSpec, given: argparse.Namespace) -> int:
             "give the folder of a dataset by --dataset; `finemesh dataset download` writes one",
             reason="DATASET_NOT_FOUND",
         )
+    read_manifest(given.dataset)  # a wrong folder shows before the model is loaded
     if given.certifies:
         work: Path = given.work or Path(f"certified-{spec.fingerprint()[:8]}")
         return _certify(spec, base_model, work, given)
@@ -223,10 +222,14 @@ def _train(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Nam
             group=group,
         )
     if group.leads:
-        print(json.dumps(asdict(result), default=str))  # noqa: T201
+        _tell(asdict(result))
         if result.outcome is not Outcome.COMPLETED:
             _say(f"stopped after step {result.step}: the same command with --resume goes on")
     return 0
+
+
+def _tell(value: dict[str, Any]) -> None:
+    print(to_json(value), flush=True)  # noqa: T201
 
 
 def _say(line: str) -> None:

@@ -24,6 +24,7 @@ from finemesh import specfile
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec import document
 from finemesh.core.spec.finetune import Checkpointing, FineTuneSpec, Precision
+from finemesh.finetune.jsonlines import to_json
 
 DEFAULT_STEPS: Final = 20
 # Relative; what the addition of the same numbers in another order comes to over some steps, with a margin.
@@ -89,7 +90,8 @@ def certify(
     """Train `spec` for `steps` steps twice under `work`, kill one run and resume it, and compare them.
 
     Raises:
-        PreconditionError: PROBE_FAILED, a run ended with an error; its own words are in the message.
+        PreconditionError: PROBE_FAILED, a run ended with an error, its own words are in the message; or
+            before it had a checkpoint.
     """
     for run in ("straight", "probe"):
         shutil.rmtree(work / run, ignore_errors=True)
@@ -98,15 +100,22 @@ def certify(
     (work / "spec.yaml").write_text(specfile.dump(document.write(cut), "What was certified here."))
     command = [sys.executable, "-m", "finemesh.finetune", str(work / "spec.yaml")]
     command += ["--base", str(base_model), "--dataset", str(dataset), "--work"]
-    # Never after the last step: the run could be over before the signal comes.
-    kill_after = random.Random(seed).randrange(1, cut.optimization.max_steps)  # noqa: S311  no secret
     straight = _run([*command, str(work / "straight")])
-    killed = _run([*command, str(work / "probe")], kill_after)
+    killed = _run([*command, str(work / "probe")], kills(cut, seed))
     resumed = _run([*command, str(work / "probe"), "--resume"])
-    certificate = compare(straight, killed, resumed, cut, kill_after)
+    certificate = compare(straight, killed, resumed, cut, max(killed.losses))
     content = {"green": certificate.green, **asdict(certificate)}
-    (work / "certificate.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (work / "certificate.json").write_text(to_json(content, indent=1), encoding="utf-8")
     return certificate
+
+
+def kills(spec: FineTuneSpec, seed: int) -> range:
+    """The steps after which the probe may be killed, the first of them chosen by the seed: behind the first
+    checkpoint, and never the last step, after which the run could be over before the signal comes.
+    """
+    last = spec.optimization.max_steps
+    first = min(spec.checkpoint.every_steps + 1, last - 1)
+    return range(random.Random(seed).randrange(first, last), last)  # noqa: S311  no secret
 
 
 def shortened(spec: FineTuneSpec, steps: int) -> FineTuneSpec:
@@ -175,8 +184,9 @@ def _weights(told: Told) -> Path:
     return path
 
 
-def _run(command: Sequence[str], kill_after: int = 0) -> Told:
-    """Run a process to its end, or until it has told of a step: then it is killed."""
+def _run(command: Sequence[str], kills: range = range(0)) -> Told:
+    """Run a process to its end, or kill it after the first step of `kills` with a checkpoint before it."""
+    saved = False
     losses: dict[int, float] = {}
     result: dict[str, Any] = {}
     with (
@@ -186,17 +196,22 @@ def _run(command: Sequence[str], kill_after: int = 0) -> Told:
         assert process.stdout
         for line in process.stdout:
             result = json.loads(line)
+            saved |= "checkpoint" in result
             if "train/loss" in result:
                 losses[result["step"]] = result["train/loss"]
-                if result["step"] == kill_after:
+                if saved and result["step"] in kills:
                     process.kill()
-                    break
-        if kill_after and kill_after in losses:
-            return Told({}, losses)
+                    return Told({}, losses)
         if process.wait():
             said.seek(0)
             words = " ".join(said.read().splitlines()[-_LAST_LINES:])
             raise PreconditionError(
                 f"a run that should be certified failed ({words}): mend that first", reason="PROBE_FAILED"
             )
+    if kills:
+        raise PreconditionError(
+            f"the run was over before a checkpoint of it was on disk, so there was nothing to resume after "
+            f"{kills.stop} steps: certify more of them, --steps {kills.stop * 4}",
+            reason="PROBE_FAILED",
+        )
     return Told(result, losses)

@@ -54,9 +54,10 @@ class Sample:
 
 @dataclass(slots=True)
 class EncodedSplit(Split[Sample]):
-    """A split with its pictures."""
+    """A split with its pictures. `cut` has the ids of what was truncated."""
 
     pictures: Pictures
+    cut: list[str] = field(default_factory=list[str])
 
 
 class Prepared(NamedTuple):
@@ -193,7 +194,9 @@ class Encoder:
         loss_T = tokens.loss(rendered)[:end]
         if not loss_T.any():
             return _lost(row, "NO_LOSS_TOKENS", "no token of the assistant is left to learn from")
-        encoded.truncated += end < size
+        if end < size:
+            encoded.truncated += 1
+            encoded.cut.append(row.row_id)
         shown = tokens.pictures_before(end)
         images = tuple(ImageAt(row.location, number) for number in range(shown))
         for place, picture in zip(images, tokens.pictures, strict=False):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finemesh.core.errors import PreconditionError
+from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.objectives.objective import AnySplit
 from finemesh.finetune.rows import read_values
 
@@ -54,6 +55,23 @@ def hold_out(
             break
         held.add(group)
     return _part(train, groups, held, inside=False), _part(train, groups, held, inside=True)
+
+
+def first_rows(split: AnySplit, limit: int) -> AnySplit:
+    """The first `limit` samples of what was held out. Rows of which none is left are dropped."""
+    samples = split.samples[:limit]
+    shown = {sample.row_id for sample in samples}
+    message = f"held out, but only {limit} samples are validated: see evaluation.max_items"
+    entries: list[LedgerEntry] = []
+    for entry in split.entries:
+        left = tuple(child for child in entry.children or (entry.row_id,) if child in shown)
+        if entry.disposition is not Disposition.KEPT:
+            entries.append(entry)
+        elif left:
+            entries.append(replace(entry, children=left))
+        else:
+            entries.append(LedgerEntry(entry.row_id, Disposition.DROPPED, "BEYOND_MAX_ITEMS", message))
+    return replace(split, samples=samples, entries=entries)
 
 
 def _part(split: AnySplit, groups: dict[str, str], held: set[str], *, inside: bool) -> AnySplit:

@@ -12,7 +12,6 @@ what it would have computed uninterrupted, bit for bit; `Certificate` says so.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -22,10 +21,11 @@ import torch
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
+from finemesh.finetune.jsonlines import to_json
 from finemesh.finetune.patience import evaluate, is_over
 from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.run import Run, StopAsked, prepare
-from finemesh.finetune.saving import save, save_stopped, test_best
+from finemesh.finetune.saving import save, save_stopped, test_best, validate
 from finemesh.finetune.step import take_step
 
 _TRAINING_SHARE: Final = 0.9  # of the progress; preparing comes before it counts, the final test is the rest
@@ -41,6 +41,7 @@ def train(
     resume_from: Path | None = None,
     prepared: PreparedCache | None = None,
     group: Group = ALONE,
+    pause_at_step: int = 0,
 ) -> TrainResult:
     """Train `spec`, test the best checkpoint, and return how it ended.
 
@@ -56,6 +57,7 @@ def train(
         prepared: where encoded splits are kept for the next run; None for nowhere.
         group: the processes that train this spec together; each calls this. Only rank 0's `work`, `hooks` and
             `resume_from` count.
+        pause_at_step: validate, save and stop after so many steps, on all ranks alike; 0 means never.
 
     Raises:
         InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model` and
@@ -71,6 +73,7 @@ def train(
     hooks = hooks if hooks and group.leads else NoHooks()
     with group.watched(), group.folder(work) as folder:
         run = prepare(spec, base_model, dataset, folder, hooks, resume_from, prepared, group)
+        run.pause_at_step = pause_at_step
         return _carry_out(run, resume_from)
 
 
@@ -97,7 +100,7 @@ def _carry_out(run: Run, resume_from: Path | None) -> TrainResult:
         ledgers={role: split.ledger for role, split in run.splits.items()},
         truncated={role: split.truncated for role, split in run.splits.items()},
     )
-    (run.work / "result.json").write_text(json.dumps(asdict(result), indent=1, default=str), encoding="utf-8")
+    (run.work / "result.json").write_text(to_json(asdict(result), indent=1), encoding="utf-8")
     return result
 
 
@@ -109,11 +112,21 @@ def _train_steps(run: Run) -> None:
     while run.state.step < run.total_steps and not is_over(run):
         run.saver.poll()
         run.check_stop()
+        _pause_if_due(run)
         take_step(run)
         step = run.state.step
         evaluate(run)
+        if run.at_pause:
+            validate(run)
         _save_if_due(run)
         run.hooks.on_progress(_TRAINING_SHARE * step / run.total_steps, f"step {step} of {run.total_steps}")
+
+
+def _pause_if_due(run: Run) -> None:
+    """Raises StopAsked where the run is to pause, saved and measured."""
+    if run.at_pause:
+        save(run)
+        raise StopAsked(StopReason.PAUSE)
 
 
 def _save_if_due(run: Run) -> None:

@@ -29,7 +29,9 @@ from finemesh.finetune.preflight_report import (
     LongestBatch,
     ModelFacts,
     PreflightReport,
+    Problem,
     RowFigures,
+    Severity,
     histogram_of,
     verdict_of,
 )
@@ -59,8 +61,7 @@ def preflight_dataset(
         NotFoundError: BASE_MODEL_NOT_FOUND, PROCESSOR_NOT_FOUND, DATASET_NOT_FOUND.
         InvalidError: BASE_MODEL_UNSUITABLE, BASE_MODEL_UNREADABLE, TEMPLATE_MISSING, DATASET_CORRUPT;
             PREFLIGHT_UNSUITABLE, the task knows no tokens.
-        PreconditionError: SPLIT_EMPTY, the training split has no rows; NO_CONVERSATIONS;
-            HOLDOUT_IMPOSSIBLE.
+        PreconditionError: SPLIT_EMPTY, the training split has no rows; NO_CONVERSATIONS.
     """
     spec = options.spec
     if spec.task not in TEXT_TOWERS:
@@ -76,7 +77,8 @@ def preflight_dataset(
     tallies = _examine(options, encoder, dataset, progress)
     progress(_ENCODING_SHARE, "collating the longest batch")
     model = _model_facts(spec, task, encoder)
-    problems = find_problems(options, dataset, tallies, model)
+    trained, impossible = _trained_on(spec, dataset, tallies)
+    problems = (*impossible, *find_problems(options, dataset, tallies, model))
     return PreflightReport(
         dataset_digest=read_manifest(dataset).digest,
         model=model,
@@ -90,7 +92,7 @@ def preflight_dataset(
             [*chain.from_iterable(tally.tokens for tally in tallies)],
             [*chain.from_iterable(tally.loss_tokens for tally in tallies)],
         ),
-        longest_batch=_longest_batch(spec, encoder, dataset, _trained_on(spec, dataset, tallies)),
+        longest_batch=_longest_batch(spec, encoder, dataset, trained),
         longest=_longest(tallies),
         over_length=_examples(tallies, "over_length"),
         all_masked=_examples(tallies, "all_masked"),
@@ -178,16 +180,21 @@ def _examples(tallies: Sequence[Tally], kind: str) -> tuple[RowFigures, ...]:
     return tuple(chain.from_iterable(tally.examples.get(kind, ()) for tally in tallies))[:EXAMPLES]
 
 
-def _trained_on(spec: FineTuneSpec, dataset: Path, tallies: Sequence[Tally]) -> list[Kept]:
-    """The samples of the training split but those that are held out of it."""
+def _trained_on(
+    spec: FineTuneSpec, dataset: Path, tallies: Sequence[Tally]
+) -> tuple[list[Kept], list[Problem]]:
+    """The samples of the training split but those that are held out of it, and why none can be."""
     train, share = tallies[0], spec.evaluation.holdout_fraction
     validated = any(tally.rows for tally in tallies if tally.split == spec.validation_split)
     if validated or not share:
-        return train.samples
+        return train.samples, []
     row_ids = (row.row_id for row in read_rows(dataset, train.split, columns=("row_id",)))
     entries = [LedgerEntry(row_id, Disposition.KEPT) for row_id in row_ids]
     split = Split(train.samples, entries, 0)
-    return hold_out(split, dataset, train.split, share, spec.optimization.seed)[0].samples
+    try:
+        return hold_out(split, dataset, train.split, share, spec.optimization.seed)[0].samples, []
+    except PreconditionError as error:
+        return train.samples, [Problem(Severity.ERROR, error.reason, error.message)]
 
 
 class _Place(NamedTuple):

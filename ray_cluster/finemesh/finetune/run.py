@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.feed import Feed
 from finemesh.finetune.forward import prepare_forward
 from finemesh.finetune.heads import classes_of
-from finemesh.finetune.holdout import hold_out
+from finemesh.finetune.holdout import first_rows, hold_out
 from finemesh.finetune.hooks import Hooks, StopReason
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.numerics import loss_scaler
@@ -58,6 +58,12 @@ class Run:
     saver: Saver
     group: Group = ALONE
     validated_step: int = -1
+    pause_at_step: int = 0
+
+    @property
+    def at_pause(self) -> bool:
+        """Whether it is where it is to pause."""
+        return 0 < self.pause_at_step <= self.state.step
 
     @property
     def checkpoints(self) -> Path:
@@ -168,7 +174,7 @@ def _held_out(spec: FineTuneSpec, dataset: Path, splits: dict[str, AnySplit]) ->
         return splits
     seed = spec.optimization.seed
     train, val = hold_out(splits["train"], dataset, spec.train_split, share, seed)
-    return {**splits, "train": train, "val": replace(val, samples=val.samples[: limit or None])}
+    return {**splits, "train": train, "val": first_rows(val, limit) if limit else val}
 
 
 def _resume(

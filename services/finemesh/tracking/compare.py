@@ -31,7 +31,7 @@ class MetricComparison:
     """One metric of several runs. `summaries` follow their order; `better_run` is empty on a tie."""
 
     key: str
-    goal: Goal
+    goal: Goal | None
     summaries: tuple[Summary | None, ...]
     better_run: str
 
@@ -87,6 +87,9 @@ def compare(runs: Sequence[Run], metric: str = "", goal: Goal | None = None) -> 
         listed = ", ".join(DECIDING)
         verdict = f"no verdict: the runs have none of {listed} in common; name the metric that decides"
         return Comparison(differences, metrics, "", "", conclusive=False, verdict=verdict)
+    if deciding.goal is None:
+        verdict = f"no verdict: {deciding.key} is better neither high nor low; name a goal, or another metric"
+        return Comparison(differences, metrics, deciding.key, "", conclusive=False, verdict=verdict)
     ranked = _ranked(runs, deciding)
     conclusive = bool(deciding.better_run) and len(ranked) > 1 and _apart(ranked[0], ranked[1]) is True
     verdict = _verdict(deciding, ranked, conclusive=conclusive)
@@ -104,7 +107,7 @@ def _config_differences(runs: Sequence[Run]) -> tuple[ConfigDifference, ...]:
     return tuple(row for row in rows if len(set(row.values)) > 1)
 
 
-def _compared(runs: Sequence[Run], key: str, goal: Goal) -> MetricComparison:
+def _compared(runs: Sequence[Run], key: str, goal: Goal | None) -> MetricComparison:
     summaries = tuple(run.summary(key) for run in runs)
     results = [(run, each.last_value) for run, each in zip(runs, summaries, strict=True) if each]
     best = [run for run, value in results if not any(is_better(other, value, goal) for _, other in results)]

@@ -190,7 +190,9 @@ def _text(value: str | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _goal_to_proto(goal: Goal) -> run_pb2.Goal:
+def _goal_to_proto(goal: Goal | None) -> run_pb2.Goal:
+    if goal is None:
+        return run_pb2.GOAL_UNSPECIFIED
     return run_pb2.GOAL_MINIMIZE if goal is Goal.MINIMIZE else run_pb2.GOAL_MAXIMIZE
 
 

@@ -55,8 +55,16 @@ _LOWER_IS_BETTER: Final = frozenset(
 )
 
 
-def goal_of(key: str) -> Goal:
-    """Which way a metric is better, told from its name: `val/loss` down, `val/accuracy` up."""
+# What is watched, and neither better high nor low.
+_WITHOUT_GOAL: Final = frozenset({"grad_norm", "learning_rate", "loss_scale"})
+
+
+def goal_of(key: str) -> Goal | None:
+    """Which way a metric is better, told from its name: `val/loss` down, `val/accuracy` up, and
+    `train/grad_norm` neither.
+    """
+    if key.rpartition("/")[2] in _WITHOUT_GOAL:
+        return None
     words = re.split(r"[^a-z0-9]+", key.lower())
     return Goal.MINIMIZE if _LOWER_IS_BETTER.intersection(words) else Goal.MAXIMIZE
 
@@ -67,7 +75,7 @@ class Summary:
 
     Attributes:
         last_value: value at `last_step`, the highest one.
-        best_value: best finite value by the goal that the name tells; NaN if there is none.
+        best_value: best finite value by the goal that the name tells; NaN if there is none, of either.
         best_step: the first step with the best value; `last_step` if there is none.
         point_count: points on the curve.
     """
@@ -80,7 +88,7 @@ class Summary:
     point_count: int
 
     @property
-    def goal(self) -> Goal:
+    def goal(self) -> Goal | None:
         return goal_of(self.key)
 
 

@@ -20,10 +20,11 @@ DECIDING: Final = ("val/accuracy", "val/loss", "train/loss")
 
 def summarize(key: str, steps: Int64s, values: Floats) -> Summary:
     """The summary of a resolved curve of at least one point."""
-    finite = np.isfinite(values)
+    goal = goal_of(key)
+    finite = np.isfinite(values) & (goal is not None)
     best = len(values) - 1
     if finite.any():
-        costs = values if goal_of(key) is Goal.MINIMIZE else -values
+        costs = values if goal is Goal.MINIMIZE else -values
         best = int(np.argmin(np.where(finite, costs, np.inf)))
     return Summary(
         key=key,
@@ -41,9 +42,11 @@ def summarize_run(points: RunPoints) -> tuple[Summary, ...]:
     return tuple(summarize(key, curves[key].steps, curves[key].values) for key in sorted(curves))
 
 
-def is_better(value: float, other: float, goal: Goal) -> bool:
-    """Whether `value` beats `other`. NaN beats nothing, and everything else beats NaN."""
-    if np.isnan(value):
+def is_better(value: float, other: float, goal: Goal | None) -> bool:
+    """Whether `value` beats `other`. NaN beats nothing, and everything else beats NaN; without a goal nothing
+    beats anything.
+    """
+    if np.isnan(value) or goal is None:
         return False
     return bool(np.isnan(other) or (value < other if goal is Goal.MINIMIZE else value > other))
 

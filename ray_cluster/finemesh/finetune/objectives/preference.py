@@ -114,7 +114,9 @@ class PreferencePairs(Objective[Pair, PairBatch]):
             for row_id, entry in entries.items()
             if entry.disposition is Disposition.KEPT and (chosen := sides[f"{row_id}/chosen"])
         ]
-        return PairSplit(pairs, [*entries.values()], encoded.truncated, encoded.pictures, {})
+        cut = {row_id.rpartition("/")[0] for row_id in encoded.cut}
+        truncated = sum(pair.row_id in cut for pair in pairs)
+        return PairSplit(pairs, [*entries.values()], truncated, encoded.pictures, {})
 
     def restore(self, samples: list[Pair], entries: list[LedgerEntry], truncated: int) -> PairSplit:
         return PairSplit(samples, entries, truncated, self._encoder.pictures_of(self.dataset), {})

@@ -317,8 +317,22 @@ class FineTuneSpec:
         return codec.digest(self.to_dict())
 
     def flatten(self) -> dict[str, codec.Scalar]:
-        """`{"method": "lora", "method.lora.rank": 16, "optimization.learning_rate": 2e-4, ...}`."""
-        return {**codec.flatten(self.to_dict()), "method": type(self.method).__name__.lower()}
+        """`{"method": "lora", "method.lora.rank": 16, "optimization.learning_rate": 2e-4, ...}`.
+
+        What nothing in this task reads is left out: the objective of a detector, the beta of a conversation.
+        """
+        said = {**codec.flatten(self.to_dict()), "method": type(self.method).__name__.lower()}
+        return {path: value for path, value in said.items() if path.partition(".")[0] not in self._unread()}
+
+    def _unread(self) -> set[str]:
+        """The fields that this task, or objective, makes nothing of."""
+        speaks = self.task in TEXT_TOWERS
+        unread = {"segmentation"} if self.task is not Task.SEMANTIC_SEGMENTATION else set[str]()
+        unread |= {"pictures"} if self.task is not Task.DETECTION else set()
+        unread |= {"objective"} if not speaks else set()
+        return unread | (
+            {"preference"} if not speaks or self.objective is not Objective.PREFERENCE else set()
+        )
 
 
 def what_keeps_whole(spec: FineTuneSpec) -> str:

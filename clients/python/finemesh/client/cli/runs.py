@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -32,6 +33,7 @@ _GOALS = {
     "minimize": run_pb2.GOAL_MINIMIZE,
     "maximize": run_pb2.GOAL_MAXIMIZE,
 }
+_WAYS = {run_pb2.GOAL_MINIMIZE: "min", run_pb2.GOAL_MAXIMIZE: "max"}
 
 
 @commands("list")
@@ -73,10 +75,7 @@ def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
             *((f"  {key}", escape(value)) for key, value in sorted(found.params.items())),
         ]
     )
-    rows = [
-        (m.key, f"{m.last_value:.6g}", m.last_step, f"{m.best_value:.6g}", m.best_step, m.point_count)
-        for m in found.metrics
-    ]
+    rows = [(m.key, f"{m.last_value:.6g}", m.last_step, *_best(m), m.point_count) for m in found.metrics]
     out.print(table(("metric", "last", "at step", "best", "at step", "points"), rows))
 
 
@@ -126,7 +125,7 @@ def print_comparison(response: pb.CompareRunsResponse, names: list[str]) -> None
     rows = [
         (
             f"[bold]{each.key}[/]" if each.key == response.metric else each.key,
-            "min" if each.goal == run_pb2.GOAL_MINIMIZE else "max",
+            _WAYS.get(each.goal, ""),
             *(
                 _cell(summary, best=name == each.better_run)
                 for name, summary in zip(names, each.summaries, strict=True)
@@ -138,8 +137,16 @@ def print_comparison(response: pb.CompareRunsResponse, names: list[str]) -> None
     out.print(escape(response.verdict), soft_wrap=True)
 
 
+def _best(summary: run_pb2.MetricSummary) -> tuple[str, str]:
+    """Its best value and that one's step; nothing of a metric that is better neither high nor low."""
+    known = not math.isnan(summary.best_value)
+    return (f"{summary.best_value:.6g}", str(summary.best_step)) if known else ("", "")
+
+
 def _cell(summary: run_pb2.MetricSummary, *, best: bool) -> str:
     if not summary.key:
         return "[dim]none[/]"
-    text = f"{summary.last_value:.5g} ({summary.best_value:.5g})"
+    text = f"{summary.last_value:.5g}"
+    if not math.isnan(summary.best_value):
+        text += f" ({summary.best_value:.5g})"
     return f"[green]{text}[/]" if best else text
