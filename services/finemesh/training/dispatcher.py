@@ -196,10 +196,4 @@ class Dispatcher:
 
 
 async def _gpu_hours(view: View, quota: Quota, now: datetime) -> float:
-    """What a project has used within the window of its quota."""
-    begin = now - timedelta(hours=quota.window_hours)
-    total = 0.0
-    for claim in await view.past_claims(begin, quota.project):
-        seconds = ((claim.end_time or now) - max(claim.create_time, begin)).total_seconds()
-        total += claim.gang.total.gpus * max(seconds, 0.0) / 3600.0
-    return total
+    return quota.hours_used(await view.past_claims(quota.window_begin(now), quota.project), now)

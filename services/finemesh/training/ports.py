@@ -95,6 +95,10 @@ class View(Protocol):
         """Those that were set, by project."""
         ...
 
+    async def quota_page(self, query: PageQuery) -> tuple[list[Quota], str]:
+        """One page of those that were set, and the token of the next."""
+        ...
+
 
 class Unit(View, Protocol):
     """One transaction: jobs, checkpoints, attempts, events and commands change together or not at all."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import case, func, insert, null, or_, select
 
+from finemesh.chassis.filtering import Field
+from finemesh.chassis.paging import Listing, PageRequest
 from finemesh.chassis.sql import Tx
 from finemesh.core.attempts import Attempt, AttemptState, Directive
 from finemesh.core.names import Name
@@ -17,12 +19,14 @@ from finemesh.core.spec.finetune import Resources
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.claims import Claim
 from finemesh.training.domain import TrainingJob
+from finemesh.training.ports import PageQuery
 from finemesh.training.quotas import Quota
 from finemesh.training.rooms import Gang, Room
 from finemesh.training.tables import ALLOCATIONS, CHASSIS, CHECKPOINTS, JOBS, QUOTAS
 from finemesh.training.waiting import Demand
 
 _WAITS: Final = or_(JOBS.c.state == State.QUEUED, (JOBS.c.state == State.STARTING) & JOBS.c.worker.is_(None))
+_QUOTAS: Final = Listing({"project": Field(QUOTAS.c.project)}, key="project", default_order="project")
 _LIVE: Final = CHASSIS.attempts.c.state != AttemptState.ENDED
 
 
@@ -83,9 +87,14 @@ class QueueRows:
 
     async def quotas(self) -> dict[str, Quota]:
         """Those that were set, by project."""
-        names = [field.name for field in fields(Quota)]
         rows = await self._tx.rows(select(QUOTAS).order_by(QUOTAS.c.project))
-        return {row["project"]: Quota(**{name: row[name] for name in names}) for row in rows}
+        return {row["project"]: Quota(**row) for row in rows}
+
+    async def quota_page(self, query: PageQuery) -> tuple[list[Quota], str]:
+        """One page of those that were set, and the token of the next."""
+        page = _QUOTAS.page(PageRequest(query.page_size, query.page_token))
+        rows, token = page.split(await self._tx.rows(page.apply(select(QUOTAS))))
+        return [Quota(**row) for row in rows], token
 
     async def set_quota(self, quota: Quota) -> None:
         """Store it in place of what was there."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
+from finemesh.training.claims import Claim
 from finemesh.training.rooms import NOTHING, Gang, Room
 
 DEFAULT_WINDOW_HOURS: Final = 24.0
@@ -30,6 +32,17 @@ class Quota:
     max_gpu_hours: float | None = None
     window_hours: float = DEFAULT_WINDOW_HOURS
     update_time: datetime | None = None
+
+    def window_begin(self, now: datetime) -> datetime:
+        return now - timedelta(hours=self.window_hours)
+
+    def hours_used(self, claims: Iterable[Claim], now: datetime) -> float:
+        """GPU-hours that the project's `claims` have come to within the window that ends `now`."""
+        begin, total = self.window_begin(now), 0.0
+        for claim in claims:
+            seconds = ((claim.end_time or now) - max(claim.create_time, begin)).total_seconds()
+            total += claim.gang.total.gpus * max(seconds, 0.0) / 3600.0
+        return total
 
 
 @dataclass(frozen=True, slots=True)
