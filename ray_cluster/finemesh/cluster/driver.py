@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 
 from finemesh.cluster.attempts import ACTOR_NAMESPACE, actor_name
 from finemesh.cluster.config import Site
+from finemesh.cluster.nodes import Nodes
 from finemesh.cluster.supervisor import Supervisor
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import UnavailableError
@@ -22,6 +23,7 @@ class RayDriver:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._nodes = Nodes()
 
     def connect(self) -> None:
         """Become a driver; again changes nothing."""
@@ -47,7 +49,7 @@ class RayDriver:
         try:
             total: dict[str, Any] = ray.cluster_resources()
             free: dict[str, Any] = ray.available_resources()
-            nodes = sum(1 for node in ray.nodes() if node["Alive"])
+            nodes = self._nodes.capacities()
         except (RayError, ConnectionError, RuntimeError) as error:
             raise unavailable(self._address, error) from error
         return ClusterCapacity(
@@ -57,7 +59,8 @@ class RayDriver:
             gpus_free=free.get("GPU", 0.0),
             memory_bytes=int(total.get("memory", 0)),
             memory_free_bytes=int(free.get("memory", 0)),
-            nodes=nodes,
+            nodes=len(nodes),
+            node_capacities=nodes,
         )
 
     def launch(self, site: Site, ref: AttemptRef, command: attempt_pb2.Command) -> None:

@@ -17,6 +17,7 @@ from finemesh.core.attempts import (
     Cluster,
     ClusterCapacity,
     Directive,
+    NodeCapacity,
     Outcome,
 )
 from finemesh.core.errors import ErrorRecord
@@ -85,7 +86,7 @@ class AttemptRows:
     async def clusters(self, tx: Tx) -> list[Cluster]:
         """Every cluster that ever reported itself, the latest report first."""
         rows = await tx.rows(select(self._clusters).order_by(self._clusters.c.last_seen_time.desc()))
-        return [Cluster(r["id"], ClusterCapacity(**r["capacity"]), r["last_seen_time"]) for r in rows]
+        return [Cluster(r["id"], _capacity_of(r["capacity"]), r["last_seen_time"]) for r in rows]
 
     async def _all(self, tx: Tx, query: Select[Any]) -> list[Attempt]:
         return [_attempt_of(row) for row in await tx.rows(query)]
@@ -95,6 +96,11 @@ class AttemptRows:
         return and_(
             table.c.resource == ref.resource, table.c.attempt == ref.attempt, table.c.fence == ref.fence
         )
+
+
+def _capacity_of(content: dict[str, Any]) -> ClusterCapacity:
+    nodes = tuple(NodeCapacity(**each) for each in content.get("node_capacities", ()))
+    return replace(ClusterCapacity(**content), node_capacities=nodes)
 
 
 def _row_of(attempt: Attempt) -> dict[str, Any]:

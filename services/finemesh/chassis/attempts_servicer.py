@@ -14,6 +14,7 @@ from finemesh.core.attempts import (
     ClusterCapacity,
     Completion,
     Directive,
+    NodeCapacity,
     Outcome,
     Phase,
     ResumeCertificate,
@@ -75,21 +76,9 @@ class AttemptServicer(AttemptServiceServicer, Generic[R]):
         current_principal().require_role(Role.SERVICE)
         if not request.cluster:
             raise InvalidError.of("cluster", "name the cluster that speaks")
-        capacity = request.capacity
         answer = await self._queue.sync(
             request.cluster,
-            ClusterCapacity(
-                cpus=capacity.cpus,
-                cpus_free=capacity.cpus_free,
-                gpus=capacity.gpus,
-                gpus_free=capacity.gpus_free,
-                memory_bytes=capacity.memory_bytes,
-                memory_free_bytes=capacity.memory_free_bytes,
-                nodes=capacity.nodes,
-                warm_workers=capacity.warm_workers,
-                warm_memory_bytes=capacity.warm_memory_bytes,
-                gpus_held_back=capacity.gpus_held_back,
-            ),
+            _capacity(request.capacity),
             [_ref(each) for each in request.attempts],
         )
         return pb.SyncClusterResponse(
@@ -159,6 +148,39 @@ def _report(request: pb.RenewLeaseRequest) -> WorkReport:
         else None,
         peak_memory_bytes=request.peak_memory_bytes,
         following=_FOLLOWING.get(request.following, Directive.CONTINUE),
+    )
+
+
+def _capacity(message: pb.ClusterCapacity) -> ClusterCapacity:
+    return ClusterCapacity(
+        cpus=message.cpus,
+        cpus_free=message.cpus_free,
+        gpus=message.gpus,
+        gpus_free=message.gpus_free,
+        memory_bytes=message.memory_bytes,
+        memory_free_bytes=message.memory_free_bytes,
+        nodes=message.nodes,
+        warm_workers=message.warm_workers,
+        warm_memory_bytes=message.warm_memory_bytes,
+        gpus_held_back=message.gpus_held_back,
+        node_capacities=tuple(_node_capacity(each) for each in message.node_capacities),
+    )
+
+
+def _node_capacity(message: pb.NodeCapacity) -> NodeCapacity:
+    return NodeCapacity(
+        node_id=message.node_id,
+        hostname=message.hostname,
+        cpus=message.cpus,
+        cpus_free=message.cpus_free,
+        gpus=message.gpus,
+        gpus_free=message.gpus_free,
+        memory_bytes=message.memory_bytes,
+        memory_free_bytes=message.memory_free_bytes,
+        gpu_model=message.gpu_model,
+        gpu_memory_bytes=message.gpu_memory_bytes,
+        draining=message.draining,
+        start_time=message.start_time.ToMicroseconds() / 1e6,
     )
 
 

@@ -175,12 +175,38 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCapacity:
+    """What a node of a cluster has, and what of it Ray has not given away.
+
+    Attributes:
+        node_id: Ray's id, drawn anew whenever Ray starts there.
+        gpu_model: empty while it is not known; so is `gpu_memory_bytes`, of each GPU, then 0.
+        draining: nothing new is put there.
+        start_time: since when Ray has run there, in seconds since the epoch.
+    """
+
+    node_id: str
+    hostname: str = ""
+    cpus: float = 0.0
+    cpus_free: float = 0.0
+    gpus: float = 0.0
+    gpus_free: float = 0.0
+    memory_bytes: int = 0
+    memory_free_bytes: int = 0
+    gpu_model: str = ""
+    gpu_memory_bytes: int = 0
+    draining: bool = False
+    start_time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterCapacity:
     """What a cluster has, and what of it Ray has not given away. `nodes` is 0 while Ray's head is away.
 
     Attributes:
         warm_workers: those that wait for a training; they and those that get warm take `warm_memory_bytes`.
         gpus_held_back: GPUs that are not given out, since what held them is not proven to be gone.
+        node_capacities: the same of each live node.
     """
 
     cpus: float = 0.0
@@ -193,6 +219,7 @@ class ClusterCapacity:
     warm_workers: int = 0
     warm_memory_bytes: int = 0
     gpus_held_back: int = 0
+    node_capacities: tuple[NodeCapacity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from finemesh.core.attempts import Cluster, ClusterCapacity
+from finemesh.core.attempts import Cluster, NodeCapacity
 from finemesh.core.spec.finetune import Resources
 
 _EPSILON: Final = 1e-6
@@ -186,7 +186,15 @@ class Site:
 
 def nodes_of(cluster: Cluster) -> Sequence[Node]:
     """The nodes that a cluster reports, or all of it as one."""
-    capacity: ClusterCapacity = cluster.capacity
+    capacity = cluster.capacity
+    if capacity.node_capacities:
+        return [_node_of(each) for each in capacity.node_capacities]
     total = Room(capacity.cpus, capacity.gpus, capacity.memory_bytes)
     free = Room(capacity.cpus_free, capacity.gpus_free, capacity.memory_free_bytes)
     return [Node("", total, free.at_most(total))]
+
+
+def _node_of(capacity: NodeCapacity) -> Node:
+    total = Room(capacity.cpus, capacity.gpus, capacity.memory_bytes)
+    free = Room(capacity.cpus_free, capacity.gpus_free, capacity.memory_free_bytes)
+    return Node(capacity.node_id, total, free.at_most(total), draining=capacity.draining)

@@ -105,7 +105,7 @@ class CompleteAttemptResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterCapacity(_message.Message):
-    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes", "warm_workers", "warm_memory_bytes", "gpus_held_back")
+    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes", "node_capacities", "warm_workers", "warm_memory_bytes", "gpus_held_back")
     CPUS_FIELD_NUMBER: _ClassVar[int]
     CPUS_FREE_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class ClusterCapacity(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    NODE_CAPACITIES_FIELD_NUMBER: _ClassVar[int]
     WARM_WORKERS_FIELD_NUMBER: _ClassVar[int]
     WARM_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     GPUS_HELD_BACK_FIELD_NUMBER: _ClassVar[int]
@@ -123,10 +124,39 @@ class ClusterCapacity(_message.Message):
     memory_bytes: int
     memory_free_bytes: int
     nodes: int
+    node_capacities: _containers.RepeatedCompositeFieldContainer[NodeCapacity]
     warm_workers: int
     warm_memory_bytes: int
     gpus_held_back: int
-    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ..., warm_workers: _Optional[int] = ..., warm_memory_bytes: _Optional[int] = ..., gpus_held_back: _Optional[int] = ...) -> None: ...
+    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ..., node_capacities: _Optional[_Iterable[_Union[NodeCapacity, _Mapping]]] = ..., warm_workers: _Optional[int] = ..., warm_memory_bytes: _Optional[int] = ..., gpus_held_back: _Optional[int] = ...) -> None: ...
+
+class NodeCapacity(_message.Message):
+    __slots__ = ("node_id", "hostname", "cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "gpu_model", "gpu_memory_bytes", "draining", "start_time")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FREE_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FREE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_MODEL_FIELD_NUMBER: _ClassVar[int]
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    hostname: str
+    cpus: float
+    cpus_free: float
+    gpus: float
+    gpus_free: float
+    memory_bytes: int
+    memory_free_bytes: int
+    gpu_model: str
+    gpu_memory_bytes: int
+    draining: bool
+    start_time: _timestamp_pb2.Timestamp
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., gpu_model: _Optional[str] = ..., gpu_memory_bytes: _Optional[int] = ..., draining: _Optional[bool] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class SyncClusterRequest(_message.Message):
     __slots__ = ("cluster", "capacity", "attempts")
