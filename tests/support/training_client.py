@@ -11,7 +11,7 @@ from finemesh.chassis.auth import Role, SigningKey
 from finemesh.chassis.bus import BusConfig, NatsEventBus
 from finemesh.chassis.client_channel import channel
 from finemesh.chassis.events import Delivery, Event, event_subject, parse_event
-from finemesh.v1 import fine_tune_spec_pb2, training_job_pb2
+from finemesh.v1 import fine_tune_spec_pb2, training_job_history_pb2, training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
@@ -60,6 +60,17 @@ class TrainingClient:
     async def set_priority(self, name: str, priority: int) -> training_job_pb2.TrainingJob:
         request = pb.SetTrainingJobPriorityRequest(name=name, priority=priority)
         return await self.call("SetTrainingJobPriority", request)
+
+    async def history(self, name: str) -> list[training_job_history_pb2.TrainingJobHistoryEntry]:
+        """All of it, page by page."""
+        request = pb.ListTrainingJobHistoryRequest(parent=name, page_size=7)
+        entries: list[training_job_history_pb2.TrainingJobHistoryEntry] = []
+        while True:
+            page = await self.call("ListTrainingJobHistory", request)
+            entries += page.entries
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return entries
 
     async def delete(self, name: str) -> None:
         await self.call("DeleteTrainingJob", pb.DeleteTrainingJobRequest(name=name))

@@ -241,7 +241,8 @@ class AttemptQueue(Generic[R]):
                     f"attempt {ref.attempt} at {ref.resource} never renewed its lease: renew, then complete",
                     reason="ATTEMPT_NOT_STARTED",
                 )
-            error = completion.error or (attempt.error if completion.result is None else None)
+            # What it was stopped for comes before what the stop has broken.
+            error = (attempt.error or completion.error) if completion.result is None else None
             ended = await self._end(tx, attempt, completion.outcome, error)
             await self.owner.on_completed(tx, ended, completion)
 

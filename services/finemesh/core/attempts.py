@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from finemesh.core.error_classes import ErrorClass, classify
 from finemesh.core.errors import ErrorRecord
 
 
@@ -138,9 +139,6 @@ class WorkReport:
 
 R_co = TypeVar("R_co", covariant=True)
 
-# Errors that blame the request: another attempt would fail the same way.
-FINAL_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"})
-
 
 @dataclass(frozen=True)  # with slots, Python 3.11 cannot call Completion[X](…)
 class Completion(Generic[R_co]):
@@ -161,7 +159,7 @@ class Completion(Generic[R_co]):
     @property
     def final(self) -> bool:
         """Whether another attempt is pointless."""
-        return self.error is None or self.error.code in FINAL_CODES
+        return self.error is None or classify(self.error) is ErrorClass.USER
 
 
 @dataclass(frozen=True, slots=True)

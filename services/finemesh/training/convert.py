@@ -17,8 +17,11 @@ from finemesh.core.labels import describe_violations
 from finemesh.core.names import parse_name
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.training.checkpoints import Checkpoint
-from finemesh.training.domain import DEFAULT_MAX_RESTARTS, TrainingJob, TrainingResult
+from finemesh.training.domain import TrainingResult
+from finemesh.training.history import Entry
+from finemesh.training.job import DEFAULT_MAX_RESTARTS, TrainingJob
 from finemesh.v1 import attempt_pb2
+from finemesh.v1 import training_job_history_pb2 as history_pb
 from finemesh.v1 import training_job_pb2 as pb
 
 MAX_RESTARTS_LIMIT: Final = 100
@@ -93,6 +96,9 @@ def job_to_proto(job: TrainingJob) -> pb.TrainingJob:
         start_time=_timestamp(job.start_time),
         end_time=_timestamp(job.end_time),
         update_time=_timestamp(job.update_time),
+        estimated_end_time=_timestamp(job.estimated_end_time),
+        run_seconds=job.run_seconds,
+        state_time=_timestamp(job.state_time or job.create_time),
     )
     message.progress.fraction = job.fraction
     message.progress.message = job.message
@@ -116,6 +122,21 @@ def _worker_to_proto(job: TrainingJob) -> pb.WorkerStatus:
         gpu_ids=job.worker.gpu_ids,
         heartbeat_time=_timestamp(job.heartbeat_time),
         lease_expire_time=_timestamp(job.lease_expire_time),
+    )
+
+
+def entry_to_proto(entry: Entry) -> history_pb.TrainingJobHistoryEntry:
+    return history_pb.TrainingJobHistoryEntry(
+        sequence=entry.sequence,
+        time=_timestamp(entry.time),
+        kind=f"KIND_{entry.kind}",
+        state=f"STATE_{entry.state}",
+        from_state=f"STATE_{entry.from_state}" if entry.from_state else None,
+        attempt=entry.attempt,
+        step=entry.step,
+        actor=entry.actor,
+        message=entry.message,
+        error=record_to_status(entry.error) if entry.error else None,
     )
 
 

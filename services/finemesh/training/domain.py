@@ -1,7 +1,4 @@
-"""What a training job is and how it moves: values and pure functions, over the state table of the core.
-
-A function that moves a job returns a `Step`: the job as it is afterwards, and the facts to publish with it.
-"""
+"""How a training job moves: a pure function for each thing that is done to it, by whomever."""
 
 from __future__ import annotations
 
@@ -10,105 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from finemesh.core.attempts import (
-    Attempt,
-    Phase,
-    RestartPolicy,
-    ResumeCertificate,
-    Worker,
-    WorkReport,
-)
+from finemesh.core.attempts import Attempt, Directive, Phase, RestartPolicy, Worker, WorkReport
+from finemesh.core.error_classes import classed, is_hopeless
 from finemesh.core.errors import ErrorRecord
-from finemesh.core.names import Name
-from finemesh.core.spec.finetune import FineTuneSpec
-from finemesh.core.states import FIRST_ATTEMPT, LATER_ATTEMPT, TRAINING_JOB, TrainingJobState, facts_of
 from finemesh.training.checkpoints import Checkpoint
+from finemesh.training.history import Kind
+from finemesh.training.job import Fact, State, Step, TrainingJob, move
+from finemesh.training.pace import Pace
 
-State = TrainingJobState
 STOPPING: Final = frozenset({State.CANCELLING, State.PAUSING, State.PREEMPTING})
-DEFAULT_MAX_RESTARTS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingJob:
-    """One fine-tune. Times are UTC.
-
-    Attributes:
-        run: name of the run that holds its metrics.
-        dataset_uri: where the dataset is; empty until it was checked.
-        output_uri: prefix of everything the job writes; checkpoints are under `checkpoints/`.
-        fraction: share of the work that is done, 0 to 1; `message` says what is being done.
-        attempt: number of the last attempt, 0 before the first.
-        restarts: attempts that were lost or failed and count against `max_restarts`.
-        kill_after_step: the process of the first attempt kills itself after so many steps; 0 means never.
-        not_before: when the scheduler or the validation may look at it again.
-        worker: who works on it, while somebody does, with its last sign of life and the end of its lease.
-        row_usage: rows of the dataset by use: trained, held_out, gap, truncated, over_length.
-        error: why it failed; in other states the cause of the last loss.
-        revision: counts every change.
-    """
-
-    name: Name
-    spec: FineTuneSpec
-    run: str
-    output_uri: str
-    create_time: datetime
-    update_time: datetime
-    display_name: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    priority: int = 0
-    max_restarts: int = DEFAULT_MAX_RESTARTS
-    kill_after_step: int = 0
-    state: State = State.VALIDATING
-    dataset_uri: str = ""
-    fraction: float = 0.0
-    message: str = ""
-    report_time: datetime | None = None
-    step: int = 0
-    total_steps: int = 0
-    attempt: int = 0
-    restarts: int = 0
-    not_before: datetime | None = None
-    worker: Worker | None = None
-    heartbeat_time: datetime | None = None
-    lease_expire_time: datetime | None = None
-    latest_checkpoint: Checkpoint | None = None
-    resume_certificates: tuple[ResumeCertificate, ...] = ()
-    row_usage: Mapping[str, int] = field(default_factory=dict[str, int])
-    peak_memory_bytes: int = 0
-    error: ErrorRecord | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    revision: int = 0
-
-    @property
-    def terminal(self) -> bool:
-        return self.state in TRAINING_JOB.terminal
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """Something that became true of a job, with the checkpoint or certificate that it tells of."""
-
-    name: str
-    checkpoint: Checkpoint | None = None
-    certificate: ResumeCertificate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A job after a change, and what to publish about it."""
-
-    job: TrainingJob
-    facts: tuple[Fact, ...] = ()
-
-    def then(self, target: State, now: datetime, **changes: Any) -> Step:
-        """This step and, right after it, the one to `target`."""
-        return move(self.job, target, now, **changes).after(self)
-
-    def after(self, earlier: Step) -> Step:
-        """`earlier` and this one, in one."""
-        return Step(self.job, earlier.facts + self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,25 +26,6 @@ class TrainingResult:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     row_usage: Mapping[str, int] = field(default_factory=dict[str, int])
     peak_memory_bytes: int = 0
-
-
-def move(
-    job: TrainingJob,
-    target: State,
-    now: datetime,
-    *,
-    certificate: ResumeCertificate | None = None,
-    **changes: Any,
-) -> Step:
-    """Bring `job` to `target`. Raises PreconditionError, reason ILLEGAL_TRANSITION."""
-    case = FIRST_ATTEMPT if job.start_time is None else LATER_ATTEMPT
-    names = facts_of(TRAINING_JOB, job.state, target, case)
-    if target in TRAINING_JOB.terminal:
-        changes |= {"end_time": now, "worker": None, "lease_expire_time": None, "not_before": None}
-    if target is State.RUNNING and job.start_time is None:
-        changes["start_time"] = now
-    moved = replace(job, state=target, update_time=now, **changes)
-    return Step(moved, tuple(Fact(name, certificate=certificate) for name in names))
 
 
 def validated(job: TrainingJob, dataset_uri: str, now: datetime) -> Step:
@@ -155,7 +43,7 @@ def validated(job: TrainingJob, dataset_uri: str, now: datetime) -> Step:
 
 def refused(job: TrainingJob, error: ErrorRecord, now: datetime) -> Step:
     """The job cannot be carried out, now or later."""
-    return move(job, State.FAILED, now, error=error, message="")
+    return move(job, State.FAILED, now, error=classed(error), message="")
 
 
 def postponed(job: TrainingJob, why: str, not_before: datetime, now: datetime) -> Step:
@@ -173,10 +61,14 @@ def dispatched(job: TrainingJob, attempt: Attempt, now: datetime) -> Step:
         "not_before": None,
         "fraction": 0.0,
         "message": f"starting on cluster {attempt.cluster}",
+        "following": Directive.CONTINUE,
+        "pace": None,
     }
     if job.state is State.STARTING:  # again, after a loss
-        return Step(replace(job, update_time=now, **changes))
-    return move(job, State.STARTING, now, **changes)
+        step = Step(replace(job, update_time=now, **changes))
+    else:
+        step = move(job, State.STARTING, now, **changes)
+    return step.noted(Kind.DISPATCHED, now, f"to cluster {attempt.cluster}")
 
 
 def reported(job: TrainingJob, attempt: Attempt, report: WorkReport, now: datetime) -> Step:
@@ -194,20 +86,31 @@ def reported(job: TrainingJob, attempt: Attempt, report: WorkReport, now: dateti
         worker=replace(report.worker, cluster=attempt.cluster),
         fraction=max(job.fraction, report.fraction),
         message=job.message if job.state in STOPPING else report.message or job.message,
-        step=max(report.step, job.latest_checkpoint.step if job.latest_checkpoint else 0),
+        step=max(report.step, job.saved_step),
         total_steps=report.total_steps or job.total_steps,
         peak_memory_bytes=max(job.peak_memory_bytes, report.peak_memory_bytes),
         resume_certificates=certificates,
+        following=report.following,
     )
-    if job.state is State.STARTING and report.phase is not Phase.STARTING:
-        return move(seen, State.RUNNING, now, certificate=certificate)
-    return Step(seen)
+    step = Step(seen)
+    if job.heartbeat_time is None:
+        step = step.noted(Kind.TAKEN_UP, now, f"by cluster {attempt.cluster}")
+    if report.following is not job.following:
+        step = step.noted(Kind.ACKNOWLEDGED, now, report.following)
+    if report.phase is Phase.STARTING:
+        return step
+    pace = seen.pace.seen(seen.step, now) if seen.pace else Pace(now, seen.step)
+    seen = replace(seen, pace=pace)
+    if job.state is State.STARTING:
+        return move(seen, State.RUNNING, now, certificate=certificate).after(step)
+    return replace(step, job=seen)
 
 
 def committed(job: TrainingJob, checkpoint: Checkpoint, now: datetime) -> Step:
     """A checkpoint counts from now on."""
     job = replace(job, latest_checkpoint=checkpoint, step=max(job.step, checkpoint.step), update_time=now)
-    return Step(job, (Fact("checkpointed", checkpoint=checkpoint),))
+    step = Step(job, (Fact("checkpointed", checkpoint=checkpoint),))
+    return step.noted(Kind.CHECKPOINT, now, f"step {checkpoint.step}")
 
 
 def succeeded(job: TrainingJob, result: TrainingResult, now: datetime) -> Step:
@@ -228,32 +131,48 @@ def succeeded(job: TrainingJob, result: TrainingResult, now: datetime) -> Step:
 
 def cancel_asked(job: TrainingJob, now: datetime, *, at_work: bool) -> Step:
     """The user wants the job to end: at once when nobody works on it."""
-    step = move(job, State.CANCELLING, now, message="saving its state, then ending", not_before=None)
-    return step if at_work else step.then(State.CANCELLED, now, message="")
+    return _asked_to_stop(job, Directive.CANCEL, "saving its state, then ending", now, at_work=at_work)
 
 
 def pause_asked(job: TrainingJob, now: datetime, *, at_work: bool) -> Step:
     """The user wants the job to wait: at once when nobody works on it."""
-    step = move(job, State.PAUSING, now, message="saving its state, then waiting", not_before=None)
-    return step if at_work else stopped(step.job, now).after(step)
+    return _asked_to_stop(job, Directive.PAUSE, "saving its state, then waiting", now, at_work=at_work)
 
 
 def preempt_asked(job: TrainingJob, why: str, now: datetime, *, at_work: bool) -> Step:
     """The scheduler needs the room of a job in state STARTING or RUNNING; `why` is for its user."""
-    step = move(job, State.PREEMPTING, now, message=f"making room: {why}", not_before=None)
-    return step if at_work else stopped(step.job, now).after(step)
+    return _asked_to_stop(job, Directive.PREEMPT, f"making room: {why}", now, at_work=at_work)
+
+
+_STATE_OF: Final = {
+    Directive.CANCEL: State.CANCELLING,
+    Directive.PAUSE: State.PAUSING,
+    Directive.PREEMPT: State.PREEMPTING,
+}
+
+
+def _asked_to_stop(
+    job: TrainingJob, directive: Directive, message: str, now: datetime, *, at_work: bool
+) -> Step:
+    asked = Step(job).noted(Kind.COMMAND, now, directive.lower())
+    step = move(job, _STATE_OF[directive], now, message=message, not_before=None).after(asked)
+    if at_work:
+        return step.noted(Kind.DIRECTIVE, now, directive)
+    return stopped(step.job, now).after(step)
 
 
 def resume_asked(job: TrainingJob, now: datetime) -> Step:
     """The user wants a paused job to go on; its checks are made first if they never were."""
+    asked = Step(job).noted(Kind.COMMAND, now, "resume")
     if not job.dataset_uri:
-        return move(job, State.VALIDATING, now, message="")
-    return move(job, State.QUEUED, now, message="waiting for resources")
+        return move(job, State.VALIDATING, now, message="").after(asked)
+    return move(job, State.QUEUED, now, message="waiting for resources").after(asked)
 
 
 def prioritised(job: TrainingJob, priority: int, now: datetime) -> Step:
     """The job has another priority from now on."""
-    return Step(replace(job, priority=priority, update_time=now))
+    step = Step(replace(job, priority=priority, update_time=now))
+    return step.noted(Kind.COMMAND, now, f"priority {priority}, {job.priority} before")
 
 
 def stopped(job: TrainingJob, now: datetime, *, step: int = 0, error: ErrorRecord | None = None) -> Step:
@@ -261,7 +180,7 @@ def stopped(job: TrainingJob, now: datetime, *, step: int = 0, error: ErrorRecor
 
     What it has not saved is lost, unless it said so; no restart is used up.
     """
-    error = error or job.error
+    error = classed(error) if error else job.error
     if job.state is State.CANCELLING:
         return move(job, State.CANCELLED, now, step=max(step, job.step), error=error, message="")
     paused = job.state is State.PAUSING
@@ -269,7 +188,7 @@ def stopped(job: TrainingJob, now: datetime, *, step: int = 0, error: ErrorRecor
         job,
         State.PAUSED if paused else State.QUEUED,
         now,
-        step=job.latest_checkpoint.step if job.latest_checkpoint else 0,
+        step=job.saved_step,
         error=error,
         worker=None,
         lease_expire_time=None,
@@ -278,19 +197,21 @@ def stopped(job: TrainingJob, now: datetime, *, step: int = 0, error: ErrorRecor
 
 
 def failed(
-    job: TrainingJob, error: ErrorRecord, now: datetime, *, final: bool, counts: bool, policy: RestartPolicy
+    job: TrainingJob, error: ErrorRecord, now: datetime, *, counts: bool, policy: RestartPolicy
 ) -> Step:
     """An attempt failed or was lost: the job starts again from its last checkpoint, or is given up.
 
     Args:
-        job: in state STARTING or RUNNING.
+        job: in state STARTING or RUNNING; in any live one if the error blames the request.
         error: what happened to the attempt.
         now: the time of the change.
-        final: whether another attempt would fail the same way.
         counts: whether it uses up a restart; not when the cluster never took the attempt up.
         policy: back-off between restarts; the job brings its own budget.
     """
-    if final:
+    progressed = job.latest_checkpoint is not None and job.latest_checkpoint.attempt == job.attempt
+    hopeless = is_hopeless(error, job.error, progressed=progressed)
+    error = classed(error)
+    if hopeless:
         return move(job, State.FAILED, now, error=error, message="")
     policy = replace(policy, max_restarts=job.max_restarts)
     delay_seconds = policy.delay_seconds(job.restarts) if counts else policy.first_delay_seconds
@@ -305,8 +226,11 @@ def failed(
         "lease_expire_time": None,
         "error": error,
         "message": f"restarting: {error.message}",
-        "step": job.latest_checkpoint.step if job.latest_checkpoint else 0,
+        "step": job.saved_step,
     }
     if job.state is State.STARTING:
-        return Step(replace(job, update_time=now, **changes))
-    return move(job, State.STARTING, now, **changes)
+        step = Step(replace(job, update_time=now, **changes))
+    else:
+        step = move(job, State.STARTING, now, **changes)
+    budget = f"restart {step.job.restarts} of {job.max_restarts}" if counts else "no restart is used up"
+    return step.noted(Kind.RESTART, now, f"in {delay_seconds:g} s, {budget}")

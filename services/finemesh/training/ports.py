@@ -14,6 +14,7 @@ from finemesh.core.names import Name
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.claims import Claim
 from finemesh.training.domain import Step, TrainingJob
+from finemesh.training.history import Entry
 from finemesh.training.quotas import Quota
 from finemesh.training.waiting import Demand
 
@@ -61,6 +62,10 @@ class View(Protocol):
 
     async def checkpoint_page(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
         """Those that are kept, latest first."""
+        ...
+
+    async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
+        """Entries of the history, oldest first."""
         ...
 
     async def expired_by(self, name: Name, step: int) -> list[str]:
@@ -119,7 +124,7 @@ class Unit(View, Protocol):
         ...
 
     async def save(self, step: Step) -> TrainingJob:
-        """Store the job and publish the facts. Returns it with its new revision."""
+        """Store the job, its facts and its history's new entries. Returns it with its new revision."""
         ...
 
     async def remove(self, name: Name) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
-from finemesh.core.attempts import ResumeCertificate, Worker
+from finemesh.core.attempts import Directive, ResumeCertificate, Worker
 from finemesh.core.errors import ErrorRecord
 from finemesh.core.names import Name
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.states import TrainingJobState
 from finemesh.training.checkpoints import Checkpoint
-from finemesh.training.domain import TrainingJob
+from finemesh.training.job import TrainingJob
+from finemesh.training.pace import Pace
 
 
 def job_values(job: TrainingJob) -> dict[str, Any]:
@@ -54,6 +56,11 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "end_time": job.end_time,
         "update_time": job.update_time,
         "revision": job.revision,
+        "history_size": job.history_size,
+        "state_time": job.state_time,
+        "run_seconds": job.run_seconds,
+        "following": job.following,
+        "pace": {**asdict(job.pace), "time": job.pace.time.isoformat()} if job.pace else None,
     }
 
 
@@ -70,6 +77,8 @@ def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
         latest_checkpoint=latest,
         resume_certificates=tuple(ResumeCertificate(**each) for each in row["resume_certificates"]),
         error=ErrorRecord(**row["error"]) if row["error"] else None,
+        following=Directive(row["following"]),
+        pace=_pace_of(row["pace"]),
         **{name: row[name] for name in _PLAIN},
     )
 
@@ -89,7 +98,12 @@ _PLAIN: Final = (
     *("fraction", "message", "report_time", "step", "total_steps", "attempt", "restarts", "not_before"),
     *("heartbeat_time", "lease_expire_time", "row_usage", "peak_memory_bytes"),
     *("create_time", "start_time", "end_time", "update_time", "revision"),
+    *("history_size", "state_time", "run_seconds"),
 )
+
+
+def _pace_of(stored: Mapping[str, Any] | None) -> Pace | None:
+    return replace(Pace(**stored), time=datetime.fromisoformat(stored["time"])) if stored else None
 
 
 def checkpoint_values(name: Name, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from finemesh.core.attempts import (
     WorkReport,
 )
 from finemesh.core.clock import Clock
+from finemesh.core.error_classes import classed
 from finemesh.core.errors import ErrorRecord, PreconditionError
 from finemesh.core.names import Name, parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
 from finemesh.training.checkpoints import Checkpoint, check, find_repeat, retain
-from finemesh.training.domain import Step, TrainingJob, TrainingResult
+from finemesh.training.domain import TrainingResult
+from finemesh.training.history import Entry, Kind
+from finemesh.training.job import Step, TrainingJob
 from finemesh.training.ports import Files, PageQuery, RequestKey, Store, Unit
 
 log: Final = structlog.get_logger(__name__)
@@ -153,6 +156,12 @@ class TrainingService:
             await view.job(name)
             return await view.checkpoint_page(name, query)
 
+    async def list_history(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
+        """One page of a job's history, oldest first, and the token of the next."""
+        async with self._store.read() as view:
+            await view.job(name)
+            return await view.history_page(name, query)
+
     async def commit_checkpoint(self, ref: AttemptRef, checkpoint: Checkpoint) -> list[str]:
         """Let an uploaded checkpoint count.
 
@@ -203,16 +212,9 @@ class TrainingService:
         elif job.state is State.CANCELLING or (job.state in domain.STOPPING and not blamed):
             step = domain.stopped(job, now, step=completion.step, error=completion.error)
         else:
-            stopped_unasked = completion.outcome is Outcome.CANCELLED
-            step = domain.failed(
-                job,
-                completion.error or _STOPPED,
-                now,
-                final=completion.final and not stopped_unasked,
-                counts=True,
-                policy=self._policy,
-            )
-        await self._save_ended(unit, step)
+            error = attempt.error or _STOPPED
+            step = domain.failed(job, error, now, counts=True, policy=self._policy)
+        await self._save_ended(unit, job, attempt, step)
 
     async def take_loss(self, unit: Unit, attempt: Attempt) -> None:
         """An attempt's lease ran out."""
@@ -222,11 +224,14 @@ class TrainingService:
             step = domain.stopped(job, now, error=error)
         else:
             counts = not attempt.never_started
-            step = domain.failed(job, error, now, final=False, counts=counts, policy=self._policy)
-        await self._save_ended(unit, step)
+            step = domain.failed(job, error, now, counts=counts, policy=self._policy)
+        await self._save_ended(unit, job, attempt, step)
 
-    async def _save_ended(self, unit: Unit, step: Step) -> None:
-        job = await unit.save(step)
+    async def _save_ended(self, unit: Unit, before: TrainingJob, attempt: Attempt, step: Step) -> None:
+        error = classed(attempt.error) if attempt.error else None
+        how = (attempt.outcome or Outcome.LOST).lower()
+        ended = Step(before).noted(Kind.ENDED, self._clock.now(), how, error)
+        job = await unit.save(step.after(ended))
         reason = job.error.reason if job.error else ""
         log.info("attempt_ended", job=str(job.name), attempt=job.attempt, state=job.state, error=reason)
 

@@ -22,6 +22,7 @@ from finemesh.training.convert import (
     checkpoint_from_proto,
     checkpoint_to_proto,
     draft_from_proto,
+    entry_to_proto,
     job_to_proto,
 )
 from finemesh.training.domain import TrainingJob
@@ -115,6 +116,15 @@ class TrainingServicer(CatalogueServicer):
         checkpoints, token = await self._service.list_checkpoints(name, PageRequest.of(request))
         return pb.ListCheckpointsResponse(
             checkpoints=[checkpoint_to_proto(each) for each in checkpoints], next_page_token=token
+        )
+
+    async def ListTrainingJobHistory(
+        self, request: pb.ListTrainingJobHistoryRequest, context: Any
+    ) -> pb.ListTrainingJobHistoryResponse:
+        name = _name(request.parent, Role.VIEWER, "parent")
+        entries, token = await self._service.list_history(name, PageRequest.of(request))
+        return pb.ListTrainingJobHistoryResponse(
+            entries=[entry_to_proto(each) for each in entries], next_page_token=token
         )
 
     async def CommitCheckpoint(

@@ -27,6 +27,8 @@ from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
+from finemesh.training.history import Kind as HistoryKind
+from finemesh.training.history_rows import HistoryRows
 from finemesh.training.ports import PageQuery, RequestKey
 from finemesh.training.queue_rows import QueueRows
 from finemesh.training.rows import checkpoint_of, checkpoint_values, job_of, job_values
@@ -77,7 +79,7 @@ class SqlStore:
             yield SqlUnit(self, tx)
 
 
-class SqlUnit(QueueRows):
+class SqlUnit(QueueRows, HistoryRows):
     """Implements `ports.Unit` on an open transaction."""
 
     def __init__(self, store: SqlStore, tx: Tx) -> None:
@@ -153,6 +155,7 @@ class SqlUnit(QueueRows):
                 reason="TRAINING_JOB_EXISTS",
                 metadata={"training_job": str(job.name)},
             )
+        await self.record(job.name, 0, Step(job).noted(HistoryKind.SUBMITTED, job.create_time).entries)
         self._announce(job)
 
     async def locked(self, name: Name) -> TrainingJob:
@@ -160,8 +163,10 @@ class SqlUnit(QueueRows):
         return await self.job(name)
 
     async def save(self, step: Step) -> TrainingJob:
-        job = replace(step.job, revision=step.job.revision + 1)
+        known = step.job.history_size
+        job = replace(step.job, revision=step.job.revision + 1, history_size=known + len(step.entries))
         await self._tx.execute(update(JOBS).where(*_is(job.name)).values(job_values(job)))
+        await self.record(job.name, known, step.entries)
         if step.facts:
             with await self._trace(job.name):
                 for fact in step.facts:

@@ -61,6 +61,11 @@ JOBS: Final = Table(
     Column("end_time", UtcDateTime),
     Column("update_time", UtcDateTime, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("history_size", Integer, nullable=False),
+    Column("state_time", UtcDateTime),
+    Column("run_seconds", Float, nullable=False),
+    Column("following", String(16), nullable=False),
+    Column("pace", JSON(none_as_null=True)),
     # Trace of the request that created it: what is done for the job later belongs there too.
     Column("traceparent", String(64), nullable=False),
     Index("ix_training_jobs_project_create", "project", "create_time"),
@@ -96,6 +101,27 @@ QUOTAS: Final = Table(
     Column("max_gpu_hours", Float),
     Column("window_hours", Float, nullable=False),
     Column("update_time", UtcDateTime, nullable=False),
+)
+
+# Rows are added in the transaction of what they tell of, and never changed.
+HISTORY: Final = Table(
+    "training_job_history",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("job_id", String(63), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("time", UtcDateTime, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("from_state", String(16)),
+    Column("attempt", Integer, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("actor", String(512), nullable=False),
+    ForeignKeyConstraint(
+        ["project", "job_id"], ["training_jobs.project", "training_jobs.id"], ondelete="CASCADE"
+    ),
 )
 
 CHECKPOINTS: Final = Table(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from finemesh.core.errors import FencedError, PreconditionError
 from finemesh.v1 import fine_tune_spec_pb2
+from finemesh.v1.training_job_history_pb2 import TrainingJobHistoryEntry as HistoryEntry
 
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_dataprep import ScriptedDataPrep
@@ -48,6 +51,20 @@ async def test_a_paused_job_holds_nothing_and_goes_on_from_its_checkpoint(
     assert await facts.names_until("succeeded") == [
         *("queued", "started", "checkpointed", "paused"),
         *("queued", "resumed", "checkpointed", "succeeded"),
+    ]
+    told = await client.history(job.name)
+    assert [entry.sequence for entry in told] == list(range(1, len(told) + 1))
+    kinds = [HistoryEntry.Kind.Name(entry.kind).removeprefix("KIND_") for entry in told]
+    assert kinds == [
+        *("SUBMITTED", "STATE", "STATE", "DISPATCHED", "TAKEN_UP", "STATE"),
+        *("COMMAND", "STATE", "DIRECTIVE", "CHECKPOINT", "ACKNOWLEDGED", "ENDED", "STATE"),
+        *("COMMAND", "STATE", "STATE", "DISPATCHED", "TAKEN_UP", "STATE", "CHECKPOINT", "ENDED", "STATE"),
+    ]
+    moves = [(entry.from_state, entry.state) for entry in told if entry.from_state]
+    assert all(left == entered for (_, left), (entered, _) in itertools.pairwise(moves))
+    assert [(entry.actor, entry.message) for entry in told if entry.kind == HistoryEntry.KIND_COMMAND] == [
+        ("tester", "pause"),
+        ("tester", "resume"),
     ]
     for refused in (client.pause(job.name), client.resume(job.name), client.set_priority(job.name, 3)):
         with pytest.raises(PreconditionError) as ended:

@@ -79,7 +79,7 @@ class WorkerStatus(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., node_id: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., heartbeat_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time", "kill_after_step", "pause_at_step")
+    __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time", "kill_after_step", "pause_at_step", "estimated_end_time", "run_seconds", "state_time")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TrainingJob.State]
@@ -144,6 +144,9 @@ class TrainingJob(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     KILL_AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
     PAUSE_AT_STEP_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_END_TIME_FIELD_NUMBER: _ClassVar[int]
+    RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STATE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -168,4 +171,7 @@ class TrainingJob(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     kill_after_step: int
     pause_at_step: int
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., priority: _Optional[int] = ..., max_restarts: _Optional[int] = ..., state: _Optional[_Union[TrainingJob.State, str]] = ..., run: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[_Union[WorkerStatus, _Mapping]] = ..., latest_checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., resume_certificates: _Optional[_Iterable[_Union[ResumeCertificate, _Mapping]]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ...) -> None: ...
+    estimated_end_time: _timestamp_pb2.Timestamp
+    run_seconds: float
+    state_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., priority: _Optional[int] = ..., max_restarts: _Optional[int] = ..., state: _Optional[_Union[TrainingJob.State, str]] = ..., run: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[_Union[WorkerStatus, _Mapping]] = ..., latest_checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., resume_certificates: _Optional[_Iterable[_Union[ResumeCertificate, _Mapping]]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ..., estimated_end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., run_seconds: _Optional[float] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -89,6 +89,11 @@ class TrainingServiceStub:
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.ListTrainingJobHistory = channel.unary_unary(
+                '/finemesh.v1.TrainingService/ListTrainingJobHistory',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.ListTrainingJobHistoryRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListTrainingJobHistoryResponse.FromString,
+                _registered_method=True)
         self.CommitCheckpoint = channel.unary_unary(
                 '/finemesh.v1.TrainingService/CommitCheckpoint',
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.SerializeToString,
@@ -196,6 +201,13 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTrainingJobHistory(self, request, context):
+        """Lists all that happened to a job, oldest first: transitions, commands and who gave them, attempts, checkpoints, losses, restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CommitCheckpoint(self, request, context):
         """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED.
         """
@@ -290,6 +302,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.ListCheckpoints,
                     request_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_training__service__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'ListTrainingJobHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrainingJobHistory,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.ListTrainingJobHistoryRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__service__pb2.ListTrainingJobHistoryResponse.SerializeToString,
             ),
             'CommitCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitCheckpoint,
@@ -593,6 +610,33 @@ class TrainingService:
             '/finemesh.v1.TrainingService/ListCheckpoints',
             finemesh_dot_v1_dot_training__service__pb2.ListCheckpointsRequest.SerializeToString,
             finemesh_dot_v1_dot_training__service__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrainingJobHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/ListTrainingJobHistory',
+            finemesh_dot_v1_dot_training__service__pb2.ListTrainingJobHistoryRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__service__pb2.ListTrainingJobHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,8 @@ class TrainingServiceStub:
     """Deletes a job in a terminal state, with its checkpoints. Its run stays."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListCheckpointsRequest, _training_service_pb2.ListCheckpointsResponse]
     """Lists the committed checkpoints of a job that are still kept, latest first."""
+    ListTrainingJobHistory: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingJobHistoryRequest, _training_service_pb2.ListTrainingJobHistoryResponse]
+    """Lists all that happened to a job, oldest first: transitions, commands and who gave them, attempts, checkpoints, losses, restarts."""
     CommitCheckpoint: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CommitCheckpointRequest, _training_service_pb2.CommitCheckpointResponse]
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
     LintFineTuneSpec: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]
@@ -99,6 +101,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Deletes a job in a terminal state, with its checkpoints. Its run stays."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListCheckpointsRequest, _training_service_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the committed checkpoints of a job that are still kept, latest first."""
+    ListTrainingJobHistory: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingJobHistoryRequest, _training_service_pb2.ListTrainingJobHistoryResponse]  # type: ignore[assignment]
+    """Lists all that happened to a job, oldest first: transitions, commands and who gave them, attempts, checkpoints, losses, restarts."""
     CommitCheckpoint: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CommitCheckpointRequest, _training_service_pb2.CommitCheckpointResponse]  # type: ignore[assignment]
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
     LintFineTuneSpec: _aio.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]  # type: ignore[assignment]
@@ -196,6 +200,14 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.ListCheckpointsResponse, _abc.Awaitable[_training_service_pb2.ListCheckpointsResponse]]:
         """Lists the committed checkpoints of a job that are still kept, latest first."""
+
+    @_abc_1.abstractmethod
+    def ListTrainingJobHistory(
+        self,
+        request: _training_service_pb2.ListTrainingJobHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListTrainingJobHistoryResponse, _abc.Awaitable[_training_service_pb2.ListTrainingJobHistoryResponse]]:
+        """Lists all that happened to a job, oldest first: transitions, commands and who gave them, attempts, checkpoints, losses, restarts."""
 
     @_abc_1.abstractmethod
     def CommitCheckpoint(

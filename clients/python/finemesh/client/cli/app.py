@@ -13,6 +13,7 @@ from finemesh.client.cli import (
     datasets,
     events,
     exports,
+    history,
     models,
     preflight,
     runs,
@@ -53,7 +54,7 @@ def root(
     del show_version
 
 
-_ADDED = (certify, preflight, validation, train_specs)  # which add their commands to those of others
+_ADDED = (certify, history, preflight, validation, train_specs)  # which add their commands to those of others
 for group in (
     datasets.commands,
     models.commands,

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from finemesh.client.cli.context import err, options, out
 from finemesh.client.watching import wait_for
+from finemesh.v1.training_job_pb2 import TrainingJob
 
 R = TypeVar("R", bound=Message)
 V = TypeVar("V")
@@ -45,6 +46,9 @@ _STATE_STYLES = {
     "RUNNING": "cyan",
     "STARTING": "cyan",
     "VERIFYING": "cyan",
+    "PAUSING": "magenta",
+    "PAUSED": "magenta",
+    "PREEMPTING": "magenta",
 }
 
 
@@ -203,6 +207,8 @@ def wait_with_progress(
             if options.json:
                 print_json_line(version)
             note = version.progress.message or enum_name(version, "state").lower()
+            if isinstance(version, TrainingJob) and version.HasField("estimated_end_time"):
+                note += f", until about {moment(version.estimated_end_time)}"
             update(version.progress.fraction, note)
 
         return wait_for(watch, is_terminal, on_change)

@@ -120,7 +120,7 @@ def list_jobs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
     )
     print_list(
         found,
-        ("id", "name", "state", "step", "attempt", "took", "created"),
+        ("id", "name", "state", "step", "attempt", "took", "ends about", "created"),
         lambda job: (
             short(job.name),
             escape(job.display_name),
@@ -128,6 +128,7 @@ def list_jobs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
             f"{job.step}/{job.total_steps}" if job.total_steps else "",
             job.attempt or "",
             duration(job.start_time, job.end_time),
+            moment(job.estimated_end_time),
             moment(job.create_time),
         ),
         "no jobs; submit one with `finemesh train submit`",
@@ -254,6 +255,7 @@ def _print_job(job: training_job_pb2.TrainingJob) -> None:
             ("peak memory", size(job.peak_memory_bytes) if job.peak_memory_bytes else ""),
             ("run", job.run),
             ("took", duration(job.start_time, job.end_time)),
+            ("ends about", moment(job.estimated_end_time)),
         ]
     )
     for certificate in job.resume_certificates:

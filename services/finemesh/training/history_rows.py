@@ -1,0 +1,78 @@
+"""The history of jobs in SQL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final
+
+from sqlalchemy import RowMapping, insert, select
+
+from finemesh.chassis.auth import current_principal
+from finemesh.chassis.filtering import Field
+from finemesh.chassis.filtering import Kind as FieldKind
+from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.sql import Tx
+from finemesh.core.errors import ErrorRecord, UnauthenticatedError
+from finemesh.core.names import Name
+from finemesh.core.states import TrainingJobState
+from finemesh.training.history import Entry, Kind
+from finemesh.training.ports import PageQuery
+from finemesh.training.tables import HISTORY
+
+_LISTING: Final = Listing(
+    {"sequence": Field(HISTORY.c.sequence, FieldKind.NUMBER)}, key="sequence", default_order="sequence"
+)
+
+
+class HistoryRows:
+    """The part of `ports.Unit` that is about history, on an open transaction."""
+
+    _tx: Tx
+
+    async def record(self, name: Name, known: int, entries: Sequence[Entry]) -> None:
+        """Add entries to the `known` ones that there are. The caller holds the job's lock."""
+        if not entries:
+            return
+        actor = _caller()
+        rows = [
+            {
+                **asdict(entry),
+                "project": name.project,
+                "job_id": name.id,
+                "sequence": sequence,
+                "actor": actor,
+            }
+            for sequence, entry in enumerate(entries, start=known + 1)
+        ]
+        await self._tx.execute(insert(HISTORY).values(rows))
+
+    async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
+        asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
+        page = _LISTING.page(asked, scope=str(name))
+        own = select(HISTORY).where(HISTORY.c.project == name.project, HISTORY.c.job_id == name.id)
+        rows, token = page.split(await self._tx.rows(page.apply(own)))
+        return [_entry_of(row) for row in rows], token
+
+
+def _caller() -> str:
+    """The subject of the token of the call that this is part of; empty for the service's own doing."""
+    with contextlib.suppress(UnauthenticatedError):
+        return current_principal().subject
+    return ""
+
+
+def _entry_of(row: RowMapping) -> Entry:
+    return Entry(
+        kind=Kind(row["kind"]),
+        time=row["time"],
+        state=TrainingJobState(row["state"]),
+        from_state=TrainingJobState(row["from_state"]) if row["from_state"] else None,
+        attempt=row["attempt"],
+        step=row["step"],
+        message=row["message"],
+        error=ErrorRecord(**row["error"]) if row["error"] else None,
+        sequence=row["sequence"],
+        actor=row["actor"],
+    )
