@@ -31,6 +31,7 @@ from finemesh.v1.training_service_pb2_grpc import (
 )
 
 CLUSTER = "c"
+STOP_SECONDS = 30.0
 
 
 @dataclass
@@ -141,7 +142,9 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         held.token = mint_attempt_token(self.key, ref, self.lease_seconds)
         kind = pb.RenewLeaseResponse
         directive = kind.DIRECTIVE_CANCEL if held.cancelled else kind.DIRECTIVE_CONTINUE
-        return kind(token=held.token, lease_seconds=self.lease_seconds, directive=directive)
+        return kind(
+            token=held.token, lease_seconds=self.lease_seconds, directive=directive, stop_seconds=STOP_SECONDS
+        )
 
     async def CompleteAttempt(  # noqa: N802
         self, request: pb.CompleteAttemptRequest, context: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 
 import grpc.aio
 import pytest
@@ -91,7 +92,7 @@ async def test_superseded_it_ends_at_once(mesh: ScriptedMesh, holder: Holder) ->
 async def test_a_cancel_is_noticed_and_the_lease_goes_on(holder: Holder) -> None:
     holder.held.cancelled = True
     async with asyncio.timeout(10):
-        await holder.lease.cancelled.wait()
+        await holder.lease.told_to_stop.wait()
     assert not holder.task.done()
 
 
@@ -101,11 +102,24 @@ async def test_something_new_is_told_at_once(holder: Holder) -> None:
     await until(lambda: len(holder.held.reports) > before, "the renewal", LEASE_SECONDS / 8)
 
 
-async def test_it_is_never_taken_up_after_its_start_deadline(mesh: ScriptedMesh) -> None:
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_wrong_changes_nothing(
+    mesh: ScriptedMesh, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of this machine alone: tokens are made, and judged, by the services'."""
     held = mesh.dispatch(JOB)
-    held.command.start_deadline.FromNanoseconds(time.time_ns() - 10**9)
+    wrong = SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + hours * 3600)
+    monkeypatch.setattr("finemesh.cluster.lease.time", wrong)
     holder = Holder(mesh, held)
+    await until(holder.lease.held.is_set, "the first renewal")
+    await holder.close()
+
+
+async def test_it_is_never_taken_up_when_the_service_has_given_it_up(mesh: ScriptedMesh) -> None:
+    late = mesh.dispatch(JOB)
+    mesh.dispatch(JOB)
+    holder = Holder(mesh, late)
     async with asyncio.timeout(10):
         await holder.task
-    assert not held.reports
+    assert not holder.lease.held.is_set()
     await holder.close()
