@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MARGIN_SECONDS: Final = 2.0
 _RENEWALS_PER_LEASE: Final = 6
 _CALL_TIMEOUT_SECONDS: Final = 5.0
+# How long the first renewal is tried for. Whether it comes too late the service alone says, by its own clock:
+# the one of this machine may be wrong, so that nothing here is compared with a time of day.
+_START_SECONDS: Final = 300.0
 # The service knows better: this attempt does not count any more.
 _OVER: Final = (FencedError, NotFoundError, PermissionDeniedError, UnauthenticatedError)
 
@@ -34,19 +37,20 @@ Describe = Callable[[], pb.RenewLeaseRequest]
 
 
 class Lease:
-    """Holds the attempt's token. `hold` returns when the lease is lost; `told_to_stop` is set when it is told
-    to, for the reason in `directive` and by `stop_by`, on the monotonic clock.
+    """Holds the attempt's token. `held` is set by the first renewal: nothing is done before. `hold` returns
+    when the lease is lost; `told_to_stop` is set when it is told to, for the reason in `directive` and by
+    `stop_by`, on the monotonic clock.
     """
 
     def __init__(self, command: attempt_pb2.Command, lease_seconds: float) -> None:
         self.token = command.token
+        self.held = asyncio.Event()
         self.told_to_stop = asyncio.Event()
         self.directive: pb.RenewLeaseResponse.Directive = pb.RenewLeaseResponse.DIRECTIVE_CONTINUE
         self.stop_by = math.inf
         self.lost_because = ""
         self._interval_seconds = lease_seconds / _RENEWALS_PER_LEASE
-        start_seconds = command.start_deadline.ToMicroseconds() / 1e6 - time.time()
-        self._end = time.monotonic() + max(0.0, start_seconds)
+        self._end = time.monotonic() + _START_SECONDS
         self._wake = asyncio.Event()
 
     def current_token(self) -> str:
@@ -92,6 +96,7 @@ class Lease:
         answer = await stub.RenewLease(request, timeout=seconds)
         self.token = answer.token
         self._end = sent + answer.lease_seconds
+        self.held.set()
         self._interval_seconds = min(self._interval_seconds, answer.lease_seconds / _RENEWALS_PER_LEASE)
         self.directive = answer.directive
         if answer.directive != pb.RenewLeaseResponse.DIRECTIVE_CONTINUE:

@@ -88,6 +88,8 @@ class Supervisor:
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
         shipping = asyncio.create_task(self._ship(tracking))
         try:
+            if not await self._unless_lost(holding, self._lease.held.wait()):
+                return
             group = reserve(self._command, self._warmth.node_id if self._warmth else "")
             ending = await self._unless_lost(holding, self._work(service, group))
             self._writing = False
