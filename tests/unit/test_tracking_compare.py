@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 from finemesh.core.errors import InvalidError
+from finemesh.core.metrics import Goal
 from finemesh.core.names import Name
 from finemesh.tracking.compare import compare
-from finemesh.tracking.domain import Goal, Run, Summary
+from finemesh.tracking.domain import Run, Summary
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from finemesh.core.metrics import Goal, goal_of
 from finemesh.tracking.curves import gathered
-from finemesh.tracking.domain import Batch, Goal, RunPoints, Summary, goal_of
+from finemesh.tracking.domain import Batch, RunPoints, Summary
 from finemesh.tracking.summaries import Delta, extend, is_better, new_best, summarize_run
 from hypothesis import given
 from hypothesis import strategies as st

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from finemesh.core.errors import InvalidError
-from finemesh.tracking.domain import Goal, Run, Summary, goal_of
+from finemesh.core.metrics import Goal, goal_of
+from finemesh.tracking.domain import Run, Summary
 from finemesh.tracking.summaries import is_better
 
 MAX_RUNS: Final = 50

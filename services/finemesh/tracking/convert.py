@@ -13,10 +13,11 @@ from finemesh.chassis.events import Event
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.chassis.logs import get_logger
 from finemesh.core.errors import InvalidError
+from finemesh.core.metrics import Goal
 from finemesh.core.names import Name, parse_name
 from finemesh.events.v1 import run_events_pb2, training_job_events_pb2
 from finemesh.tracking.compare import Comparison
-from finemesh.tracking.domain import Batch, Curve, Goal, JobFact, Run, RunState, Series, Summary
+from finemesh.tracking.domain import Batch, Curve, JobFact, Run, RunState, Series, Summary
 from finemesh.v1 import fine_tune_spec_pb2, metric_pb2, run_pb2, tracking_service_pb2, training_job_pb2
 
 SOURCE: Final = "finemesh/tracking"

@@ -6,7 +6,6 @@ Arrays are columns of equal length, one entry per point: `steps` int64 (optimise
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finemesh.core.errors import FieldViolation, InvalidError
+from finemesh.core.metrics import Goal, goal_of
 from finemesh.core.names import Name
 
 MAX_BATCH_POINTS: Final = 200_000
@@ -41,32 +41,6 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         return self is not RunState.RUNNING
-
-
-class Goal(StrEnum):
-    MINIMIZE = "MINIMIZE"
-    MAXIMIZE = "MAXIMIZE"
-
-
-# Words of a metric's name that make lower better: losses, errors, and what is paid in time or memory.
-_LOWER_IS_BETTER: Final = frozenset(
-    {"loss", "losses", "nll", "perplexity", "ppl", "error", "errors", "err", "mse", "rmse", "mae", "wer"}
-    | {"cer", "seconds", "memory", "bytes"}
-)
-
-
-# What is watched, and neither better high nor low.
-_WITHOUT_GOAL: Final = frozenset({"grad_norm", "learning_rate", "loss_scale"})
-
-
-def goal_of(key: str) -> Goal | None:
-    """Which way a metric is better, told from its name: `val/loss` down, `val/accuracy` up, and
-    `train/grad_norm` neither.
-    """
-    if key.rpartition("/")[2] in _WITHOUT_GOAL:
-        return None
-    words = re.split(r"[^a-z0-9]+", key.lower())
-    return Goal.MINIMIZE if _LOWER_IS_BETTER.intersection(words) else Goal.MAXIMIZE
 
 
 @dataclass(frozen=True, slots=True)

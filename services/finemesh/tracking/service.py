@@ -13,11 +13,12 @@ from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
 from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError, ResourceExhaustedError
 from finemesh.core.labels import describe_violations
+from finemesh.core.metrics import Goal
 from finemesh.core.names import Name, parse_name
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
 from finemesh.tracking.compare import MAX_RUNS, Comparison, compare
 from finemesh.tracking.curves import gathered, in_messages, series_of
-from finemesh.tracking.domain import Batch, Goal, JobFact, Run, RunState, Series, after_fact
+from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Series, after_fact
 from finemesh.tracking.downsample import MIN_POINTS
 from finemesh.tracking.live import Live
 from finemesh.tracking.ports import Change, CreateKey, PageQuery, PointReader, PointWriter, RunStore

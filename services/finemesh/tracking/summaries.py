@@ -12,7 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from finemesh.tracking.domain import Batch, Curve, Floats, Goal, Int64s, RunPoints, Summary, goal_of, resolve
+from finemesh.core.metrics import Goal, goal_of
+from finemesh.tracking.domain import Batch, Curve, Floats, Int64s, RunPoints, Summary, resolve
 
 # The metric whose new bests are events: the first of these that a run has.
 DECIDING: Final = ("val/accuracy", "val/loss", "train/loss")
