@@ -26,7 +26,7 @@ from finemesh.finetune.loop import train
 from finemesh.finetune.models import Model, load_model, load_processor
 from finemesh.finetune.preflight import preflight_dataset
 from finemesh.finetune.scoring import closed_answers, score
-from finemesh.finetune.sight import Pictures, decode_image
+from finemesh.finetune.sight import decode_image
 from PIL import Image
 from transformers import AutoConfig
 
@@ -252,56 +252,6 @@ def test_a_preflight_counts_every_picture(name: str, tmp_path: Path) -> None:
     assert report.longest_batch
     inputs = collate(encoded.samples, encoded.pictures, packing=True, pad_id=0).inputs
     assert report.longest_batch.pixel_shape[-1] == inputs["pixel_values"].shape[-1]
-
-
-@pytest.mark.parametrize("name", [family.name for family in FAMILIES if family.activations])
-def test_activations_are_those_that_autograd_keeps(name: str) -> None:
-    """Two more layers of a wider language model keep what the family says of each token, and little more."""
-    activations = family_named(name).activations
-    assert activations
-    tokens = 64
-    models = [widened(name, layers) for layers in (2, 4)]
-    few, many = (bytes_kept(model, tokens) for model in models)
-    values = (many - few) / 2 / tokens / 4
-    said = activations.values(models[0].config.get_text_config())
-    assert said < values < 1.05 * said
-
-
-def widened(name: str, layers: int) -> Model:
-    import transformers
-
-    base = Path(mkdtemp()) / name
-    shutil.copytree(base_of(name), base)
-    config: Any = AutoConfig.from_pretrained(base)
-    text = config.get_text_config()
-    text.num_hidden_layers, text.intermediate_size, text.num_key_value_heads = layers, 384, 2
-    if hasattr(text, "layer_types"):
-        text.layer_types = text.layer_types[:1] * layers
-    module = getattr(transformers, family_named(name).auto_class).from_config(config)
-    module.save_pretrained(base)
-    model = load_model(spec(family_named(name).task, method=Lora(rank=1)), base)
-    model.module.train()
-    return model
-
-
-def bytes_kept(model: Model, tokens: int) -> int:
-    """Storages that autograd keeps of a forward pass over packed text, parameters left out."""
-    family, module = model.family, model.module
-    ids_T = np.full(tokens, 200)
-    sample = Sample("a", "", ids_T, np.arange(tokens) == tokens - 1)
-    pictures = Pictures(Path(), family, model.processor, model.config)
-    batch = collate([sample], pictures, packing=True, pad_id=0)
-    owned = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in owned:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.logits(batch)
-        return sum(each.untyped_storage().nbytes() for each in kept.values())
 
 
 class Losses(NoHooks):

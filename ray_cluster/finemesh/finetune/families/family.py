@@ -42,30 +42,6 @@ def join(config: Any, pictures: Sequence[Picture], extras: Sequence[Picture]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Activations:
-    """What the backward pass needs of one token in one layer of the language model, in vectors of each width:
-    with a fused attention, nothing recomputed, and adapters on every linear layer.
-
-    Counted from what autograd keeps. Left out is what hardly grows with the model: a value or two for each
-    norm, one for each head, and the rank for each adapter.
-    """
-
-    hidden: int
-    intermediate: int
-    key_value: int
-
-    def values(self, text_config: Any) -> int:
-        """Values of a token and layer; two or four bytes each, by the precision of the activations."""
-        heads = text_config.num_attention_heads
-        head_width = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
-        return (
-            self.hidden * text_config.hidden_size
-            + self.intermediate * text_config.intermediate_size
-            + self.key_value * text_config.num_key_value_heads * head_width
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class TinyTokens:
     """The vocabulary of a tiny model: its size, the ids that a config names, and those of `tiny_tokens`."""
 
@@ -113,7 +89,6 @@ class Family:
         loading: (config) -> what `from_pretrained` must be told to load this model.
         extra: the extra of this distribution, and the package, that it needs beside transformers.
         box_convention: how its texts write boxes, where it was taught any.
-        activations: what training keeps of a token, for an estimate of memory; None where nobody counted.
         plain_attention: transformers' name of its attention over padded rows.
         detector: how its boxes and their losses are read, for detection.
         quirks: what surprises people in its processor or its weights, a sentence each.
@@ -143,7 +118,6 @@ class Family:
     loading: Callable[[Any], dict[str, Any]] | None = None
     extra: str = ""
     box_convention: BoxConvention | None = None
-    activations: Activations | None = None
     plain_attention: str = "sdpa"
     detector: Detector | None = None
     quirks: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from PIL import Image
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families import family, llava
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS, LINEAR_LAYERS, tiny_sizes
+from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 
 TOWERS: Final = {
     Tower.LANGUAGE: ("model.text_model", "lm_head"),
@@ -117,7 +117,6 @@ IDEFICS3: Final = Family(
     load_processor=llava.load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     tiny_tokens=TINY_TOKENS,
     quirks=(
         "Its language model is called text_model, not language_model.",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS, LINEAR_LAYERS, tiny_sizes
+from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 
 TINY_SIDE_PX: Final = 32
 TINY_QUERIES: Final = 4
@@ -135,7 +135,6 @@ INSTRUCTBLIP: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     quirks=(
         "It has no chat template: put one into the folder of its tokenizer.",
         "The Q-Former reads the words of the message that shows a picture, and never the answer.",

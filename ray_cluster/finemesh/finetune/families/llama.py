@@ -6,9 +6,8 @@ from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.auto import load_tokenizer
-from finemesh.finetune.families.family import Activations, Family, TinyTokens
+from finemesh.finetune.families.family import Family, TinyTokens
 
-ACTIVATIONS: Final = Activations(hidden=7, intermediate=4, key_value=2)
 LINEAR_LAYERS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -45,5 +44,4 @@ LLAMA: Final = Family(
     lora_targets={Tower.LANGUAGE: LINEAR_LAYERS},
     load_processor=load_tokenizer,
     tiny_config=tiny_llama_config,
-    activations=ACTIVATIONS,
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.family import Family, Picture, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS, LINEAR_LAYERS, tiny_llama_config
+from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_llama_config
 
 TINY_IMAGE_SIZE_PX: Final = 112
 TINY_PATCH_SIZE_PX: Final = 16
@@ -91,7 +91,6 @@ LLAVA: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     box_convention=BoxConvention.UNIT,
     quirks=("Pictures are cropped to a square in the middle: what lies at the edge is not seen.",),
 )

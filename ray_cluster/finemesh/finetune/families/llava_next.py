@@ -12,7 +12,7 @@ from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families import llava
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS, tiny_sizes
+from finemesh.finetune.families.llama import tiny_sizes
 
 TINY_SIDE_PX: Final = 32
 TINY_GRIDS: Final = ((32, 64), (64, 32), (64, 64))
@@ -105,7 +105,6 @@ LLAVA_NEXT: Final = Family(
     load_processor=llava.load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     box_convention=BoxConvention.UNIT,
     quirks=("A picture becomes up to five tiles: some 2,900 tokens, where LLaVA-1.5 makes 576.",),
 )

@@ -11,7 +11,7 @@ from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families import qwen2_vl
 from finemesh.finetune.families.family import Family, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS, LINEAR_LAYERS, tiny_sizes
+from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 from finemesh.finetune.families.still import load_still, without_video
 
 
@@ -64,7 +64,6 @@ QWEN2_5_VL: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     tiny_tokens=qwen2_vl.TINY_TOKENS,
     tiny_image=qwen2_vl.TINY_IMAGE,
     box_convention=BoxConvention.PIXELS,

@@ -15,7 +15,7 @@ from PIL import Image
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS, LINEAR_LAYERS, tiny_sizes
+from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 from finemesh.finetune.families.still import load_still, without_video
 
 # The patch embedding is no linear layer: it is trained with the tower and never adapted.
@@ -127,7 +127,6 @@ QWEN2_VL: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     tiny_tokens=TINY_TOKENS,
     tiny_image=TINY_IMAGE,
     box_convention=BoxConvention.THOUSANDTHS,

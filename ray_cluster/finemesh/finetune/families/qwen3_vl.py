@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families import qwen2_vl
-from finemesh.finetune.families.family import Activations, Family, TinyTokens
+from finemesh.finetune.families.family import Family, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 from finemesh.finetune.families.still import load_still, without_video
 
@@ -71,7 +71,6 @@ QWEN3_VL: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=Activations(hidden=8, intermediate=4, key_value=3),
     tiny_tokens=qwen2_vl.TINY_TOKENS,
     tiny_image=qwen2_vl.TINY_IMAGE,
     quirks=(

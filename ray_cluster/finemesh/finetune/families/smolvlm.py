@@ -8,7 +8,6 @@ from typing import Any, Final
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.families import idefics3
 from finemesh.finetune.families.family import Family, TinyTokens
-from finemesh.finetune.families.llama import ACTIVATIONS
 from finemesh.finetune.families.still import load_still, without_video
 
 
@@ -51,7 +50,6 @@ SMOLVLM: Final = Family(
     load_processor=load_processor,
     tiny_config=tiny_config,
     tiny_processor=tiny_processor,
-    activations=ACTIVATIONS,
     tiny_tokens=idefics3.TINY_TOKENS,
     quirks=(
         *idefics3.IDEFICS3.quirks,
