@@ -25,41 +25,44 @@ _sym_db = _symbol_database.Default()
 from finemesh.v1 import attempt_pb2 as finemesh_dot_v1_dot_attempt__pb2
 from finemesh.v1 import progress_pb2 as finemesh_dot_v1_dot_progress__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
+from finemesh.v1 import worker_pb2 as finemesh_dot_v1_dot_worker__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!finemesh/v1/attempt_service.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/attempt.proto\x1a\x1a\x66inemesh/v1/progress.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\">\n\nAttemptRef\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\"\xda\x03\n\x11RenewLeaseRequest\x12(\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.finemesh.v1.AttemptRef\x12\x33\n\x05phase\x18\x02 \x01(\x0e\x32$.finemesh.v1.RenewLeaseRequest.Phase\x12\'\n\x08progress\x18\x03 \x01(\x0b\x32\x15.finemesh.v1.Progress\x12)\n\x06worker\x18\x04 \x01(\x0b\x32\x19.finemesh.v1.WorkerStatus\x12\x0c\n\x04step\x18\x05 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x06 \x01(\x03\x12:\n\x12resume_certificate\x18\x07 \x01(\x0b\x32\x1e.finemesh.v1.ResumeCertificate\x12\x19\n\x11peak_memory_bytes\x18\x08 \x01(\x03\x12<\n\tfollowing\x18\t \x01(\x0e\x32).finemesh.v1.RenewLeaseResponse.Directive\"Z\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_STARTING\x10\x01\x12\x11\n\rPHASE_RUNNING\x10\x02\x12\x13\n\x0fPHASE_VERIFYING\x10\x03\"\xc8\x02\n\x12RenewLeaseResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x35\n\x11lease_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlease_seconds\x18\x03 \x01(\x01\x12<\n\tdirective\x18\x04 \x01(\x0e\x32).finemesh.v1.RenewLeaseResponse.Directive\x12\x14\n\x0cstop_seconds\x18\x05 \x01(\x01\"\x80\x01\n\tDirective\x12\x19\n\x15\x44IRECTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTIVE_CONTINUE\x10\x01\x12\x14\n\x10\x44IRECTIVE_CANCEL\x10\x02\x12\x13\n\x0f\x44IRECTIVE_PAUSE\x10\x03\x12\x15\n\x11\x44IRECTIVE_PREEMPT\x10\x04\"\xd4\x01\n\x16\x43ompleteAttemptRequest\x12(\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.finemesh.v1.AttemptRef\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x1a.finemesh.v1.AttemptResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\tcancelled\x18\x04 \x01(\x0b\x32\x1d.finemesh.v1.CancelledOutcomeH\x00\x42\t\n\x07outcome\" \n\x10\x43\x61ncelledOutcome\x12\x0c\n\x04step\x18\x01 \x01(\x03\"\x19\n\x17\x43ompleteAttemptResponse\"\x90\x02\n\x0f\x43lusterCapacity\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x11\n\tcpus_free\x18\x02 \x01(\x01\x12\x0c\n\x04gpus\x18\x03 \x01(\x01\x12\x11\n\tgpus_free\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x19\n\x11memory_free_bytes\x18\x06 \x01(\x03\x12\r\n\x05nodes\x18\x07 \x01(\x05\x12\x32\n\x0fnode_capacities\x18\x08 \x03(\x0b\x32\x19.finemesh.v1.NodeCapacity\x12\x14\n\x0cwarm_workers\x18\x0c \x01(\x05\x12\x19\n\x11warm_memory_bytes\x18\r \x01(\x03\x12\x16\n\x0egpus_held_back\x18\x0e \x01(\x05\"\x93\x02\n\x0cNodeCapacity\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\x12\x11\n\tcpus_free\x18\x04 \x01(\x01\x12\x0c\n\x04gpus\x18\x05 \x01(\x01\x12\x11\n\tgpus_free\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x19\n\x11memory_free_bytes\x18\x08 \x01(\x03\x12\x11\n\tgpu_model\x18\t \x01(\t\x12\x18\n\x10gpu_memory_bytes\x18\n \x01(\x03\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x12SyncClusterRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12.\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32\x1c.finemesh.v1.ClusterCapacity\x12)\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x17.finemesh.v1.AttemptRef\"e\n\x13SyncClusterResponse\x12&\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x14.finemesh.v1.Command\x12&\n\x05stale\x18\x02 \x03(\x0b\x32\x17.finemesh.v1.AttemptRef2\x8f\x02\n\x0e\x41ttemptService\x12M\n\nRenewLease\x12\x1e.finemesh.v1.RenewLeaseRequest\x1a\x1f.finemesh.v1.RenewLeaseResponse\x12\\\n\x0f\x43ompleteAttempt\x12#.finemesh.v1.CompleteAttemptRequest\x1a$.finemesh.v1.CompleteAttemptResponse\x12P\n\x0bSyncCluster\x12\x1f.finemesh.v1.SyncClusterRequest\x1a .finemesh.v1.SyncClusterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!finemesh/v1/attempt_service.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/attempt.proto\x1a\x1a\x66inemesh/v1/progress.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x18\x66inemesh/v1/worker.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\">\n\nAttemptRef\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\"\xda\x03\n\x11RenewLeaseRequest\x12(\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.finemesh.v1.AttemptRef\x12\x33\n\x05phase\x18\x02 \x01(\x0e\x32$.finemesh.v1.RenewLeaseRequest.Phase\x12\'\n\x08progress\x18\x03 \x01(\x0b\x32\x15.finemesh.v1.Progress\x12)\n\x06worker\x18\x04 \x01(\x0b\x32\x19.finemesh.v1.WorkerStatus\x12\x0c\n\x04step\x18\x05 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x06 \x01(\x03\x12:\n\x12resume_certificate\x18\x07 \x01(\x0b\x32\x1e.finemesh.v1.ResumeCertificate\x12\x19\n\x11peak_memory_bytes\x18\x08 \x01(\x03\x12<\n\tfollowing\x18\t \x01(\x0e\x32).finemesh.v1.RenewLeaseResponse.Directive\"Z\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n\x0ePHASE_STARTING\x10\x01\x12\x11\n\rPHASE_RUNNING\x10\x02\x12\x13\n\x0fPHASE_VERIFYING\x10\x03\"\xc8\x02\n\x12RenewLeaseResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x35\n\x11lease_expire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlease_seconds\x18\x03 \x01(\x01\x12<\n\tdirective\x18\x04 \x01(\x0e\x32).finemesh.v1.RenewLeaseResponse.Directive\x12\x14\n\x0cstop_seconds\x18\x05 \x01(\x01\"\x80\x01\n\tDirective\x12\x19\n\x15\x44IRECTIVE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTIVE_CONTINUE\x10\x01\x12\x14\n\x10\x44IRECTIVE_CANCEL\x10\x02\x12\x13\n\x0f\x44IRECTIVE_PAUSE\x10\x03\x12\x15\n\x11\x44IRECTIVE_PREEMPT\x10\x04\"\xd4\x01\n\x16\x43ompleteAttemptRequest\x12(\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x17.finemesh.v1.AttemptRef\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x1a.finemesh.v1.AttemptResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x32\n\tcancelled\x18\x04 \x01(\x0b\x32\x1d.finemesh.v1.CancelledOutcomeH\x00\x42\t\n\x07outcome\" \n\x10\x43\x61ncelledOutcome\x12\x0c\n\x04step\x18\x01 \x01(\x03\"\x19\n\x17\x43ompleteAttemptResponse\"\xbc\x02\n\x0f\x43lusterCapacity\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x11\n\tcpus_free\x18\x02 \x01(\x01\x12\x0c\n\x04gpus\x18\x03 \x01(\x01\x12\x11\n\tgpus_free\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\x12\x19\n\x11memory_free_bytes\x18\x06 \x01(\x03\x12\r\n\x05nodes\x18\x07 \x01(\x05\x12\x32\n\x0fnode_capacities\x18\x08 \x03(\x0b\x32\x19.finemesh.v1.NodeCapacity\x12*\n\nlocal_pool\x18\t \x01(\x0b\x32\x16.finemesh.v1.LocalPool\x12\x14\n\x0cwarm_workers\x18\x0c \x01(\x05\x12\x19\n\x11warm_memory_bytes\x18\r \x01(\x03\x12\x16\n\x0egpus_held_back\x18\x0e \x01(\x05\"\xba\x02\n\x0cNodeCapacity\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\x12\x11\n\tcpus_free\x18\x04 \x01(\x01\x12\x0c\n\x04gpus\x18\x05 \x01(\x01\x12\x11\n\tgpus_free\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x19\n\x11memory_free_bytes\x18\x08 \x01(\x03\x12\x11\n\tgpu_model\x18\t \x01(\t\x12\x18\n\x10gpu_memory_bytes\x18\n \x01(\x03\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpool_slot\x18\r \x01(\x05\x12\x12\n\nsupervised\x18\x0e \x03(\t\"J\n\nNodeOrders\x12\x10\n\x08\x64raining\x18\x01 \x03(\t\x12*\n\nlocal_pool\x18\x02 \x01(\x0b\x32\x16.finemesh.v1.LocalPool\"\x80\x01\n\x12SyncClusterRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12.\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32\x1c.finemesh.v1.ClusterCapacity\x12)\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x17.finemesh.v1.AttemptRef\"\x93\x01\n\x13SyncClusterResponse\x12&\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x14.finemesh.v1.Command\x12&\n\x05stale\x18\x02 \x03(\x0b\x32\x17.finemesh.v1.AttemptRef\x12,\n\x0bnode_orders\x18\x03 \x01(\x0b\x32\x17.finemesh.v1.NodeOrders2\x8f\x02\n\x0e\x41ttemptService\x12M\n\nRenewLease\x12\x1e.finemesh.v1.RenewLeaseRequest\x1a\x1f.finemesh.v1.RenewLeaseResponse\x12\\\n\x0f\x43ompleteAttempt\x12#.finemesh.v1.CompleteAttemptRequest\x1a$.finemesh.v1.CompleteAttemptResponse\x12P\n\x0bSyncCluster\x12\x1f.finemesh.v1.SyncClusterRequest\x1a .finemesh.v1.SyncClusterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'finemesh.v1.attempt_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTEMPTREF']._serialized_start=195
-  _globals['_ATTEMPTREF']._serialized_end=257
-  _globals['_RENEWLEASEREQUEST']._serialized_start=260
-  _globals['_RENEWLEASEREQUEST']._serialized_end=734
-  _globals['_RENEWLEASEREQUEST_PHASE']._serialized_start=644
-  _globals['_RENEWLEASEREQUEST_PHASE']._serialized_end=734
-  _globals['_RENEWLEASERESPONSE']._serialized_start=737
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1065
-  _globals['_RENEWLEASERESPONSE_DIRECTIVE']._serialized_start=937
-  _globals['_RENEWLEASERESPONSE_DIRECTIVE']._serialized_end=1065
-  _globals['_COMPLETEATTEMPTREQUEST']._serialized_start=1068
-  _globals['_COMPLETEATTEMPTREQUEST']._serialized_end=1280
-  _globals['_CANCELLEDOUTCOME']._serialized_start=1282
-  _globals['_CANCELLEDOUTCOME']._serialized_end=1314
-  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_start=1316
-  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_end=1341
-  _globals['_CLUSTERCAPACITY']._serialized_start=1344
-  _globals['_CLUSTERCAPACITY']._serialized_end=1616
-  _globals['_NODECAPACITY']._serialized_start=1619
-  _globals['_NODECAPACITY']._serialized_end=1894
-  _globals['_SYNCCLUSTERREQUEST']._serialized_start=1897
-  _globals['_SYNCCLUSTERREQUEST']._serialized_end=2025
-  _globals['_SYNCCLUSTERRESPONSE']._serialized_start=2027
-  _globals['_SYNCCLUSTERRESPONSE']._serialized_end=2128
-  _globals['_ATTEMPTSERVICE']._serialized_start=2131
-  _globals['_ATTEMPTSERVICE']._serialized_end=2402
+  _globals['_ATTEMPTREF']._serialized_start=221
+  _globals['_ATTEMPTREF']._serialized_end=283
+  _globals['_RENEWLEASEREQUEST']._serialized_start=286
+  _globals['_RENEWLEASEREQUEST']._serialized_end=760
+  _globals['_RENEWLEASEREQUEST_PHASE']._serialized_start=670
+  _globals['_RENEWLEASEREQUEST_PHASE']._serialized_end=760
+  _globals['_RENEWLEASERESPONSE']._serialized_start=763
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1091
+  _globals['_RENEWLEASERESPONSE_DIRECTIVE']._serialized_start=963
+  _globals['_RENEWLEASERESPONSE_DIRECTIVE']._serialized_end=1091
+  _globals['_COMPLETEATTEMPTREQUEST']._serialized_start=1094
+  _globals['_COMPLETEATTEMPTREQUEST']._serialized_end=1306
+  _globals['_CANCELLEDOUTCOME']._serialized_start=1308
+  _globals['_CANCELLEDOUTCOME']._serialized_end=1340
+  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_start=1342
+  _globals['_COMPLETEATTEMPTRESPONSE']._serialized_end=1367
+  _globals['_CLUSTERCAPACITY']._serialized_start=1370
+  _globals['_CLUSTERCAPACITY']._serialized_end=1686
+  _globals['_NODECAPACITY']._serialized_start=1689
+  _globals['_NODECAPACITY']._serialized_end=2003
+  _globals['_NODEORDERS']._serialized_start=2005
+  _globals['_NODEORDERS']._serialized_end=2079
+  _globals['_SYNCCLUSTERREQUEST']._serialized_start=2082
+  _globals['_SYNCCLUSTERREQUEST']._serialized_end=2210
+  _globals['_SYNCCLUSTERRESPONSE']._serialized_start=2213
+  _globals['_SYNCCLUSTERRESPONSE']._serialized_end=2360
+  _globals['_ATTEMPTSERVICE']._serialized_start=2363
+  _globals['_ATTEMPTSERVICE']._serialized_end=2634
 # @@protoc_insertion_point(module_scope)

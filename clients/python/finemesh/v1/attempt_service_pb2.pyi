@@ -3,6 +3,7 @@ import datetime
 from finemesh.v1 import attempt_pb2 as _attempt_pb2
 from finemesh.v1 import progress_pb2 as _progress_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
+from finemesh.v1 import worker_pb2 as _worker_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
@@ -105,7 +106,7 @@ class CompleteAttemptResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterCapacity(_message.Message):
-    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes", "node_capacities", "warm_workers", "warm_memory_bytes", "gpus_held_back")
+    __slots__ = ("cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "nodes", "node_capacities", "local_pool", "warm_workers", "warm_memory_bytes", "gpus_held_back")
     CPUS_FIELD_NUMBER: _ClassVar[int]
     CPUS_FREE_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +115,7 @@ class ClusterCapacity(_message.Message):
     MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     NODE_CAPACITIES_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_POOL_FIELD_NUMBER: _ClassVar[int]
     WARM_WORKERS_FIELD_NUMBER: _ClassVar[int]
     WARM_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     GPUS_HELD_BACK_FIELD_NUMBER: _ClassVar[int]
@@ -125,13 +127,14 @@ class ClusterCapacity(_message.Message):
     memory_free_bytes: int
     nodes: int
     node_capacities: _containers.RepeatedCompositeFieldContainer[NodeCapacity]
+    local_pool: _worker_pb2.LocalPool
     warm_workers: int
     warm_memory_bytes: int
     gpus_held_back: int
-    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ..., node_capacities: _Optional[_Iterable[_Union[NodeCapacity, _Mapping]]] = ..., warm_workers: _Optional[int] = ..., warm_memory_bytes: _Optional[int] = ..., gpus_held_back: _Optional[int] = ...) -> None: ...
+    def __init__(self, cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., nodes: _Optional[int] = ..., node_capacities: _Optional[_Iterable[_Union[NodeCapacity, _Mapping]]] = ..., local_pool: _Optional[_Union[_worker_pb2.LocalPool, _Mapping]] = ..., warm_workers: _Optional[int] = ..., warm_memory_bytes: _Optional[int] = ..., gpus_held_back: _Optional[int] = ...) -> None: ...
 
 class NodeCapacity(_message.Message):
-    __slots__ = ("node_id", "hostname", "cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "gpu_model", "gpu_memory_bytes", "draining", "start_time")
+    __slots__ = ("node_id", "hostname", "cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes", "memory_free_bytes", "gpu_model", "gpu_memory_bytes", "draining", "start_time", "pool_slot", "supervised")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +147,8 @@ class NodeCapacity(_message.Message):
     GPU_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
+    POOL_SLOT_FIELD_NUMBER: _ClassVar[int]
+    SUPERVISED_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     hostname: str
     cpus: float
@@ -156,7 +161,17 @@ class NodeCapacity(_message.Message):
     gpu_memory_bytes: int
     draining: bool
     start_time: _timestamp_pb2.Timestamp
-    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., gpu_model: _Optional[str] = ..., gpu_memory_bytes: _Optional[int] = ..., draining: _Optional[bool] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    pool_slot: int
+    supervised: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., cpus: _Optional[float] = ..., cpus_free: _Optional[float] = ..., gpus: _Optional[float] = ..., gpus_free: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., gpu_model: _Optional[str] = ..., gpu_memory_bytes: _Optional[int] = ..., draining: _Optional[bool] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pool_slot: _Optional[int] = ..., supervised: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NodeOrders(_message.Message):
+    __slots__ = ("draining", "local_pool")
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_POOL_FIELD_NUMBER: _ClassVar[int]
+    draining: _containers.RepeatedScalarFieldContainer[str]
+    local_pool: _worker_pb2.LocalPool
+    def __init__(self, draining: _Optional[_Iterable[str]] = ..., local_pool: _Optional[_Union[_worker_pb2.LocalPool, _Mapping]] = ...) -> None: ...
 
 class SyncClusterRequest(_message.Message):
     __slots__ = ("cluster", "capacity", "attempts")
@@ -169,9 +184,11 @@ class SyncClusterRequest(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., capacity: _Optional[_Union[ClusterCapacity, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
 
 class SyncClusterResponse(_message.Message):
-    __slots__ = ("commands", "stale")
+    __slots__ = ("commands", "stale", "node_orders")
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
+    NODE_ORDERS_FIELD_NUMBER: _ClassVar[int]
     commands: _containers.RepeatedCompositeFieldContainer[_attempt_pb2.Command]
     stale: _containers.RepeatedCompositeFieldContainer[AttemptRef]
-    def __init__(self, commands: _Optional[_Iterable[_Union[_attempt_pb2.Command, _Mapping]]] = ..., stale: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
+    node_orders: NodeOrders
+    def __init__(self, commands: _Optional[_Iterable[_Union[_attempt_pb2.Command, _Mapping]]] = ..., stale: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., node_orders: _Optional[_Union[NodeOrders, _Mapping]] = ...) -> None: ...
