@@ -18,6 +18,7 @@ from finemesh.training.convert import result_from_proto
 from finemesh.training.datasets import DataPrepDatasets
 from finemesh.training.domain import TrainingResult
 from finemesh.training.files import ObjectFiles
+from finemesh.training.limits import Limits, LimitSettings
 from finemesh.training.scheduler import Scheduler, SchedulerSettings
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.servicer import TrainingServicer
@@ -62,6 +63,8 @@ async def _serve(
     times = SchedulerSettings(live_seconds=config.cluster_live_seconds)
     scheduler = Scheduler(store, datasets, layout, times, clock)
 
+    limits = LimitSettings(config.validate_timeout_seconds, config.launch_timeout_seconds)
+
     server = base.server()
     server.add(add_TrainingServiceServicer_to_server, TrainingServicer(service, scheduler, notifier))
     server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
@@ -72,6 +75,7 @@ async def _serve(
         queue.run(),
         scheduler.run_admission(admission),
         scheduler.run_placement(placement),
+        Limits(store, limits, clock).run(),
     )
 
 

@@ -26,6 +26,9 @@ class TrainingConfig(ServiceConfig):
         start_timeout_seconds: how long a cluster may take to take an attempt up.
         cancel_grace_seconds: how long a cancelled job may take to save its state.
         pause_grace_seconds: how long a job that is paused or preempted may take to save its state.
+        validate_timeout_seconds: how long a job may wait for its checks before it fails.
+        launch_timeout_seconds: how long an attempt may take from its take-up to its first step before another
+            one is started.
         restart_delay_seconds: back-off before the first restart; it doubles with each, up to a minute.
         cluster_live_seconds: how long after its last report a cluster gets work.
     """
@@ -34,5 +37,7 @@ class TrainingConfig(ServiceConfig):
     start_timeout_seconds: float = 120.0
     cancel_grace_seconds: float = 60.0
     pause_grace_seconds: float = 120.0
+    validate_timeout_seconds: float = 3600.0
+    launch_timeout_seconds: float = 3600.0
     restart_delay_seconds: float = 1.0
     cluster_live_seconds: float = 15.0

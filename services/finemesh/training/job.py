@@ -41,6 +41,7 @@ class TrainingJob:
         row_usage: rows of the dataset by use: trained, held_out, gap, truncated, over_length.
         error: why it failed; in other states the cause of the last loss.
         revision: counts every change.
+        max_run_seconds: how long it may be RUNNING, over all attempts; 0 means for ever.
         history_size: how many entries its history has; its submission is the first.
         state_time: since when it is in its state; None for the first one.
         run_seconds: how long it was RUNNING before, in all.
@@ -80,6 +81,7 @@ class TrainingJob:
     start_time: datetime | None = None
     end_time: datetime | None = None
     revision: int = 0
+    max_run_seconds: float = 0.0
     history_size: int = 1
     state_time: datetime | None = None
     run_seconds: float = 0.0

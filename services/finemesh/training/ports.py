@@ -82,6 +82,16 @@ class View(Protocol):
         """
         ...
 
+    async def lasting_since(self, oldest: datetime) -> list[Name]:
+        """Jobs that may have lasted too long: in VALIDATING or STARTING since `oldest` or before, and those
+        in RUNNING that have a limit.
+        """
+        ...
+
+    async def latest_attempt(self, name: Name) -> Attempt | None:
+        """The newest attempt at a job, live or ended."""
+        ...
+
     async def clusters(self) -> list[Cluster]: ...
 
     async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:

@@ -56,6 +56,7 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "end_time": job.end_time,
         "update_time": job.update_time,
         "revision": job.revision,
+        "max_run_seconds": job.max_run_seconds,
         "history_size": job.history_size,
         "state_time": job.state_time,
         "run_seconds": job.run_seconds,
@@ -98,7 +99,7 @@ _PLAIN: Final = (
     *("fraction", "message", "report_time", "step", "total_steps", "attempt", "restarts", "not_before"),
     *("heartbeat_time", "lease_expire_time", "row_usage", "peak_memory_bytes"),
     *("create_time", "start_time", "end_time", "update_time", "revision"),
-    *("history_size", "state_time", "run_seconds"),
+    *("max_run_seconds", "history_size", "state_time", "run_seconds"),
 )
 
 

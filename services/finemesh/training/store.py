@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, or_, select, tuple_, update
+from sqlalchemy import delete, func, or_, select, tuple_, update
 
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.filtering import Field, Kind
@@ -136,6 +136,18 @@ class SqlUnit(QueueRows, HistoryRows):
     async def unvalidated(self, now: datetime, limit: int) -> list[TrainingJob]:
         due = select(JOBS).where(JOBS.c.state == State.VALIDATING, _due(now))
         return await self._jobs_of(await self._tx.rows(due.order_by(JOBS.c.create_time).limit(limit)))
+
+    async def lasting_since(self, oldest: datetime) -> list[Name]:
+        begun = func.coalesce(JOBS.c.state_time, JOBS.c.create_time)
+        lasting = or_(
+            JOBS.c.state.in_([State.VALIDATING, State.STARTING]) & (begun <= oldest),
+            (JOBS.c.state == State.RUNNING) & (JOBS.c.max_run_seconds > 0),
+        )
+        rows = await self._tx.rows(select(JOBS.c.project, JOBS.c.id).where(lasting))
+        return [Name(row["project"], "trainingJobs", row["id"]) for row in rows]
+
+    async def latest_attempt(self, name: Name) -> Attempt | None:
+        return await self._store.queue.latest(self._tx, str(name))
 
     async def clusters(self) -> list[Cluster]:
         return await self._store.queue.clusters(self._tx)

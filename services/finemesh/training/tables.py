@@ -61,6 +61,7 @@ JOBS: Final = Table(
     Column("end_time", UtcDateTime),
     Column("update_time", UtcDateTime, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("max_run_seconds", Float, nullable=False),
     Column("history_size", Integer, nullable=False),
     Column("state_time", UtcDateTime),
     Column("run_seconds", Float, nullable=False),

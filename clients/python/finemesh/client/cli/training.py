@@ -63,6 +63,7 @@ def submit(
     new_id: Annotated[str, typer.Option("--id", help="Id of the new job; made up if left out.")] = "",
     display_name: Annotated[str, typer.Option("--name", help="Name for people.")] = "",
     priority: Annotated[int, typer.Option(help="Higher runs first.")] = 0,
+    max_hours: Annotated[float, typer.Option(min=0, help="Train no longer than this; 0: for ever.")] = 0,
     *,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")
@@ -80,7 +81,9 @@ def submit(
     spec = _linted(given.read(overrides or []), strict=strict)
     request = pb.CreateTrainingJobRequest(
         parent=connection.parent,
-        training_job=Job(display_name=display_name, spec=spec, priority=priority),
+        training_job=Job(
+            display_name=display_name, spec=spec, priority=priority, max_run_seconds=max_hours * 3600
+        ),
         training_job_id=new_id,
         request_id=str(uuid.uuid4()),
         validate_only=check,

@@ -15,6 +15,7 @@ depends_on = None
 
 def upgrade() -> None:
     for column in (
+        sa.Column("max_run_seconds", sa.Float, nullable=False, server_default="0"),
         sa.Column("history_size", sa.Integer, nullable=False, server_default="0"),
         sa.Column("state_time", UtcDateTime),
         sa.Column("run_seconds", sa.Float, nullable=False, server_default="0"),
