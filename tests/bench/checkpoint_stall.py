@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _train(folder: Path, steps: Steps) -> None:
-    base = _model(folder / "base")
+    base = bench_model(folder / "base")
     dataset = write_dataset(folder / "texts", list(text_rows({"train": 400})))
     spec = FineTuneSpec(
         task=Task.LANGUAGE,
@@ -91,7 +91,7 @@ def _train(folder: Path, steps: Steps) -> None:
     train(spec, base_model=base, dataset=dataset, work=folder / "work", hooks=steps)
 
 
-def _model(folder: Path) -> Path:
+def bench_model(folder: Path) -> Path:
     """Random weights in a shape of our own, with the tokenizer of a tiny model."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

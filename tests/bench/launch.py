@@ -66,7 +66,7 @@ def _bars(folder: Path, mesh: Mesh, settings: Any) -> None:
     model = tiny_model(folder / "model", "llama")
     with Connection(settings) as connection, RayServer(Path(tempfile.mkdtemp(prefix="fm-ray-"))) as server:
         calls = Calls(connection, Display(Console(quiet=True)))
-        dataset = _dataset(calls, folder)
+        dataset = import_chats(calls, folder, rows=64)
         local = folder / "dataset"
         calls.download_dataset(dataset, local)
         spec = _spec(dataset, model)
@@ -87,18 +87,19 @@ def _bars(folder: Path, mesh: Mesh, settings: Any) -> None:
         )
 
 
-def _dataset(calls: Calls, folder: Path) -> str:
-    rows = [
+def import_chats(calls: Calls, folder: Path, rows: int) -> str:
+    """Have a dataset of so many short conversations made. Returns its name."""
+    chats = [
         {
             "messages": [
                 {"role": "user", "content": f"say red {number}"},
                 {"role": "assistant", "content": "red green blue"},
             ]
         }
-        for number in range(64)
+        for number in range(rows)
     ]
     source = folder / "chat_train.jsonl"
-    source.write_text("\n".join(json.dumps(row) for row in rows))
+    source.write_text("\n".join(json.dumps(chat) for chat in chats))
     raw = calls.import_source(source, "chats")
     canonical = dataset_pb2.ConvertOrigin(dataset=raw.name, format=dataset_pb2.DATASET_FORMAT_CANONICAL)
     return calls.make("rows", dataset_pb2.Dataset(converted_from=canonical)).name

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Self
 
-from tests.bench import checkpoint_stall
+from tests.bench import checkpoint_stall, launch, steady
 from tests.bench.measuring import FEW, PAIRS, ROOT, Board
 from tests.bench.peers import peer_python
 from tests.bench.training_common import Trained
@@ -158,6 +158,8 @@ GROUPS: Final[dict[str, Callable[[Board, Path], None]]] = {
     "llava": llava_bars,
     "detection": detection_bars,
     "checkpoints": lambda *_: checkpoint_stall.main(),
+    "launch": lambda *_: launch.main(),
+    "steady": lambda *_: steady.main(),
 }
 
 

@@ -22,8 +22,15 @@ class Site:
     """The agent, with everything around it."""
 
     def __init__(
-        self, folder: Path, mesh: ScriptedMesh, nats: NatsServer, s3: S3Server, ray: RayHeadProcess
+        self,
+        folder: Path,
+        mesh: ScriptedMesh,
+        nats: NatsServer,
+        s3: S3Server,
+        ray: RayHeadProcess,
+        **settings: str,
     ) -> None:
+        """`settings` are further ones of the agent, by the names of their variables."""
         self.mesh, self.ray = mesh, ray
         self.data_dir = folder / "data"
         self.log_path = folder / "agent.log"
@@ -58,6 +65,7 @@ class Site:
                     "FINEMESH_DATA_DIR": str(self.data_dir),
                     "FINEMESH_LEASE_SECONDS": str(LEASE_SECONDS),
                     "FINEMESH_SYNC_SECONDS": "0.2",
+                    **settings,
                 }
             ),
             folder,

@@ -22,6 +22,7 @@ class RayHeadProcess:
 
     folder: Path
     cpus: int = 3
+    gpus: int = 0
     port: int = field(default_factory=lambda: free_ports(1)[0])
     # The paths of Ray's sockets have room for about 100 bytes: too few for a test's own folder.
     sessions: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fm-ray-")))
@@ -63,6 +64,7 @@ class RayHeadProcess:
             "object-store-memory": 100 << 20,
             "temp-dir": self.sessions,
             "num-cpus": self.cpus,
+            "num-gpus": self.gpus,
         }
         switches = ["--head", "--block", "--no-monitor", "--disable-usage-stats"]
         variables = [f"{name}={value}" for name, value in self.environment.items()]

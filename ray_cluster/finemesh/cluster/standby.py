@@ -22,7 +22,7 @@ class Standby:
         configure_logging("supervisor", site.log_level)
         self._site = site
         self._taken = False
-        self._pid = 0
+        self._process: psutil.Process | None = None
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._worker: Any = (
             ray.remote(WarmWorker)
@@ -37,12 +37,12 @@ class Standby:
 
     async def prepare(self) -> None:
         """Have the worker import everything; again changes nothing. Raises RayError: it has died."""
-        self._pid = await self._worker.prepare.remote()
+        self._process = psutil.Process(await self._worker.prepare.remote())
 
     async def memory_bytes(self) -> int:
         """Memory of both processes, as PSS. Raises psutil.NoSuchProcess: the worker has died."""
-        own = psutil.Process().memory_full_info().pss
-        return own + (psutil.Process(self._pid).memory_full_info().pss if self._pid else 0)
+        processes = [psutil.Process(), *([self._process] if self._process else [])]
+        return sum(process.memory_full_info().pss for process in processes)
 
     async def is_taken(self) -> bool:
         """Whether a command has arrived."""
@@ -50,7 +50,7 @@ class Standby:
 
     async def run(self, command: bytes) -> None:
         """Be the supervisor of this attempt, and end with it. Only the first call counts."""
-        if self._taken:
+        if self._taken or self._process is None:
             return
         self._taken = True
-        await Supervisor(self._site, command, Warmth(self._worker, self._pid, self._node_id)).run()
+        await Supervisor(self._site, command, Warmth(self._worker, self._process, self._node_id)).run()

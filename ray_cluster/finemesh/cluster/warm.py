@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import psutil
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -92,10 +93,10 @@ class Seat:
 class WarmCrew(Crew):
     """A crew of one: a warm worker, which lives on the supervisor's node."""
 
-    def __init__(self, worker: Any, pid: int, seat: Any) -> None:
+    def __init__(self, worker: Any, process: psutil.Process, seat: Any) -> None:
         self.actors = [worker]
         self.leader = worker
-        self._process = psutil.Process(pid)
+        self._process = process
         self._seat = seat
 
     def kill(self) -> None:
@@ -114,19 +115,16 @@ class Warmth:
     """The worker of a unit, before it has a job."""
 
     worker: Any
-    pid: int
+    process: psutil.Process
     node_id: str
 
     async def join(self, site: Site, command: attempt_pb2.Command, group: Any) -> Crew:
-        """The crew of an attempt whose placement group is ready: this worker, or cold ones if it cannot.
-
-        Raises RayError: the worker has died.
-        """
+        """The crew of an attempt whose placement group is ready: this worker, or cold ones if it cannot."""
         bundles = bundles_of(command)
         table: dict[str, Any] = await asyncio.to_thread(placement_group_table, group)
         here = set(table["bundles_to_node_id"].values()) == {self.node_id}
         seat = _seat(group, bundles[0]) if here else None
-        crew = WarmCrew(self.worker, self.pid, seat)
+        crew = WarmCrew(self.worker, self.process, seat)
         if here and len(bundles) == 1 and await self._takes(command, seat):
             return crew
         _log.info("started_cold", resource=command.resource, here=here, ranks=len(bundles))
@@ -134,8 +132,12 @@ class Warmth:
         return Crew(site, command, group)
 
     async def _takes(self, command: attempt_pb2.Command, seat: Any) -> bool:
-        gpus, visible = await seat.gpus.remote() if seat is not None else ([], None)
-        return await self.worker.take.remote(command.SerializeToString(), gpus, visible)
+        try:
+            gpus, visible = await seat.gpus.remote() if seat is not None else ([], None)
+            return await self.worker.take.remote(command.SerializeToString(), gpus, visible)
+        except RayError as error:
+            _log.warning("warm_worker_lost", resource=command.resource, error=str(error)[:300])
+            return False
 
 
 def _seat(group: Any, bundle: dict[str, float]) -> Any:

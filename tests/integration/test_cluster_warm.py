@@ -1,0 +1,160 @@
+"""Warm workers on a real Ray: they take nothing, are given away once, and are gone with their attempt."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from finemesh.chassis.auth import SigningKey
+from finemesh.chassis.fine_tune_spec import resources_to_proto, spec_to_proto
+from finemesh.chassis.objects import upload_directory
+from finemesh.core.spec.finetune import Checkpointing, Optimization, Resources, Task
+from finemesh.v1 import attempt_pb2
+
+from tests.support.cluster_site import LEASE_SECONDS, Site
+from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
+from tests.support.ray_head import RayHeadProcess
+from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
+from tests.support.servers import NatsServer, S3Server
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+GPUS = 2
+
+
+@pytest.fixture(scope="module")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProcess]:
+    """With GPUs that Ray gives out as if they were there."""
+    head = RayHeadProcess(tmp_path_factory.mktemp("ray"), gpus=GPUS)
+    try:
+        yield head.start()
+    finally:
+        head.remove()
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncGenerator[ScriptedMesh]:
+    mesh = scripted_mesh(SigningKey.load_or_create(tmp_path / "jwt.key"), LEASE_SECONDS)
+    await mesh.start("service")
+    await mesh.start("tracking")
+    yield mesh
+    await mesh.stop("service")
+    await mesh.stop("tracking")
+
+
+@pytest.fixture
+async def site(
+    tmp_path: Path,
+    mesh: ScriptedMesh,
+    start_nats: Callable[[], NatsServer],
+    s3_server: S3Server,
+    ray_head: RayHeadProcess,
+) -> AsyncGenerator[Site]:
+    settings = {"FINEMESH_WARM_WORKERS": "1", "FINEMESH_WARM_REFILL_SECONDS": "0"}
+    site = Site(tmp_path, mesh, start_nats(), s3_server, ray_head, **settings)
+    await site.objects.ensure_bucket()
+    write_dataset(tmp_path / "dataset", list(text_rows({"train": 64, "val": 8, "test": 8})))
+    tiny_model(tmp_path / "model", "llama")
+    await upload_directory(site.objects, tmp_path / "dataset", "material/dataset")
+    await site.bus.start()
+    await site.start_agent()
+    yield site
+    await site.close()
+
+
+async def train(site: Site, job: str, **resources: float) -> HeldAttempt:
+    """Have a run begun that ends long after the test."""
+    wanted = replace(Resources(cpus=1), **resources)
+    endless = replace(
+        spec(Task.LANGUAGE, resources=wanted),
+        base_model=str(site.data_dir.parent / "model"),
+        optimization=Optimization(max_steps=1_000_000, micro_batch_size=4, seed=3),
+        checkpoint=Checkpointing(every_steps=0),
+    )
+    work = attempt_pb2.TrainWork(
+        spec=spec_to_proto(endless),
+        dataset_uri=f"s3://{site.bucket}/material/dataset",
+        run=f"projects/p/runs/{job}",
+        output_uri=f"s3://{site.bucket}/{job}",
+    )
+    name = f"projects/p/trainingJobs/{job}"
+    held = site.mesh.dispatch(name, train_work=work, resources=resources_to_proto(wanted))
+    await site.send(held)
+    return held
+
+
+def warm(site: Site) -> set[int]:
+    """The processes of Ray that wait with their imports done."""
+    return {
+        process.pid
+        for process in site.ray.processes
+        if process.cmdline() and process.cmdline()[0].startswith("ray::WarmWorker")
+    }
+
+
+def alive(pids: set[int]) -> bool:
+    return any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def filled(site: Site, without: set[int]) -> set[int]:
+    """Wait until the cluster reports a worker that is warm. Returns it; it is none of `without`."""
+    await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker", 90)
+    (worker,) = warm(site) - without
+    return {worker}
+
+
+async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
+    site: Site, mesh: ScriptedMesh
+) -> None:
+    first = await filled(site, set())
+    capacity = mesh.syncs[-1].capacity
+    assert capacity.warm_memory_bytes > 100e6
+    assert (capacity.cpus_free, capacity.gpus_free) == (site.ray.cpus, GPUS)
+
+    cancelled = await train(site, "cancelled")
+    await until(lambda: cancelled.step or cancelled.completions, "a step", 60)
+    assert cancelled.pids == first
+    assert site.cpus_free == site.ray.cpus - 1
+    cancelled.cancelled = True
+    await until(lambda: cancelled.completions, "the cancellation")
+    assert cancelled.outcome == "cancelled"
+    await until(lambda: site.cpus_free == site.ray.cpus, "the CPU back")
+    assert not alive(first)
+
+    # The pool outlives the agent, and what was given away stays so.
+    second = await filled(site, first)
+    site.kill_agent()
+    await site.start_agent()
+    assert await filled(site, first) == second
+    orphaned = await train(site, "orphaned", gpus=1)
+    await until(lambda: orphaned.pids, "its report")
+    assert orphaned.pids == second
+    (gpu,) = next(report for report in orphaned.reports if report.worker.pids).worker.gpu_ids
+    assert gpu in {"0", "1"}
+    await until(lambda: orphaned.completions, "the refusal")  # of a machine without an accelerator
+    assert mesh.syncs[-1].capacity.gpus == GPUS
+    await until(lambda: site.mesh.syncs[-1].capacity.gpus_free == GPUS, "the GPU back")
+    assert not alive(second)
+
+    # Whatever ends the supervisor ends the worker.
+    third = await filled(site, second)
+    killed = await train(site, "killed")
+    await until(lambda: killed.step or killed.completions, "a step", 60)
+    assert killed.pids == third
+    standbys = [p for p in site.ray.processes if p.cmdline() and p.cmdline()[0].startswith("ray::Standby")]
+    min(standbys, key=psutil.Process.create_time).kill()
+    await until(lambda: not alive(third), "the end of the worker")
+    await until(lambda: site.cpus_free == site.ray.cpus, "the CPU back")
+
+    # One that has died without anybody's notice costs the attempt nothing but a cold start.
+    fourth = await filled(site, third)
+    for pid in fourth:
+        os.kill(pid, signal.SIGKILL)
+    cold = await train(site, "cold")
+    await until(lambda: cold.step or cold.completions, "a step", 90)
+    assert cold.step
+    assert cold.pids.isdisjoint(fourth)
