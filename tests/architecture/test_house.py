@@ -14,6 +14,7 @@ from finemesh.v1 import (
     attempt_service_pb2,
     dataprep_service_pb2,
     export_service_pb2,
+    sweep_service_pb2,
     tracking_service_pb2,
     training_service_pb2,
 )
@@ -23,7 +24,13 @@ from google.protobuf.descriptor import MethodDescriptor
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE_ROOTS = ("services", "ray_cluster", "gateway", "clients/python")
 HEAVY = {"torch", "transformers", "ray", "datasets", "pycocotools", "PIL", "av"}
-PUBLIC = (dataprep_service_pb2, training_service_pb2, tracking_service_pb2, export_service_pb2)
+PUBLIC = (
+    dataprep_service_pb2,
+    training_service_pb2,
+    sweep_service_pb2,
+    tracking_service_pb2,
+    export_service_pb2,
+)
 
 
 def methods() -> list[MethodDescriptor]:

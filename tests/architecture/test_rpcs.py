@@ -9,11 +9,15 @@ from finemesh.chassis.attempts_servicer import AttemptServicer
 from finemesh.dataprep.servicer import DataPrepServicer
 from finemesh.export.servicer import ExportServicer
 from finemesh.tracking.servicer import TrackingServicer
+from finemesh.training.quota_servicer import QuotaServicer
 from finemesh.training.servicer import TrainingServicer
+from finemesh.training.sweeps.servicer import SweepServicer
 from finemesh.v1 import (
     attempt_service_pb2,
     dataprep_service_pb2,
     export_service_pb2,
+    quota_service_pb2,
+    sweep_service_pb2,
     tracking_service_pb2,
     training_service_pb2,
 )
@@ -22,6 +26,8 @@ SERVICES: list[tuple[Any, Any]] = [
     (attempt_service_pb2, AttemptServicer),
     (dataprep_service_pb2, DataPrepServicer),
     (export_service_pb2, ExportServicer),
+    (quota_service_pb2, QuotaServicer),
+    (sweep_service_pb2, SweepServicer),
     (tracking_service_pb2, TrackingServicer),
     (training_service_pb2, TrainingServicer),
 ]

@@ -22,7 +22,7 @@ from finemesh.gateway import (
     write_configuration,
 )
 from finemesh.gateway.__main__ import main
-from finemesh.gateway.config import PUBLIC_SERVICES
+from finemesh.gateway.config import BESIDE, PUBLIC_SERVICES
 from finemesh.gateway.methods import read_methods
 
 from tests.support.certificates import self_signed
@@ -98,7 +98,7 @@ def test_writes_are_only_tried_again_unseen(config: GatewayConfig) -> None:
     writes = [
         route for route in _routes(config) if route["match"].get("prefix", "").startswith("/finemesh.v1.")
     ]
-    assert len(writes) == len(PUBLIC_SERVICES)
+    assert len(writes) == len(PUBLIC_SERVICES) + sum(map(len, BESIDE.values()))
     for route in writes:
         assert "unavailable" not in route["route"]["retry_policy"]["retry_on"]
 

@@ -91,7 +91,7 @@ def _certificate(chain: Path, private_key: Path) -> dict[str, Any]:
 
 
 def _connection_manager(config: GatewayConfig) -> dict[str, Any]:
-    services = [upstream.service for upstream in config.upstreams]
+    services = [service for upstream in config.upstreams for service in upstream.services]
     return _typed(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -165,7 +165,7 @@ def _transcoder(config: GatewayConfig) -> dict[str, Any]:
         "envoy.filters.http.grpc_json_transcoder",
         "filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
         proto_descriptor=str(config.descriptor_set_path),
-        services=[upstream.service for upstream in config.upstreams],
+        services=[service for upstream in config.upstreams for service in upstream.services],
         convert_grpc_status=True,
         print_options={"stream_sse_style_delimited": True},
         request_validation_options={"reject_unknown_query_parameters": True},

@@ -17,14 +17,22 @@ PUBLIC_SERVICES: Final = {
 }
 """The gRPC service of each upstream. What is not here, such as AttemptService, is closed to the outside."""
 
+BESIDE: Final = {"finemesh.v1.TrainingService": ("finemesh.v1.SweepService", "finemesh.v1.QuotaService")}
+"""Further public services of the same server."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A gRPC server behind the gateway: `service` is its full gRPC name, `address` host:port."""
+    """A gRPC server behind the gateway: `service` is the full name of its first one, `address` host:port."""
 
     name: str
     service: str
     address: str
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Full names of all public services of the server."""
+        return (self.service, *BESIDE.get(self.service, ()))
 
 
 @dataclass(frozen=True, slots=True)

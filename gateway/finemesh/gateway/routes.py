@@ -37,7 +37,8 @@ def route_table(config: GatewayConfig, methods: dict[str, Methods]) -> dict[str,
     for prefix in REFLECTION_PREFIXES:
         routes.append(_streaming({"prefix": prefix}, config.upstreams[0].name, config))
     for upstream in config.upstreams:
-        routes += _service(upstream, methods[upstream.service], config)
+        for service in upstream.services:
+            routes += _service(upstream, service, methods[service], config)
     host: dict[str, Any] = {"name": "finemesh", "domains": ["*"], "routes": routes}
     if config.cors_origins:
         host["typed_per_filter_config"] = {"envoy.filters.http.cors": _cors(config.cors_origins)}
@@ -78,21 +79,24 @@ def _presigned(store: ObjectStore, config: GatewayConfig) -> dict[str, Any]:
 def _health(config: GatewayConfig) -> list[dict[str, Any]]:
     """Health checks by the service they name. For a name that nobody has, the first upstream: NOT_FOUND."""
     routes: list[dict[str, Any]] = []
-    for upstream in config.upstreams:
+    named_by = [(upstream, service) for upstream in config.upstreams for service in upstream.services]
+    for upstream, service in named_by:
         named = {
             "filter": HEALTH_METADATA,
             "path": [{"key": "service"}],
-            "value": {"string_match": {"exact": upstream.service}},
+            "value": {"string_match": {"exact": service}},
         }
         match = {"prefix": HEALTH_PREFIX, "dynamic_metadata": [named]}
         routes.append(_streaming(match, upstream.name, config))
     return [*routes, _streaming({"prefix": HEALTH_PREFIX}, config.upstreams[0].name, config)]
 
 
-def _service(upstream: Upstream, methods: Methods, config: GatewayConfig) -> list[dict[str, Any]]:
+def _service(
+    upstream: Upstream, service: str, methods: Methods, config: GatewayConfig
+) -> list[dict[str, Any]]:
     unary: dict[str, Any] = {"cluster": upstream.name, "timeout": seconds(config.unary_timeout_seconds)}
     unary["max_stream_duration"] = {"grpc_timeout_header_max": seconds(config.unary_timeout_seconds)}
-    prefix, read = f"/{upstream.service}/", unary | {"retry_policy": _retry(_READ)}
+    prefix, read = f"/{service}/", unary | {"retry_policy": _retry(_READ)}
     return [
         *(_streaming({"path": prefix + name}, upstream.name, config) for name in methods.streaming),
         *({"match": {"path": prefix + name}, "route": read} for name in methods.reading),

@@ -23,8 +23,12 @@ from finemesh.training.scheduler import Scheduler, SchedulerSettings
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.servicer import TrainingServicer
 from finemesh.training.store import SqlStore
+from finemesh.training.sweeps.controller import SweepController
+from finemesh.training.sweeps.servicer import SweepServicer
+from finemesh.training.sweeps.store import SweepStore
 from finemesh.training.tables import CHASSIS
 from finemesh.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from finemesh.v1.sweep_service_pb2_grpc import add_SweepServiceServicer_to_server
 from finemesh.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 
 
@@ -49,11 +53,11 @@ async def _serve(
         pause_grace_seconds=config.pause_grace_seconds,
     )
     queue: AttemptQueue[TrainingResult] = AttemptQueue(base.db, base.outbox, settings)
-    admission, placement = asyncio.Event(), asyncio.Event()
+    admission, placement, sweeping = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def wake() -> None:
-        admission.set()
-        placement.set()
+        for loop in (admission, placement, sweeping):
+            loop.set()
 
     store = SqlStore(base.db, base.outbox, queue, notifier, on_change=wake)
     policy = RestartPolicy(first_delay_seconds=config.restart_delay_seconds)
@@ -65,8 +69,11 @@ async def _serve(
 
     limits = LimitSettings(config.validate_timeout_seconds, config.launch_timeout_seconds)
 
+    sweeps = SweepStore(store, on_change=sweeping.set)
+
     server = base.server()
     server.add(add_TrainingServiceServicer_to_server, TrainingServicer(service, scheduler, notifier))
+    server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, notifier, clock))
     server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
     await serve(
         server,
@@ -75,6 +82,7 @@ async def _serve(
         queue.run(),
         scheduler.run_admission(admission),
         scheduler.run_placement(placement),
+        SweepController(sweeps, service, clock).run(sweeping),
         Limits(store, limits, clock).run(),
     )
 

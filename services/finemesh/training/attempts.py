@@ -69,6 +69,7 @@ def command_of(
             resume_from=checkpoint_to_proto(latest) if latest else None,
             best=checkpoint_to_proto(best) if best else None,
             kill_after_step=job.kill_after_step if attempt.number == 1 else 0,
+            pause_at_step=job.pause_at_step,
             earlier=[checkpoint_to_proto(each) for each in reversed(earlier) if each],
         ),
     )

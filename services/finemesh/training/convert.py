@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ class Draft:
     priority: int
     max_restarts: int
     kill_after_step: int
-    max_run_seconds: float
+    pause_at_step: int
 
 
 def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
@@ -54,8 +53,8 @@ def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
         )
     if message.kill_after_step < 0:
         violations.append(FieldViolation(f"{path}.kill_after_step", "must not be negative; 0 means never"))
-    if not 0 <= message.max_run_seconds < math.inf:
-        violations.append(FieldViolation(f"{path}.max_run_seconds", "must not be negative; 0 means for ever"))
+    if message.pause_at_step < 0:
+        violations.append(FieldViolation(f"{path}.pause_at_step", "must not be negative; 0 means never"))
     spec = None
     try:
         spec = spec_from_proto(message.spec, f"{path}.spec")
@@ -75,7 +74,7 @@ def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
         priority=message.priority,
         max_restarts=message.max_restarts or DEFAULT_MAX_RESTARTS,
         kill_after_step=message.kill_after_step,
-        max_run_seconds=message.max_run_seconds,
+        pause_at_step=message.pause_at_step,
     )
 
 
@@ -89,7 +88,7 @@ def job_to_proto(job: TrainingJob) -> pb.TrainingJob:
         priority=job.priority,
         max_restarts=job.max_restarts,
         kill_after_step=job.kill_after_step,
-        max_run_seconds=job.max_run_seconds,
+        pause_at_step=job.pause_at_step,
         state=f"STATE_{job.state}",
         run=job.run,
         step=job.step,

@@ -161,8 +161,18 @@ def _asked_to_stop(
     return stopped(step.job, now).after(step)
 
 
+def paused_itself(job: TrainingJob, now: datetime) -> Step:
+    """An attempt at a job in state STARTING or RUNNING has stopped where the job was to pause."""
+    if job.state is State.STARTING:  # so quick that it was never seen at work
+        seen = move(job, State.RUNNING, now)
+        return paused_itself(seen.job, now).after(seen)
+    pausing = move(job, State.PAUSING, now, not_before=None)
+    return stopped(pausing.job, now).after(pausing)
+
+
 def resume_asked(job: TrainingJob, now: datetime) -> Step:
     """The user wants a paused job to go on; its checks are made first if they never were."""
+    job = replace(job, pause_at_step=0) if job.at_pause else job
     asked = Step(job).noted(Kind.COMMAND, now, "resume")
     if not job.dataset_uri:
         return move(job, State.VALIDATING, now, message="").after(asked)

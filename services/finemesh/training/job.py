@@ -36,6 +36,7 @@ class TrainingJob:
         attempt: number of the last attempt, 0 before the first.
         restarts: attempts that were lost or failed and count against `max_restarts`.
         kill_after_step: the process of the first attempt kills itself after so many steps; 0 means never.
+        pause_at_step: after so many steps it saves its state and waits; 0 means never.
         not_before: when the scheduler or the validation may look at it again.
         worker: who works on it, while somebody does, with its last sign of life and the end of its lease.
         row_usage: rows of the dataset by use: trained, held_out, gap, truncated, over_length.
@@ -60,6 +61,7 @@ class TrainingJob:
     priority: int = 0
     max_restarts: int = DEFAULT_MAX_RESTARTS
     kill_after_step: int = 0
+    pause_at_step: int = 0
     state: State = State.VALIDATING
     dataset_uri: str = ""
     fraction: float = 0.0
@@ -96,6 +98,11 @@ class TrainingJob:
     def saved_step(self) -> int:
         """Optimiser steps that nothing can lose any more."""
         return self.latest_checkpoint.step if self.latest_checkpoint else 0
+
+    @property
+    def at_pause(self) -> bool:
+        """Whether it is saved where it is to pause."""
+        return 0 < self.pause_at_step <= self.saved_step
 
     @property
     def estimated_end_time(self) -> datetime | None:

@@ -211,6 +211,8 @@ class TrainingService:
             step = domain.succeeded(job, completion.result, now)
         elif job.state is State.CANCELLING or (job.state in domain.STOPPING and not blamed):
             step = domain.stopped(job, now, step=completion.step, error=completion.error)
+        elif completion.outcome is Outcome.CANCELLED and job.at_pause:
+            step = domain.paused_itself(job, now)
         else:
             error = attempt.error or _STOPPED
             step = domain.failed(job, error, now, counts=True, policy=self._policy)

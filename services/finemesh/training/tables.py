@@ -40,6 +40,7 @@ JOBS: Final = Table(
     Column("priority", Integer, nullable=False),
     Column("max_restarts", Integer, nullable=False),
     Column("kill_after_step", BigInteger, nullable=False),
+    Column("pause_at_step", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),
     Column("fraction", Float, nullable=False),
     Column("message", Text, nullable=False),

@@ -31,6 +31,7 @@ from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.store import SqlStore
+from finemesh.training.sweeps import tables as _  # which adds its own to METADATA
 from finemesh.training.tables import CHASSIS, METADATA
 from finemesh.training.waiting import Demand
 

@@ -13,6 +13,8 @@ from finemesh.client.errors import RpcError
 from finemesh.client.settings import Settings, load_settings
 from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceStub
 from finemesh.v1.export_service_pb2_grpc import ExportServiceStub
+from finemesh.v1.quota_service_pb2_grpc import QuotaServiceStub
+from finemesh.v1.sweep_service_pb2_grpc import SweepServiceStub
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
@@ -41,7 +43,7 @@ _OPTIONS: Final = (
 
 
 class Connection:
-    """Stubs of the four services over one channel. Every failed call raises `RpcError`; use it as a context
+    """Stubs of the services over one channel. Every failed call raises `RpcError`; use it as a context
     manager.
     """
 
@@ -51,6 +53,8 @@ class Connection:
         calls = grpc.intercept_channel(self._channel, _Interceptor(settings.token))
         self.dataprep = DataPrepServiceStub(calls)
         self.training = TrainingServiceStub(calls)
+        self.quotas = QuotaServiceStub(calls)
+        self.sweeps = SweepServiceStub(calls)
         self.tracking = TrackingServiceStub(calls)
         self.export = ExportServiceStub(calls)
 

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from finemesh.v1 import fine_tune_spec_pb2 as finemesh_dot_v1_dot_fine__tune__spec__pb2
 from finemesh.v1 import progress_pb2 as finemesh_dot_v1_dot_progress__pb2
+from finemesh.v1 import run_pb2 as finemesh_dot_v1_dot_run__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
@@ -32,7 +33,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66inemesh/v1/sweep.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1a\x66inemesh/v1/progress.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xeb\x01\n\x0eSweepParameter\x12\x13\n\x05\x66ield\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12-\n\x07\x63hoices\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.ListValueH\x00\x12+\n\x07uniform\x18\x03 \x01(\x0b\x32\x18.finemesh.v1.NumberRangeH\x00\x12/\n\x0blog_uniform\x18\x04 \x01(\x0b\x32\x18.finemesh.v1.NumberRangeH\x00\x12-\n\x08integers\x18\x05 \x01(\x0b\x32\x19.finemesh.v1.IntegerRangeH\x00\x42\x08\n\x06values\"(\n\x0bNumberRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\")\n\x0cIntegerRange\x12\x0b\n\x03low\x18\x01 \x01(\x03\x12\x0c\n\x04high\x18\x02 \x01(\x03\"\x94\x01\n\x0eSweepObjective\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12.\n\x04goal\x18\x02 \x01(\x0e\x32 .finemesh.v1.SweepObjective.Goal\"B\n\x04Goal\x12\x14\n\x10GOAL_UNSPECIFIED\x10\x00\x12\x11\n\rGOAL_MINIMIZE\x10\x01\x12\x11\n\rGOAL_MAXIMIZE\x10\x02\"\x0c\n\nGridSearch\"2\n\x0cRandomSearch\x12\x14\n\x06trials\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x0c\n\x04seed\x18\x02 \x01(\x03\"W\n\x11SuccessiveHalving\x12\x0e\n\x06trials\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x11\n\treduction\x18\x03 \x01(\x05\x12\x11\n\tmin_steps\x18\x04 \x01(\x03\"A\n\tSweepRung\x12\r\n\x05steps\x18\x01 \x01(\x03\x12\x0e\n\x06trials\x18\x02 \x01(\x05\x12\x15\n\x07\x61rrived\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03\"\x87\x04\n\nSweepTrial\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x14\n\x0ctraining_job\x18\x02 \x01(\t\x12\'\n\x06values\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.finemesh.v1.SweepTrial.State\x12\x0c\n\x04rung\x18\x05 \x01(\x05\x12\x10\n\x08measured\x18\x06 \x03(\x01\x12\x16\n\tobjective\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x31\n\tjob_state\x18\x08 \x01(\x0e\x32\x1e.finemesh.v1.TrainingJob.State\x12\x0c\n\x04step\x18\t \x01(\x03\x12\x13\n\x0btotal_steps\x18\n \x01(\x03\x12\x14\n\x0cheld_seconds\x18\x0b \x01(\x01\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x0c\n\x04\x62\x65st\x18\r \x01(\x08\"\xaa\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x12\n\x0eSTATE_MEASURED\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x14\n\x10STATE_ELIMINATED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\x42\x0c\n\n_objective\"\xfb\x08\n\x05Sweep\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06labels\x18\x03 \x03(\x0b\x32\x1e.finemesh.v1.Sweep.LabelsEntry\x12-\n\x04spec\x18\x04 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12\x35\n\nparameters\x18\x05 \x03(\x0b\x32\x1b.finemesh.v1.SweepParameterB\x04\xe2\x41\x01\x02\x12.\n\tobjective\x18\x06 \x01(\x0b\x32\x1b.finemesh.v1.SweepObjective\x12\'\n\x04grid\x18\x07 \x01(\x0b\x32\x17.finemesh.v1.GridSearchH\x00\x12+\n\x06random\x18\x08 \x01(\x0b\x32\x19.finemesh.v1.RandomSearchH\x00\x12<\n\x12successive_halving\x18\t \x01(\x0b\x32\x1e.finemesh.v1.SuccessiveHalvingH\x00\x12\x14\n\x0cmax_parallel\x18\n \x01(\x05\x12\x10\n\x08priority\x18\x0b \x01(\x05\x12\x14\n\x0cmax_restarts\x18\x0c \x01(\x05\x12-\n\x05state\x18\r \x01(\x0e\x32\x18.finemesh.v1.Sweep.StateB\x04\xe2\x41\x01\x03\x12-\n\x08progress\x18\x0e \x01(\x0b\x32\x15.finemesh.v1.ProgressB\x04\xe2\x41\x01\x03\x12+\n\x05rungs\x18\x0f \x03(\x0b\x32\x16.finemesh.v1.SweepRungB\x04\xe2\x41\x01\x03\x12-\n\x06trials\x18\x10 \x03(\x0b\x32\x17.finemesh.v1.SweepTrialB\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x62\x65st_training_job\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x12 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x14\n\x10STATE_CANCELLING\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05:I\xea\x41\x46\n\x12\x66inemesh.dev/Sweep\x12!projects/{project}/sweeps/{sweep}*\x06sweeps2\x05sweepB\n\n\x08strategyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66inemesh/v1/sweep.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1a\x66inemesh/v1/progress.proto\x1a\x15\x66inemesh/v1/run.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xeb\x01\n\x0eSweepParameter\x12\x13\n\x05\x66ield\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12-\n\x07\x63hoices\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.ListValueH\x00\x12+\n\x07uniform\x18\x03 \x01(\x0b\x32\x18.finemesh.v1.NumberRangeH\x00\x12/\n\x0blog_uniform\x18\x04 \x01(\x0b\x32\x18.finemesh.v1.NumberRangeH\x00\x12-\n\x08integers\x18\x05 \x01(\x0b\x32\x19.finemesh.v1.IntegerRangeH\x00\x42\x08\n\x06values\"(\n\x0bNumberRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\")\n\x0cIntegerRange\x12\x0b\n\x03low\x18\x01 \x01(\x03\x12\x0c\n\x04high\x18\x02 \x01(\x03\"A\n\x0eSweepObjective\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x1f\n\x04goal\x18\x02 \x01(\x0e\x32\x11.finemesh.v1.Goal\"\x0c\n\nGridSearch\"2\n\x0cRandomSearch\x12\x14\n\x06trials\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x0c\n\x04seed\x18\x02 \x01(\x03\"W\n\x11SuccessiveHalving\x12\x0e\n\x06trials\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x11\n\treduction\x18\x03 \x01(\x05\x12\x11\n\tmin_steps\x18\x04 \x01(\x03\"A\n\tSweepRung\x12\r\n\x05steps\x18\x01 \x01(\x03\x12\x0e\n\x06trials\x18\x02 \x01(\x05\x12\x15\n\x07\x61rrived\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03\"\x87\x04\n\nSweepTrial\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x14\n\x0ctraining_job\x18\x02 \x01(\t\x12\'\n\x06values\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.finemesh.v1.SweepTrial.State\x12\x0c\n\x04rung\x18\x05 \x01(\x05\x12\x10\n\x08measured\x18\x06 \x03(\x01\x12\x16\n\tobjective\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x31\n\tjob_state\x18\x08 \x01(\x0e\x32\x1e.finemesh.v1.TrainingJob.State\x12\x0c\n\x04step\x18\t \x01(\x03\x12\x13\n\x0btotal_steps\x18\n \x01(\x03\x12\x14\n\x0cheld_seconds\x18\x0b \x01(\x01\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x0c\n\x04\x62\x65st\x18\r \x01(\x08\"\xaa\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x12\n\x0eSTATE_MEASURED\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x14\n\x10STATE_ELIMINATED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\x42\x0c\n\n_objective\"\xfb\x08\n\x05Sweep\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x06labels\x18\x03 \x03(\x0b\x32\x1e.finemesh.v1.Sweep.LabelsEntry\x12-\n\x04spec\x18\x04 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12\x35\n\nparameters\x18\x05 \x03(\x0b\x32\x1b.finemesh.v1.SweepParameterB\x04\xe2\x41\x01\x02\x12.\n\tobjective\x18\x06 \x01(\x0b\x32\x1b.finemesh.v1.SweepObjective\x12\'\n\x04grid\x18\x07 \x01(\x0b\x32\x17.finemesh.v1.GridSearchH\x00\x12+\n\x06random\x18\x08 \x01(\x0b\x32\x19.finemesh.v1.RandomSearchH\x00\x12<\n\x12successive_halving\x18\t \x01(\x0b\x32\x1e.finemesh.v1.SuccessiveHalvingH\x00\x12\x14\n\x0cmax_parallel\x18\n \x01(\x05\x12\x10\n\x08priority\x18\x0b \x01(\x05\x12\x14\n\x0cmax_restarts\x18\x0c \x01(\x05\x12-\n\x05state\x18\r \x01(\x0e\x32\x18.finemesh.v1.Sweep.StateB\x04\xe2\x41\x01\x03\x12-\n\x08progress\x18\x0e \x01(\x0b\x32\x15.finemesh.v1.ProgressB\x04\xe2\x41\x01\x03\x12+\n\x05rungs\x18\x0f \x03(\x0b\x32\x16.finemesh.v1.SweepRungB\x04\xe2\x41\x01\x03\x12-\n\x06trials\x18\x10 \x03(\x0b\x32\x17.finemesh.v1.SweepTrialB\x04\xe2\x41\x01\x03\x12\x1f\n\x11\x62\x65st_training_job\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x12 \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x14\n\x10STATE_CANCELLING\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05:I\xea\x41\x46\n\x12\x66inemesh.dev/Sweep\x12!projects/{project}/sweeps/{sweep}*\x06sweeps2\x05sweepB\n\n\x08strategyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -73,32 +74,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SWEEP'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_SWEEP']._loaded_options = None
   _globals['_SWEEP']._serialized_options = b'\352AF\n\022finemesh.dev/Sweep\022!projects/{project}/sweeps/{sweep}*\006sweeps2\005sweep'
-  _globals['_SWEEPPARAMETER']._serialized_start=283
-  _globals['_SWEEPPARAMETER']._serialized_end=518
-  _globals['_NUMBERRANGE']._serialized_start=520
-  _globals['_NUMBERRANGE']._serialized_end=560
-  _globals['_INTEGERRANGE']._serialized_start=562
-  _globals['_INTEGERRANGE']._serialized_end=603
-  _globals['_SWEEPOBJECTIVE']._serialized_start=606
-  _globals['_SWEEPOBJECTIVE']._serialized_end=754
-  _globals['_SWEEPOBJECTIVE_GOAL']._serialized_start=688
-  _globals['_SWEEPOBJECTIVE_GOAL']._serialized_end=754
-  _globals['_GRIDSEARCH']._serialized_start=756
-  _globals['_GRIDSEARCH']._serialized_end=768
-  _globals['_RANDOMSEARCH']._serialized_start=770
-  _globals['_RANDOMSEARCH']._serialized_end=820
-  _globals['_SUCCESSIVEHALVING']._serialized_start=822
-  _globals['_SUCCESSIVEHALVING']._serialized_end=909
-  _globals['_SWEEPRUNG']._serialized_start=911
-  _globals['_SWEEPRUNG']._serialized_end=976
-  _globals['_SWEEPTRIAL']._serialized_start=979
-  _globals['_SWEEPTRIAL']._serialized_end=1498
-  _globals['_SWEEPTRIAL_STATE']._serialized_start=1314
-  _globals['_SWEEPTRIAL_STATE']._serialized_end=1484
-  _globals['_SWEEP']._serialized_start=1501
-  _globals['_SWEEP']._serialized_end=2648
-  _globals['_SWEEP_LABELSENTRY']._serialized_start=2382
-  _globals['_SWEEP_LABELSENTRY']._serialized_end=2427
-  _globals['_SWEEP_STATE']._serialized_start=2430
-  _globals['_SWEEP_STATE']._serialized_end=2561
+  _globals['_SWEEPPARAMETER']._serialized_start=306
+  _globals['_SWEEPPARAMETER']._serialized_end=541
+  _globals['_NUMBERRANGE']._serialized_start=543
+  _globals['_NUMBERRANGE']._serialized_end=583
+  _globals['_INTEGERRANGE']._serialized_start=585
+  _globals['_INTEGERRANGE']._serialized_end=626
+  _globals['_SWEEPOBJECTIVE']._serialized_start=628
+  _globals['_SWEEPOBJECTIVE']._serialized_end=693
+  _globals['_GRIDSEARCH']._serialized_start=695
+  _globals['_GRIDSEARCH']._serialized_end=707
+  _globals['_RANDOMSEARCH']._serialized_start=709
+  _globals['_RANDOMSEARCH']._serialized_end=759
+  _globals['_SUCCESSIVEHALVING']._serialized_start=761
+  _globals['_SUCCESSIVEHALVING']._serialized_end=848
+  _globals['_SWEEPRUNG']._serialized_start=850
+  _globals['_SWEEPRUNG']._serialized_end=915
+  _globals['_SWEEPTRIAL']._serialized_start=918
+  _globals['_SWEEPTRIAL']._serialized_end=1437
+  _globals['_SWEEPTRIAL_STATE']._serialized_start=1253
+  _globals['_SWEEPTRIAL_STATE']._serialized_end=1423
+  _globals['_SWEEP']._serialized_start=1440
+  _globals['_SWEEP']._serialized_end=2587
+  _globals['_SWEEP_LABELSENTRY']._serialized_start=2321
+  _globals['_SWEEP_LABELSENTRY']._serialized_end=2366
+  _globals['_SWEEP_STATE']._serialized_start=2369
+  _globals['_SWEEP_STATE']._serialized_end=2500
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
 from finemesh.v1 import progress_pb2 as _progress_pb2
+from finemesh.v1 import run_pb2 as _run_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.api import resource_pb2 as _resource_pb2
@@ -49,19 +50,11 @@ class IntegerRange(_message.Message):
 
 class SweepObjective(_message.Message):
     __slots__ = ("metric", "goal")
-    class Goal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        GOAL_UNSPECIFIED: _ClassVar[SweepObjective.Goal]
-        GOAL_MINIMIZE: _ClassVar[SweepObjective.Goal]
-        GOAL_MAXIMIZE: _ClassVar[SweepObjective.Goal]
-    GOAL_UNSPECIFIED: SweepObjective.Goal
-    GOAL_MINIMIZE: SweepObjective.Goal
-    GOAL_MAXIMIZE: SweepObjective.Goal
     METRIC_FIELD_NUMBER: _ClassVar[int]
     GOAL_FIELD_NUMBER: _ClassVar[int]
     metric: str
-    goal: SweepObjective.Goal
-    def __init__(self, metric: _Optional[str] = ..., goal: _Optional[_Union[SweepObjective.Goal, str]] = ...) -> None: ...
+    goal: _run_pb2.Goal
+    def __init__(self, metric: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ...) -> None: ...
 
 class GridSearch(_message.Message):
     __slots__ = ()

@@ -58,6 +58,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
                     resume_from=_checkpoint_folder(job, resume_from.step) if resume_from else None,
                     prepared=_prepared(job),
                     group=group,
+                    pause_at_step=work.pause_at_step,
                 )
             uploader.finish(result.checkpoint)
         finally:
@@ -89,6 +90,7 @@ def _take_part(job: Job) -> attempt_pb2.AttemptResult:
             work=job.scratch / "run",
             prepared=_prepared(job),
             group=group,
+            pause_at_step=work.pause_at_step,
         )
     return attempt_pb2.AttemptResult()
 
