@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ class Draft:
     max_restarts: int
     kill_after_step: int
     pause_at_step: int
+    max_run_seconds: float
 
 
 def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
@@ -55,6 +57,8 @@ def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
         violations.append(FieldViolation(f"{path}.kill_after_step", "must not be negative; 0 means never"))
     if message.pause_at_step < 0:
         violations.append(FieldViolation(f"{path}.pause_at_step", "must not be negative; 0 means never"))
+    if not 0 <= message.max_run_seconds < math.inf:
+        violations.append(FieldViolation(f"{path}.max_run_seconds", "must not be negative; 0 means for ever"))
     spec = None
     try:
         spec = spec_from_proto(message.spec, f"{path}.spec")
@@ -75,6 +79,7 @@ def draft_from_proto(message: pb.TrainingJob, project: str) -> Draft:
         max_restarts=message.max_restarts or DEFAULT_MAX_RESTARTS,
         kill_after_step=message.kill_after_step,
         pause_at_step=message.pause_at_step,
+        max_run_seconds=message.max_run_seconds,
     )
 
 
@@ -89,6 +94,7 @@ def job_to_proto(job: TrainingJob) -> pb.TrainingJob:
         max_restarts=job.max_restarts,
         kill_after_step=job.kill_after_step,
         pause_at_step=job.pause_at_step,
+        max_run_seconds=job.max_run_seconds,
         state=f"STATE_{job.state}",
         run=job.run,
         step=job.step,

@@ -165,4 +165,5 @@ def _draft(name: Name, message: training_job_pb2.TrainingJob) -> TrainingJob:
         max_restarts=asked.max_restarts,
         kill_after_step=asked.kill_after_step,
         pause_at_step=asked.pause_at_step,
+        max_run_seconds=asked.max_run_seconds,
     )
