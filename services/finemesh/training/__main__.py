@@ -66,9 +66,7 @@ async def _serve(
     queue.bind(JobAttempts(store, service, base.key, clock))
     times = SchedulerSettings(live_seconds=config.cluster_live_seconds)
     scheduler = Scheduler(store, datasets, layout, times, clock)
-
     limits = LimitSettings(config.validate_timeout_seconds, config.launch_timeout_seconds)
-
     sweeps = SweepStore(store, on_change=sweeping.set)
 
     server = base.server()

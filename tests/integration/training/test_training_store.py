@@ -31,8 +31,8 @@ from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.store import SqlStore
-from finemesh.training.sweeps import tables as _  # which adds its own to METADATA
-from finemesh.training.tables import CHASSIS, METADATA
+from finemesh.training.sweeps.tables import METADATA
+from finemesh.training.tables import CHASSIS
 from finemesh.training.waiting import Demand
 
 pytestmark = pytest.mark.integration
