@@ -173,15 +173,29 @@ class NodeOrders(_message.Message):
     local_pool: _worker_pb2.LocalPool
     def __init__(self, draining: _Optional[_Iterable[str]] = ..., local_pool: _Optional[_Union[_worker_pb2.LocalPool, _Mapping]] = ...) -> None: ...
 
+class GpuRelease(_message.Message):
+    __slots__ = ("attempt", "gpus", "release_time", "evidence")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    attempt: AttemptRef
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    release_time: _timestamp_pb2.Timestamp
+    evidence: str
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ..., release_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., evidence: _Optional[str] = ...) -> None: ...
+
 class SyncClusterRequest(_message.Message):
-    __slots__ = ("cluster", "capacity", "attempts")
+    __slots__ = ("cluster", "capacity", "attempts", "gpu_releases")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    GPU_RELEASES_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     capacity: ClusterCapacity
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptRef]
-    def __init__(self, cluster: _Optional[str] = ..., capacity: _Optional[_Union[ClusterCapacity, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
+    gpu_releases: _containers.RepeatedCompositeFieldContainer[GpuRelease]
+    def __init__(self, cluster: _Optional[str] = ..., capacity: _Optional[_Union[ClusterCapacity, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., gpu_releases: _Optional[_Iterable[_Union[GpuRelease, _Mapping]]] = ...) -> None: ...
 
 class SyncClusterResponse(_message.Message):
     __slots__ = ("commands", "stale", "node_orders")

@@ -63,20 +63,22 @@ class ResumeCertificate(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., step: _Optional[int] = ..., expected_sample_hash: _Optional[str] = ..., actual_sample_hash: _Optional[str] = ..., matches: _Optional[bool] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("cluster", "node_id", "pids", "gpu_ids", "heartbeat_time", "lease_expire_time")
+    __slots__ = ("cluster", "node_id", "pids", "gpu_ids", "heartbeat_time", "lease_expire_time", "gpu_uuids")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     PIDS_FIELD_NUMBER: _ClassVar[int]
     GPU_IDS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_TIME_FIELD_NUMBER: _ClassVar[int]
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    GPU_UUIDS_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     node_id: str
     pids: _containers.RepeatedScalarFieldContainer[int]
     gpu_ids: _containers.RepeatedScalarFieldContainer[str]
     heartbeat_time: _timestamp_pb2.Timestamp
     lease_expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, cluster: _Optional[str] = ..., node_id: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., heartbeat_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    gpu_uuids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cluster: _Optional[str] = ..., node_id: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., heartbeat_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., gpu_uuids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TrainingJob(_message.Message):
     __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time", "kill_after_step", "pause_at_step", "estimated_end_time", "run_seconds", "state_time", "max_run_seconds")
