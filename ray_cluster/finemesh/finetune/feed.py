@@ -51,6 +51,10 @@ class Feed:
             page-locked memory, from which it fetches them while it computes.
         total_steps: of the run; nothing is made beyond.
         group: the ranks that share each step.
+
+    Attributes:
+        micro_batch_size: rows of a forward pass; fewer than the spec says cut the same steps smaller.
+        given: rows of the step that was given last.
     """
 
     def __init__(
@@ -66,11 +70,12 @@ class Feed:
         self._split = split
         self._order = order
         self._group = group
-        self._micro_batch_size = spec.optimization.micro_batch_size
+        self.micro_batch_size = spec.optimization.micro_batch_size
+        self.given: list[str] = []
         self._pin = spec.resources.gpus > 0
         self._thread = ThreadPoolExecutor(1, "feed")
         self._coming: deque[tuple[int, Future[StepInput]]] = deque()
-        self.samples_per_step = self._micro_batch_size * spec.optimization.gradient_accumulation_steps
+        self.samples_per_step = self.micro_batch_size * spec.optimization.gradient_accumulation_steps
         self._end = total_steps * self.samples_per_step
 
     def __enter__(self) -> Self:
@@ -92,7 +97,9 @@ class Feed:
             len(self._coming) <= _AHEAD and (next_ := self._coming[-1][0] + self.samples_per_step) < self._end
         ):
             self._order_at(next_)
-        return self._coming.popleft()[1].result()
+        step = self._coming.popleft()[1].result()
+        self.given = step.row_ids
+        return step
 
     def close(self) -> None:
         """Make nothing more, and wait for what is in the making."""
@@ -113,7 +120,7 @@ class Feed:
             self._objective.vary(self._split.samples[index], (position + offset) // count)
             for offset, index in enumerate(self._order.take(position, self.samples_per_step))
         ]
-        parts = shares(samples, self._micro_batch_size, self._group.size)
+        parts = shares(samples, self.micro_batch_size, self._group.size)
         mine = parts[self._group.rank]
         smallest = min(samples, key=lambda sample: sample.size)
         idle = [[smallest]] * (max(map(len, parts)) - len(mine))

@@ -22,6 +22,7 @@ from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.jsonlines import to_json
+from finemesh.finetune.out_of_memory import explained
 from finemesh.finetune.patience import evaluate, is_over
 from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.run import Run, StopAsked, prepare
@@ -42,6 +43,7 @@ def train(
     prepared: PreparedCache | None = None,
     group: Group = ALONE,
     pause_at_step: int = 0,
+    micro_batch_size: int = 0,
 ) -> TrainResult:
     """Train `spec`, test the best checkpoint, and return how it ended.
 
@@ -58,6 +60,7 @@ def train(
         group: the processes that train this spec together; each calls this. Only rank 0's `work`, `hooks` and
             `resume_from` count.
         pause_at_step: validate, save and stop after so many steps, on all ranks alike; 0 means never.
+        micro_batch_size: rows of a forward pass in place of the spec's, in the same steps; 0 for the spec's.
 
     Raises:
         InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model` and
@@ -65,15 +68,16 @@ def train(
         PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT, CHECKPOINT_CORRUPT,
             CHECKPOINT_OF_OTHER_SPEC, CHECKPOINT_OF_OTHER_DATA, NO_ACCELERATOR, SPLIT_EMPTY.
         UnavailableError: ROW_UNREADABLE, CHECKPOINT_NOT_WRITTEN, RANK_LOST.
-        ResourceExhaustedError: DISK_FULL.
+        ResourceExhaustedError: DISK_FULL, OUT_OF_MEMORY.
         NotFoundError: CHECKPOINT_NOT_FOUND, DATASET_NOT_FOUND, BASE_MODEL_NOT_FOUND.
     """
     spec.validate()
     torch.set_num_threads(max(1, int(spec.resources.cpus / group.size)))
     hooks = hooks if hooks and group.leads else NoHooks()
-    with group.watched(), group.folder(work) as folder:
+    with group.watched(), group.folder(work) as folder, explained(spec) as progress:
         run = prepare(spec, base_model, dataset, folder, hooks, resume_from, prepared, group)
-        run.pause_at_step = pause_at_step
+        progress.run, run.pause_at_step = run, pause_at_step
+        run.feed.micro_batch_size = micro_batch_size or run.feed.micro_batch_size
         return _carry_out(run, resume_from)
 
 

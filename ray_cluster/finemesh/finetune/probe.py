@@ -6,7 +6,6 @@ Peak memory is that of the process on a CPU, and of the allocator on a GPU; weig
 
 from __future__ import annotations
 
-import resource
 import statistics
 import tempfile
 import time
@@ -30,6 +29,7 @@ from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.objectives.objective import Sample
 from finemesh.finetune.run import Run, prepare, sample_order
 from finemesh.finetune.step import take_step
+from finemesh.finetune.usage import peak_memory_bytes
 
 _STEPS: Final = 3
 # Steps of a run that are looked at for its largest micro batch.
@@ -115,13 +115,6 @@ class _Again:
     def at(self, _position: int) -> StepInput:
         batch = self._run.objective.collate(self._run.splits["train"], self._samples)
         return StepInput([sample.row_id for sample in self._samples], [batch], [])
-
-
-def peak_memory_bytes() -> int:
-    """Of this process so far: on its GPU if it has used one, otherwise its resident memory."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def largest_micro_batch(spec: FineTuneSpec, samples: Sequence[Sample]) -> list[Sample]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -29,6 +30,8 @@ from finemesh.finetune.optimizer import make_optimizer
 from finemesh.finetune.order import EMPTY_HASH, Grouping, SampleOrder, digest_of, roll
 from finemesh.finetune.prepared import PreparedCache
 from finemesh.finetune.saving import Saver
+
+_ASIDE: Final = {"evaluation", "checkpoint", "resources", "on_out_of_memory"}
 
 
 class StopAsked(Exception):  # noqa: N818  not an error: the run is told to stop, and does
@@ -211,6 +214,4 @@ def _certify(run: Run, folder: Path, row_ids: Sequence[str], order: SampleOrder)
 def _recipe(spec: FineTuneSpec) -> str:
     """Digest of what decides the computation: not how often it is looked at, saved, nor on what it runs."""
     content = spec.to_dict()
-    return codec.digest(
-        {key: content[key] for key in content if key not in {"evaluation", "checkpoint", "resources"}}
-    )
+    return codec.digest({key: content[key] for key in content if key not in _ASIDE})

@@ -108,7 +108,7 @@ class PreflightWork(_message.Message):
     def __init__(self, source_uri: _Optional[str] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., options: _Optional[_Union[_preflight_pb2.PreflightOptions, _Mapping]] = ..., output_uri: _Optional[str] = ...) -> None: ...
 
 class TrainWork(_message.Message):
-    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best", "earlier", "kill_after_step", "pause_at_step")
+    __slots__ = ("spec", "dataset_uri", "run", "output_uri", "resume_from", "best", "earlier", "kill_after_step", "pause_at_step", "micro_batch_size")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATASET_URI_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class TrainWork(_message.Message):
     EARLIER_FIELD_NUMBER: _ClassVar[int]
     KILL_AFTER_STEP_FIELD_NUMBER: _ClassVar[int]
     PAUSE_AT_STEP_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     spec: _fine_tune_spec_pb2.FineTuneSpec
     dataset_uri: str
     run: str
@@ -127,7 +128,8 @@ class TrainWork(_message.Message):
     earlier: _containers.RepeatedCompositeFieldContainer[_training_job_pb2.Checkpoint]
     kill_after_step: int
     pause_at_step: int
-    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[_training_job_pb2.Checkpoint, _Mapping]]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ...) -> None: ...
+    micro_batch_size: int
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[_training_job_pb2.Checkpoint, _Mapping]]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...
 
 class ExportWork(_message.Message):
     __slots__ = ("spec", "checkpoint", "dataset_uri", "format", "output_uri", "lineage")
@@ -188,7 +190,7 @@ class ValidationResult(_message.Message):
     def __init__(self, verdict: _Optional[_Union[_validation_report_pb2.ValidationReport.Verdict, str]] = ..., row_count: _Optional[int] = ..., finding_counts: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[_validation_report_pb2.Finding, _Mapping]]] = ..., measures: _Optional[_Union[_validation_report_pb2.ValidationMeasures, _Mapping]] = ...) -> None: ...
 
 class TrainingResult(_message.Message):
-    __slots__ = ("step", "metrics", "row_usage", "peak_memory_bytes")
+    __slots__ = ("step", "metrics", "row_usage", "peak_memory_bytes", "peak_device_memory_bytes", "step_seconds")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -207,11 +209,15 @@ class TrainingResult(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ROW_USAGE_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STEP_SECONDS_FIELD_NUMBER: _ClassVar[int]
     step: int
     metrics: _containers.ScalarMap[str, float]
     row_usage: _containers.ScalarMap[str, int]
     peak_memory_bytes: int
-    def __init__(self, step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+    peak_device_memory_bytes: int
+    step_seconds: float
+    def __init__(self, step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., peak_device_memory_bytes: _Optional[int] = ..., step_seconds: _Optional[float] = ...) -> None: ...
 
 class ExportResult(_message.Message):
     __slots__ = ("parity", "size_bytes", "manifest_sha256")

@@ -24,7 +24,7 @@ TOWER_HEAD: Tower
 TOWER_DECODER: Tower
 
 class FineTuneSpec(_message.Message):
-    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference", "pictures", "segmentation")
+    __slots__ = ("task", "base_model", "base_model_revision", "dataset", "train_split", "validation_split", "test_split", "lora", "full", "optimization", "sequence", "precision", "evaluation", "checkpoint", "resources", "max_quarantined_fraction", "objective", "preference", "pictures", "segmentation", "on_out_of_memory")
     class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TASK_UNSPECIFIED: _ClassVar[FineTuneSpec.Task]
@@ -61,6 +61,14 @@ class FineTuneSpec(_message.Message):
     PRECISION_FP32: FineTuneSpec.Precision
     PRECISION_BF16: FineTuneSpec.Precision
     PRECISION_FP16: FineTuneSpec.Precision
+    class OutOfMemory(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OUT_OF_MEMORY_UNSPECIFIED: _ClassVar[FineTuneSpec.OutOfMemory]
+        OUT_OF_MEMORY_FAIL: _ClassVar[FineTuneSpec.OutOfMemory]
+        OUT_OF_MEMORY_HALVE_MICRO_BATCH: _ClassVar[FineTuneSpec.OutOfMemory]
+    OUT_OF_MEMORY_UNSPECIFIED: FineTuneSpec.OutOfMemory
+    OUT_OF_MEMORY_FAIL: FineTuneSpec.OutOfMemory
+    OUT_OF_MEMORY_HALVE_MICRO_BATCH: FineTuneSpec.OutOfMemory
     TASK_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +89,7 @@ class FineTuneSpec(_message.Message):
     PREFERENCE_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     SEGMENTATION_FIELD_NUMBER: _ClassVar[int]
+    ON_OUT_OF_MEMORY_FIELD_NUMBER: _ClassVar[int]
     task: FineTuneSpec.Task
     base_model: str
     base_model_revision: str
@@ -101,7 +110,8 @@ class FineTuneSpec(_message.Message):
     preference: PreferenceSpec
     pictures: PictureSpec
     segmentation: SegmentationSpec
-    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ..., pictures: _Optional[_Union[PictureSpec, _Mapping]] = ..., segmentation: _Optional[_Union[SegmentationSpec, _Mapping]] = ...) -> None: ...
+    on_out_of_memory: FineTuneSpec.OutOfMemory
+    def __init__(self, task: _Optional[_Union[FineTuneSpec.Task, str]] = ..., base_model: _Optional[str] = ..., base_model_revision: _Optional[str] = ..., dataset: _Optional[str] = ..., train_split: _Optional[str] = ..., validation_split: _Optional[str] = ..., test_split: _Optional[str] = ..., lora: _Optional[_Union[LoraMethod, _Mapping]] = ..., full: _Optional[_Union[FullMethod, _Mapping]] = ..., optimization: _Optional[_Union[OptimizationSpec, _Mapping]] = ..., sequence: _Optional[_Union[SequenceSpec, _Mapping]] = ..., precision: _Optional[_Union[FineTuneSpec.Precision, str]] = ..., evaluation: _Optional[_Union[EvaluationSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[CheckpointSpec, _Mapping]] = ..., resources: _Optional[_Union[ResourceSpec, _Mapping]] = ..., max_quarantined_fraction: _Optional[float] = ..., objective: _Optional[_Union[FineTuneSpec.Objective, str]] = ..., preference: _Optional[_Union[PreferenceSpec, _Mapping]] = ..., pictures: _Optional[_Union[PictureSpec, _Mapping]] = ..., segmentation: _Optional[_Union[SegmentationSpec, _Mapping]] = ..., on_out_of_memory: _Optional[_Union[FineTuneSpec.OutOfMemory, str]] = ...) -> None: ...
 
 class SegmentationSpec(_message.Message):
     __slots__ = ("background",)

@@ -1,5 +1,6 @@
 import datetime
 
+from finemesh.v1 import estimate_pb2 as _estimate_pb2
 from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
 from finemesh.v1 import progress_pb2 as _progress_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
@@ -81,7 +82,7 @@ class WorkerStatus(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., node_id: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., gpu_ids: _Optional[_Iterable[str]] = ..., heartbeat_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., gpu_uuids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TrainingJob(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time", "kill_after_step", "pause_at_step", "estimated_end_time", "run_seconds", "state_time", "max_run_seconds")
+    __slots__ = ("name", "display_name", "labels", "spec", "priority", "max_restarts", "state", "run", "progress", "step", "total_steps", "attempt", "worker", "latest_checkpoint", "resume_certificates", "row_usage", "peak_memory_bytes", "error", "create_time", "start_time", "end_time", "update_time", "kill_after_step", "pause_at_step", "estimated_end_time", "run_seconds", "state_time", "max_run_seconds", "estimate", "admit_oversized", "micro_batch_size")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[TrainingJob.State]
@@ -150,6 +151,9 @@ class TrainingJob(_message.Message):
     RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     STATE_TIME_FIELD_NUMBER: _ClassVar[int]
     MAX_RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    ADMIT_OVERSIZED_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -178,4 +182,7 @@ class TrainingJob(_message.Message):
     run_seconds: float
     state_time: _timestamp_pb2.Timestamp
     max_run_seconds: float
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., priority: _Optional[int] = ..., max_restarts: _Optional[int] = ..., state: _Optional[_Union[TrainingJob.State, str]] = ..., run: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[_Union[WorkerStatus, _Mapping]] = ..., latest_checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., resume_certificates: _Optional[_Iterable[_Union[ResumeCertificate, _Mapping]]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ..., estimated_end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., run_seconds: _Optional[float] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_run_seconds: _Optional[float] = ...) -> None: ...
+    estimate: _estimate_pb2.TrainingEstimate
+    admit_oversized: bool
+    micro_batch_size: int
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., priority: _Optional[int] = ..., max_restarts: _Optional[int] = ..., state: _Optional[_Union[TrainingJob.State, str]] = ..., run: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., step: _Optional[int] = ..., total_steps: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[_Union[WorkerStatus, _Mapping]] = ..., latest_checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., resume_certificates: _Optional[_Iterable[_Union[ResumeCertificate, _Mapping]]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ..., estimated_end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., run_seconds: _Optional[float] = ..., state_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., max_run_seconds: _Optional[float] = ..., estimate: _Optional[_Union[_estimate_pb2.TrainingEstimate, _Mapping]] = ..., admit_oversized: _Optional[bool] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...

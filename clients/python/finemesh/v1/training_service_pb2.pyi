@@ -1,3 +1,4 @@
+from finemesh.v1 import estimate_pb2 as _estimate_pb2
 from finemesh.v1 import fine_tune_spec_pb2 as _fine_tune_spec_pb2
 from finemesh.v1 import model_family_pb2 as _model_family_pb2
 from finemesh.v1 import preset_pb2 as _preset_pb2
@@ -17,18 +18,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateTrainingJobRequest(_message.Message):
-    __slots__ = ("parent", "training_job", "training_job_id", "request_id", "validate_only")
+    __slots__ = ("parent", "training_job", "training_job_id", "request_id", "validate_only", "base_model")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     TRAINING_JOB_FIELD_NUMBER: _ClassVar[int]
     TRAINING_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     parent: str
     training_job: _training_job_pb2.TrainingJob
     training_job_id: str
     request_id: str
     validate_only: bool
-    def __init__(self, parent: _Optional[str] = ..., training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ..., training_job_id: _Optional[str] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    base_model: _estimate_pb2.BaseModelFiles
+    def __init__(self, parent: _Optional[str] = ..., training_job: _Optional[_Union[_training_job_pb2.TrainingJob, _Mapping]] = ..., training_job_id: _Optional[str] = ..., request_id: _Optional[str] = ..., validate_only: _Optional[bool] = ..., base_model: _Optional[_Union[_estimate_pb2.BaseModelFiles, _Mapping]] = ...) -> None: ...
 
 class GetTrainingJobRequest(_message.Message):
     __slots__ = ("name",)
@@ -149,6 +152,22 @@ class CommitCheckpointResponse(_message.Message):
     EXPIRED_URIS_FIELD_NUMBER: _ClassVar[int]
     expired_uris: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, expired_uris: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EstimateTrainingJobRequest(_message.Message):
+    __slots__ = ("parent", "spec", "base_model", "longest_batch_tokens", "mean_row_tokens", "probe")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_BATCH_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_ROW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    spec: _fine_tune_spec_pb2.FineTuneSpec
+    base_model: _estimate_pb2.BaseModelFiles
+    longest_batch_tokens: int
+    mean_row_tokens: float
+    probe: _estimate_pb2.MeasuredProbe
+    def __init__(self, parent: _Optional[str] = ..., spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., base_model: _Optional[_Union[_estimate_pb2.BaseModelFiles, _Mapping]] = ..., longest_batch_tokens: _Optional[int] = ..., mean_row_tokens: _Optional[float] = ..., probe: _Optional[_Union[_estimate_pb2.MeasuredProbe, _Mapping]] = ...) -> None: ...
 
 class LintFineTuneSpecRequest(_message.Message):
     __slots__ = ("spec", "base_model")

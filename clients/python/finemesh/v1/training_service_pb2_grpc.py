@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from finemesh.v1 import estimate_pb2 as finemesh_dot_v1_dot_estimate__pb2
 from finemesh.v1 import model_family_pb2 as finemesh_dot_v1_dot_model__family__pb2
 from finemesh.v1 import preset_pb2 as finemesh_dot_v1_dot_preset__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
@@ -98,6 +99,11 @@ class TrainingServiceStub:
                 '/finemesh.v1.TrainingService/CommitCheckpoint',
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointResponse.FromString,
+                _registered_method=True)
+        self.EstimateTrainingJob = channel.unary_unary(
+                '/finemesh.v1.TrainingService/EstimateTrainingJob',
+                request_serializer=finemesh_dot_v1_dot_training__service__pb2.EstimateTrainingJobRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_estimate__pb2.TrainingEstimate.FromString,
                 _registered_method=True)
         self.LintFineTuneSpec = channel.unary_unary(
                 '/finemesh.v1.TrainingService/LintFineTuneSpec',
@@ -215,6 +221,13 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EstimateTrainingJob(self, request, context):
+        """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LintFineTuneSpec(self, request, context):
         """Says what is wrong with a spec and what is likely to be, without submitting it.
         """
@@ -312,6 +325,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.CommitCheckpoint,
                     request_deserializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointResponse.SerializeToString,
+            ),
+            'EstimateTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateTrainingJob,
+                    request_deserializer=finemesh_dot_v1_dot_training__service__pb2.EstimateTrainingJobRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_estimate__pb2.TrainingEstimate.SerializeToString,
             ),
             'LintFineTuneSpec': grpc.unary_unary_rpc_method_handler(
                     servicer.LintFineTuneSpec,
@@ -664,6 +682,33 @@ class TrainingService:
             '/finemesh.v1.TrainingService/CommitCheckpoint',
             finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointRequest.SerializeToString,
             finemesh_dot_v1_dot_training__service__pb2.CommitCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/EstimateTrainingJob',
+            finemesh_dot_v1_dot_training__service__pb2.EstimateTrainingJobRequest.SerializeToString,
+            finemesh_dot_v1_dot_estimate__pb2.TrainingEstimate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from finemesh.v1 import estimate_pb2 as _estimate_pb2
 from finemesh.v1 import model_family_pb2 as _model_family_pb2
 from finemesh.v1 import preset_pb2 as _preset_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
@@ -63,6 +64,8 @@ class TrainingServiceStub:
     """Lists all that happened to a job, oldest first: transitions, commands and who gave them, attempts, checkpoints, losses, restarts."""
     CommitCheckpoint: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CommitCheckpointRequest, _training_service_pb2.CommitCheckpointResponse]
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
+    EstimateTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.EstimateTrainingJobRequest, _estimate_pb2.TrainingEstimate]
+    """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it."""
     LintFineTuneSpec: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]
     """Says what is wrong with a spec and what is likely to be, without submitting it."""
     GetPreset: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetPresetRequest, _preset_pb2.Preset]
@@ -105,6 +108,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Lists all that happened to a job, oldest first: transitions, commands and who gave them, attempts, checkpoints, losses, restarts."""
     CommitCheckpoint: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CommitCheckpointRequest, _training_service_pb2.CommitCheckpointResponse]  # type: ignore[assignment]
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
+    EstimateTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.EstimateTrainingJobRequest, _estimate_pb2.TrainingEstimate]  # type: ignore[assignment]
+    """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it."""
     LintFineTuneSpec: _aio.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]  # type: ignore[assignment]
     """Says what is wrong with a spec and what is likely to be, without submitting it."""
     GetPreset: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetPresetRequest, _preset_pb2.Preset]  # type: ignore[assignment]
@@ -216,6 +221,14 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.CommitCheckpointResponse, _abc.Awaitable[_training_service_pb2.CommitCheckpointResponse]]:
         """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
+
+    @_abc_1.abstractmethod
+    def EstimateTrainingJob(
+        self,
+        request: _training_service_pb2.EstimateTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_estimate_pb2.TrainingEstimate, _abc.Awaitable[_estimate_pb2.TrainingEstimate]]:
+        """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it."""
 
     @_abc_1.abstractmethod
     def LintFineTuneSpec(

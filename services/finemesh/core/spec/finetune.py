@@ -257,6 +257,13 @@ class Pictures:
     horizontal_flip: float = 0.0
 
 
+class OutOfMemory(StrEnum):
+    """What to do when memory runs out while a job trains."""
+
+    FAIL = "FAIL"
+    HALVE_MICRO_BATCH = "HALVE_MICRO_BATCH"
+
+
 @dataclass(frozen=True, slots=True)
 class FineTuneSpec:
     """One fine-tune.
@@ -272,6 +279,8 @@ class FineTuneSpec:
         preference: for the objective PREFERENCE.
         pictures: for the task DETECTION.
         segmentation: for the task SEMANTIC_SEGMENTATION.
+        on_out_of_memory: HALVE_MICRO_BATCH starts a job again from its last checkpoint, with half the rows
+            in a forward pass and twice as many passes in a step, down to one row.
     """
 
     task: Task
@@ -293,6 +302,7 @@ class FineTuneSpec:
     preference: Preference = field(default_factory=Preference)
     pictures: Pictures = field(default_factory=Pictures)
     segmentation: Segmentation = field(default_factory=Segmentation)
+    on_out_of_memory: OutOfMemory = OutOfMemory.FAIL
 
     def validate(self) -> None:
         """Raises InvalidError (reason INVALID_SPEC) with every violation, field paths starting at `spec`."""
