@@ -103,6 +103,34 @@ def test_tokens_and_pictures_are_those_of_the_processor(reading: Reading) -> Non
         assert torch.equal(tensor, given), name
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_are_seen_by_several_threads_as_by_one(name: str, tmp_path: Path) -> None:
+    """Also where one of them does not decode: rows, ledger and tensors are the same, in the same order."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(20, 90, (40, 2)).tolist()
+    turns = [message("user", "<picture>", "say"), message("assistant", "red")]
+    shown = [picture("red", rng, *size) for size in sizes]
+    shown[7] = shown[7][:50]
+    rows = [row(f"row-{n}", "train", turns, each) for n, each in enumerate(shown)]
+    dataset = write_dataset(tmp_path / "dataset", rows)
+    family, config = family_named(name), AutoConfig.from_pretrained(base_of(name))
+    encoder = Encoder(family, load_processor(base_of(name), family), config, Sequence(max_tokens=4096))
+    before, made = torch.get_num_threads(), list[EncodedSplit]()
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        made.append(encoder.encode(dataset, "train"))
+    torch.set_num_threads(before)
+    one, several = made
+    assert one.entries == several.entries
+    assert [entry.row_id for entry in one.entries if entry.reason] == ["row-7"]
+    for ours, theirs in zip(one.samples, several.samples, strict=True):
+        assert (ours.row_id, ours.input_ids_T.tolist()) == (theirs.row_id, theirs.input_ids_T.tolist())
+        [tensors, again] = (
+            each.pictures.inputs([sample]) for each, sample in ((one, ours), (several, theirs))
+        )
+        assert all(torch.equal(tensors[key], again[key]) for key in tensors)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "instructblip"])
 def test_real_photographs_are_seen_as_the_processor_sees_them(name: str) -> None:
     folder = Path(__file__).parents[2] / "../shared/samples/frames"

@@ -7,6 +7,7 @@ Shape legend: T tokens of one sequence, I pictures of one row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import OverLength, Sequence
@@ -113,19 +115,22 @@ class Encoder:
 
     def _encode_chunk(self, rows: list[Row], encoded: EncodedSplit) -> None:
         ready: list[Prepared] = []
-        for row in rows:
-            prepared = self._prepare(row)
-            if isinstance(prepared, Prepared):
-                ready.append(prepared)
-            else:
-                encoded.entries.append(prepared)
+        # Decoding and resizing leave the interpreter to others; templates are rendered here, one at a time.
+        with ThreadPoolExecutor(torch.get_num_threads(), "see") as threads:
+            looks = [[threads.submit(self._see, each) for each in row.images if self.sees] for row in rows]
+            for row, seen in zip(rows, looks, strict=True):
+                prepared = self._prepare(row, seen)
+                if isinstance(prepared, Prepared):
+                    ready.append(prepared)
+                else:
+                    encoded.entries.append(prepared)
         if not ready:
             return
         for prepared, tokens in zip(ready, self._tokenize(ready), strict=True):
             encoded.entries.append(self._finish(prepared, tokens, encoded))
 
-    def _prepare(self, row: Row) -> Prepared | LedgerEntry:
-        """Render the conversation and process the pictures; an entry says what is wrong if that fails."""
+    def _prepare(self, row: Row, seen: Iterable[Future[Seen]]) -> Prepared | LedgerEntry:
+        """Render the conversation and wait for its pictures; an entry says what is wrong if that fails."""
         shown = sum(part["type"] == "image" for message in row.messages for part in message["content"])
         if shown != len(row.images) and self.sees:
             message = f"its messages show {shown} pictures, the row has {len(row.images)}"
@@ -138,7 +143,7 @@ class Encoder:
         if rendered.text.count(self.image_token) != shown:
             return _lost(row, "IMAGE_TOKEN_IN_TEXT", f"the text contains {self.image_token!r}")
         try:
-            return Prepared(row, rendered, [self._see(encoded) for encoded in row.images])
+            return Prepared(row, rendered, [each.result() for each in seen])
         except InvalidError as error:
             return _lost(row, error.reason, error.message)
 

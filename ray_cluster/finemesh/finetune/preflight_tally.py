@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
 from finemesh.finetune.chat import Rendered
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Prepared, Tokens, chunks, expanded
+from finemesh.finetune.families.family import Seen
 from finemesh.finetune.preflight_report import Outcome, RowFigures, ShownRow, SplitFigures
 from finemesh.finetune.preflight_tokens import show, token_texts
 from finemesh.finetune.rows import Row, read_rows
@@ -170,10 +172,10 @@ class Watcher(Encoder):
             on_rows(tally.rows)
         return tally
 
-    def _prepare(self, row: Row) -> Prepared | LedgerEntry:
+    def _prepare(self, row: Row, seen: Iterable[Future[Seen]]) -> Prepared | LedgerEntry:
         outcome = Outcome.QUARANTINED
         try:
-            prepared = super()._prepare(row)
+            prepared = super()._prepare(row, seen)
         except InvalidError as error:
             if error.reason == "TEMPLATE_MISSING":
                 raise
