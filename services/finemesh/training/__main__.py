@@ -19,6 +19,7 @@ from finemesh.training.datasets import DataPrepDatasets
 from finemesh.training.domain import TrainingResult
 from finemesh.training.files import ObjectFiles
 from finemesh.training.limits import Limits, LimitSettings
+from finemesh.training.quota_servicer import QuotaServicer
 from finemesh.training.scheduler import Scheduler, SchedulerSettings
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.servicer import TrainingServicer
@@ -28,6 +29,7 @@ from finemesh.training.sweeps.servicer import SweepServicer
 from finemesh.training.sweeps.store import SweepStore
 from finemesh.training.tables import CHASSIS
 from finemesh.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
+from finemesh.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
 from finemesh.v1.sweep_service_pb2_grpc import add_SweepServiceServicer_to_server
 from finemesh.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 
@@ -72,6 +74,7 @@ async def _serve(
     server = base.server()
     server.add(add_TrainingServiceServicer_to_server, TrainingServicer(service, scheduler, notifier))
     server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, notifier, clock))
+    server.add(add_QuotaServiceServicer_to_server, QuotaServicer(store, clock, placement.set))
     server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
     await serve(
         server,

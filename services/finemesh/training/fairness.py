@@ -9,7 +9,9 @@ resource r, of which there is a total T, and the weight w of the project:
     score = max over r of (U_r + h_r * TAU) / T_r / w        with TAU = HALF_LIFE_SECONDS / ln 2
 
 TAU is what U comes to where h is held for ever, so what runs now weighs as much as what a steady past would.
-The project with the least score is next.
+The project with the least score is next, where half of its next job counts as held: as seats are divided by
+Webster and Sainte-Laguë, which alone among the rules of divisors favours neither large parties nor small ones
+(Balinski and Young, Fair Representation, 1982).
 """
 
 from __future__ import annotations

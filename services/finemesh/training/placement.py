@@ -9,8 +9,9 @@ others are told to stop for it (`preemption`). A job that no live cluster could 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,6 +24,7 @@ from finemesh.training.rooms import NOTHING, Gang, Room, Site, Spots
 from finemesh.training.waiting import Entry, Kind, Place, Waiting
 
 WAITING_FOR_ROOM: Final = "waiting for resources"
+NODES_PER_RESERVATION: Final = 8  # so many nodes of a cluster for each job that room is kept for
 TOLD: Final = 100  # so many jobs of each line say why they wait; those behind them wait for these
 
 
@@ -117,14 +119,15 @@ class _Pass:
                 self._jobs[claim.project] = self._jobs.get(claim.project, 0) + 1
         self._possible: dict[Gang, list[Site]] = {}
         self._full: set[Kind] = set()
-        self._waited_for: set[str] = set()  # clusters on which somebody waits for room
+        self._kept: dict[str, Room] = {}  # what is reserved for projects
+        self._waited_for: Counter[str] = Counter()  # how many wait for room on each cluster
         self._done = Decisions()
 
     def run(self) -> Decisions:
         self._keep_reservations()
         lines = {project: _Line(kinds) for project, kinds in self._all.waiting.projects.items()}
         started = {placed.name for placed in self._done.placed}
-        turns = [(self._score(project), project) for project in lines]
+        turns = [(self._turn(project, line), project) for project, line in lines.items()]
         heapq.heapify(turns)
         while turns and len(self._done.placed) < self._limit:
             _, project = heapq.heappop(turns)
@@ -137,13 +140,18 @@ class _Pass:
                 line.skip()
             else:
                 self._consider(entry, line)
-            heapq.heappush(turns, (self._score(project), project))
+            heapq.heappush(turns, (self._turn(project, line), project))
         return self._done
 
-    def _score(self, project: str) -> float:
+    def _turn(self, project: str, line: _Line) -> float:
+        """When it is the project's turn: its score with half of the next job, see `fairness`."""
+        head = line.head()
+        return self._score(project, head[1].gang.total if head else NOTHING)
+
+    def _score(self, project: str, added: Room = NOTHING) -> float:
         quota = self._all.quotas.get(project)
         usage = self._all.usage.get(project, NOTHING)
-        held = self._held.get(project, NOTHING)
+        held = self._held.get(project, NOTHING).plus(self._kept.get(project, NOTHING)).plus(added, 0.5)
         return fairness.score(usage, held, self._total, quota.weight if quota else 1.0)
 
     def _consider(self, entry: Entry, line: _Line) -> None:
@@ -161,8 +169,10 @@ class _Pass:
             line.skip()
             return
         self._full.add(entry.kind)
-        self._wait(entry)
-        line.close()
+        if self._wait(entry):
+            line.skip()  # so may the next of its kind, if it is still the project's turn
+        else:
+            line.close()
 
     def _excess(self, entry: Entry) -> quotas.Excess | None:
         project = entry.demand.project
@@ -214,15 +224,16 @@ class _Pass:
             if place >= entry.place:
                 self._done.blocked[place.name] = message
 
-    def _wait(self, entry: Entry) -> None:
+    def _wait(self, entry: Entry) -> bool:
+        """Say why a job waits, and keep room for it if it is its turn. Whether room is kept for it."""
         possible = self._sites_for(entry.kind.gang)
         if not possible:
             self._tell(entry, _impossible(entry.kind.gang, self._sites))
-            return
+            return False
         self._tell(entry, WAITING_FOR_ROOM)
         kept = next((each for each in self._done.reservations if each.job == entry.demand.name), None)
         if kept is not None and kept.preempting:
-            return
+            return True
         made = self._make_room(entry, possible)
         if kept is None:
             made = made or self._reserve(entry, possible)
@@ -230,20 +241,21 @@ class _Pass:
             self._release(kept)
         if made is not None:
             self._hold(made)
+        return made is not None or kept is not None
 
     def _reserve(self, entry: Entry, possible: Sequence[Site]) -> Reservation | None:
         """The earliest start on a cluster that nobody else waits for."""
         found = [
             reserve(site, entry.demand.name, entry.kind.gang, mine, self._reserved_on(site), self.now)
             for site in possible
-            if site.id not in self._waited_for
+            if self._waited_for[site.id] < max(1, len(site.nodes) // NODES_PER_RESERVATION)
             for mine in [self._claims.get(site.id, [])]
         ]
         chosen = min(
             (each for each in found if each), key=lambda each: (each.until, each.cluster), default=None
         )
         if chosen is not None:
-            self._waited_for.add(chosen.cluster)
+            self._waited_for[chosen.cluster] += 1
         return chosen
 
     def _make_room(self, entry: Entry, possible: Sequence[Site]) -> Reservation | None:
@@ -279,13 +291,20 @@ class _Pass:
 
     def _hold(self, reservation: Reservation) -> None:
         self._done.reservations.append(reservation)
+        self._keep(reservation, 1)
         claims = self._claims.get(reservation.cluster, [])
         close_room(self._sites[reservation.cluster], reservation, claims, self.now)
 
+    def _keep(self, reservation: Reservation, sign: int) -> None:
+        project = reservation.job.split("/", 2)[1]
+        room = self._kept.get(project, NOTHING)
+        self._kept[project] = room.plus(reservation.gang.total, sign)
+
     def _release(self, reservation: Reservation) -> None:
         self._done.reservations.remove(reservation)
+        self._keep(reservation, -1)
         if not reservation.preempting:
-            self._waited_for.discard(reservation.cluster)
+            self._waited_for[reservation.cluster] -= 1
         open_room(self._sites[reservation.cluster], reservation)
 
     def _keep_reservations(self) -> None:
@@ -294,17 +313,32 @@ class _Pass:
             if self._is_wanted(each):
                 self._hold(each)
                 if not each.preempting:
-                    self._waited_for.add(each.cluster)
+                    self._waited_for[each.cluster] += 1
         for each in list(self._done.reservations):
-            entry, site = self._all.waiting.entries[each.job], self._sites[each.cluster]
-            found = (
-                (site, each.spots, False)
-                if each.ready_in(site)
-                else self._find(entry.kind._replace(seconds=None))
-            )
-            if found is not None and len(self._done.placed) < self._limit:
-                self._release(each)
-                self._start(entry, *found)
+            if len(self._done.placed) < self._limit:
+                self._use(each)
+
+    def _use(self, reservation: Reservation) -> None:
+        """Start the job on its nodes, or elsewhere: then the next of its line inherits what is half free."""
+        entry, site = self._all.waiting.entries[reservation.job], self._sites[reservation.cluster]
+        if reservation.ready_in(site):
+            self._release(reservation)
+            self._start(entry, site, reservation.spots)
+            return
+        found = self._find(entry.kind._replace(seconds=None))
+        if found is None:
+            return
+        self._release(reservation)
+        self._start(entry, *found)
+        heir = self._heir(entry)
+        if heir is not None:
+            self._hold(replace(reservation, job=heir))
+            self._waited_for[reservation.cluster] += not reservation.preempting
+
+    def _heir(self, entry: Entry) -> str | None:
+        line = self._all.waiting.projects[entry.demand.project][entry.kind]
+        taken = {each.job for each in self._done.reservations} | {each.name for each in self._done.placed}
+        return next((place.name for place in line if place.name not in taken), None)
 
     def _is_wanted(self, reservation: Reservation) -> bool:
         """Whether the job still waits for it, as the first of its project that could ever start."""
@@ -315,8 +349,10 @@ class _Pass:
             return False
         if reservation.preempting:
             return self._will_be_free(reservation)
-        heads = self._all.waiting.projects[entry.demand.project].values()
-        return not any(line[0] < entry.place and self._may_start_some_time(line[0]) for line in heads)
+        served = {each.job for each in self._all.reservations}
+        lines = self._all.waiting.projects[entry.demand.project].values()
+        heads = [next((place for place in line if place.name not in served), None) for line in lines]
+        return not any(h and h < entry.place and self._may_start_some_time(h) for h in heads)
 
     def _may_start_some_time(self, place: Place) -> bool:
         entry = self._all.waiting.entries[place.name]

@@ -16,6 +16,7 @@ from finemesh.client.cli import (
     history,
     models,
     preflight,
+    quotas,
     runs,
     sweeps,
     train_specs,
@@ -63,6 +64,7 @@ for group in (
     sweeps.commands,
     runs.commands,
     exports.commands,
+    quotas.commands,
     events.commands,
 ):
     app.add_typer(group.app, name=group.noun)
