@@ -12,6 +12,7 @@ from finemesh.tracking.servicer import TrackingServicer
 from finemesh.training.quota_servicer import QuotaServicer
 from finemesh.training.servicer import TrainingServicer
 from finemesh.training.sweeps.servicer import SweepServicer
+from finemesh.training.workers.servicer import ClusterServicer, WorkerServicer
 from finemesh.v1 import (
     attempt_service_pb2,
     dataprep_service_pb2,
@@ -20,16 +21,19 @@ from finemesh.v1 import (
     sweep_service_pb2,
     tracking_service_pb2,
     training_service_pb2,
+    worker_service_pb2,
 )
 
 SERVICES: list[tuple[Any, Any]] = [
     (attempt_service_pb2, AttemptServicer),
+    (attempt_service_pb2, ClusterServicer),
     (dataprep_service_pb2, DataPrepServicer),
     (export_service_pb2, ExportServicer),
     (quota_service_pb2, QuotaServicer),
     (sweep_service_pb2, SweepServicer),
     (tracking_service_pb2, TrackingServicer),
     (training_service_pb2, TrainingServicer),
+    (worker_service_pb2, WorkerServicer),
 ]
 
 

@@ -17,7 +17,13 @@ PUBLIC_SERVICES: Final = {
 }
 """The gRPC service of each upstream. What is not here, such as AttemptService, is closed to the outside."""
 
-BESIDE: Final = {"finemesh.v1.TrainingService": ("finemesh.v1.SweepService", "finemesh.v1.QuotaService")}
+BESIDE: Final = {
+    "finemesh.v1.TrainingService": (
+        "finemesh.v1.SweepService",
+        "finemesh.v1.QuotaService",
+        "finemesh.v1.WorkerService",
+    )
+}
 """Further public services of the same server."""
 
 

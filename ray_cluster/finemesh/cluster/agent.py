@@ -31,7 +31,11 @@ from finemesh.cluster.attempts import (
 from finemesh.cluster.config import SERVICE_OF, AgentConfig
 from finemesh.cluster.driver import RayDriver
 from finemesh.cluster.head import RayHead
+from finemesh.cluster.holdings import HoldingBook
 from finemesh.cluster.ledger import CommandState, Entry, Ledger
+from finemesh.cluster.local_pool import LocalPool
+from finemesh.cluster.node_orders import OrderBook
+from finemesh.cluster.releases import Releases, release_of
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spools_of
 from finemesh.cluster.warm_pool import WarmPool
@@ -58,6 +62,10 @@ class Agent:
         self._driver = RayDriver(config.ray_address)
         self._ledger = Ledger(config.data_dir / "agent.db")
         self._pool = WarmPool(self._site, config.ray_address, config.warm_workers, config.warm_refill_seconds)
+        self._orders = OrderBook(config.data_dir / "node_orders.binpb")
+        self._local_pool = LocalPool(config.ray_address, config.data_dir) if config.local_pool else None
+        self._supervisors: dict[AttemptRef, str] = {}
+        self._releases = Releases(HoldingBook(config.data_dir / "agent.db"), self._driver)
         self._wake = asyncio.Event()
         self._head_id = b""
         self._capacity = ClusterCapacity()
@@ -74,6 +82,7 @@ class Agent:
             drain.cancel()
         await asyncio.gather(*self._drains.values(), return_exceptions=True)
         await self._pool.close()
+        await self._releases.close()
         for each in self._channels.values():
             await each.close()
         await self._head.close()
@@ -100,10 +109,9 @@ class Agent:
                 await self._ensure_connected()
                 for entry in self._ledger.live():
                     await self._advance(entry)
+                self._releases.look(self._ledger.live())
                 await self._pool.tend(self._ledger.actors())
-                self._capacity = await asyncio.to_thread(self._driver.capacity)
-                self._capacity.warm_workers = self._pool.ready
-                self._capacity.warm_memory_bytes = self._pool.memory_bytes
+                self._capacity = await self._look_around()
                 self._drain_orphans()
                 await asyncio.to_thread(
                     self._remove_scratch, {scratch_name(e.ref) for e in self._ledger.live()}
@@ -115,6 +123,32 @@ class Agent:
                 async with asyncio.timeout(_TICK_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
+
+    async def _look_around(self) -> ClusterCapacity:
+        """What there is, and what the orders mean for it."""
+        capacity = await asyncio.to_thread(self._driver.capacity)
+        capacity.warm_workers = self._pool.ready
+        capacity.warm_memory_bytes = self._pool.memory_bytes
+        self._releases.withhold(capacity)
+        live = {entry.ref: entry.actor or actor_name(entry.ref) for entry in self._ledger.live()}
+        self._supervisors = await asyncio.to_thread(self._find_supervisors, live)
+        for node in capacity.node_capacities:
+            node.draining = self._orders.avoided(node)
+            node.supervised.extend(
+                ref.resource for ref, where in self._supervisors.items() if where == node.node_id
+            )
+        self._pool.avoided = frozenset(n.node_id for n in capacity.node_capacities if n.draining)
+        if self._local_pool is not None:
+            wanted = self._orders.orders.local_pool if self._orders.orders.HasField("local_pool") else None
+            told = await asyncio.to_thread(self._local_pool.tend, wanted, list(capacity.node_capacities))
+            capacity.local_pool.CopyFrom(told)
+        return capacity
+
+    def _find_supervisors(self, live: dict[AttemptRef, str]) -> dict[AttemptRef, str]:
+        """Where the supervisor of each attempt is, as far as that is known."""
+        known = self._supervisors
+        found = {ref: known.get(ref) or self._driver.node_of(actor) for ref, actor in live.items()}
+        return {ref: node for ref, node in found.items() if node}
 
     async def synchronise(self) -> None:
         """Compare books with every service until cancelled."""
@@ -151,7 +185,10 @@ class Agent:
             self._ledger.end(entry.ref, "supervisor gone")
 
     async def _launch(self, entry: Entry) -> None:
-        """Give the attempt a warm worker, or start a cold one."""
+        """Give the attempt a warm worker, or start a cold one. It waits while GPUs are being proven free."""
+        if entry.command.resources.gpus and self._releases.settling:
+            return
+        entry.command.avoided_nodes[:] = sorted(self._pool.avoided)
         if unit := self._pool.choose(entry.command):
             self._ledger.launching(entry.ref, unit)
             if await self._pool.give(unit, entry.command):
@@ -160,9 +197,13 @@ class Agent:
         await asyncio.to_thread(self._driver.launch, self._site, entry.ref, entry.command)
 
     async def _sync(self, service: str) -> None:
+        released = self._releases.told(service)
         mine = [entry.ref for entry in self._ledger.live() if service_of(entry.ref.resource) == service]
         request = SyncClusterRequest(
-            cluster=self._config.cluster_id, capacity=self._capacity, attempts=[to_proto(ref) for ref in mine]
+            cluster=self._config.cluster_id,
+            capacity=self._capacity,
+            attempts=[to_proto(ref) for ref in mine],
+            gpu_releases=release_of(released),
         )
         try:
             stub = AttemptServiceStub(self._channels[service])
@@ -170,9 +211,13 @@ class Agent:
         except grpc.aio.AioRpcError as error:
             _log.warning("sync_failed", service=service, reason=from_rpc_error(error).reason)
             return
+        self._releases.forget(released)
         for command in answer.commands:
             with contextlib.suppress(InvalidError):
                 self._take_on(command)
+        if answer.HasField("node_orders") and self._orders.take(answer.node_orders):
+            _log.info("node_orders_taken", draining=list(answer.node_orders.draining))
+            self._wake.set()
         for stale in answer.stale:
             await self._end_stale(AttemptRef(stale.resource, stale.attempt, stale.fence))
 

@@ -43,6 +43,7 @@ class AgentConfig:
             needs; each takes some hundred MB, which the cluster reports.
         warm_refill_seconds: how long after one of them was given away the next one is made: its imports keep
             a core busy, which the training that has just begun needs more.
+        local_pool: start and stop further nodes of Ray on this machine, as operators ask for.
         lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
         sync_seconds: how often the inventory is compared with each service.
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
@@ -65,6 +66,7 @@ class AgentConfig:
     prepared_gb: float = 20.0
     warm_workers: int = 0
     warm_refill_seconds: float = 20.0
+    local_pool: bool = False
     lease_seconds: float = 20.0
     sync_seconds: float = 3.0
     allow_open_ray: bool = False

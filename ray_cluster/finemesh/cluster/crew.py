@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from finemesh.chassis.errors import from_status
 from finemesh.cluster.config import Site
+from finemesh.cluster.nodes import away_from
 from finemesh.cluster.worker import CONCURRENCY, Ending, Worker
 from finemesh.v1 import attempt_pb2
 
@@ -48,14 +49,21 @@ def bundles_of(command: attempt_pb2.Command) -> list[Bundle]:
 
 def reserve(command: attempt_pb2.Command, near: str = "") -> Any:
     """The placement group: Ray gives the resources when it has them, of the node `near` if that has them."""
-    bundles = bundles_of(command)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    bundles, avoided = bundles_of(command), command.avoided_nodes
+    alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoided]
+    nodes = [node["Resources"] for node in alive]
     fits = any(
         all(node.get(key, 0) >= bundles[0][key] * len(bundles) for key in bundles[0]) for node in nodes
     )
+    away: Any = [away_from(avoided)] * len(bundles) if avoided else None
     if fits or len(bundles) == 1:
-        return placement_group(bundles, strategy="STRICT_PACK", _soft_target_node_id=near or None)
-    return placement_group(bundles, strategy="PACK")
+        return placement_group(
+            bundles,
+            strategy="STRICT_PACK",
+            _soft_target_node_id=near or None,
+            bundle_label_selector=away,
+        )
+    return placement_group(bundles, strategy="PACK", bundle_label_selector=away)
 
 
 class Crew:

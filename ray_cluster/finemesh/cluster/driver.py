@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -10,7 +11,8 @@ from ray.exceptions import RayError
 
 from finemesh.cluster.attempts import ACTOR_NAMESPACE, actor_name
 from finemesh.cluster.config import Site
-from finemesh.cluster.nodes import Nodes
+from finemesh.cluster.nodes import Nodes, away_from, node_of_actor
+from finemesh.cluster.reaper import Holding
 from finemesh.cluster.supervisor import Supervisor
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import UnavailableError
@@ -74,6 +76,7 @@ class RayDriver:
                     lifetime="detached",
                     num_cpus=0,
                     max_restarts=0,
+                    label_selector=away_from(command.avoided_nodes),
                 )
                 .remote(site, command.SerializeToString())
             )
@@ -85,6 +88,29 @@ class RayDriver:
         """Whether the actor of this name is there, a starting one included."""
         try:
             return self._find(actor) is not None
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+
+    def node_of(self, actor: str) -> str:
+        """The node on which the actor of this name runs; empty if there is none, or not yet."""
+        try:
+            found = self._find(actor)
+            return node_of_actor(found) if found is not None else ""
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+
+    async def holdings(self, actor: str) -> list[Holding]:
+        """The processes of an attempt, from its supervisor; none while it cannot tell."""
+        try:
+            found = await asyncio.to_thread(self._find, actor)
+            return await found.holdings.remote() if found is not None else []
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+
+    def has_node(self, node_id: str) -> bool:
+        """Whether a node is part of the cluster."""
+        try:
+            return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
         except (RayError, ConnectionError, RuntimeError) as error:
             raise unavailable(self._address, error) from error
 

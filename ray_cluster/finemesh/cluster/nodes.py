@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Collection
 from typing import Any, Final, cast
 
 import ray
 from google.protobuf.timestamp_pb2 import Timestamp
 from ray._private import worker
-from ray._private.state import available_resources_per_node
+from ray._private.state import available_resources_per_node, state
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -21,6 +22,9 @@ from finemesh.v1.attempt_service_pb2 import NodeCapacity
 _QUERY: Final = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 _QUERY_SECONDS: Final = 20.0
 _MIB: Final = 1 << 20
+
+SLOT_LABEL: Final = "finemesh.io/pool-slot"
+_NODE_LABEL: Final = "ray.io/node-id"  # which every node has
 
 # Model of a GPU and its memory in bytes.
 GpuKind = tuple[str, int]
@@ -61,6 +65,7 @@ class Nodes:
             gpu_model=model,
             gpu_memory_bytes=memory,
             start_time=started.get(node_id),
+            pool_slot=int(node["Labels"].get(SLOT_LABEL, 0)),
         )
 
     def _kind(self, node_id: str) -> GpuKind:
@@ -78,6 +83,17 @@ class Nodes:
         for known in (self._asked, self._kinds):
             for node_id in known.keys() - alive:
                 del known[node_id]
+
+
+def away_from(node_ids: Collection[str]) -> dict[str, str]:
+    """The label selector that leaves these nodes out."""
+    return {_NODE_LABEL: f"!in({','.join(sorted(node_ids))})"} if node_ids else {}
+
+
+def node_of_actor(actor: Any) -> str:
+    """The id of the node on which an actor runs; empty while that is not known."""
+    found: dict[str, Any] = state.actor_table(actor._actor_id.hex())  # noqa: SLF001
+    return found.get("Address", {}).get("NodeID", "")
 
 
 def gpu_kind() -> GpuKind:

@@ -43,7 +43,7 @@ class _Unit:
 
 
 class WarmPool:
-    """Used from one event loop, by the driver of a cluster."""
+    """Used from one event loop, by the driver of a cluster. There are no units on the nodes `avoided`."""
 
     def __init__(self, site: Site, address: str, per_node: int, refill_seconds: float) -> None:
         self._site = site
@@ -52,6 +52,7 @@ class WarmPool:
         self._refill_seconds = refill_seconds
         self._units: dict[str, _Unit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.avoided: frozenset[str] = frozenset()
         self._found = False
         self._looked = self._refill_from = 0.0
 
@@ -99,7 +100,7 @@ class WarmPool:
         if not command.HasField("train_work") or max(command.resources.workers, command.resources.gpus) > 1:
             return ""
         for name, unit in self._units.items():
-            if unit.ready:
+            if unit.ready and _node_of(name) not in command.avoided_nodes:
                 del self._units[name]
                 _log.info("warm_worker_given", unit=name, resource=command.resource)
                 self._refill_from = time.monotonic() + self._refill_seconds
@@ -129,7 +130,7 @@ class WarmPool:
     def _fill(self) -> None:
         for node in ray.nodes():
             here = [name for name in self._units if _node_of(name) == node["NodeID"]]
-            wanted = self._per_node if node["Alive"] else 0
+            wanted = self._per_node if node["Alive"] and node["NodeID"] not in self.avoided else 0
             for _ in range(wanted - len(here)):
                 name = f"{_PREFIX}{node['NodeID']}-{secrets.token_hex(4)}"
                 self._units[name] = _Unit(_make(name, self._site))

@@ -17,6 +17,7 @@ from finemesh.core.attempts import (
     Cluster,
     ClusterCapacity,
     Directive,
+    LocalPool,
     NodeCapacity,
     Outcome,
 )
@@ -99,8 +100,10 @@ class AttemptRows:
 
 
 def _capacity_of(content: dict[str, Any]) -> ClusterCapacity:
-    nodes = tuple(NodeCapacity(**each) for each in content.get("node_capacities", ()))
-    return replace(ClusterCapacity(**content), node_capacities=nodes)
+    told = content.get("node_capacities", ())
+    nodes = tuple(NodeCapacity(**each | {"supervised": tuple(each["supervised"])}) for each in told)
+    pool = LocalPool(**content["local_pool"]) if content.get("local_pool") else None
+    return replace(ClusterCapacity(**content), node_capacities=nodes, local_pool=pool)
 
 
 def _row_of(attempt: Attempt) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from finemesh.core.attempts import (
     ClusterCapacity,
     Completion,
     Directive,
+    LocalPool,
     NodeCapacity,
     Outcome,
     Phase,
@@ -22,7 +23,7 @@ from finemesh.core.attempts import (
     WorkReport,
 )
 from finemesh.core.errors import FencedError, InvalidError
-from finemesh.v1 import attempt_pb2, training_job_pb2
+from finemesh.v1 import attempt_pb2, training_job_pb2, worker_pb2
 from finemesh.v1 import attempt_service_pb2 as pb
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceServicer
 
@@ -164,6 +165,7 @@ def _capacity(message: pb.ClusterCapacity) -> ClusterCapacity:
         warm_memory_bytes=message.warm_memory_bytes,
         gpus_held_back=message.gpus_held_back,
         node_capacities=tuple(_node_capacity(each) for each in message.node_capacities),
+        local_pool=_local_pool(message.local_pool) if message.HasField("local_pool") else None,
     )
 
 
@@ -181,7 +183,14 @@ def _node_capacity(message: pb.NodeCapacity) -> NodeCapacity:
         gpu_memory_bytes=message.gpu_memory_bytes,
         draining=message.draining,
         start_time=message.start_time.ToMicroseconds() / 1e6,
+        pool_slot=message.pool_slot,
+        supervised=tuple(message.supervised),
     )
+
+
+def _local_pool(message: worker_pb2.LocalPool) -> LocalPool:
+    node = message.node
+    return LocalPool(message.wanted_nodes, message.nodes, node.cpus, node.memory_bytes, message.message)
 
 
 def _certificate(message: training_job_pb2.ResumeCertificate) -> ResumeCertificate:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from operator import ge
 from typing import Generic, TypeVar
 
 from finemesh.core.error_classes import ErrorClass, classify
@@ -181,6 +182,8 @@ class NodeCapacity:
         gpu_model: empty while it is not known; so is `gpu_memory_bytes`, of each GPU, then 0.
         draining: nothing new is put there.
         start_time: since when Ray has run there, in seconds since the epoch.
+        pool_slot: which node of the local pool it is, counting from 1; 0 if it is none.
+        supervised: resources of which an attempt is supervised from there, wherever it works.
     """
 
     node_id: str
@@ -195,6 +198,29 @@ class NodeCapacity:
     gpu_memory_bytes: int = 0
     draining: bool = False
     start_time: float = 0.0
+    pool_slot: int = 0
+    supervised: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of an attempt is there."""
+        amounts = (self.cpus, self.gpus, self.memory_bytes)
+        free = (self.cpus_free, self.gpus_free, self.memory_free_bytes)
+        return not self.supervised and all(map(ge, free, amounts))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPool:
+    """The nodes that an agent starts and stops on its machine, each with `cpus` and `memory_bytes`.
+
+    `message` says what keeps it from having as many as are wanted.
+    """
+
+    wanted_nodes: int
+    nodes: int = 0
+    cpus: float = 1.0
+    memory_bytes: int = 0
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +231,7 @@ class ClusterCapacity:
         warm_workers: those that wait for a training; they and those that get warm take `warm_memory_bytes`.
         gpus_held_back: GPUs that are not given out, since what held them is not proven to be gone.
         node_capacities: the same of each live node.
+        local_pool: None where the cluster's nodes are not its agent's to start and stop.
     """
 
     cpus: float = 0.0
@@ -218,6 +245,7 @@ class ClusterCapacity:
     warm_memory_bytes: int = 0
     gpus_held_back: int = 0
     node_capacities: tuple[NodeCapacity, ...] = ()
+    local_pool: LocalPool | None = None
 
 
 @dataclass(frozen=True, slots=True)

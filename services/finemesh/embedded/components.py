@@ -59,6 +59,7 @@ def _agent(site: Site) -> Component:
     """The one Ray driver. It serves nothing but its health."""
     own = {
         "FINEMESH_RAY_ADDRESS": site.address("ray"),
+        "FINEMESH_LOCAL_POOL": "true",
         "FINEMESH_DATA_DIR": str(site.folder("agent")),
         **ray_environment(site.credentials.ray_token),
     }

@@ -15,6 +15,7 @@
 | FINEMESH_DATAPREP_ADDRESS, …_TRAINING_…, …_TRACKING_…, …_EXPORT_… | host:port of each service |
 | FINEMESH_CLUSTER_ID | name of the Ray cluster that takes the work |
 | FINEMESH_RAY_ADDRESS | host:port of Ray's head; the agent alone |
+| FINEMESH_LOCAL_POOL | whether the agent starts and stops further nodes of Ray here; the agent alone |
 | FINEMESH_LEASE_SECONDS | how long an attempt of a job may go without a renewal |
 | FINEMESH_WARM_WORKERS | how many workers wait on each node of Ray with their imports done; the agent alone |
 | FINEMESH_LOG_LEVEL | DEBUG, INFO, WARNING or ERROR |

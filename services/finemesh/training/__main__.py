@@ -28,10 +28,13 @@ from finemesh.training.sweeps.controller import SweepController
 from finemesh.training.sweeps.servicer import SweepServicer
 from finemesh.training.sweeps.store import SweepStore
 from finemesh.training.tables import CHASSIS
+from finemesh.training.workers.mover import Mover
+from finemesh.training.workers.servicer import ClusterServicer, WorkerServicer
 from finemesh.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
 from finemesh.v1.quota_service_pb2_grpc import add_QuotaServiceServicer_to_server
 from finemesh.v1.sweep_service_pb2_grpc import add_SweepServiceServicer_to_server
 from finemesh.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from finemesh.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
 
 async def run(stop: asyncio.Event, config: TrainingConfig) -> None:
@@ -75,7 +78,8 @@ async def _serve(
     server.add(add_TrainingServiceServicer_to_server, TrainingServicer(service, scheduler, notifier))
     server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, notifier, clock))
     server.add(add_QuotaServiceServicer_to_server, QuotaServicer(store, clock, placement.set))
-    server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
+    server.add(add_WorkerServiceServicer_to_server, WorkerServicer(store, clock, times.live_seconds))
+    server.add(add_AttemptServiceServicer_to_server, ClusterServicer(store, base.key, result_from_proto))
     await serve(
         server,
         stop,
@@ -84,6 +88,7 @@ async def _serve(
         scheduler.run_admission(admission),
         scheduler.run_placement(placement),
         SweepController(sweeps, service, clock).run(sweeping),
+        Mover(store, clock, times.live_seconds).run(),
         Limits(store, limits, clock).run(),
     )
 

@@ -33,6 +33,7 @@ from finemesh.training.ports import PageQuery, RequestKey
 from finemesh.training.queue_rows import QueueRows
 from finemesh.training.rows import checkpoint_of, checkpoint_values, job_of, job_values
 from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
+from finemesh.training.workers.orders import ordered
 
 _LISTING: Final = Listing(
     {
@@ -150,7 +151,7 @@ class SqlUnit(QueueRows, HistoryRows):
         return await self._store.queue.latest(self._tx, str(name))
 
     async def clusters(self) -> list[Cluster]:
-        return await self._store.queue.clusters(self._tx)
+        return await ordered(self._tx, await self._store.queue.clusters(self._tx))
 
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         if key is None:

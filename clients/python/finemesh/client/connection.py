@@ -17,6 +17,7 @@ from finemesh.v1.quota_service_pb2_grpc import QuotaServiceStub
 from finemesh.v1.sweep_service_pb2_grpc import SweepServiceStub
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
+from finemesh.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 # A service that is restarting answers UNAVAILABLE for a moment. Every create carries a request_id, so
 # repeating a call is safe.
@@ -55,6 +56,7 @@ class Connection:
         self.training = TrainingServiceStub(calls)
         self.quotas = QuotaServiceStub(calls)
         self.sweeps = SweepServiceStub(calls)
+        self.workers = WorkerServiceStub(calls)
         self.tracking = TrackingServiceStub(calls)
         self.export = ExportServiceStub(calls)
 

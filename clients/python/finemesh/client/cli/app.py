@@ -22,6 +22,7 @@ from finemesh.client.cli import (
     train_specs,
     training,
     validation,
+    workers,
 )
 
 _EPILOG = (
@@ -65,6 +66,7 @@ for group in (
     runs.commands,
     exports.commands,
     quotas.commands,
+    workers.commands,
     events.commands,
 ):
     app.add_typer(group.app, name=group.noun)

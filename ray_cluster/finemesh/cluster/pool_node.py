@@ -1,0 +1,20 @@
+"""`ray start` of a further node on loopback: `python -m finemesh.cluster.pool_node start --address …`.
+
+With RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 no port of Ray's leaves loopback, and its command refuses to start a
+second node. On one machine both are wanted: the variable stays 0 for all that is started, and the command
+alone is told otherwise.
+"""
+
+from __future__ import annotations
+
+from ray._private import ray_constants
+from ray.scripts import scripts
+
+
+def main() -> None:
+    ray_constants.ENABLE_RAY_CLUSTER = True
+    scripts.cli(prog_name="ray")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Clusters and their nodes: what runs where, and which nodes are taken out of use."""
