@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -12,7 +11,6 @@ from ray.exceptions import RayError
 from finemesh.cluster.attempts import ACTOR_NAMESPACE, actor_name
 from finemesh.cluster.config import Site
 from finemesh.cluster.nodes import Nodes, away_from, node_of_actor
-from finemesh.cluster.reaper import Holding
 from finemesh.cluster.supervisor import Supervisor
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import UnavailableError
@@ -96,21 +94,6 @@ class RayDriver:
         try:
             found = self._find(actor)
             return node_of_actor(found) if found is not None else ""
-        except (RayError, ConnectionError, RuntimeError) as error:
-            raise unavailable(self._address, error) from error
-
-    async def holdings(self, actor: str) -> list[Holding]:
-        """The processes of an attempt, from its supervisor; none while it cannot tell."""
-        try:
-            found = await asyncio.to_thread(self._find, actor)
-            return await found.holdings.remote() if found is not None else []
-        except (RayError, ConnectionError, RuntimeError) as error:
-            raise unavailable(self._address, error) from error
-
-    def has_node(self, node_id: str) -> bool:
-        """Whether a node is part of the cluster."""
-        try:
-            return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
         except (RayError, ConnectionError, RuntimeError) as error:
             raise unavailable(self._address, error) from error
 
