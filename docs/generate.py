@@ -14,8 +14,16 @@ import configuration
 import fine_tune_schema
 import model_families
 import spec_pages
+from finemesh.core import states
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_STATES = """# States
+
+Generated from `finemesh.core.states`. FAILED can be reached from any live state, CANCELLING from any but
+itself. How a training job is paused, preempted, tried again and limited: [jobs](jobs.md).
+
+"""
 
 
 def generated() -> dict[Path, str]:
@@ -25,6 +33,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/reference/models.md": model_families.page(),
         ROOT / "docs/reference/presets.md": spec_pages.presets_page(),
         ROOT / "docs/reference/spec-fields.md": spec_pages.fields_page(),
+        ROOT / "docs/reference/states.md": _STATES + states.markdown(),
         ROOT / "services/finemesh/training/model_families.json": model_families.document(),
         ROOT / "clients/python/finemesh/client/fine-tune-spec.schema.json": fine_tune_schema.document(),
     }

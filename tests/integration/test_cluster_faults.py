@@ -30,6 +30,7 @@ from finemesh.core.errors import FencedError, FinemeshError, PreconditionError
 from finemesh.core.spec.finetune import Checkpointing, Optimization, Resources, Task
 from finemesh.v1 import attempt_pb2, dataset_pb2, tracking_service_pb2
 from finemesh.v1 import training_service_pb2 as training_pb
+from finemesh.v1.attempt_service_pb2 import RenewLeaseResponse
 from finemesh.v1.metric_pb2 import MetricBatch
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -241,6 +242,7 @@ async def test_a_training_survives_what_is_killed_around_it(
     await until(lambda: second.completions, "the cancellation")
     assert second.outcome == "cancelled"
     assert second.completions[0].cancelled.step == second.checkpoints[-1].step
+    assert second.reports[-1].following == RenewLeaseResponse.DIRECTIVE_CANCEL
     assert mesh.steps(RUN, 2) == set(range(resumed_from + 1, second.checkpoints[-1].step + 1))
     await until(lambda: gone(second.pids), "the end of the worker")
     assert not list(site.data_dir.glob("scratch/*")), "scratch folders of ended attempts"
