@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
 
 import pytest
+from finemesh.chassis.auth import Role
+from finemesh.client.cli import context
+from finemesh.client.cli.app import app
+from typer.testing import CliRunner, Result
 
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_dataprep import ScriptedDataPrep
 from tests.support.servers import NatsServer, S3Server, free_ports
 from tests.support.services import ServiceProcess
 from tests.support.training_client import FactLog, TrainingClient, following
+
+Type = Callable[..., Result]
 
 # Short enough for tests, long enough for a busy machine.
 SETTINGS = {
@@ -75,3 +82,23 @@ async def cluster(service: ServiceProcess, client: TrainingClient) -> AsyncGener
 async def facts(nats_server: NatsServer, client: TrainingClient) -> AsyncGenerator[FactLog]:
     async with following(nats_server.url, "training_job", client.project) as followed:
         yield followed
+
+
+@pytest.fixture
+def type_in(
+    service: ServiceProcess, client: TrainingClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Type:
+    """Types a command of `finemesh`, which talks to the service; returns how it ended."""
+    token = tmp_path / "token"
+    token.write_text(service.key.mint("tester", Role.OPERATOR, [client.project], 600))
+    token.chmod(0o600)
+    said = ["--server", service.address, "--project", client.project, "--token-file", str(token)]
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, code: int = 0) -> Result:
+        context.options.__init__()  # as in a process of its own
+        done = CliRunner().invoke(app, [*words, *said], env={"COLUMNS": "200"})
+        assert done.exit_code == code, f"{done.output} {done.exception!r}"
+        return done
+
+    return run

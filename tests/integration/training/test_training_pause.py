@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 from finemesh.core.errors import FencedError, PreconditionError
 from finemesh.v1 import fine_tune_spec_pb2
 from finemesh.v1.training_job_history_pb2 import TrainingJobHistoryEntry as HistoryEntry
 
+from tests.integration.training.conftest import Type
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_dataprep import ScriptedDataPrep
 from tests.support.training_client import FactLog, State, TrainingClient
@@ -121,3 +124,26 @@ async def test_an_attempt_that_does_not_pause_in_time_is_cut_off_and_the_job_is_
     assert (paused.state, paused.latest_checkpoint.step) == (State.STATE_PAUSED, 5)
     await client.resume(job.name)
     assert (await cluster.next_attempt()).command.train_work.resume_from.step == 5
+
+
+def test_a_user_sees_what_was_asked_for_and_how_long_it_took(type_in: Type, trainable: str) -> None:
+    Path("llama").mkdir()
+    Path("llama/config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 1024}))
+    type_in("train", "submit", "--preset", "quick", "--model", "./llama", "--dataset", trainable,
+            "--gpus", "1", "--max-hours", "2", "--id", "asked")  # fmt: skip
+    assert "PAUSED" in type_in("train", "pause", "asked").stdout
+    assert "nothing to pause" not in type_in("train", "pause", "asked").stdout
+    type_in("train", "priority", "asked", "7")
+    type_in("train", "resume", "asked")
+    job = json.loads(type_in("train", "cancel", "asked", "--json").stdout)
+    assert (job["priority"], job["maxRunSeconds"], job["state"]) == (7, 7200, "STATE_CANCELLED")
+    assert "nothing to resume" in str(type_in("train", "resume", "asked", code=1).exception)
+
+    entries = json.loads(type_in("train", "history", "asked", "--json").stdout)
+    assert [int(entry["sequence"]) for entry in entries] == list(range(1, len(entries) + 1))
+    asked = [entry["message"] for entry in entries if entry["kind"] == "KIND_COMMAND"]
+    assert asked == ["pause", "priority 7, 0 before", "resume", "cancel"]
+    shown = type_in("train", "history", "asked")
+    assert "PAUSING → PAUSED" in shown.stdout
+    assert "tester" in shown.stdout
+    assert f"{len(entries)} entries, 0 attempts; VALIDATING" in shown.stderr

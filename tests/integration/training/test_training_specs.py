@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from finemesh.chassis.auth import Role
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.client import specs
-from finemesh.client.cli import context
-from finemesh.client.cli.app import app
 from finemesh.specfile import parse
-from typer.testing import CliRunner, Result
 
-from tests.support.services import ServiceProcess
+from tests.integration.training.conftest import Type
 from tests.support.training_client import TrainingClient
 
 pytestmark = pytest.mark.integration
-
-Type = Callable[..., Result]
-
-
-@pytest.fixture
-def type_in(
-    service: ServiceProcess, client: TrainingClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Type:
-    """Types a command of `finemesh`, which talks to the service; returns how it ended."""
-    token = tmp_path / "token"
-    token.write_text(service.key.mint("tester", Role.OPERATOR, [client.project], 600))
-    token.chmod(0o600)
-    said = ["--server", service.address, "--project", client.project, "--token-file", str(token)]
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str, code: int = 0) -> Result:
-        context.options.__init__()  # as in a process of its own
-        done = CliRunner().invoke(app, [*words, *said], env={"COLUMNS": "200"})
-        assert done.exit_code == code, f"{done.output} {done.exception!r}"
-        return done
-
-    return run
 
 
 @pytest.fixture
