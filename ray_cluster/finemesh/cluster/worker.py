@@ -22,6 +22,7 @@ from finemesh.chassis.errors import new_error_id, to_status, unexpected
 from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, scratch_name
 from finemesh.cluster.config import Site
+from finemesh.cluster.disk import disk_full
 from finemesh.cluster.meeting import address_of, listen
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError
@@ -155,7 +156,10 @@ class Worker:
         except FinemeshError as error:
             _log.warning("work_failed", resource=job.command.resource, reason=error.reason, error=str(error))
             return Ending(error=to_status(error).SerializeToString())
-        except Exception:
+        except Exception as error:
+            if full := disk_full(error, job.scratch):
+                _log.warning("disk_full", resource=job.command.resource, error=str(error))
+                return Ending(error=to_status(full).SerializeToString())
             error_id = new_error_id()
             _log.exception("work_broke", resource=job.command.resource, error_id=error_id)
             return Ending(error=to_status(unexpected(error_id)).SerializeToString())
