@@ -23,7 +23,14 @@ from rich.progress import (
 )
 
 from finemesh.core.errors import FinemeshError
-from finemesh.core.spec.data import AnnotationFormat, ConvertOptions, DatasetFormat, ImportOptions, MaskForm
+from finemesh.core.spec.data import (
+    AnnotationFormat,
+    ConvertOptions,
+    DatasetFormat,
+    ImportOptions,
+    MaskForm,
+    SplitOptions,
+)
 
 if TYPE_CHECKING:
     from finemesh.core.spec.data import DatasetManifest
@@ -57,12 +64,17 @@ def compile_annotations(
     template: Annotated[
         Path | None, typer.Option(help="Jinja file, for --to template.", exists=True, dir_okay=False)
     ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split anew: shares of train, val and test, as 0.8,0.1,0.1.", metavar="SHARES")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of the draw, for --split.")] = 0,
     *,
     prove: Annotated[bool, typer.Option(help="Read masks back, draw them again and compare.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Turn annotations into another form on this machine, without a mesh: COCO into YOLO, for example. Faulty
-    rows are set aside; the ledger beside the output tells each with its reason.
+    rows are set aside; the ledger beside the output tells each with its reason. Splits are those of the
+    source, or drawn anew, so that videos and similar pictures stay together.
     """
     from finemesh.data import compile_source
 
@@ -77,7 +89,7 @@ def compile_annotations(
         chosen = None if source_format == "auto" else _chosen(source_format, AnnotationFormat, "--format")
         options = ImportOptions(chosen, max_quarantined_fraction=max_quarantined)
         with _progress(hidden=as_json) as progress:
-            manifest = compile_source(source, out, options, form, progress)
+            manifest = compile_source(source, out, options, form, progress, split=_shares(split, seed))
     except FinemeshError as error:
         reason = f"[red]{escape(error.reason)}[/]"
         _err.print(f"{reason}: {escape(error.message)}", highlight=False, soft_wrap=True)
@@ -86,6 +98,17 @@ def compile_annotations(
         typer.echo(json.dumps(manifest.to_json()))
     else:
         _print(manifest, out)
+
+
+def _shares(words: str, seed: int) -> SplitOptions | None:
+    """Raises InvalidError: as SplitOptions. typer.BadParameter."""
+    if not words:
+        return None
+    try:
+        train, val, test = (float(word) for word in words.split(","))
+    except ValueError as error:
+        raise typer.BadParameter("write three numbers, e.g. 0.8,0.1,0.1", param_hint="--split") from error
+    return SplitOptions(train=train, val=val, test=test, seed=seed)
 
 
 @contextmanager

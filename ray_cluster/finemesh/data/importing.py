@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.data import (
@@ -13,6 +15,8 @@ from finemesh.core.spec.data import (
     DatasetManifest,
     DatasetOrigin,
     ImportOptions,
+    Leakage,
+    SplitOptions,
 )
 from finemesh.data.boxes import BoxBatch
 from finemesh.data.faults import RowFault, as_text
@@ -21,7 +25,7 @@ from finemesh.data.readers.context import Needs, ReadContext
 from finemesh.data.rows import Candidate, Progress, texts_of
 from finemesh.data.schema import Row
 from finemesh.data.sources import open_source
-from finemesh.data.storage import options_json
+from finemesh.data.storage import iter_rows, options_json
 from finemesh.data.writers import WRITERS, FormContext
 from finemesh.data.writers.form import BoxForm
 from finemesh.data.writing import DatasetWriter
@@ -56,20 +60,58 @@ def compile_source(
     form: ConvertOptions,
     progress: Progress,
     scratch: Path | None = None,
+    split: SplitOptions | None = None,
 ) -> DatasetManifest:
     """Import `source` straight into another form, without a canonical dataset between: for forms of
-    annotations alone, where nothing is to be split or asked. Pictures that the source lacks stay away (not
-    so frames of videos, which are rendered), and masks are read if the form holds masks.
+    annotations alone, where nothing is to be asked. Pictures that the source lacks stay away (not so frames
+    of videos, which are rendered), and masks are read if the form holds masks.
+
+    To `split` rows anew the source is read twice, at first to see which rows belong together.
 
     Raises:
-        As import_source. InvalidError: INVALID_OPTIONS for an instruction, which needs the whole dataset.
+        As import_source, and as `split_dataset` to split. InvalidError: INVALID_OPTIONS for an instruction,
+            which needs the whole dataset.
     """
     if form.instruction is not None:
         raise InvalidError.of(
             "options.instruction", "needs a dataset: import first", reason="INVALID_OPTIONS"
         )
     needs = Needs(masks=not issubclass(WRITERS[form.target], BoxForm), pictures=False)
-    return _compile(source, out, options, form, needs, progress, scratch)
+    drawn = None if split is None else _draw(source, options, split, progress, scratch)
+    return _compile(source, out, options, form, needs, progress, scratch, drawn)
+
+
+class _Drawn(NamedTuple):
+    """Splits, before rows are written in them.
+
+    Attributes:
+        splits: of each row, by its id.
+        options: they were drawn by.
+        notes: what is to be said of them.
+        leakage: between them.
+    """
+
+    splits: Mapping[str, str]
+    options: SplitOptions
+    notes: Sequence[str]
+    leakage: Leakage | None
+
+
+def _draw(
+    source: Path, options: ImportOptions, split: SplitOptions, progress: Progress, scratch: Path | None
+) -> _Drawn:
+    """Split the source's rows as `split_dataset` does, in a folder that does not stay."""
+    from finemesh.data.splitting import split_dataset
+
+    with tempfile.TemporaryDirectory(prefix="finemesh-split-", dir=scratch) as folder:
+        items, divided = Path(folder) / "items", Path(folder) / "divided"
+        needs = Needs(masks=False, pictures=False)
+        before = _compile(source, items, options, ConvertOptions(), needs, progress, scratch)
+        after = split_dataset(items, divided, split, progress)
+        rows = iter_rows(divided, columns=("row_id", "split"))
+        splits = {row["row_id"]: row["split"] for row in rows}
+    notes = [note for note in after.warnings if note not in before.warnings]
+    return _Drawn(splits, split, notes, after.leakage)
 
 
 def _compile(
@@ -80,6 +122,7 @@ def _compile(
     needs: Needs,
     progress: Progress,
     scratch: Path | None,
+    drawn: _Drawn | None = None,
 ) -> DatasetManifest:
     progress(0.0, "looking at the source")
     with open_source(source, options, scratch) as opened:
@@ -87,7 +130,8 @@ def _compile(
         chosen = options.format or detect_format(context.survey)
         # The header is the reader's own: it is complete once the first row comes.
         with DatasetWriter(form.target, FormContext(out, form, context.header)) as writer:
-            _judge_all(_read(READERS[chosen], context, form), context, writer, progress)
+            items = _read(READERS[chosen], context, form, drawn)
+            _judge_all(items, context, writer, progress)
             summary = writer.summary
             if not summary.inputs and options.format:
                 raise _nothing(READERS[chosen].title)
@@ -104,18 +148,36 @@ def _compile(
             stated = options_json(options) | {"format": chosen.value}
             if form.target is not DatasetFormat.CANONICAL:
                 stated["form"] = options_json(form)
+            if drawn:
+                stated["split"] = options_json(drawn.options)
+                context.warnings.extend(drawn.notes)
             manifest = writer.commit(
-                DatasetOrigin.IMPORT, options=stated, warnings=context.warnings, header=context.header
+                DatasetOrigin.IMPORT,
+                options=stated,
+                warnings=context.warnings,
+                leakage=drawn.leakage if drawn else None,
+                header=context.header,
             )
     progress(1.0, f"{manifest.rows} rows imported")
     return manifest
 
 
-def _read(reader: Reader, context: ReadContext, form: ConvertOptions) -> Iterator[Candidate | BoxBatch]:
+def _read(
+    reader: Reader, context: ReadContext, form: ConvertOptions, drawn: _Drawn | None
+) -> Iterator[Candidate | BoxBatch]:
     """What a reader gives: boxes in columns where it can, for a form that takes them."""
+    if drawn:
+        splits = drawn.splits
+        return (Candidate(each.row_id, partial(_in_split, each, splits)) for each in reader.read(context))
     if reader.read_boxes is not None and issubclass(WRITERS[form.target], BoxForm):
         return reader.read_boxes(context)
     return reader.read(context)
+
+
+def _in_split(candidate: Candidate, splits: Mapping[str, str]) -> Row:
+    row = candidate.build()
+    row["split"] = splits.get(row["row_id"], "")
+    return row
 
 
 def _judge_all(

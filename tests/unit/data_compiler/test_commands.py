@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import typer
 import yaml
 from finemesh.data.commands import register
+from PIL import Image
 from typer.testing import CliRunner
 
-COCO = {
+COCO: dict[str, Any] = {
     "images": [{"id": 1, "width": 8, "height": 4, "file_name": "a.png"}],
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 1, 4, 2], "area": 8, "iscrowd": 0}
@@ -35,6 +39,26 @@ def test_coco_becomes_yolo_without_a_mesh(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "out/data.yaml").read_text())["names"] == {0: "cat"}
     code, told = run(str(tmp_path / "c.json"), str(tmp_path / "json"), "--to", "coco", "--json")
     assert json.loads(told)["rows"] == 1
+
+
+def test_rows_are_split_anew_and_like_pictures_stay_together(tmp_path: Path) -> None:
+    """Twenty pictures, each there twice, and one whose annotation is broken."""
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (16, 16, 3), dtype=np.uint8) for _ in range(20)]
+    images = [{"id": n, "width": 64, "height": 64, "file_name": f"{n}.png"} for n in range(41)]
+    for n in range(41):
+        Image.fromarray(noise[n // 2 % 20]).resize((64, 64)).save(tmp_path / f"{n}.png")
+    boxes = [{**COCO["annotations"][0], "id": n, "image_id": n} for n in range(40)]
+    boxes.append({**boxes[0], "id": 40, "image_id": 40, "category_id": 99})
+    (tmp_path / "c.json").write_text(json.dumps({**COCO, "images": images, "annotations": boxes}))
+    command = [str(tmp_path), str(tmp_path / "out"), "--to", "yolo-detection", "--split", "0.6,0.2,0.2"]
+    code, told = run(*command, "--json")
+    manifest = json.loads(told)
+    assert (code, manifest["ledger"]["inputs"], manifest["ledger"]["quarantined"]) == (0, 41, 1)
+    files = {int(path.stem): path.parent.name for path in tmp_path.glob("out/labels/*/*.txt")}
+    assert Counter(files.values()) == {"train": 24, "val": 8, "test": 8}
+    assert all(files[n] == files[n + 1] for n in range(0, 40, 2))
+    assert run(*command[:1], str(tmp_path / "two"), *command[2:-1], "0.6,0.2")[0] == 2
 
 
 def test_errors_say_what_is_wrong_and_leave_nothing(tmp_path: Path) -> None:
