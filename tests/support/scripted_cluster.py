@@ -13,9 +13,9 @@ import grpc.aio
 from finemesh.chassis.auth import Role, SigningKey
 from finemesh.chassis.bus import BusConfig, NatsEventBus
 from finemesh.chassis.client_channel import channel
-from finemesh.chassis.errors import from_rpc_error
+from finemesh.chassis.errors import from_rpc_error, to_status
 from finemesh.chassis.events import Delivery, command_subject
-from finemesh.core.errors import UnavailableError
+from finemesh.core.errors import FinemeshError, UnavailableError
 from finemesh.v1 import attempt_pb2, attempt_service_pb2, training_job_pb2, training_service_pb2
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -139,6 +139,10 @@ class ScriptedAttempt:
         request.error.message = message
         await self._complete(request)
 
+    async def fail_by(self, error: FinemeshError) -> None:
+        request = attempt_service_pb2.CompleteAttemptRequest(attempt=self.ref, error=to_status(error))
+        await self._complete(request)
+
     async def stop(self, step: int = 0) -> None:
         """Say that it stopped as it was told to."""
         outcome = attempt_service_pb2.CancelledOutcome(step=step)
@@ -168,6 +172,7 @@ class ScriptedCluster:
     key: SigningKey
     cpus: float = 4.0
     gpus: float = 0.0
+    memory_bytes: int = 0
     commands: asyncio.Queue[ScriptedAttempt] = field(default_factory=asyncio.Queue[ScriptedAttempt])
     inventory: dict[tuple[str, int], ScriptedAttempt] = field(
         default_factory=dict[tuple[str, int], ScriptedAttempt]
@@ -212,6 +217,7 @@ class ScriptedCluster:
                 cpus_free=self.cpus - busy,
                 gpus=self.gpus,
                 gpus_free=self.gpus - sum(e.command.resources.gpus for e in self.inventory.values()),
+                memory_bytes=self.memory_bytes,
                 nodes=nodes,
             ),
             attempts=[each.ref for each in self.inventory.values()],

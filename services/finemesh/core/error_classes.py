@@ -40,7 +40,9 @@ _CODES: Final[Mapping[ErrorClass, frozenset[str]]] = MappingProxyType(
         ),
     }
 )
-_REASONS: Final[Mapping[str, ErrorClass]] = MappingProxyType({"RUN_TIMEOUT": ErrorClass.USER})
+_REASONS: Final[Mapping[str, ErrorClass]] = MappingProxyType(
+    {"RUN_TIMEOUT": ErrorClass.USER, "OUT_OF_MEMORY": ErrorClass.USER}
+)
 
 
 def classify(error: ErrorRecord) -> ErrorClass:

@@ -6,7 +6,6 @@ import asyncio
 import os
 
 from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
-from finemesh.chassis.attempts_servicer import AttemptServicer
 from finemesh.chassis.config import from_environ
 from finemesh.chassis.grpc_server import run_service
 from finemesh.chassis.service import Foundation, foundation, serve
@@ -17,6 +16,8 @@ from finemesh.training.config import TrainingConfig
 from finemesh.training.convert import result_from_proto
 from finemesh.training.datasets import DataPrepDatasets
 from finemesh.training.domain import TrainingResult
+from finemesh.training.estimates.estimator import Estimator
+from finemesh.training.estimates.servicer import Estimates
 from finemesh.training.files import ObjectFiles
 from finemesh.training.limits import Limits, LimitSettings
 from finemesh.training.quota_servicer import QuotaServicer
@@ -71,11 +72,17 @@ async def _serve(
     queue.bind(JobAttempts(store, service, base.key, clock))
     times = SchedulerSettings(live_seconds=config.cluster_live_seconds)
     scheduler = Scheduler(store, datasets, layout, times, clock)
+
     limits = LimitSettings(config.validate_timeout_seconds, config.launch_timeout_seconds)
+
     sweeps = SweepStore(store, on_change=sweeping.set)
 
+    estimator = Estimator(store, datasets, clock, config.cluster_live_seconds)
+    estimates = Estimates(estimator, config.gpu_hour_price, config.price_currency)
+
     server = base.server()
-    server.add(add_TrainingServiceServicer_to_server, TrainingServicer(service, scheduler, notifier))
+    training = TrainingServicer(service, scheduler, notifier, estimates)
+    server.add(add_TrainingServiceServicer_to_server, training)
     server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, notifier, clock))
     server.add(add_QuotaServiceServicer_to_server, QuotaServicer(store, clock, placement.set))
     server.add(add_WorkerServiceServicer_to_server, WorkerServicer(store, clock, times.live_seconds))

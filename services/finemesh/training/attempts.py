@@ -15,6 +15,7 @@ from finemesh.core.names import parse_name
 from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.convert import checkpoint_to_proto
 from finemesh.training.domain import TrainingJob, TrainingResult
+from finemesh.training.estimates.records import record
 from finemesh.training.service import TrainingService
 from finemesh.training.store import SqlStore, SqlUnit
 from finemesh.v1 import attempt_pb2
@@ -41,7 +42,11 @@ class JobAttempts:
         await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
 
     async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[TrainingResult]) -> None:
-        await self._service.take_completion(SqlUnit(self._store, tx), attempt, completion)
+        unit = SqlUnit(self._store, tx)
+        await self._service.take_completion(unit, attempt, completion)
+        if completion.result is not None:
+            job = await unit.job(parse_name(attempt.resource, "trainingJobs"))
+            await record(tx, job, completion.result, self._clock.now())
 
     async def on_lost(self, tx: Tx, attempt: Attempt) -> None:
         await self._service.take_loss(SqlUnit(self._store, tx), attempt)
@@ -70,6 +75,7 @@ def command_of(
             best=checkpoint_to_proto(best) if best else None,
             kill_after_step=job.kill_after_step if attempt.number == 1 else 0,
             pause_at_step=job.pause_at_step,
+            micro_batch_size=job.micro_batch_size,
             earlier=[checkpoint_to_proto(each) for each in reversed(earlier) if each],
         ),
     )

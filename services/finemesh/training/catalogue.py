@@ -53,10 +53,10 @@ class CatalogueServicer(TrainingServiceServicer):
     ) -> model_family_pb2.ModelFamily:
         current_principal().require_role(Role.VIEWER)
         _id(request.name, "modelFamilies")
-        for family in _families():
+        for family in families():
             if family.name == request.name:
                 return family
-        known = ", ".join(family.name.partition("/")[2] for family in _families())
+        known = ", ".join(family.name.partition("/")[2] for family in families())
         raise NotFoundError(
             f"there is no {request.name}: the families are {known}", reason="FAMILY_NOT_FOUND"
         )
@@ -65,12 +65,13 @@ class CatalogueServicer(TrainingServiceServicer):
         self, request: pb.ListModelFamiliesRequest, context: Any
     ) -> pb.ListModelFamiliesResponse:
         current_principal().require_role(Role.VIEWER)
-        page, token = _page(_families(), request)
+        page, token = _page(families(), request)
         return pb.ListModelFamiliesResponse(model_families=page, next_page_token=token)
 
 
 @cache
-def _families() -> tuple[model_family_pb2.ModelFamily, ...]:
+def families() -> tuple[model_family_pb2.ModelFamily, ...]:
+    """The registry, in its order: the first that fits a model takes it."""
     text = resources.files("finemesh.training").joinpath(_FAMILIES_FILE).read_text()
     return tuple(json_format.Parse(text, pb.ListModelFamiliesResponse()).model_families)
 

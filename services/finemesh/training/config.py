@@ -31,6 +31,8 @@ class TrainingConfig(ServiceConfig):
             one is started.
         restart_delay_seconds: back-off before the first restart; it doubles with each, up to a minute.
         cluster_live_seconds: how long after its last report a cluster gets work.
+        gpu_hour_price: what a GPU costs for an hour; 0 shows GPU-hours alone.
+        price_currency: of that price, as people write it.
     """
 
     dataprep: Dataprep = field(default_factory=Dataprep)
@@ -41,3 +43,5 @@ class TrainingConfig(ServiceConfig):
     launch_timeout_seconds: float = 3600.0
     restart_delay_seconds: float = 1.0
     cluster_live_seconds: float = 15.0
+    gpu_hour_price: float = 0.0
+    price_currency: str = "USD"

@@ -19,6 +19,7 @@ from finemesh.core.names import parse_name
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.domain import TrainingResult
+from finemesh.training.estimates.convert import estimate_to_proto
 from finemesh.training.history import Entry
 from finemesh.training.job import DEFAULT_MAX_RESTARTS, TrainingJob
 from finemesh.v1 import attempt_pb2
@@ -103,6 +104,8 @@ def job_to_proto(job: TrainingJob) -> pb.TrainingJob:
         resume_certificates=[certificate_to_proto(each) for each in job.resume_certificates],
         row_usage=job.row_usage,
         peak_memory_bytes=job.peak_memory_bytes,
+        estimate=estimate_to_proto(job.estimate) if job.estimate else None,
+        micro_batch_size=job.micro_batch_size,
         create_time=_timestamp(job.create_time),
         start_time=_timestamp(job.start_time),
         end_time=_timestamp(job.end_time),
@@ -204,6 +207,8 @@ def result_from_proto(message: attempt_pb2.AttemptResult) -> TrainingResult:
         metrics=dict(result.metrics),
         row_usage=dict(result.row_usage),
         peak_memory_bytes=result.peak_memory_bytes,
+        peak_device_memory_bytes=result.peak_device_memory_bytes,
+        step_seconds=result.step_seconds,
     )
 
 

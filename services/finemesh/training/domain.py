@@ -13,6 +13,7 @@ from finemesh.core.errors import ErrorRecord
 from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.history import Kind
 from finemesh.training.job import Fact, State, Step, TrainingJob, move
+from finemesh.training.memory_faults import smaller_micro_batch
 from finemesh.training.pace import Pace
 
 STOPPING: Final = frozenset({State.CANCELLING, State.PAUSING, State.PREEMPTING})
@@ -26,6 +27,8 @@ class TrainingResult:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     row_usage: Mapping[str, int] = field(default_factory=dict[str, int])
     peak_memory_bytes: int = 0
+    peak_device_memory_bytes: int = 0
+    step_seconds: float = 0.0
 
 
 def validated(job: TrainingJob, dataset_uri: str, now: datetime) -> Step:
@@ -219,7 +222,9 @@ def failed(
         policy: back-off between restarts; the job brings its own budget.
     """
     progressed = job.latest_checkpoint is not None and job.latest_checkpoint.attempt == job.attempt
-    hopeless = is_hopeless(error, job.error, progressed=progressed)
+    if smaller := smaller_micro_batch(job, error):  # which cannot go on for long
+        job, counts = replace(job, micro_batch_size=smaller), False
+    hopeless = not smaller and is_hopeless(error, job.error, progressed=progressed)
     error = classed(error)
     if hopeless:
         return move(job, State.FAILED, now, error=error, message="")
@@ -243,4 +248,5 @@ def failed(
     else:
         step = move(job, State.STARTING, now, **changes)
     budget = f"restart {step.job.restarts} of {job.max_restarts}" if counts else "no restart is used up"
-    return step.noted(Kind.RESTART, now, f"in {delay_seconds:g} s, {budget}")
+    cut = f", micro batches of {smaller} rows from now on" if smaller else ""
+    return step.noted(Kind.RESTART, now, f"in {delay_seconds:g} s, {budget}{cut}")

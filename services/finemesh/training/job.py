@@ -17,6 +17,7 @@ from finemesh.core.names import Name
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.states import FIRST_ATTEMPT, LATER_ATTEMPT, TRAINING_JOB, TrainingJobState, facts_of
 from finemesh.training.checkpoints import Checkpoint
+from finemesh.training.estimates.domain import Estimate
 from finemesh.training.history import Entry, Kind
 from finemesh.training.pace import Pace
 
@@ -40,6 +41,8 @@ class TrainingJob:
         not_before: when the scheduler or the validation may look at it again.
         worker: who works on it, while somebody does, with its last sign of life and the end of its lease.
         row_usage: rows of the dataset by use: trained, held_out, gap, truncated, over_length.
+        estimate: what it was estimated to take when it was submitted; None if its base model was not known.
+        micro_batch_size: rows of a forward pass in place of the spec's, since memory ran out; 0 as it says.
         error: why it failed; in other states the cause of the last loss.
         revision: counts every change.
         max_run_seconds: how long it may be RUNNING, over all attempts; 0 means for ever.
@@ -79,6 +82,8 @@ class TrainingJob:
     resume_certificates: tuple[ResumeCertificate, ...] = ()
     row_usage: Mapping[str, int] = field(default_factory=dict[str, int])
     peak_memory_bytes: int = 0
+    estimate: Estimate | None = None
+    micro_batch_size: int = 0
     error: ErrorRecord | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None

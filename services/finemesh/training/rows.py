@@ -16,6 +16,7 @@ from finemesh.core.names import Name
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.states import TrainingJobState
 from finemesh.training.checkpoints import Checkpoint
+from finemesh.training.estimates.domain import from_json, to_json
 from finemesh.training.job import TrainingJob
 from finemesh.training.pace import Pace
 
@@ -51,6 +52,8 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "resume_certificates": [asdict(each) for each in job.resume_certificates],
         "row_usage": dict(job.row_usage),
         "peak_memory_bytes": job.peak_memory_bytes,
+        "estimate": to_json(job.estimate),
+        "micro_batch_size": job.micro_batch_size,
         "error": asdict(job.error) if job.error else None,
         "create_time": job.create_time,
         "start_time": job.start_time,
@@ -77,6 +80,7 @@ def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
         if worker
         else None,
         latest_checkpoint=latest,
+        estimate=from_json(row["estimate"]),
         resume_certificates=tuple(ResumeCertificate(**each) for each in row["resume_certificates"]),
         error=ErrorRecord(**row["error"]) if row["error"] else None,
         following=Directive(row["following"]),
@@ -99,7 +103,7 @@ _PLAIN: Final = (
         "pause_at_step",
     ),
     *("fraction", "message", "report_time", "step", "total_steps", "attempt", "restarts", "not_before"),
-    *("heartbeat_time", "lease_expire_time", "row_usage", "peak_memory_bytes"),
+    *("heartbeat_time", "lease_expire_time", "row_usage", "peak_memory_bytes", "micro_batch_size"),
     *("create_time", "start_time", "end_time", "update_time", "revision"),
     *("max_run_seconds", "history_size", "state_time", "run_seconds"),
 )

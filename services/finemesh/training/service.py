@@ -26,6 +26,7 @@ from finemesh.training.checkpoints import Checkpoint, check, find_repeat, retain
 from finemesh.training.domain import TrainingResult
 from finemesh.training.history import Entry, Kind
 from finemesh.training.job import Step, TrainingJob
+from finemesh.training.memory_faults import smaller_micro_batch
 from finemesh.training.ports import Files, PageQuery, RequestKey, Store, Unit
 
 log: Final = structlog.get_logger(__name__)
@@ -206,6 +207,7 @@ class TrainingService:
         job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
         now = self._clock.now()
         blamed = completion.error is not None and completion.final
+        blamed = blamed and not smaller_micro_batch(job, completion.error)
         if completion.result is not None:
             _require_saved(job, completion.result)
             step = domain.succeeded(job, completion.result, now)

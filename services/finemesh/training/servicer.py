@@ -26,9 +26,10 @@ from finemesh.training.convert import (
     job_to_proto,
 )
 from finemesh.training.domain import TrainingJob
+from finemesh.training.estimates.servicer import Estimates
 from finemesh.training.scheduler import Scheduler
 from finemesh.training.service import TrainingService
-from finemesh.v1 import training_job_pb2
+from finemesh.v1 import estimate_pb2, training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
 
 COLLECTION = "trainingJobs"
@@ -37,10 +38,13 @@ COLLECTION = "trainingJobs"
 class TrainingServicer(CatalogueServicer):
     """Viewers read; operators and above write; a checkpoint is committed by its attempt alone."""
 
-    def __init__(self, service: TrainingService, scheduler: Scheduler, notifier: Notifier) -> None:
+    def __init__(
+        self, service: TrainingService, scheduler: Scheduler, notifier: Notifier, estimates: Estimates
+    ) -> None:
         self._service = service
         self._scheduler = scheduler
         self._notifier = notifier
+        self._estimates = estimates
 
     async def CreateTrainingJob(
         self, request: pb.CreateTrainingJobRequest, context: Any
@@ -50,11 +54,17 @@ class TrainingServicer(CatalogueServicer):
         if request.training_job_id:
             check_id(request.training_job_id, "training_job_id")
         name = Name(project, COLLECTION, request.training_job_id or new_id("tj"))
-        job = _draft(name, request.training_job)
+        job = await self._estimates.of_draft(request, _draft(name, request.training_job))
         if request.validate_only:
             await self._scheduler.require_admissible(job)
             return job_to_proto(self._service.draft(job))
         return job_to_proto(await self._service.create(job, key))
+
+    async def EstimateTrainingJob(
+        self, request: pb.EstimateTrainingJobRequest, context: Any
+    ) -> estimate_pb2.TrainingEstimate:
+        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        return await self._estimates.of_request(request, project)
 
     async def GetTrainingJob(
         self, request: pb.GetTrainingJobRequest, context: Any

@@ -56,6 +56,8 @@ JOBS: Final = Table(
     Column("resume_certificates", JSON, nullable=False),
     Column("row_usage", JSON, nullable=False),
     Column("peak_memory_bytes", BigInteger, nullable=False),
+    Column("estimate", JSON(none_as_null=True)),
+    Column("micro_batch_size", Integer, nullable=False),
     Column("error", JSON(none_as_null=True)),
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
@@ -124,6 +126,25 @@ HISTORY: Final = Table(
     ForeignKeyConstraint(
         ["project", "job_id"], ["training_jobs.project", "training_jobs.id"], ondelete="CASCADE"
     ),
+)
+
+# What finished jobs took, beside what they were estimated to take. A row outlives its job.
+MEASURED_JOBS: Final = Table(
+    "measured_jobs",
+    METADATA,
+    Column("project", String(63), primary_key=True),
+    Column("job_id", String(63), primary_key=True),
+    Column("figure", String(16), primary_key=True),
+    Column("family", String(63), nullable=False),
+    Column("method", String(63), nullable=False),
+    Column("hardware", String(63), nullable=False),
+    Column("forecast", Float, nullable=False),
+    Column("low", Float, nullable=False),
+    Column("likely", Float, nullable=False),
+    Column("high", Float, nullable=False),
+    Column("measured", Float, nullable=False),
+    Column("end_time", UtcDateTime, nullable=False),
+    Index("ix_measured_jobs_alike", "project", "family", "method", "hardware", "end_time"),
 )
 
 CHECKPOINTS: Final = Table(
