@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +19,7 @@ from finemesh.chassis.fine_tune_spec import resources_to_proto, spec_to_proto
 from finemesh.chassis.objects import upload_directory
 from finemesh.core.spec.finetune import Checkpointing, Optimization, Resources, Task
 from finemesh.v1 import attempt_pb2
+from finemesh.v1.attempt_service_pb2 import GpuRelease
 
 from tests.support.cluster_site import LEASE_SECONDS, Site
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
@@ -100,6 +105,43 @@ def alive(pids: set[int]) -> bool:
     return any(psutil.pid_exists(pid) for pid in pids)
 
 
+async def heard(mesh: ScriptedMesh, resource: str) -> GpuRelease:
+    """What the services are told of the GPUs of an attempt at `resource`."""
+
+    def told() -> list[GpuRelease]:
+        every = (release for sync in mesh.syncs for release in sync.gpu_releases)
+        return [release for release in every if release.attempt.resource == resource]
+
+    await until(told, "the release")
+    return told()[0]
+
+
+def kept_from_others(site: Site, gpu: str) -> set[str]:
+    """Which GPUs Ray can still give away while a keeper has `gpu`, as another driver finds them."""
+    environment = os.environ | site.ray.environment | {"ADDRESS": site.ray.address, "GPU": gpu}
+    done = subprocess.run(
+        [sys.executable, "-c", KEEP], env=environment, capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    return set(json.loads(done.stdout))
+
+
+KEEP = """
+import json, os, ray
+from finemesh.cluster.devices import Device
+from finemesh.cluster.keeper import Keeper, Keepers
+from finemesh.cluster.reaper import Holding
+
+ray.init(address=os.environ["ADDRESS"], log_to_driver=False)
+holding = Holding(1, 1.0, ray.nodes()[0]["NodeID"], "", (Device(os.environ["GPU"]),))
+keepers = Keepers()
+keepers.take(holding)
+assert keepers.has(holding.node, holding.devices[0])
+other = ray.remote(Keeper).options(num_cpus=0, num_gpus=1).remote()
+print(json.dumps([ray.get(other.gpu.remote(), timeout=30)]))
+"""
+
+
 async def filled(site: Site, without: set[int]) -> set[int]:
     """Wait until the cluster reports a worker that is warm. Returns it; it is none of `without`."""
     await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker", 90)
@@ -139,6 +181,11 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     assert mesh.syncs[-1].capacity.gpus == GPUS
     await until(lambda: site.mesh.syncs[-1].capacity.gpus_free == GPUS, "the GPU back")
     assert not alive(second)
+    # That it is free was proven, and the service is told so.
+    released = await heard(mesh, "projects/p/trainingJobs/orphaned")
+    assert (list(released.gpus), released.attempt.attempt) == ([gpu], 1)
+    assert f"process {min(second)} is gone" in released.evidence
+    assert await asyncio.to_thread(kept_from_others, site, gpu) == {"0", "1"} - {gpu}
 
     # Whatever ends the supervisor ends the worker.
     third = await filled(site, second)

@@ -31,9 +31,11 @@ from finemesh.cluster.attempts import (
 from finemesh.cluster.config import SERVICE_OF, AgentConfig
 from finemesh.cluster.driver import RayDriver
 from finemesh.cluster.head import RayHead
+from finemesh.cluster.holdings import HoldingBook
 from finemesh.cluster.ledger import CommandState, Entry, Ledger
 from finemesh.cluster.local_pool import LocalPool
 from finemesh.cluster.node_orders import OrderBook
+from finemesh.cluster.releases import Releases, release_of
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spools_of
 from finemesh.cluster.warm_pool import WarmPool
@@ -63,6 +65,7 @@ class Agent:
         self._orders = OrderBook(config.data_dir / "node_orders.binpb")
         self._local_pool = LocalPool(config.ray_address, config.data_dir) if config.local_pool else None
         self._supervisors: dict[AttemptRef, str] = {}
+        self._releases = Releases(HoldingBook(config.data_dir / "agent.db"), self._driver)
         self._wake = asyncio.Event()
         self._head_id = b""
         self._capacity = ClusterCapacity()
@@ -79,6 +82,7 @@ class Agent:
             drain.cancel()
         await asyncio.gather(*self._drains.values(), return_exceptions=True)
         await self._pool.close()
+        await self._releases.close()
         for each in self._channels.values():
             await each.close()
         await self._head.close()
@@ -105,6 +109,7 @@ class Agent:
                 await self._ensure_connected()
                 for entry in self._ledger.live():
                     await self._advance(entry)
+                self._releases.look(self._ledger.live())
                 await self._pool.tend(self._ledger.actors())
                 self._capacity = await self._look_around()
                 self._drain_orphans()
@@ -124,6 +129,7 @@ class Agent:
         capacity = await asyncio.to_thread(self._driver.capacity)
         capacity.warm_workers = self._pool.ready
         capacity.warm_memory_bytes = self._pool.memory_bytes
+        self._releases.withhold(capacity)
         live = {entry.ref: entry.actor or actor_name(entry.ref) for entry in self._ledger.live()}
         self._supervisors = await asyncio.to_thread(self._find_supervisors, live)
         for node in capacity.node_capacities:
@@ -179,7 +185,9 @@ class Agent:
             self._ledger.end(entry.ref, "supervisor gone")
 
     async def _launch(self, entry: Entry) -> None:
-        """Give the attempt a warm worker, or start a cold one."""
+        """Give the attempt a warm worker, or start a cold one. It waits while GPUs are being proven free."""
+        if entry.command.resources.gpus and self._releases.settling:
+            return
         entry.command.avoided_nodes[:] = sorted(self._pool.avoided)
         if unit := self._pool.choose(entry.command):
             self._ledger.launching(entry.ref, unit)
@@ -189,9 +197,13 @@ class Agent:
         await asyncio.to_thread(self._driver.launch, self._site, entry.ref, entry.command)
 
     async def _sync(self, service: str) -> None:
+        released = self._releases.told(service)
         mine = [entry.ref for entry in self._ledger.live() if service_of(entry.ref.resource) == service]
         request = SyncClusterRequest(
-            cluster=self._config.cluster_id, capacity=self._capacity, attempts=[to_proto(ref) for ref in mine]
+            cluster=self._config.cluster_id,
+            capacity=self._capacity,
+            attempts=[to_proto(ref) for ref in mine],
+            gpu_releases=release_of(released),
         )
         try:
             stub = AttemptServiceStub(self._channels[service])
@@ -199,6 +211,7 @@ class Agent:
         except grpc.aio.AioRpcError as error:
             _log.warning("sync_failed", service=service, reason=from_rpc_error(error).reason)
             return
+        self._releases.forget(released)
         for command in answer.commands:
             with contextlib.suppress(InvalidError):
                 self._take_on(command)

@@ -17,8 +17,10 @@ from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from finemesh.chassis.errors import from_status
+from finemesh.cluster.attempts import actor_name, ref_of
 from finemesh.cluster.config import Site
 from finemesh.cluster.nodes import away_from
+from finemesh.cluster.reaper import Holding
 from finemesh.cluster.worker import CONCURRENCY, Ending, Worker
 from finemesh.v1 import attempt_pb2
 
@@ -48,8 +50,10 @@ def bundles_of(command: attempt_pb2.Command) -> list[Bundle]:
 
 
 def reserve(command: attempt_pb2.Command, near: str = "") -> Any:
-    """The placement group: Ray gives the resources when it has them, of the node `near` if that has them."""
-    bundles, avoided = bundles_of(command), command.avoided_nodes
+    """The placement group, by the attempt's name: Ray gives the resources when it has them, those of the node
+    `near` if that has them.
+    """
+    bundles, avoided, name = bundles_of(command), command.avoided_nodes, actor_name(ref_of(command))
     alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoided]
     nodes = [node["Resources"] for node in alive]
     fits = any(
@@ -60,10 +64,11 @@ def reserve(command: attempt_pb2.Command, near: str = "") -> Any:
         return placement_group(
             bundles,
             strategy="STRICT_PACK",
+            name=name,
             _soft_target_node_id=near or None,
             bundle_label_selector=away,
         )
-    return placement_group(bundles, strategy="PACK", bundle_label_selector=away)
+    return placement_group(bundles, strategy="PACK", name=name, bundle_label_selector=away)
 
 
 class Crew:
@@ -88,12 +93,9 @@ class Crew:
         ]
         self.leader = self.actors[0]
 
-    async def identity(self) -> tuple[list[int], str, list[str]]:
-        """Process ids of all, the Ray node of rank 0, and the GPUs of all. Raises RayError."""
-        pids, nodes, gpus = zip(
-            *await asyncio.gather(*(actor.identity.remote() for actor in self.actors)), strict=True
-        )
-        return list(pids), nodes[0], [gpu for each in gpus for gpu in each]
+    async def holdings(self) -> list[Holding]:
+        """The process of each with what it was given, rank 0's first. Raises RayError."""
+        return list(await asyncio.gather(*(actor.holding.remote() for actor in self.actors)))
 
     async def run(self) -> Ending:
         """Let all work. How rank 0 ends, or what ended any of them. Raises RayError: one has died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -11,6 +12,7 @@ from ray.exceptions import RayError
 from finemesh.cluster.attempts import ACTOR_NAMESPACE, actor_name
 from finemesh.cluster.config import Site
 from finemesh.cluster.nodes import Nodes, away_from, node_of_actor
+from finemesh.cluster.reaper import Holding
 from finemesh.cluster.supervisor import Supervisor
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import UnavailableError
@@ -94,6 +96,31 @@ class RayDriver:
         try:
             found = self._find(actor)
             return node_of_actor(found) if found is not None else ""
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+
+    async def holdings(self, actor: str) -> list[Holding]:
+        """The processes of an attempt, from its supervisor; none while it cannot tell."""
+        try:
+            found = await asyncio.to_thread(self._find, actor)
+            return await found.holdings.remote() if found is not None else []
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+
+    def end_group(self, ref: AttemptRef) -> None:
+        """Give back what an attempt that is over has reserved: its placement group, if it is still there."""
+        try:
+            group = ray.util.get_placement_group(actor_name(ref))
+            ray.util.remove_placement_group(group)
+        except ValueError:  # there is none of this name
+            return
+        except (RayError, ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+
+    def has_node(self, node_id: str) -> bool:
+        """Whether a node is part of the cluster."""
+        try:
+            return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
         except (RayError, ConnectionError, RuntimeError) as error:
             raise unavailable(self._address, error) from error
 

@@ -10,6 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from finemesh.chassis.logs import configure_logging
 from finemesh.cluster.config import Site
+from finemesh.cluster.reaper import Holding
 from finemesh.cluster.supervisor import Supervisor
 from finemesh.cluster.warm import Warmth, WarmWorker
 from finemesh.cluster.worker import CONCURRENCY
@@ -21,7 +22,7 @@ class Standby:
     def __init__(self, site: Site) -> None:
         configure_logging("supervisor", site.log_level)
         self._site = site
-        self._taken = False
+        self._supervisor: Supervisor | None = None
         self._process: psutil.Process | None = None
         self._node_id: str = ray.get_runtime_context().get_node_id()
         self._worker: Any = (
@@ -46,11 +47,15 @@ class Standby:
 
     async def is_taken(self) -> bool:
         """Whether a command has arrived."""
-        return self._taken
+        return self._supervisor is not None
+
+    async def holdings(self) -> list[Holding]:
+        """As the supervisor's."""
+        return await self._supervisor.holdings() if self._supervisor else []
 
     async def run(self, command: bytes) -> None:
         """Be the supervisor of this attempt, and end with it. Only the first call counts."""
-        if self._taken or self._process is None:
-            return
-        self._taken = True
-        await Supervisor(self._site, command, Warmth(self._worker, self._process, self._node_id)).run()
+        if self._supervisor is None and self._process is not None:
+            warmth = Warmth(self._worker, self._process, self._node_id)
+            self._supervisor = Supervisor(self._site, command, warmth)
+            await self._supervisor.run()

@@ -27,6 +27,7 @@ from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
 from finemesh.cluster.config import Site
 from finemesh.cluster.crew import Crew, reserve
 from finemesh.cluster.lease import Lease
+from finemesh.cluster.reaper import Holding
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spool_path, spools_of
 from finemesh.cluster.warm import Warmth
@@ -43,6 +44,8 @@ _PLACEMENT_POLL_SECONDS: Final = 1.0
 _RETRY_SECONDS: Final = 0.5
 # How long a finished attempt waits for Tracking before it leaves the rest of its points to the agent.
 _DRAIN_SECONDS: Final = 60.0
+# How long one that is over waits for the agent to put down which GPUs it had.
+_RECORD_SECONDS: Final = 5.0
 # Which part of the time to stop the worker has; the rest is for telling how it ended.
 _STOP_SHARE: Final = 0.75
 
@@ -68,7 +71,8 @@ class Supervisor:
         self._status = Status()
         self._warmth = warmth
         self._crew: Crew | None = None
-        self._identity: tuple[list[int], str, list[str]] | None = None
+        self._holdings: list[Holding] = []
+        self._on_record = asyncio.Event()
         self._writing = True
         self._is_stopping = False
 
@@ -81,7 +85,19 @@ class Supervisor:
         finally:
             await service.close()
             await tracking.close()
+            if any(holding.devices for holding in self._holdings):  # a short attempt is on record as well
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RECORD_SECONDS):
+                        await self._on_record.wait()
             exit_actor()
+
+    async def holdings(self) -> list[Holding]:
+        """The processes of the attempt and what they were given, as soon as it is known: for the agent's
+        record.
+        """
+        if self._holdings:
+            self._on_record.set()
+        return self._holdings
 
     async def _run(self, service: grpc.aio.Channel, tracking: grpc.aio.Channel) -> None:
         group: Any = None
@@ -150,7 +166,7 @@ class Supervisor:
             return Ending(error=to_status(error).SerializeToString())
 
     async def _attend(self, service: grpc.aio.Channel, crew: Crew) -> Ending:
-        self._identity = await crew.identity()
+        self._holdings = await crew.holdings()
         self._lease.renew_now()
         worker, running = crew.leader, asyncio.ensure_future(crew.run())
         stopping: asyncio.Task[None] | None = None
@@ -200,10 +216,11 @@ class Supervisor:
             peak_memory_bytes=status.peak_memory_bytes,
             following=self._lease.directive if self._is_stopping else None,
         )
-        if self._identity:
-            pids, request.worker.node_id, gpu_ids = self._identity
-            request.worker.pids.extend(pids)
-            request.worker.gpu_ids.extend(gpu_ids)
+        for holding in self._holdings:
+            request.worker.node_id = request.worker.node_id or holding.node
+            request.worker.pids.append(holding.pid)
+            request.worker.gpu_ids.extend(device.id for device in holding.devices)
+            request.worker.gpu_uuids.extend(device.uuid for device in holding.devices if device.uuid)
         if status.certificate:
             request.resume_certificate.ParseFromString(status.certificate)
         return request

@@ -29,10 +29,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.config import Site
 from finemesh.cluster.crew import Crew, bundles_of
+from finemesh.cluster.devices import VISIBLE, visible_here
 from finemesh.cluster.worker import Worker
 from finemesh.v1 import attempt_pb2
 
-_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _NOT_INITIALISED: Final = 3  # CUDA_ERROR_NOT_INITIALIZED, of cuda.h
 _END_SECONDS: Final = 10.0
 # What the loop and the libraries under it import, some of it only when it is used for the first time.
@@ -57,7 +57,7 @@ class WarmWorker(Worker):
     def __init__(self, site: Site) -> None:
         configure_logging("worker", site.log_level)
         self._site = site
-        self._gpus: list[str] = []
+        self._given: list[str] = []
 
     def prepare(self) -> int:
         """Import what a training needs. Returns the process id."""
@@ -72,14 +72,13 @@ class WarmWorker(Worker):
         if gpus:
             if not cuda_untouched():
                 return False
-            os.environ[_VISIBLE] = visible or ",".join(gpus)
-        self._gpus = gpus
+            os.environ[VISIBLE] = visible or ",".join(gpus)
+        self._given = gpus
         super().__init__(self._site, command)
         return True
 
-    def identity(self) -> tuple[int, str, list[str]]:
-        pid, node_id, _ = super().identity()
-        return pid, node_id, self._gpus
+    def _gpus(self) -> tuple[list[str], str | None]:
+        return self._given, visible_here()
 
 
 class Seat:
@@ -87,7 +86,7 @@ class Seat:
 
     def gpus(self) -> tuple[list[str], str | None]:
         """The GPUs' ids, and the variable by which CUDA is told of them."""
-        return [str(each) for each in ray.get_gpu_ids()], os.environ.get(_VISIBLE)
+        return [str(each) for each in ray.get_gpu_ids()], visible_here()
 
 
 class WarmCrew(Crew):

@@ -6,7 +6,6 @@ What it knows it keeps in a `Job`, which the modules in `workers` fill.
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import socket
@@ -22,8 +21,10 @@ from finemesh.chassis.errors import new_error_id, to_status, unexpected
 from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, scratch_name
 from finemesh.cluster.config import Site
+from finemesh.cluster.devices import given, order_by_bus, visible_here
 from finemesh.cluster.disk import disk_full
 from finemesh.cluster.meeting import address_of, listen
+from finemesh.cluster.reaper import Holding
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError
 from finemesh.v1 import attempt_pb2, training_job_pb2
@@ -108,14 +109,20 @@ class Worker:
 
     def __init__(self, site: Site, command: bytes, rank: int = 0) -> None:
         configure_logging("worker", site.log_level)
+        order_by_bus()
         parsed = attempt_pb2.Command.FromString(command)
         scratch = site.scratch_dir / scratch_name(ref_of(parsed))
         self._job = Job(parsed, site, scratch / f"rank-{rank}" if rank else scratch, rank)
 
-    def identity(self) -> tuple[int, str, list[str]]:
-        """Process id, Ray node, and the GPUs assigned."""
-        gpu_ids = [str(each) for each in ray.get_gpu_ids()]
-        return os.getpid(), ray.get_runtime_context().get_node_id(), gpu_ids
+    def holding(self) -> Holding:
+        """This process, and the GPUs that it was given."""
+        ids, visible = self._gpus()
+        share = min(1.0, self._job.command.resources.gpus / max(1, len(ids)))
+        return Holding.of_this_process(ray.get_runtime_context().get_node_id(), given(ids, visible, share))
+
+    def _gpus(self) -> tuple[list[str], str | None]:
+        """As Ray counts them, and as CUDA is told of them."""
+        return [str(each) for each in ray.get_gpu_ids()], visible_here()
 
     def status(self) -> Status:
         job = self._job
