@@ -49,7 +49,7 @@ class SpecError(ValueError):
 def to_message(file: SpecFile) -> FineTuneSpec:
     """The message that says what a file says. Raises SpecError with every field that is wrong in itself."""
     message = FineTuneSpec()
-    problems = [Problem(file.place(path), path, text) for path, text in _fill(message, file.values, "")]
+    problems = [Problem(file.place(path), path, text) for path, text in fill(message, file.values)]
     if problems:
         raise SpecError(problems)
     return message
@@ -68,7 +68,7 @@ def schema() -> str:
 Said = Iterator[tuple[str, str]]
 
 
-def _fill(message: Message, values: dict[str, Any], head: str) -> Said:
+def fill(message: Message, values: dict[str, Any], head: str = "") -> Said:
     """Sets what `values` say; yields path and fault of what cannot be set."""
     known = message.DESCRIPTOR.fields_by_name
     camel: Any = message.DESCRIPTOR.fields_by_camelcase_name
@@ -92,7 +92,7 @@ def _fill(message: Message, values: dict[str, Any], head: str) -> Said:
 def _fill_inner(message: Message, value: Any, path: str) -> Said:
     message.SetInParent()
     if isinstance(value, dict):
-        yield from _fill(message, cast("dict[str, Any]", value), f"{path}.")
+        yield from fill(message, cast("dict[str, Any]", value), f"{path}.")
     elif value is not None:
         names = ", ".join(message.DESCRIPTOR.fields_by_name)
         yield path, f"{value!r} is one value, and {path} has fields: {names}"

@@ -39,12 +39,12 @@ successive_halving: {trials: 27, seed: 0, reduction: 3, min_steps: 1}  # many at
 objective: {metric: val/loss, goal: MINIMIZE}
 max_parallel: 4                                      # trials at once
 """
-STRATEGIES: Final = ("grid", "random", "successive_halving")
 _KINDS: Final = ("choices", "uniform", "log_uniform", "integers")
-_KEYS: Final = (
-    *("spec", "parameters", *STRATEGIES, "objective"),
-    *("max_parallel", "max_restarts", "priority", "labels", "display_name"),
+_PLAIN: Final = (
+    *("grid", "random", "successive_halving", "objective"),
+    *("max_parallel", "max_restarts", "priority", "display_name"),
 )
+_KEYS: Final = ("spec", "parameters", *_PLAIN, "labels")
 State = sweep_pb2.SweepTrial.State
 
 
@@ -84,36 +84,32 @@ def _sweep(file: SpecFile) -> tuple[sweep_pb2.Sweep, list[Problem]]:
     def wrong(path: str, text: str) -> None:
         problems.append(Problem(file.place(path), path, text))
 
-    for key in values.keys() - set(_KEYS):
+    for key in sorted(values.keys() - set(_KEYS)):
         wrong(key, f"unknown; there are {', '.join(_KEYS)}")
     if "spec" not in values:
         wrong("spec", "is not there: write the fine-tune that all trials have in common, or the path of one")
-    chosen = [each for each in STRATEGIES if each in values]
-    if len(chosen) > 1:
-        wrong(chosen[1], f"excludes {chosen[0]}: keep one of the two")
     parameters = values.get("parameters")
     if not isinstance(parameters, dict):
         wrong("parameters", "write a field of the spec a line, with its values: `lora.rank: [4, 8]`")
         parameters = {}
-    listed = [_parameter(*each, wrong) for each in cast("dict[str, Any]", parameters).items()]
-    plain = {key: values[key] or {} for key in _KEYS if key in values and key not in {"spec", "parameters"}}
-    objective = plain.get("objective")
-    if isinstance(objective, dict) and "goal" in objective:
-        plain["objective"] = objective | {
-            "goal": f"GOAL_{str(objective['goal']).upper().removeprefix('GOAL_')}"
-        }
-    try:
-        message = json_format.ParseDict(
-            plain | {"parameters": [each for each in listed if each]}, sweep_pb2.Sweep()
-        )
-    except json_format.ParseError as error:
-        said = re.sub(r"^Failed to parse (\w+) field: ", r"\1: ", str(error).rstrip("."))
-        wrong(said.partition(":")[0], said)
-        message = sweep_pb2.Sweep()
+    message = sweep_pb2.Sweep()
+    for field, given in cast("dict[str, Any]", parameters).items():
+        try:
+            json_format.ParseDict(_parameter(field, given, wrong), message.parameters.add())
+        except json_format.ParseError as error:
+            wrong(f"parameters.{field}", str(error))
+    plain = {key: value for key, value in values.items() if key in _PLAIN}
+    for path, text in specs.fill(message, plain):
+        wrong(path, text)
+    labels = values.get("labels") or {}
+    if isinstance(labels, dict):
+        message.labels.update({str(key): str(value) for key, value in cast("dict[str, Any]", labels).items()})
+    else:
+        wrong("labels", "write a label a line: `team: vision`")
     return message, problems
 
 
-def _parameter(field: str, given: Any, wrong: Any) -> dict[str, Any] | None:
+def _parameter(field: str, given: Any, wrong: Any) -> dict[str, Any]:
     """A parameter as JSON of the contract. A list is short for its choices."""
     path = f"parameters.{field}"
     if isinstance(given, list):
@@ -124,7 +120,7 @@ def _parameter(field: str, given: Any, wrong: Any) -> dict[str, Any] | None:
         or not given.keys() <= set(_KINDS)
     ):
         wrong(path, f"write a list of values, or one of {', '.join(_KINDS[1:])} with [low, high]")
-        return None
+        return {}
     [(kind, between)] = cast("dict[str, Any]", given).items()
     if kind == "choices":
         return {"field": field, "choices": between}
@@ -135,7 +131,7 @@ def _parameter(field: str, given: Any, wrong: Any) -> dict[str, Any] | None:
         or any(_no_number(e) for e in ends)
     ):
         wrong(path, f"{kind}: write [low, high], two numbers")
-        return None
+        return {}
     return {"field": field, kind: {"low": ends[0], "high": ends[1]}}
 
 

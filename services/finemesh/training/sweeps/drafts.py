@@ -192,12 +192,7 @@ def _short(field: str) -> str:
 def _domain(message: pb.SweepParameter, path: str, faults: Faults) -> Choices | Uniform | Integers | None:
     kind = message.WhichOneof("values")
     if kind == "choices":
-        items = tuple(_plain(item) for item in json_format.MessageToDict(message.choices))
-        if not items:
-            faults.add(f"{path}.choices", "is empty: write at least one value")
-        elif any(item in items[:index] for index, item in enumerate(items)):
-            faults.add(f"{path}.choices", "has a value twice: its trials would be the same")
-        return Choices(items)
+        return _choices(message, path, faults)
     if kind == "integers":
         if message.integers.low > message.integers.high:
             faults.add(f"{path}.integers", _empty_range(message.integers))
@@ -211,6 +206,19 @@ def _domain(message: pb.SweepParameter, path: str, faults: Faults) -> Choices | 
     elif kind == "log_uniform" and between.low <= 0:
         faults.add(f"{path}.{kind}.low", f"{between.low:g} has no logarithm: begin above 0")
     return Uniform(between.low, between.high, log=kind == "log_uniform")
+
+
+def _choices(message: pb.SweepParameter, path: str, faults: Faults) -> Choices | None:
+    try:
+        items = tuple(_plain(item) for item in json_format.MessageToDict(message.choices))
+    except ValueError:  # JSON has neither
+        faults.add(f"{path}.choices", "has a number that is infinite or none: write finite ones")
+        return None
+    if not items:
+        faults.add(f"{path}.choices", "is empty: write at least one value")
+    elif any(item in items[:index] for index, item in enumerate(items)):
+        faults.add(f"{path}.choices", "has a value twice: its trials would be the same")
+    return Choices(items)
 
 
 def _empty_range(between: pb.NumberRange | pb.IntegerRange) -> str:
