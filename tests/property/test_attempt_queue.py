@@ -21,6 +21,7 @@ from finemesh.core.attempts import (
     AttemptRef,
     ClusterCapacity,
     Completion,
+    Directive,
     Outcome,
     Phase,
     RestartPolicy,
@@ -33,7 +34,8 @@ from tests.support.attempt_owner import ScriptedOwner, create_tables
 
 T = TypeVar("T")
 
-LEASE, START_TIMEOUT, GRACE = 20.0, 40.0, 15.0
+LEASE, START_TIMEOUT = 20.0, 40.0
+GRACE = {Directive.CANCEL: 15.0, Directive.PAUSE: 25.0, Directive.PREEMPT: 25.0}
 POLICY = RestartPolicy(max_restarts=1, first_delay_seconds=10)
 RESOURCES = ("projects/p/exports/a", "projects/p/exports/b")
 COMPLETIONS = (
@@ -53,7 +55,8 @@ class Modelled:
     state: str
     deadline: float
     started: bool = False
-    cancelled_at: float | None = None
+    told_at: float | None = None
+    directive: Directive = Directive.CONTINUE
     outcome: str | None = None
 
 
@@ -68,7 +71,10 @@ class Simulation:
         self.model: dict[str, list[Modelled]] = {resource: [] for resource in RESOURCES}
         db = Database(f"sqlite:///{folder}/model.db")
         times = AttemptSettings(
-            lease_seconds=LEASE, start_timeout_seconds=START_TIMEOUT, cancel_grace_seconds=GRACE
+            lease_seconds=LEASE,
+            start_timeout_seconds=START_TIMEOUT,
+            cancel_grace_seconds=GRACE[Directive.CANCEL],
+            pause_grace_seconds=GRACE[Directive.PAUSE],
         )
         self.run(create_tables(db))
         self.owner = ScriptedOwner(db, self.clock, settings=times, policy=POLICY)
@@ -122,8 +128,8 @@ class Simulation:
         ref = AttemptRef(resource, speaker.attempt, speaker.fence + fence_error)
         known = self.known(ref)
         may = self.holds_lease(known)
-        if known is not None and known.cancelled_at is not None:
-            may = may and self.now < known.cancelled_at + GRACE
+        if known is not None and known.told_at is not None:
+            may = may and self.now < known.told_at + GRACE[known.directive]
         assert self.fenced(self.owner.queue.renew(ref, WorkReport(Phase.RUNNING))) != may
         if may and known is not None:
             known.state, known.started, known.deadline = "RUNNING", True, self.now + LEASE
@@ -144,14 +150,18 @@ class Simulation:
         if may and known is not None:
             known.state, known.outcome = "ENDED", completion.outcome
 
-    def cancel(self, resource: str) -> None:
+    def stop(self, resource: str, directive: Directive) -> None:
+        """A stronger directive takes the place of a weaker one, and gives no more time."""
         live = self.live(resource)
-        told = self.run(self.owner.stop(resource))
+        told = self.run(self.owner.stop(resource, directive))
         assert (told is not None) == (live is not None and live.started)
         if live is None:
             return
         if live.started:
-            live.cancelled_at = self.now if live.cancelled_at is None else live.cancelled_at
+            live.told_at = self.now if live.told_at is None else live.told_at
+            live.directive = max(live.directive, directive, key=list(Directive).index)
+            assert told is not None
+            assert told.directive is live.directive
         else:
             live.state, live.outcome = "ENDED", "CANCELLED"
 
@@ -209,7 +219,7 @@ def random_step(random: Random) -> tuple[str, list[Any]]:
         (3, "dispatch", [resource, random.choice((0.0, 0.0, 5.0))]),
         (7, "renew", [resource, age, fence_error]),
         (1, "complete", [resource, age, random.choice(COMPLETIONS)]),
-        (1, "cancel", [resource]),
+        (1, "stop", [resource, random.choice(list(GRACE))]),
         (4, "time_passes", [random.choice((1.0, 4.0, 9.0, 19.0, 21.0, 41.0)), random.random() < 0.6]),
         (1, "synchronise", [resource, age]),
     ]
