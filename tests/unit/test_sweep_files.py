@@ -97,7 +97,7 @@ def test_a_spec_file_is_taken_by_its_path(tmp_path: Path) -> None:
             "sweep.yaml:6: parameters.lora.rank: uniform: write [low, high]",
         ),
         ("parameters: {lora.rank: {integers: [1.5, 4]}}", "sweep.yaml:6: parameters.lora.rank: "),
-        ("parameters: {lora.dropout: [.nan]}", "sweep.yaml:6: parameters.lora.dropout: "),
+        ("parameters: {lora.dropout: [.nan]}", "sweep.yaml:6: sweep.parameters[0].choices: has a number"),
         ("parameters: {lora.rank: []}", "sweep.yaml:6: sweep.parameters[0].choices: is empty"),
         ("parameters: {lora.rank: [4, 4]}", "sweep.yaml:6: sweep.parameters[0].choices: has a value twice"),
         (
