@@ -153,9 +153,10 @@ class Dispatcher:
         for victim, job in decided.preempted.items():
             await self._change(victim, lambda unit, found, job=job: self._preempt(unit, found, job))
         for placed in decided.placed:
-            await self._change(
+            if await self._change(
                 placed.name, lambda unit, found, placed=placed: self._start(unit, found, placed)
-            )
+            ):
+                self._memory.waiting.discard(placed.name)  # the next pass reads what has changed
         entries = self._memory.waiting.entries
         news = [
             (name, why)
@@ -165,7 +166,8 @@ class Dispatcher:
         for name, why in news[:TELL_BATCH]:
             await self._change(name, lambda unit, found, why=why: self._tell(unit, found, why))
 
-    async def _change(self, name: str, act: Callable[[Unit, TrainingJob], Awaitable[None]]) -> None:
+    async def _change(self, name: str, act: Callable[[Unit, TrainingJob], Awaitable[None]]) -> bool:
+        """Act on a job in a transaction of its own. Returns whether that was committed."""
         try:
             async with self._store.begin() as unit:
                 await act(unit, await unit.locked(parse_name(name, "trainingJobs")))
@@ -173,9 +175,10 @@ class Dispatcher:
             self._memory.waiting.discard(name)
         except Exception:  # one job in trouble must not keep the others waiting
             log.exception("placement_failed", job=name)
+            return False
+        return True
 
     async def _start(self, unit: Unit, job: TrainingJob, placed: Placed) -> None:
-        self._memory.waiting.discard(placed.name)  # whatever happens: the next pass reads what has changed
         if job.state not in {State.QUEUED, State.STARTING}:
             return  # cancelled or paused since it was read
         attempt = await unit.dispatch(job, placed.cluster, placed.nodes)
