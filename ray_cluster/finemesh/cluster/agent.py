@@ -24,6 +24,7 @@ from finemesh.cluster.attempts import (
     actor_name,
     check_command,
     resource_key,
+    resource_of,
     scratch_name,
     service_of,
     to_proto,
@@ -32,6 +33,7 @@ from finemesh.cluster.config import SERVICE_OF, AgentConfig
 from finemesh.cluster.driver import RayDriver
 from finemesh.cluster.head import RayHead
 from finemesh.cluster.holdings import HoldingBook
+from finemesh.cluster.joblog import LogShipper, Redactor, logs_of, remove_log
 from finemesh.cluster.ledger import CommandState, Entry, Ledger
 from finemesh.cluster.local_pool import LocalPool
 from finemesh.cluster.node_orders import OrderBook
@@ -263,8 +265,8 @@ class Agent:
 
     def _drain_orphans(self) -> None:
         live = {resource_key(entry.ref.resource) for entry in self._ledger.live()}
-        folder = self._site.spool_dir
-        jobs = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+        folders = (self._site.spool_dir, self._site.log_dir)
+        jobs = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
         for job in jobs - live - self._drains.keys():
             task = asyncio.create_task(self._drain(job))
             task.add_done_callback(lambda _, job=job: self._drains.pop(job, None))
@@ -278,3 +280,10 @@ class Agent:
                 # Kept for people to look at; a name that is not drained again.
                 path.rename(path.with_suffix(".refused"))
                 _log.warning("spool_refused", spool=str(path), reason=error.reason)
+        for path in logs_of(self._site.log_dir, job):
+            try:
+                redact = Redactor(self._site.s3.access_key, self._site.s3.secret_key.reveal())
+                shipper = LogShipper(self._channels["training"], resource_of(job), path, redact)
+                await shipper.ship(lambda: True)
+            except FinemeshError:  # the job is gone, and its log with it
+                remove_log(path)

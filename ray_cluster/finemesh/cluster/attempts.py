@@ -50,6 +50,11 @@ def resource_key(resource: str) -> str:
     return resource.removeprefix("projects/").replace("/", ".")
 
 
+def resource_of(key: str) -> str:
+    """The resource whose `resource_key` this is. An id has no dot."""
+    return "projects/" + key.replace(".", "/")
+
+
 def scratch_name(ref: AttemptRef) -> str:
     """The folder name of an attempt's scratch space, e.g. `a.trainingJobs.b-2`."""
     return f"{resource_key(ref.resource)}-{ref.attempt}"

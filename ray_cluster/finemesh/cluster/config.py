@@ -129,6 +129,11 @@ class Site:
         return self.data_dir / "spool"
 
     @property
+    def log_dir(self) -> Path:
+        """One folder per training job, one file per attempt."""
+        return self.data_dir / "logs"
+
+    @property
     def scratch_dir(self) -> Path:
         """One folder per attempt, removed with it."""
         return self.data_dir / "scratch"

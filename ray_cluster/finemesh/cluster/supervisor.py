@@ -26,6 +26,7 @@ from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
 from finemesh.cluster.config import Site
 from finemesh.cluster.crew import Crew, reserve
+from finemesh.cluster.joblog import LogShipper, Redactor, log_path, logs_of
 from finemesh.cluster.lease import Lease
 from finemesh.cluster.reaper import Holding
 from finemesh.cluster.shipper import Shipper
@@ -102,7 +103,7 @@ class Supervisor:
     async def _run(self, service: grpc.aio.Channel, tracking: grpc.aio.Channel) -> None:
         group: Any = None
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
-        shipping = asyncio.create_task(self._ship(tracking))
+        shipping = asyncio.ensure_future(asyncio.gather(self._ship(tracking), self._ship_log(service)))
         try:
             if not await self._unless_lost(holding, self._lease.held.wait()):
                 return
@@ -277,3 +278,16 @@ class Supervisor:
                 if left < own:
                     await Shipper(tracking, left).ship(lambda: True)
             await Shipper(tracking, own).ship(lambda: not self._writing)
+
+    async def _ship_log(self, training: grpc.aio.Channel) -> None:
+        """Bring what the attempt's processes write to Training, after what earlier ones have left here."""
+        if not self._command.HasField("train_work"):
+            return
+        resource, folder = self._ref.resource, self._site.log_dir
+        own = log_path(folder, resource_key(resource), self._ref.attempt)
+        redact = Redactor(self._site.s3.access_key, self._site.s3.secret_key.reveal())
+        with contextlib.suppress(FinemeshError):
+            for left in logs_of(folder, resource_key(resource)):
+                if left < own:
+                    await LogShipper(training, resource, left, redact).ship(lambda: True)
+            await LogShipper(training, resource, own, redact).ship(lambda: not self._writing)

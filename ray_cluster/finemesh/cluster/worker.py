@@ -19,10 +19,11 @@ import ray
 
 from finemesh.chassis.errors import new_error_id, to_status, unexpected
 from finemesh.chassis.logs import configure_logging, get_logger
-from finemesh.cluster.attempts import ref_of, scratch_name
+from finemesh.cluster.attempts import ref_of, resource_key, scratch_name
 from finemesh.cluster.config import Site
 from finemesh.cluster.devices import given, order_by_bus, visible_here
 from finemesh.cluster.disk import disk_full
+from finemesh.cluster.joblog import log_path, redirect
 from finemesh.cluster.meeting import address_of, listen
 from finemesh.cluster.reaper import Holding
 from finemesh.core.attempts import Phase
@@ -155,6 +156,9 @@ class Worker:
         """
         job = self._job
         job.meeting = meeting
+        if job.command.HasField("train_work"):
+            key = resource_key(job.command.resource)
+            redirect(log_path(job.site.log_dir, key, job.command.attempt), job.site.log_level)
         job.scratch.mkdir(parents=True, exist_ok=True)
         try:
             return Ending(result=_work(job).SerializeToString())

@@ -20,6 +20,7 @@ from finemesh.training.estimates.estimator import Estimator
 from finemesh.training.estimates.servicer import Estimates
 from finemesh.training.files import ObjectFiles
 from finemesh.training.limits import Limits, LimitSettings
+from finemesh.training.logs.service import LogService
 from finemesh.training.quota_servicer import QuotaServicer
 from finemesh.training.scheduler import Scheduler, SchedulerSettings
 from finemesh.training.service import Layout, TrainingService
@@ -81,7 +82,8 @@ async def _serve(
     estimates = Estimates(estimator, config.gpu_hour_price, config.price_currency)
 
     server = base.server()
-    training = TrainingServicer(service, scheduler, notifier, estimates)
+    logs = LogService(store, notifier, clock)
+    training = TrainingServicer(service, scheduler, notifier, estimates, logs)
     server.add(add_TrainingServiceServicer_to_server, training)
     server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, notifier, clock))
     server.add(add_QuotaServiceServicer_to_server, QuotaServicer(store, clock, placement.set))

@@ -27,6 +27,8 @@ from finemesh.training.convert import (
 )
 from finemesh.training.domain import TrainingJob
 from finemesh.training.estimates.servicer import Estimates
+from finemesh.training.logs.service import LogService
+from finemesh.training.logs.servicer import LogServicer
 from finemesh.training.scheduler import Scheduler
 from finemesh.training.service import TrainingService
 from finemesh.v1 import estimate_pb2, training_job_pb2
@@ -35,13 +37,19 @@ from finemesh.v1 import training_service_pb2 as pb
 COLLECTION = "trainingJobs"
 
 
-class TrainingServicer(CatalogueServicer):
+class TrainingServicer(CatalogueServicer, LogServicer):
     """Viewers read; operators and above write; a checkpoint is committed by its attempt alone."""
 
     def __init__(
-        self, service: TrainingService, scheduler: Scheduler, notifier: Notifier, estimates: Estimates
+        self,
+        service: TrainingService,
+        scheduler: Scheduler,
+        notifier: Notifier,
+        estimates: Estimates,
+        logs: LogService,
     ) -> None:
         self._service = service
+        self._logs = logs
         self._scheduler = scheduler
         self._notifier = notifier
         self._estimates = estimates

@@ -28,6 +28,7 @@ from finemesh.v1 import model_family_pb2 as finemesh_dot_v1_dot_model__family__p
 from finemesh.v1 import preset_pb2 as finemesh_dot_v1_dot_preset__pb2
 from finemesh.v1 import spec_finding_pb2 as finemesh_dot_v1_dot_spec__finding__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
+from finemesh.v1 import training_log_pb2 as finemesh_dot_v1_dot_training__log__pb2
 from finemesh.v1 import training_job_history_pb2 as finemesh_dot_v1_dot_training__job__history__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
@@ -35,7 +36,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/training_service.proto\x12\x0b\x66inemesh.v1\x1a\x1a\x66inemesh/v1/estimate.proto\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1e\x66inemesh/v1/model_family.proto\x1a\x18\x66inemesh/v1/preset.proto\x1a\x1e\x66inemesh/v1/spec_finding.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a&finemesh/v1/training_job_history.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xdb\x01\n\x18\x43reateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12/\n\nbase_model\x18\x06 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFiles\"+\n\x15GetTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"x\n\x17ListTrainingJobsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17WatchTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x43\x61ncelTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"-\n\x17PauseTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18ResumeTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x1dSetTrainingJobPriorityRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08priority\x18\x02 \x01(\x05\".\n\x18\x44\x65leteTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListCheckpointsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x1dListTrainingJobHistoryRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1eListTrainingJobHistoryResponse\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.finemesh.v1.TrainingJobHistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x17.finemesh.v1.CheckpointB\x04\xe2\x41\x01\x02\"0\n\x18\x43ommitCheckpointResponse\x12\x14\n\x0c\x65xpired_uris\x18\x01 \x03(\t\"\xfa\x01\n\x1a\x45stimateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12\x35\n\nbase_model\x18\x03 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFilesB\x04\xe2\x41\x01\x02\x12\x1c\n\x14longest_batch_tokens\x18\x04 \x01(\x03\x12\x17\n\x0fmean_row_tokens\x18\x05 \x01(\x01\x12)\n\x05probe\x18\x06 \x01(\x0b\x32\x1a.finemesh.v1.MeasuredProbe\"y\n\x17LintFineTuneSpecRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12/\n\nbase_model\x18\x02 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFacts\"o\n\x18LintFineTuneSpecResponse\x12*\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.SpecFinding\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\"&\n\x10GetPresetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x12ListPresetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListPresetsResponse\x12$\n\x07presets\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetModelFamilyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x18ListModelFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x19ListModelFamiliesResponse\x12\x30\n\x0emodel_families\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.ModelFamily\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe3\x14\n\x0fTrainingService\x12\xb6\x01\n\x11\x43reateTrainingJob\x12%.finemesh.v1.CreateTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"`\xda\x41#parent,training_job,training_job_id\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x83\x01\n\x0eGetTrainingJob\x12\".finemesh.v1.GetTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x96\x01\n\x10ListTrainingJobs\x12$.finemesh.v1.ListTrainingJobsRequest\x1a%.finemesh.v1.ListTrainingJobsResponse\"5\xda\x41\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x88\x01\n\x10WatchTrainingJob\x12$.finemesh.v1.WatchTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x12\x93\x01\n\x11\x43\x61ncelTrainingJob\x12%.finemesh.v1.CancelTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x90\x01\n\x10PauseTrainingJob\x12$.finemesh.v1.PauseTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"<\xda\x41\x04name\x82\xd3\xe4\x93\x02/\"*/v1/{name=projects/*/trainingJobs/*}:pause:\x01*\x12\x93\x01\n\x11ResumeTrainingJob\x12%.finemesh.v1.ResumeTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:resume:\x01*\x12\xab\x01\n\x16SetTrainingJobPriority\x12*.finemesh.v1.SetTrainingJobPriorityRequest\x1a\x18.finemesh.v1.TrainingJob\"K\xda\x41\rname,priority\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=projects/*/trainingJobs/*}:setPriority:\x01*\x12\x87\x01\n\x11\x44\x65leteTrainingJob\x12%.finemesh.v1.DeleteTrainingJobRequest\x1a\x16.google.protobuf.Empty\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=projects/*/trainingJobs/*}\x12\xa1\x01\n\x0fListCheckpoints\x12#.finemesh.v1.ListCheckpointsRequest\x1a$.finemesh.v1.ListCheckpointsResponse\"C\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{parent=projects/*/trainingJobs/*}/checkpoints\x12\xb2\x01\n\x16ListTrainingJobHistory\x12*.finemesh.v1.ListTrainingJobHistoryRequest\x1a+.finemesh.v1.ListTrainingJobHistoryResponse\"?\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x30\x12./v1/{parent=projects/*/trainingJobs/*}/history\x12\xa1\x01\n\x10\x43ommitCheckpoint\x12$.finemesh.v1.CommitCheckpointRequest\x1a%.finemesh.v1.CommitCheckpointResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\x01*\x12\xa5\x01\n\x13\x45stimateTrainingJob\x12\'.finemesh.v1.EstimateTrainingJobRequest\x1a\x1d.finemesh.v1.TrainingEstimate\"F\xda\x41\x0bparent,spec\x82\xd3\xe4\x93\x02\x32\"-/v1/{parent=projects/*}/trainingJobs:estimate:\x01*\x12\x89\x01\n\x10LintFineTuneSpec\x12$.finemesh.v1.LintFineTuneSpecRequest\x1a%.finemesh.v1.LintFineTuneSpecResponse\"(\xda\x41\x04spec\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/fineTuneSpecs:lint:\x01*\x12\x64\n\tGetPreset\x12\x1d.finemesh.v1.GetPresetRequest\x1a\x13.finemesh.v1.Preset\"#\xda\x41\x04name\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=presets/*}\x12\x65\n\x0bListPresets\x12\x1f.finemesh.v1.ListPresetsRequest\x1a .finemesh.v1.ListPresetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/presets\x12y\n\x0eGetModelFamily\x12\".finemesh.v1.GetModelFamilyRequest\x1a\x18.finemesh.v1.ModelFamily\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=modelFamilies/*}\x12}\n\x11ListModelFamilies\x12%.finemesh.v1.ListModelFamiliesRequest\x1a&.finemesh.v1.ListModelFamiliesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/modelFamiliesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/training_service.proto\x12\x0b\x66inemesh.v1\x1a\x1a\x66inemesh/v1/estimate.proto\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1e\x66inemesh/v1/model_family.proto\x1a\x18\x66inemesh/v1/preset.proto\x1a\x1e\x66inemesh/v1/spec_finding.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a\x1e\x66inemesh/v1/training_log.proto\x1a&finemesh/v1/training_job_history.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\"\xdb\x01\n\x18\x43reateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0ctraining_job\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.TrainingJobB\x04\xe2\x41\x01\x02\x12\x17\n\x0ftraining_job_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12/\n\nbase_model\x18\x06 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFiles\"+\n\x15GetTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"x\n\x17ListTrainingJobsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"d\n\x18ListTrainingJobsResponse\x12/\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x17WatchTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18\x43\x61ncelTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"-\n\x17PauseTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\".\n\x18ResumeTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x1dSetTrainingJobPriorityRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x08priority\x18\x02 \x01(\x05\".\n\x18\x44\x65leteTrainingJobRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListCheckpointsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x17ListCheckpointsResponse\x12,\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x1dListTrainingJobHistoryRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1eListTrainingJobHistoryResponse\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.finemesh.v1.TrainingJobHistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x17\x43ommitCheckpointRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07\x61ttempt\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x31\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x17.finemesh.v1.CheckpointB\x04\xe2\x41\x01\x02\"0\n\x18\x43ommitCheckpointResponse\x12\x14\n\x0c\x65xpired_uris\x18\x01 \x03(\t\"\xfa\x01\n\x1a\x45stimateTrainingJobRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12\x35\n\nbase_model\x18\x03 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFilesB\x04\xe2\x41\x01\x02\x12\x1c\n\x14longest_batch_tokens\x18\x04 \x01(\x03\x12\x17\n\x0fmean_row_tokens\x18\x05 \x01(\x01\x12)\n\x05probe\x18\x06 \x01(\x0b\x32\x1a.finemesh.v1.MeasuredProbe\"y\n\x17LintFineTuneSpecRequest\x12-\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x02\x12/\n\nbase_model\x18\x02 \x01(\x0b\x32\x1b.finemesh.v1.BaseModelFacts\"o\n\x18LintFineTuneSpecResponse\x12*\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.SpecFinding\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\"&\n\x10GetPresetRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x12ListPresetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListPresetsResponse\x12$\n\x07presets\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Preset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15GetModelFamilyRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"A\n\x18ListModelFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x19ListModelFamiliesResponse\x12\x30\n\x0emodel_families\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.ModelFamily\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa9\x17\n\x0fTrainingService\x12\xb6\x01\n\x11\x43reateTrainingJob\x12%.finemesh.v1.CreateTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"`\xda\x41#parent,training_job,training_job_id\x82\xd3\xe4\x93\x02\x34\"$/v1/{parent=projects/*}/trainingJobs:\x0ctraining_job\x12\x83\x01\n\x0eGetTrainingJob\x12\".finemesh.v1.GetTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/trainingJobs/*}\x12\x96\x01\n\x10ListTrainingJobs\x12$.finemesh.v1.ListTrainingJobsRequest\x1a%.finemesh.v1.ListTrainingJobsResponse\"5\xda\x41\x06parent\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/trainingJobs\x12\x88\x01\n\x10WatchTrainingJob\x12$.finemesh.v1.WatchTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"2\x82\xd3\xe4\x93\x02,\x12*/v1/{name=projects/*/trainingJobs/*}:watch0\x01\x12\x93\x01\n\x11\x43\x61ncelTrainingJob\x12%.finemesh.v1.CancelTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:cancel:\x01*\x12\x90\x01\n\x10PauseTrainingJob\x12$.finemesh.v1.PauseTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"<\xda\x41\x04name\x82\xd3\xe4\x93\x02/\"*/v1/{name=projects/*/trainingJobs/*}:pause:\x01*\x12\x93\x01\n\x11ResumeTrainingJob\x12%.finemesh.v1.ResumeTrainingJobRequest\x1a\x18.finemesh.v1.TrainingJob\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/trainingJobs/*}:resume:\x01*\x12\xab\x01\n\x16SetTrainingJobPriority\x12*.finemesh.v1.SetTrainingJobPriorityRequest\x1a\x18.finemesh.v1.TrainingJob\"K\xda\x41\rname,priority\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=projects/*/trainingJobs/*}:setPriority:\x01*\x12\x87\x01\n\x11\x44\x65leteTrainingJob\x12%.finemesh.v1.DeleteTrainingJobRequest\x1a\x16.google.protobuf.Empty\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&*$/v1/{name=projects/*/trainingJobs/*}\x12\xa1\x01\n\x0fListCheckpoints\x12#.finemesh.v1.ListCheckpointsRequest\x1a$.finemesh.v1.ListCheckpointsResponse\"C\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/{parent=projects/*/trainingJobs/*}/checkpoints\x12\xb2\x01\n\x16ListTrainingJobHistory\x12*.finemesh.v1.ListTrainingJobHistoryRequest\x1a+.finemesh.v1.ListTrainingJobHistoryResponse\"?\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x30\x12./v1/{parent=projects/*/trainingJobs/*}/history\x12\xa1\x01\n\x10\x43ommitCheckpoint\x12$.finemesh.v1.CommitCheckpointRequest\x1a%.finemesh.v1.CommitCheckpointResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\x01*\x12\xa5\x01\n\x13\x45stimateTrainingJob\x12\'.finemesh.v1.EstimateTrainingJobRequest\x1a\x1d.finemesh.v1.TrainingEstimate\"F\xda\x41\x0bparent,spec\x82\xd3\xe4\x93\x02\x32\"-/v1/{parent=projects/*}/trainingJobs:estimate:\x01*\x12\x9a\x01\n\x15StreamTrainingJobLogs\x12).finemesh.v1.StreamTrainingJobLogsRequest\x1a\x1b.finemesh.v1.TrainingJobLog\"7\x82\xd3\xe4\x93\x02\x31\x12//v1/{name=projects/*/trainingJobs/*}:streamLogs0\x01\x12\xa6\x01\n\x14\x41ppendTrainingJobLog\x12(.finemesh.v1.AppendTrainingJobLogRequest\x1a).finemesh.v1.AppendTrainingJobLogResponse\"9\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/trainingJobs/*}:appendLog:\x01*\x12\x89\x01\n\x10LintFineTuneSpec\x12$.finemesh.v1.LintFineTuneSpecRequest\x1a%.finemesh.v1.LintFineTuneSpecResponse\"(\xda\x41\x04spec\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/fineTuneSpecs:lint:\x01*\x12\x64\n\tGetPreset\x12\x1d.finemesh.v1.GetPresetRequest\x1a\x13.finemesh.v1.Preset\"#\xda\x41\x04name\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=presets/*}\x12\x65\n\x0bListPresets\x12\x1f.finemesh.v1.ListPresetsRequest\x1a .finemesh.v1.ListPresetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/presets\x12y\n\x0eGetModelFamily\x12\".finemesh.v1.GetModelFamilyRequest\x1a\x18.finemesh.v1.ModelFamily\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/{name=modelFamilies/*}\x12}\n\x11ListModelFamilies\x12%.finemesh.v1.ListModelFamiliesRequest\x1a&.finemesh.v1.ListModelFamiliesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/modelFamiliesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -112,6 +113,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['CommitCheckpoint']._serialized_options = b'\202\323\344\223\002:\"5/v1/{name=projects/*/trainingJobs/*}:commitCheckpoint:\001*'
   _globals['_TRAININGSERVICE'].methods_by_name['EstimateTrainingJob']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['EstimateTrainingJob']._serialized_options = b'\332A\013parent,spec\202\323\344\223\0022\"-/v1/{parent=projects/*}/trainingJobs:estimate:\001*'
+  _globals['_TRAININGSERVICE'].methods_by_name['StreamTrainingJobLogs']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['StreamTrainingJobLogs']._serialized_options = b'\202\323\344\223\0021\022//v1/{name=projects/*/trainingJobs/*}:streamLogs'
+  _globals['_TRAININGSERVICE'].methods_by_name['AppendTrainingJobLog']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['AppendTrainingJobLog']._serialized_options = b'\202\323\344\223\0023\"./v1/{name=projects/*/trainingJobs/*}:appendLog:\001*'
   _globals['_TRAININGSERVICE'].methods_by_name['LintFineTuneSpec']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['LintFineTuneSpec']._serialized_options = b'\332A\004spec\202\323\344\223\002\033\"\026/v1/fineTuneSpecs:lint:\001*'
   _globals['_TRAININGSERVICE'].methods_by_name['GetPreset']._loaded_options = None
@@ -122,56 +127,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSERVICE'].methods_by_name['GetModelFamily']._serialized_options = b'\332A\004name\202\323\344\223\002\034\022\032/v1/{name=modelFamilies/*}'
   _globals['_TRAININGSERVICE'].methods_by_name['ListModelFamilies']._loaded_options = None
   _globals['_TRAININGSERVICE'].methods_by_name['ListModelFamilies']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/modelFamilies'
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=393
-  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=612
-  _globals['_GETTRAININGJOBREQUEST']._serialized_start=614
-  _globals['_GETTRAININGJOBREQUEST']._serialized_end=657
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=659
-  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=779
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=781
-  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=881
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=883
-  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=928
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=930
-  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=976
-  _globals['_PAUSETRAININGJOBREQUEST']._serialized_start=978
-  _globals['_PAUSETRAININGJOBREQUEST']._serialized_end=1023
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=1025
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1071
-  _globals['_SETTRAININGJOBPRIORITYREQUEST']._serialized_start=1073
-  _globals['_SETTRAININGJOBPRIORITYREQUEST']._serialized_end=1142
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1144
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1190
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1192
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1277
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1279
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1375
-  _globals['_LISTTRAININGJOBHISTORYREQUEST']._serialized_start=1377
-  _globals['_LISTTRAININGJOBHISTORYREQUEST']._serialized_end=1469
-  _globals['_LISTTRAININGJOBHISTORYRESPONSE']._serialized_start=1471
-  _globals['_LISTTRAININGJOBHISTORYRESPONSE']._serialized_end=1583
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1586
-  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1726
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=1728
-  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=1776
-  _globals['_ESTIMATETRAININGJOBREQUEST']._serialized_start=1779
-  _globals['_ESTIMATETRAININGJOBREQUEST']._serialized_end=2029
-  _globals['_LINTFINETUNESPECREQUEST']._serialized_start=2031
-  _globals['_LINTFINETUNESPECREQUEST']._serialized_end=2152
-  _globals['_LINTFINETUNESPECRESPONSE']._serialized_start=2154
-  _globals['_LINTFINETUNESPECRESPONSE']._serialized_end=2265
-  _globals['_GETPRESETREQUEST']._serialized_start=2267
-  _globals['_GETPRESETREQUEST']._serialized_end=2305
-  _globals['_LISTPRESETSREQUEST']._serialized_start=2307
-  _globals['_LISTPRESETSREQUEST']._serialized_end=2366
-  _globals['_LISTPRESETSRESPONSE']._serialized_start=2368
-  _globals['_LISTPRESETSRESPONSE']._serialized_end=2452
-  _globals['_GETMODELFAMILYREQUEST']._serialized_start=2454
-  _globals['_GETMODELFAMILYREQUEST']._serialized_end=2497
-  _globals['_LISTMODELFAMILIESREQUEST']._serialized_start=2499
-  _globals['_LISTMODELFAMILIESREQUEST']._serialized_end=2564
-  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_start=2566
-  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_end=2668
-  _globals['_TRAININGSERVICE']._serialized_start=2671
-  _globals['_TRAININGSERVICE']._serialized_end=5330
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_start=425
+  _globals['_CREATETRAININGJOBREQUEST']._serialized_end=644
+  _globals['_GETTRAININGJOBREQUEST']._serialized_start=646
+  _globals['_GETTRAININGJOBREQUEST']._serialized_end=689
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_start=691
+  _globals['_LISTTRAININGJOBSREQUEST']._serialized_end=811
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_start=813
+  _globals['_LISTTRAININGJOBSRESPONSE']._serialized_end=913
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_start=915
+  _globals['_WATCHTRAININGJOBREQUEST']._serialized_end=960
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_start=962
+  _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=1008
+  _globals['_PAUSETRAININGJOBREQUEST']._serialized_start=1010
+  _globals['_PAUSETRAININGJOBREQUEST']._serialized_end=1055
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=1057
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1103
+  _globals['_SETTRAININGJOBPRIORITYREQUEST']._serialized_start=1105
+  _globals['_SETTRAININGJOBPRIORITYREQUEST']._serialized_end=1174
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1176
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1222
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1224
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1309
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1311
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1407
+  _globals['_LISTTRAININGJOBHISTORYREQUEST']._serialized_start=1409
+  _globals['_LISTTRAININGJOBHISTORYREQUEST']._serialized_end=1501
+  _globals['_LISTTRAININGJOBHISTORYRESPONSE']._serialized_start=1503
+  _globals['_LISTTRAININGJOBHISTORYRESPONSE']._serialized_end=1615
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_start=1618
+  _globals['_COMMITCHECKPOINTREQUEST']._serialized_end=1758
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_start=1760
+  _globals['_COMMITCHECKPOINTRESPONSE']._serialized_end=1808
+  _globals['_ESTIMATETRAININGJOBREQUEST']._serialized_start=1811
+  _globals['_ESTIMATETRAININGJOBREQUEST']._serialized_end=2061
+  _globals['_LINTFINETUNESPECREQUEST']._serialized_start=2063
+  _globals['_LINTFINETUNESPECREQUEST']._serialized_end=2184
+  _globals['_LINTFINETUNESPECRESPONSE']._serialized_start=2186
+  _globals['_LINTFINETUNESPECRESPONSE']._serialized_end=2297
+  _globals['_GETPRESETREQUEST']._serialized_start=2299
+  _globals['_GETPRESETREQUEST']._serialized_end=2337
+  _globals['_LISTPRESETSREQUEST']._serialized_start=2339
+  _globals['_LISTPRESETSREQUEST']._serialized_end=2398
+  _globals['_LISTPRESETSRESPONSE']._serialized_start=2400
+  _globals['_LISTPRESETSRESPONSE']._serialized_end=2484
+  _globals['_GETMODELFAMILYREQUEST']._serialized_start=2486
+  _globals['_GETMODELFAMILYREQUEST']._serialized_end=2529
+  _globals['_LISTMODELFAMILIESREQUEST']._serialized_start=2531
+  _globals['_LISTMODELFAMILIESREQUEST']._serialized_end=2596
+  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_start=2598
+  _globals['_LISTMODELFAMILIESRESPONSE']._serialized_end=2700
+  _globals['_TRAININGSERVICE']._serialized_start=2703
+  _globals['_TRAININGSERVICE']._serialized_end=5688
 # @@protoc_insertion_point(module_scope)

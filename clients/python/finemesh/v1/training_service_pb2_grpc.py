@@ -7,6 +7,7 @@ from finemesh.v1 import estimate_pb2 as finemesh_dot_v1_dot_estimate__pb2
 from finemesh.v1 import model_family_pb2 as finemesh_dot_v1_dot_model__family__pb2
 from finemesh.v1 import preset_pb2 as finemesh_dot_v1_dot_preset__pb2
 from finemesh.v1 import training_job_pb2 as finemesh_dot_v1_dot_training__job__pb2
+from finemesh.v1 import training_log_pb2 as finemesh_dot_v1_dot_training__log__pb2
 from finemesh.v1 import training_service_pb2 as finemesh_dot_v1_dot_training__service__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
@@ -104,6 +105,16 @@ class TrainingServiceStub:
                 '/finemesh.v1.TrainingService/EstimateTrainingJob',
                 request_serializer=finemesh_dot_v1_dot_training__service__pb2.EstimateTrainingJobRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_estimate__pb2.TrainingEstimate.FromString,
+                _registered_method=True)
+        self.StreamTrainingJobLogs = channel.unary_stream(
+                '/finemesh.v1.TrainingService/StreamTrainingJobLogs',
+                request_serializer=finemesh_dot_v1_dot_training__log__pb2.StreamTrainingJobLogsRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__log__pb2.TrainingJobLog.FromString,
+                _registered_method=True)
+        self.AppendTrainingJobLog = channel.unary_unary(
+                '/finemesh.v1.TrainingService/AppendTrainingJobLog',
+                request_serializer=finemesh_dot_v1_dot_training__log__pb2.AppendTrainingJobLogRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_training__log__pb2.AppendTrainingJobLogResponse.FromString,
                 _registered_method=True)
         self.LintFineTuneSpec = channel.unary_unary(
                 '/finemesh.v1.TrainingService/LintFineTuneSpec',
@@ -228,6 +239,20 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamTrainingJobLogs(self, request, context):
+        """Sends what the attempts at a job have written to their logs, stdout and stderr.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AppendTrainingJobLog(self, request, context):
+        """Makes a part of an attempt's log durable. For the job's attempts and their cluster alone. Repeating it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LintFineTuneSpec(self, request, context):
         """Says what is wrong with a spec and what is likely to be, without submitting it.
         """
@@ -330,6 +355,16 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.EstimateTrainingJob,
                     request_deserializer=finemesh_dot_v1_dot_training__service__pb2.EstimateTrainingJobRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_estimate__pb2.TrainingEstimate.SerializeToString,
+            ),
+            'StreamTrainingJobLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamTrainingJobLogs,
+                    request_deserializer=finemesh_dot_v1_dot_training__log__pb2.StreamTrainingJobLogsRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__log__pb2.TrainingJobLog.SerializeToString,
+            ),
+            'AppendTrainingJobLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendTrainingJobLog,
+                    request_deserializer=finemesh_dot_v1_dot_training__log__pb2.AppendTrainingJobLogRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_training__log__pb2.AppendTrainingJobLogResponse.SerializeToString,
             ),
             'LintFineTuneSpec': grpc.unary_unary_rpc_method_handler(
                     servicer.LintFineTuneSpec,
@@ -709,6 +744,60 @@ class TrainingService:
             '/finemesh.v1.TrainingService/EstimateTrainingJob',
             finemesh_dot_v1_dot_training__service__pb2.EstimateTrainingJobRequest.SerializeToString,
             finemesh_dot_v1_dot_estimate__pb2.TrainingEstimate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamTrainingJobLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/StreamTrainingJobLogs',
+            finemesh_dot_v1_dot_training__log__pb2.StreamTrainingJobLogsRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__log__pb2.TrainingJobLog.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendTrainingJobLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrainingService/AppendTrainingJobLog',
+            finemesh_dot_v1_dot_training__log__pb2.AppendTrainingJobLogRequest.SerializeToString,
+            finemesh_dot_v1_dot_training__log__pb2.AppendTrainingJobLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from finemesh.v1 import estimate_pb2 as _estimate_pb2
 from finemesh.v1 import model_family_pb2 as _model_family_pb2
 from finemesh.v1 import preset_pb2 as _preset_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
+from finemesh.v1 import training_log_pb2 as _training_log_pb2
 from finemesh.v1 import training_service_pb2 as _training_service_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
@@ -66,6 +67,10 @@ class TrainingServiceStub:
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
     EstimateTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.EstimateTrainingJobRequest, _estimate_pb2.TrainingEstimate]
     """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it."""
+    StreamTrainingJobLogs: _grpc.UnaryStreamMultiCallable[_training_log_pb2.StreamTrainingJobLogsRequest, _training_log_pb2.TrainingJobLog]
+    """Sends what the attempts at a job have written to their logs, stdout and stderr."""
+    AppendTrainingJobLog: _grpc.UnaryUnaryMultiCallable[_training_log_pb2.AppendTrainingJobLogRequest, _training_log_pb2.AppendTrainingJobLogResponse]
+    """Makes a part of an attempt's log durable. For the job's attempts and their cluster alone. Repeating it changes nothing."""
     LintFineTuneSpec: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]
     """Says what is wrong with a spec and what is likely to be, without submitting it."""
     GetPreset: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.GetPresetRequest, _preset_pb2.Preset]
@@ -110,6 +115,10 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Makes an uploaded checkpoint count. Only the attempt that holds the job's lease may; any other gets ABORTED."""
     EstimateTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.EstimateTrainingJobRequest, _estimate_pb2.TrainingEstimate]  # type: ignore[assignment]
     """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it."""
+    StreamTrainingJobLogs: _aio.UnaryStreamMultiCallable[_training_log_pb2.StreamTrainingJobLogsRequest, _training_log_pb2.TrainingJobLog]  # type: ignore[assignment]
+    """Sends what the attempts at a job have written to their logs, stdout and stderr."""
+    AppendTrainingJobLog: _aio.UnaryUnaryMultiCallable[_training_log_pb2.AppendTrainingJobLogRequest, _training_log_pb2.AppendTrainingJobLogResponse]  # type: ignore[assignment]
+    """Makes a part of an attempt's log durable. For the job's attempts and their cluster alone. Repeating it changes nothing."""
     LintFineTuneSpec: _aio.UnaryUnaryMultiCallable[_training_service_pb2.LintFineTuneSpecRequest, _training_service_pb2.LintFineTuneSpecResponse]  # type: ignore[assignment]
     """Says what is wrong with a spec and what is likely to be, without submitting it."""
     GetPreset: _aio.UnaryUnaryMultiCallable[_training_service_pb2.GetPresetRequest, _preset_pb2.Preset]  # type: ignore[assignment]
@@ -229,6 +238,22 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_estimate_pb2.TrainingEstimate, _abc.Awaitable[_estimate_pb2.TrainingEstimate]]:
         """Says what a fine-tune would take in memory, time and money, and whether it fits anywhere, without submitting it."""
+
+    @_abc_1.abstractmethod
+    def StreamTrainingJobLogs(
+        self,
+        request: _training_log_pb2.StreamTrainingJobLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_log_pb2.TrainingJobLog], _abc.AsyncIterator[_training_log_pb2.TrainingJobLog]]:
+        """Sends what the attempts at a job have written to their logs, stdout and stderr."""
+
+    @_abc_1.abstractmethod
+    def AppendTrainingJobLog(
+        self,
+        request: _training_log_pb2.AppendTrainingJobLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_log_pb2.AppendTrainingJobLogResponse, _abc.Awaitable[_training_log_pb2.AppendTrainingJobLogResponse]]:
+        """Makes a part of an attempt's log durable. For the job's attempts and their cluster alone. Repeating it changes nothing."""
 
     @_abc_1.abstractmethod
     def LintFineTuneSpec(

@@ -14,6 +14,7 @@ from finemesh.client.cli import (
     events,
     exports,
     history,
+    logs,
     models,
     preflight,
     quotas,
@@ -57,7 +58,14 @@ def root(
     del show_version
 
 
-_ADDED = (certify, history, preflight, validation, train_specs)  # which add their commands to those of others
+_ADDED = (
+    certify,
+    history,
+    logs,
+    preflight,
+    validation,
+    train_specs,
+)  # which add their commands to those of others
 for group in (
     datasets.commands,
     models.commands,

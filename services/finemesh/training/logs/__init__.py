@@ -1,0 +1,1 @@
+"""What the attempts at a job have written: kept in segments of bytes, read as lines."""
