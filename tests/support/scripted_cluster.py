@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -60,14 +60,17 @@ class ScriptedAttempt:
         fraction: float = 0.0,
         certificate: training_job_pb2.ResumeCertificate | None = None,
         following: str = "UNSPECIFIED",
+        gpus: Mapping[str, str] | None = None,
     ) -> str:
-        """Renew the lease. Returns the directive, such as CONTINUE. Raises the service's refusal."""
+        """Renew the lease; `gpus` are UUIDs by Ray's ids. Returns the directive, such as CONTINUE. Raises the service's refusal."""
         request = attempt_service_pb2.RenewLeaseRequest(
             attempt=self.ref,
             phase=f"PHASE_{phase}",
             step=step,
             total_steps=total_steps,
-            worker=training_job_pb2.WorkerStatus(node_id="node-1", pids=[4242]),
+            worker=training_job_pb2.WorkerStatus(
+                node_id="node-1", pids=[4242], gpu_ids=gpus or (), gpu_uuids=(gpus or {}).values()
+            ),
             resume_certificate=certificate,
             following=f"DIRECTIVE_{following}",
         )
@@ -207,7 +210,9 @@ class ScriptedCluster:
         async with asyncio.timeout(timeout_seconds):
             return await self.commands.get()
 
-    async def report(self, nodes: int = 1) -> attempt_service_pb2.SyncClusterResponse:
+    async def report(
+        self, nodes: int = 1, releases: Sequence[attempt_service_pb2.GpuRelease] = ()
+    ) -> attempt_service_pb2.SyncClusterResponse:
         """Call SyncCluster once."""
         busy = sum(each.command.resources.cpus for each in self.inventory.values())
         request = attempt_service_pb2.SyncClusterRequest(
@@ -221,6 +226,7 @@ class ScriptedCluster:
                 nodes=nodes,
             ),
             attempts=[each.ref for each in self.inventory.values()],
+            gpu_releases=releases,
         )
         with translated():
             response = await AttemptServiceStub(self._service_channel).SyncCluster(request)

@@ -141,7 +141,13 @@ def _report(request: pb.RenewLeaseRequest) -> WorkReport:
         phase=_PHASES[request.phase],
         fraction=request.progress.fraction,
         message=request.progress.message,
-        worker=Worker(worker.cluster, worker.node_id, tuple(worker.pids), tuple(worker.gpu_ids)),
+        worker=Worker(
+            worker.cluster,
+            worker.node_id,
+            tuple(worker.pids),
+            tuple(worker.gpu_ids),
+            tuple(worker.gpu_uuids),
+        ),
         step=request.step,
         total_steps=request.total_steps,
         resume_certificate=_certificate(request.resume_certificate)

@@ -96,12 +96,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Who works on an attempt."""
+    """Who works on an attempt. GPUs have their UUIDs where NVIDIA's driver is installed."""
 
     cluster: str = ""
     node_id: str = ""
     pids: tuple[int, ...] = ()
     gpu_ids: tuple[str, ...] = ()
+    gpu_uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.convert import checkpoint_to_proto
 from finemesh.training.domain import TrainingJob, TrainingResult
 from finemesh.training.estimates.records import record
+from finemesh.training.gpu_leases import lease
 from finemesh.training.service import TrainingService
 from finemesh.training.store import SqlStore, SqlUnit
 from finemesh.v1 import attempt_pb2
@@ -40,6 +41,7 @@ class JobAttempts:
 
     async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
         await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
+        await lease(tx, self._store.outbox, attempt, report.worker, self._clock.now())
 
     async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[TrainingResult]) -> None:
         unit = SqlUnit(self._store, tx)

@@ -134,6 +134,7 @@ def _worker_to_proto(job: TrainingJob) -> pb.WorkerStatus:
         node_id=job.worker.node_id,
         pids=job.worker.pids,
         gpu_ids=job.worker.gpu_ids,
+        gpu_uuids=job.worker.gpu_uuids,
         heartbeat_time=_timestamp(job.heartbeat_time),
         lease_expire_time=_timestamp(job.lease_expire_time),
     )

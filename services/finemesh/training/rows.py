@@ -76,7 +76,13 @@ def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
         name=Name(row["project"], "trainingJobs", row["id"]),
         spec=FineTuneSpec.from_dict(row["spec"]),
         state=TrainingJobState(row["state"]),
-        worker=Worker(worker["cluster"], worker["node_id"], tuple(worker["pids"]), tuple(worker["gpu_ids"]))
+        worker=Worker(
+            worker["cluster"],
+            worker["node_id"],
+            tuple(worker["pids"]),
+            tuple(worker["gpu_ids"]),
+            tuple(worker.get("gpu_uuids", ())),  # of rows from before there were any
+        )
         if worker
         else None,
         latest_checkpoint=latest,

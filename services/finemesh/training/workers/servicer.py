@@ -11,7 +11,7 @@ from typing import Any, Final
 from finemesh.chassis.attempts_servicer import AttemptServicer
 from finemesh.chassis.auth import Principal, Role, current_principal
 from finemesh.chassis.sql import Tx
-from finemesh.core.attempts import Cluster, LocalPool, NodeCapacity
+from finemesh.core.attempts import AttemptRef, Cluster, LocalPool, NodeCapacity
 from finemesh.core.clock import Clock
 from finemesh.core.errors import (
     FieldViolation,
@@ -22,6 +22,7 @@ from finemesh.core.errors import (
 )
 from finemesh.core.names import check_id, parse_name
 from finemesh.training.domain import TrainingResult
+from finemesh.training.gpu_leases import release
 from finemesh.training.job import TrainingJob
 from finemesh.training.store import SqlStore, SqlUnit
 from finemesh.training.workers.convert import cluster_to_proto, node_to_proto, pool_to_proto
@@ -175,6 +176,7 @@ class ClusterServicer(AttemptServicer[TrainingResult]):
         self, request: attempt_service_pb2.SyncClusterRequest, context: Any
     ) -> attempt_service_pb2.SyncClusterResponse:
         response = await super().SyncCluster(request, context)
+        await self._take_releases(request)
         async with self._store.db.read() as tx:
             orders = (await orders_of(tx, [request.cluster]))[request.cluster]
         told = response.node_orders
@@ -183,6 +185,15 @@ class ClusterServicer(AttemptServicer[TrainingResult]):
         if orders.pool is not None:
             told.local_pool.CopyFrom(pool_to_proto(orders.pool))
         return response
+
+    async def _take_releases(self, request: attempt_service_pb2.SyncClusterRequest) -> None:
+        outbox = self._store.outbox
+        for told in request.gpu_releases:
+            ref = AttemptRef(told.attempt.resource, told.attempt.attempt, told.attempt.fence)
+            async with self._store.db.begin() as tx:
+                await tx.lock(ref.resource)
+                now = outbox.clock.now()
+                await release(tx, outbox, request.cluster, ref, told.gpus, told.evidence, now)
 
 
 def _work(
