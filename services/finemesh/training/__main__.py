@@ -85,7 +85,7 @@ async def _serve(
     logs = LogService(store, notifier, clock)
     training = TrainingServicer(service, scheduler, notifier, estimates, logs)
     server.add(add_TrainingServiceServicer_to_server, training)
-    server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, notifier, clock))
+    server.add(add_SweepServiceServicer_to_server, SweepServicer(sweeps, service, scheduler, notifier, clock))
     server.add(add_QuotaServiceServicer_to_server, QuotaServicer(store, clock, placement.set))
     server.add(add_WorkerServiceServicer_to_server, WorkerServicer(store, clock, times.live_seconds))
     server.add(add_AttemptServiceServicer_to_server, ClusterServicer(store, base.key, result_from_proto))

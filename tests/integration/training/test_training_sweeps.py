@@ -38,13 +38,14 @@ class SweepClient:
         with translated():
             return await getattr(self.stub, method)(request, timeout=20)
 
-    async def create(self, dataset: str, sweep_id: str, *, request_id: str = "", **fields: Any) -> Sweep:
+    async def create(self, dataset: str, sweep_id: str, **fields: Any) -> Sweep:
+        asked = {key: fields.pop(key) for key in ("request_id", "validate_only") if key in fields}
         fields.setdefault("parameters", [choices("optimization.learning_rate", *RATES)])
         spec = fields.pop("spec", {"optimization": {"max_steps": STEPS}})
         sweep = Sweep(spec=make_spec(dataset, **spec), **fields)
         return await self.call(
             "CreateSweep",
-            pb.CreateSweepRequest(parent=self.parent, sweep=sweep, sweep_id=sweep_id, request_id=request_id),
+            pb.CreateSweepRequest(parent=self.parent, sweep=sweep, sweep_id=sweep_id, **asked),
         )
 
     async def get(self, name: str) -> Sweep:
@@ -221,6 +222,12 @@ async def test_nothing_starts_if_a_combination_is_wrong(
     with pytest.raises(NotFoundError) as missing:
         await sweeps.get(f"{client.parent}/sweeps/bad")
     assert missing.value.reason == "SWEEP_NOT_FOUND"
+    with pytest.raises(PreconditionError) as unfit:
+        spec = {"optimization": {"max_steps": STEPS}, "train_split": "none"}
+        await sweeps.create(trainable, "unfit", spec=spec, validate_only=True)
+    assert unfit.value.reason == "SPLIT_EMPTY"
+    assert len((await sweeps.create(trainable, "fit", validate_only=True)).trials) == len(RATES)
+    assert not (await sweeps.call("ListSweeps", pb.ListSweepsRequest(parent=client.parent))).sweeps
     await sweeps.create(trainable, "good", parameters=[choices("optimization.learning_rate", 0.1)])
     with pytest.raises(AlreadyExistsError) as taken:
         await sweeps.create(trainable, "good", parameters=[choices("lora.rank", 4)])

@@ -15,11 +15,10 @@ from finemesh.core.errors import AlreadyExistsError, FinemeshError
 from finemesh.core.names import Name
 from finemesh.core.states import TrainingJobState as Job
 from finemesh.training import domain as jobs
-from finemesh.training.job import TrainingJob
 from finemesh.training.service import TrainingService
 from finemesh.training.sweeps import domain
-from finemesh.training.sweeps.domain import LABEL, Deed, Order, Seen, Sweep, Trial, TrialState
-from finemesh.training.sweeps.drafts import spec_of
+from finemesh.training.sweeps.domain import Deed, Order, Seen, Sweep, Trial, TrialState
+from finemesh.training.sweeps.drafts import job_of
 from finemesh.training.sweeps.store import SweepStore, SweepUnit
 
 log: Final = structlog.get_logger(__name__)
@@ -82,7 +81,7 @@ class SweepController:
         """Do what was ordered. Returns the trial, which has failed if its job cannot begin."""
         now = self._clock.now()
         if order.deed is Deed.BEGIN:
-            job = replace(self._job(sweep, trial), pause_at_step=order.pause_at_step)
+            job = replace(self._service.draft(job_of(sweep, trial, now)), pause_at_step=order.pause_at_step)
             try:
                 await unit.jobs.add(job)
             except AlreadyExistsError:
@@ -97,21 +96,3 @@ class SweepController:
             going = replace(job, pause_at_step=order.pause_at_step)
             await unit.jobs.save(jobs.resume_asked(going, now))
         return trial
-
-    def _job(self, sweep: Sweep, trial: Trial) -> TrainingJob:
-        now = self._clock.now()
-        values = ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in trial.values.items())
-        return self._service.draft(
-            TrainingJob(
-                name=sweep.job_name(trial.number),
-                spec=spec_of(sweep, trial),
-                run="",
-                output_uri="",
-                create_time=now,
-                update_time=now,
-                display_name=values[:200],
-                labels={**sweep.labels, LABEL: sweep.name.id},
-                priority=sweep.priority,
-                max_restarts=sweep.max_restarts,
-            )
-        )

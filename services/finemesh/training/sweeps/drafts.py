@@ -13,13 +13,13 @@ from google.protobuf import json_format
 
 from finemesh.chassis.fine_tune_spec import document_of
 from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError
-from finemesh.core.labels import describe_violations
+from finemesh.core.labels import MAX_DISPLAY_NAME_LENGTH, describe_violations
 from finemesh.core.metrics import Goal, goal_of
 from finemesh.core.names import Name, parse_name
 from finemesh.core.spec import document
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.training.convert import MAX_RESTARTS_LIMIT
-from finemesh.training.job import DEFAULT_MAX_RESTARTS
+from finemesh.training.job import DEFAULT_MAX_RESTARTS, TrainingJob
 from finemesh.training.sweeps import halving, space
 from finemesh.training.sweeps.domain import LABEL, Sweep, Trial
 from finemesh.training.sweeps.metrics import Target, default_metric
@@ -122,6 +122,23 @@ def asked_of(sweep: Sweep) -> pb.Sweep:
 def spec_of(sweep: Sweep, trial: Trial) -> FineTuneSpec:
     """The spec of a trial's job."""
     return _trial_spec(document_of(asked_of(sweep).spec), trial.values)
+
+
+def job_of(sweep: Sweep, trial: Trial, now: datetime) -> TrainingJob:
+    """The job of a trial, as a user would ask for it."""
+    values = ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in trial.values.items())
+    return TrainingJob(
+        name=sweep.job_name(trial.number),
+        spec=spec_of(sweep, trial),
+        run="",
+        output_uri="",
+        create_time=now,
+        update_time=now,
+        display_name=values[:MAX_DISPLAY_NAME_LENGTH],
+        labels={**sweep.labels, LABEL: sweep.name.id},
+        priority=sweep.priority,
+        max_restarts=sweep.max_restarts,
+    )
 
 
 def _trial_spec(base: Mapping[str, Any], values: Values) -> FineTuneSpec:

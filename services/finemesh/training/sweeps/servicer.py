@@ -18,11 +18,12 @@ from finemesh.core.clock import Clock
 from finemesh.core.errors import NotFoundError, PreconditionError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
 from finemesh.core.states import SweepState as State
+from finemesh.training.scheduler import Scheduler
 from finemesh.training.service import TrainingService
 from finemesh.training.sweeps import domain
 from finemesh.training.sweeps.convert import Work, sweep_to_proto
 from finemesh.training.sweeps.domain import Sweep
-from finemesh.training.sweeps.drafts import draft
+from finemesh.training.sweeps.drafts import draft, job_of
 from finemesh.training.sweeps.store import COLLECTION, SweepStore
 from finemesh.v1 import sweep_pb2
 from finemesh.v1 import sweep_service_pb2 as pb
@@ -34,9 +35,17 @@ _REREAD_SECONDS: Final = 1.0  # the jobs of its trials change without it
 class SweepServicer(SweepServiceServicer):
     """Viewers read; operators and above write."""
 
-    def __init__(self, store: SweepStore, service: TrainingService, notifier: Notifier, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: SweepStore,
+        service: TrainingService,
+        scheduler: Scheduler,
+        notifier: Notifier,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._service = service
+        self._scheduler = scheduler
         self._notifier = notifier
         self._clock = clock
 
@@ -49,6 +58,7 @@ class SweepServicer(SweepServiceServicer):
         # A thread: the specs of hundreds of trials take most of a second.
         sweep = await asyncio.to_thread(draft, name, request.sweep, self._clock.now())
         if request.validate_only:
+            await self._require_admissible(sweep)
             return sweep_to_proto(sweep, {})
         async with self._store.begin() as unit:
             earlier = await unit.claim(key, name)
@@ -112,6 +122,12 @@ class SweepServicer(SweepServiceServicer):
         async with self._store.begin() as unit:
             await unit.remove(name)
         return Empty()
+
+    async def _require_admissible(self, sweep: Sweep) -> None:
+        """Raises what CreateTrainingJob would, of the first trial on each dataset."""
+        jobs = [job_of(sweep, trial, self._clock.now()) for trial in reversed(sweep.trials)]
+        for job in {(job.spec.dataset, job.spec.train_split): job for job in jobs}.values():
+            await self._scheduler.require_admissible(job)
 
     async def _read(self, name: Name) -> tuple[Sweep, dict[int, Work]]:
         async with self._store.read() as view:
