@@ -222,8 +222,8 @@ async def test_nothing_starts_if_a_combination_is_wrong(
     with pytest.raises(NotFoundError) as missing:
         await sweeps.get(f"{client.parent}/sweeps/bad")
     assert missing.value.reason == "SWEEP_NOT_FOUND"
+    spec = {"optimization": {"max_steps": STEPS}, "train_split": "none"}
     with pytest.raises(PreconditionError) as unfit:
-        spec = {"optimization": {"max_steps": STEPS}, "train_split": "none"}
         await sweeps.create(trainable, "unfit", spec=spec, validate_only=True)
     assert unfit.value.reason == "SPLIT_EMPTY"
     assert len((await sweeps.create(trainable, "fit", validate_only=True)).trials) == len(RATES)
