@@ -26,6 +26,7 @@ from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
 from finemesh.cluster.config import Site
 from finemesh.cluster.crew import Crew, reserve
+from finemesh.cluster.deaths import death, kernel_kills
 from finemesh.cluster.joblog import LogShipper, Redactor, log_path, logs_of
 from finemesh.cluster.lease import Lease
 from finemesh.cluster.reaper import Holding
@@ -34,7 +35,7 @@ from finemesh.cluster.spool import spool_path, spools_of
 from finemesh.cluster.warm import Warmth
 from finemesh.cluster.worker import Ending, Status
 from finemesh.core.attempts import Phase
-from finemesh.core.errors import FencedError, FinemeshError, UnavailableError
+from finemesh.core.errors import FencedError, FinemeshError
 from finemesh.v1 import attempt_pb2, progress_pb2, training_job_pb2, training_service_pb2
 from finemesh.v1 import attempt_service_pb2 as pb
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
@@ -145,6 +146,7 @@ class Supervisor:
         """Start the worker and stay with it to its end. A worker that dies is an error that may be tried
         again.
         """
+        kills_before = kernel_kills()
         try:
             self._status = Status(message="waiting for resources")
             while not await asyncio.to_thread(group.wait, _PLACEMENT_POLL_SECONDS):
@@ -157,10 +159,8 @@ class Supervisor:
                 self._crew = Crew(self._site, self._command, group)
             return await self._attend(service, self._crew)
         except RayError as error:
-            lost = UnavailableError(
-                f"the worker of attempt {self._ref.attempt} died: {type(error).__name__}",
-                reason="WORKER_LOST",
-            )
+            peak = self._status.peak_memory_bytes
+            lost = death(error, self._ref.attempt, peak, kernel_kills() - kills_before)
             _log.warning("worker_lost", resource=self._ref.resource, error=str(error)[:500])
             return Ending(error=to_status(lost).SerializeToString())
         except FinemeshError as error:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import statistics
+import time
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Final
 
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.chassis.logs import get_logger
@@ -25,7 +29,10 @@ from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.finetune.prepared import PreparedCache
+from finemesh.finetune.usage import peak_device_memory_bytes
 from finemesh.v1 import attempt_pb2, training_job_pb2
+
+_TIMED_STEPS: Final = 1000
 
 _log = get_logger("finemesh.worker.train")
 
@@ -47,6 +54,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
             spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
         )
         uploader = Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
+        hooks = _Hooks(job, spool, uploader, resume_from)
         try:
             with _group(job, spec) as group:
                 result = run_loop(
@@ -54,11 +62,12 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
                     base_model=base_model,
                     dataset=dataset,
                     work=job.scratch / "run",
-                    hooks=_Hooks(job, spool, uploader, resume_from),
+                    hooks=hooks,
                     resume_from=_checkpoint_folder(job, resume_from.step) if resume_from else None,
                     prepared=_prepared(job),
                     group=group,
                     pause_at_step=work.pause_at_step,
+                    micro_batch_size=work.micro_batch_size,
                 )
             uploader.finish(result.checkpoint)
         finally:
@@ -67,7 +76,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         if result.outcome is not Outcome.COMPLETED:
             raise Stopped(result.step)
         _publish_evaluation(job.scratch / "run", store, work.output_uri)
-    return attempt_pb2.AttemptResult(training=_result(result, dataset))
+    return attempt_pb2.AttemptResult(training=_result(result, dataset, hooks.pace))
 
 
 def _prepared(job: Job) -> PreparedCache | None:
@@ -91,6 +100,7 @@ def _take_part(job: Job) -> attempt_pb2.AttemptResult:
             prepared=_prepared(job),
             group=group,
             pause_at_step=work.pause_at_step,
+            micro_batch_size=work.micro_batch_size,
         )
     return attempt_pb2.AttemptResult()
 
@@ -99,6 +109,25 @@ def _group(job: Job, spec: FineTuneSpec) -> AbstractContextManager[Group]:
     if not job.meeting:
         return nullcontext(ALONE)
     return met(job.meeting, job.rank, spec.resources.ranks, job.listener)
+
+
+class _Pace:
+    """Seconds of optimiser steps: from one to the next, where nothing lay between that took long."""
+
+    def __init__(self) -> None:
+        self._last = (-1, 0.0)
+        self._seconds: deque[float] = deque(maxlen=_TIMED_STEPS)
+
+    def note(self, step: int) -> None:
+        now = time.monotonic()
+        if step == self._last[0] + 1:
+            self._seconds.append(now - self._last[1])
+        self._last = step, now
+
+    @property
+    def step_seconds(self) -> float:
+        """The median, which validations and checkpoints do not move; 0 before the second step."""
+        return statistics.median(self._seconds) if self._seconds else 0.0
 
 
 class _Hooks(NoHooks):
@@ -115,11 +144,14 @@ class _Hooks(NoHooks):
         self._expected_hash = resume_from.sample_hash if resume_from else ""
         self._spool = spool
         self._uploader = uploader
+        self.pace = _Pace()
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
         if self._job.phase is not Phase.RUNNING:
             _log.info("stage", resource=self._job.command.resource, stage="training", step=step)
         self._job.phase, self._job.step = Phase.RUNNING, step
+        if "train/learning_rate" in values:
+            self.pace.note(step)
         self._spool.append(step, values)
         if step == self._job.command.train_work.kill_after_step:  # the probe of a certificate
             os.kill(os.getpid(), signal.SIGKILL)
@@ -208,7 +240,7 @@ def _publish_evaluation(run: Path, store: Store, output_uri: str) -> None:
             store.put(run / name, f"{output_uri}/{name}", "application/json")
 
 
-def _result(result: TrainResult, dataset: Path) -> attempt_pb2.TrainingResult:
+def _result(result: TrainResult, dataset: Path, pace: _Pace) -> attempt_pb2.TrainingResult:
     from finemesh.data import load_manifest
 
     held_out = sum(ledger.kept for split, ledger in result.ledgers.items() if split != "train")
@@ -219,4 +251,10 @@ def _result(result: TrainResult, dataset: Path) -> attempt_pb2.TrainingResult:
         "truncated": sum(result.truncated.values()),
         "over_length": sum(ledger.dropped for ledger in result.ledgers.values()),
     }
-    return attempt_pb2.TrainingResult(step=result.step, metrics=result.metrics, row_usage=usage)
+    return attempt_pb2.TrainingResult(
+        step=result.step,
+        metrics=result.metrics,
+        row_usage=usage,
+        peak_device_memory_bytes=peak_device_memory_bytes(),
+        step_seconds=pace.step_seconds,
+    )

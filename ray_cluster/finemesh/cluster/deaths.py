@@ -1,0 +1,52 @@
+"""What a dead worker died of, as far as anybody can tell.
+
+Ray kills workers when a node runs low on memory and says so. The kernel sends SIGKILL and says nothing to
+anybody; it counts in /proc/vmstat how often (https://man7.org/linux/man-pages/man5/proc_vmstat.5.html).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ray.exceptions import OutOfMemoryError, RayError
+
+from finemesh.core.errors import FinemeshError, ResourceExhaustedError, UnavailableError
+
+_SAID_BY_RAY: Final = ("running low on memory", "OutOfMemory", "memory monitor")
+
+
+def kernel_kills(statistics: Path = Path("/proc/vmstat")) -> int:
+    """How many processes the kernel of this machine has killed for want of memory since it started."""
+    try:
+        lines = statistics.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> FinemeshError:
+    """The error of an attempt whose worker died.
+
+    Args:
+        error: what Ray says.
+        attempt: its number.
+        peak_memory_bytes: the highest that was reported of the worker.
+        kills: processes that the kernel killed on the supervisor's machine since the worker began.
+    """
+    who = "Ray" if isinstance(error, OutOfMemoryError) or _says(error) else "the kernel" if kills > 0 else ""
+    if not who:
+        kind = type(error).__name__
+        return UnavailableError(f"the worker of attempt {attempt} died: {kind}", reason="WORKER_LOST")
+    return ResourceExhaustedError(
+        f"the worker of attempt {attempt} was killed by {who}, for its node ran out of memory; the last peak "
+        f"that it reported was {peak_memory_bytes / 1e6:,.0f} MB: make micro batches smaller at equal global "
+        "batch (on_out_of_memory: HALVE_MICRO_BATCH does so by itself), set "
+        "optimization.activation_checkpointing, or run less beside it",
+        reason="OUT_OF_MEMORY",
+        metadata={"peak_bytes": str(peak_memory_bytes)},
+    )
+
+
+def _says(error: RayError) -> bool:
+    return any(words in str(error) for words in _SAID_BY_RAY)
