@@ -132,19 +132,9 @@ def _compile(
         with DatasetWriter(form.target, FormContext(out, form, context.header)) as writer:
             items = _read(READERS[chosen], context, form, drawn)
             _judge_all(items, context, writer, progress)
-            summary = writer.summary
-            if not summary.inputs and options.format:
+            if not writer.summary.inputs and options.format:
                 raise _nothing(READERS[chosen].title)
-            if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
-                raise _too_many(writer, options)
-            counted = writer.statistics
-            named = counted.has_class_names or counted.row_classes
-            # Conversations and texts are not told apart by classes.
-            if not named and counted.media and counted.conversations < counted.rows:
-                context.warn(NO_CLASS_NAMES)
-            if summary.quarantined:
-                reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
-                context.warn(f"{summary.quarantined} of {summary.inputs} rows quarantined: {reasons}")
+            _warn_of_all(context, writer, options)
             stated = options_json(options) | {"format": chosen.value}
             if form.target is not DatasetFormat.CANONICAL:
                 stated["form"] = options_json(form)
@@ -199,6 +189,20 @@ def _judge_all(
             _judge(candidate, number, writer)
             if number % 16 == 0:
                 progress(number / max(context.total, number), f"{number} of {context.total} rows")
+
+
+def _warn_of_all(context: ReadContext, writer: DatasetWriter, options: ImportOptions) -> None:
+    """What there is to say of all rows together. Raises InvalidError: TOO_MANY_QUARANTINED."""
+    summary, counted = writer.summary, writer.statistics
+    if summary.quarantined > options.max_quarantined_fraction * summary.inputs:
+        raise _too_many(writer, options)
+    named = counted.has_class_names or counted.row_classes
+    # Conversations and texts are not told apart by classes.
+    if not named and counted.media and counted.conversations < counted.rows:
+        context.warn(NO_CLASS_NAMES)
+    if summary.quarantined:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in summary.by_reason.items())
+        context.warn(f"{summary.quarantined} of {summary.inputs} rows quarantined: {reasons}")
 
 
 def _judge(candidate: Candidate, number: int, writer: DatasetWriter) -> None:
