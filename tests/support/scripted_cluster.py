@@ -62,7 +62,10 @@ class ScriptedAttempt:
         following: str = "UNSPECIFIED",
         gpus: Mapping[str, str] | None = None,
     ) -> str:
-        """Renew the lease; `gpus` are UUIDs by Ray's ids. Returns the directive, such as CONTINUE. Raises the service's refusal."""
+        """Renew the lease; `gpus` are UUIDs by Ray's ids. Returns the directive, such as CONTINUE.
+
+        Raises the service's refusal.
+        """
         request = attempt_service_pb2.RenewLeaseRequest(
             attempt=self.ref,
             phase=f"PHASE_{phase}",

@@ -45,17 +45,21 @@ class Standby:
         processes = [psutil.Process(), *([self._process] if self._process else [])]
         return sum(process.memory_full_info().pss for process in processes)
 
-    async def is_taken(self) -> bool:
-        """Whether a command has arrived."""
-        return self._supervisor is not None
+    async def take(self, command: bytes) -> bool:
+        """Become the supervisor of this attempt, which begins with `run`. False if it has an attempt already,
+        or no worker yet.
+        """
+        if self._supervisor is not None or self._process is None:
+            return False
+        warmth = Warmth(self._worker, self._process, self._node_id)
+        self._supervisor = Supervisor(self._site, command, warmth)
+        return True
 
     async def holdings(self) -> list[Holding]:
         """As the supervisor's."""
         return await self._supervisor.holdings() if self._supervisor else []
 
-    async def run(self, command: bytes) -> None:
-        """Be the supervisor of this attempt, and end with it. Only the first call counts."""
-        if self._supervisor is None and self._process is not None:
-            warmth = Warmth(self._worker, self._process, self._node_id)
-            self._supervisor = Supervisor(self._site, command, warmth)
+    async def run(self) -> None:
+        """Supervise the attempt, and end with it."""
+        if self._supervisor is not None:
             await self._supervisor.run()

@@ -111,13 +111,15 @@ class WarmPool:
         """Let a unit begin. False if it is certain that it does not and will not: it has been ended."""
         try:
             actor: Any = await asyncio.to_thread(_actor, name)
-            actor.run.remote(command.SerializeToString())
             async with asyncio.timeout(_CLAIM_SECONDS):
-                return await actor.is_taken.remote()
+                taken: bool = await actor.take.remote(command.SerializeToString())
+            if taken:  # `run` alone lets it begin: what is taken too late, and ended below, does nothing
+                actor.run.remote()
+                return True
         except (RayError, ValueError, TimeoutError) as error:
             _tell_lost(name, error)
-            await asyncio.to_thread(end_actor, name)
-            return False
+        await asyncio.to_thread(end_actor, name)
+        return False
 
     # ---- the units
 

@@ -1,4 +1,4 @@
-"""GPUs as facts: leased with the first report that names them, released when the cluster has proven it, once."""
+"""GPUs as facts: leased with the first report that names them, released with the proof of the cluster."""
 
 from __future__ import annotations
 
