@@ -178,7 +178,7 @@ def train_alone(spec_file: str, dataset: str, work: str) -> None:
     spec = spec_from_proto(spec_pb.FineTuneSpec.FromString(Path(spec_file).read_bytes()))
     steps = _Steps()
     train(spec, base_model=Path(spec.base_model), dataset=Path(dataset), work=Path(work), hooks=steps)
-    assert len(steps.ends) == STEPS
+    assert len(steps.ends) == spec.optimization.max_steps
     print(json.dumps([end - began for began, end in zip(steps.ends[0], steps.ends[-1], strict=True)]))
 
 
