@@ -71,7 +71,7 @@ def _trial(sweep: Sweep, trial: Trial, work: Work | None) -> pb.SweepTrial:
     message.values.update(dict(trial.values))
     if work is not None:
         message.job_state = f"STATE_{work.state}"  # pyright: ignore[reportAttributeAccessIssue]
-        message.step, message.total_steps = work.step, work.total_steps
+        message.step, message.total_steps = work.step, work.total_steps or sweep.max_steps
         message.held_seconds = work.held_seconds
     return message
 
