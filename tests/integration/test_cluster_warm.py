@@ -27,7 +27,7 @@ from tests.support.ray_head import RayHeadProcess
 from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
 from tests.support.servers import NatsServer, S3Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 GPUS = 2
 
 
@@ -144,7 +144,7 @@ print(json.dumps([ray.get(other.gpu.remote(), timeout=30)]))
 
 async def filled(site: Site, without: set[int]) -> set[int]:
     """Wait until the cluster reports a worker that is warm. Returns it; it is none of `without`."""
-    await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker", 90)
+    await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker", 150)
     (worker,) = warm(site) - without
     return {worker}
 
