@@ -184,6 +184,10 @@ class ScriptedCluster:
         default_factory=dict[tuple[str, int], ScriptedAttempt]
     )
     stale: list[attempt_service_pb2.AttemptRef] = field(default_factory=list[attempt_service_pb2.AttemptRef])
+    nodes: list[attempt_service_pb2.NodeCapacity] = field(
+        default_factory=list[attempt_service_pb2.NodeCapacity]
+    )
+    orders: attempt_service_pb2.NodeOrders = field(default_factory=attempt_service_pb2.NodeOrders)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[Self]:
@@ -227,12 +231,14 @@ class ScriptedCluster:
                 gpus_free=self.gpus - sum(e.command.resources.gpus for e in self.inventory.values()),
                 memory_bytes=self.memory_bytes,
                 nodes=nodes,
+                node_capacities=self.nodes if nodes else (),
             ),
             attempts=[each.ref for each in self.inventory.values()],
             gpu_releases=releases,
         )
         with translated():
             response = await AttemptServiceStub(self._service_channel).SyncCluster(request)
+        self.orders = response.node_orders
         for ref in response.stale:
             self.stale.append(ref)
             self.inventory.pop((ref.resource, ref.attempt), None)
