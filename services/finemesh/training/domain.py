@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from finemesh.core.attempts import Attempt, Directive, Phase, RestartPolicy, Worker, WorkReport
-from finemesh.core.error_classes import classed, is_hopeless
+from finemesh.core.error_classes import ErrorClass, classed, classify, is_hopeless
 from finemesh.core.errors import ErrorRecord
 from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.history import Kind
@@ -224,19 +224,28 @@ def failed(
     progressed = job.latest_checkpoint is not None and job.latest_checkpoint.attempt == job.attempt
     if smaller := smaller_micro_batch(job, error):  # which cannot go on for long
         job, counts = replace(job, micro_batch_size=smaller), False
+    if smaller and job.state in STOPPING:
+        return stopped(job, now, error=error)
     hopeless = not smaller and is_hopeless(error, job.error, progressed=progressed)
-    error = classed(error)
-    if hopeless:
-        return move(job, State.FAILED, now, error=error, message="")
+    if hopeless and classify(error) is ErrorClass.USER:
+        return move(job, State.FAILED, now, error=classed(error), message="")
     policy = replace(policy, max_restarts=job.max_restarts)
     delay_seconds = policy.delay_seconds(job.restarts) if counts else policy.first_delay_seconds
-    if delay_seconds is None:
+    if hopeless or delay_seconds is None:
         spent = f"{error.message}; given up after {job.restarts} restarts"
         gave_up = replace(error, message=spent, metadata={**error.metadata, "restarts": str(job.restarts)})
-        return move(job, State.FAILED, now, error=gave_up, message="")
+        return move(job, State.FAILED, now, error=classed(gave_up), message="")
+    job = replace(job, restarts=job.restarts + counts)
+    budget = f"restart {job.restarts} of {job.max_restarts}" if counts else "no restart is used up"
+    cut = f", micro batches of {smaller} rows from now on" if smaller else ""
+    step = _restarting(job, classed(error), now + timedelta(seconds=delay_seconds), now)
+    return step.noted(Kind.RESTART, now, f"in {delay_seconds:g} s, {budget}{cut}")
+
+
+def _restarting(job: TrainingJob, error: ErrorRecord, not_before: datetime, now: datetime) -> Step:
+    """The job waits for its next attempt, at its last checkpoint."""
     changes: dict[str, Any] = {
-        "restarts": job.restarts + counts,
-        "not_before": now + timedelta(seconds=delay_seconds),
+        "not_before": not_before,
         "worker": None,
         "lease_expire_time": None,
         "error": error,
@@ -244,9 +253,5 @@ def failed(
         "step": job.saved_step,
     }
     if job.state is State.STARTING:
-        step = Step(replace(job, update_time=now, **changes))
-    else:
-        step = move(job, State.STARTING, now, **changes)
-    budget = f"restart {step.job.restarts} of {job.max_restarts}" if counts else "no restart is used up"
-    cut = f", micro batches of {smaller} rows from now on" if smaller else ""
-    return step.noted(Kind.RESTART, now, f"in {delay_seconds:g} s, {budget}{cut}")
+        return Step(replace(job, update_time=now, **changes))
+    return move(job, State.STARTING, now, **changes)

@@ -97,6 +97,7 @@ def type_in(
 
     def run(*words: str, code: int = 0) -> Result:
         context.options.__init__()  # as in a process of its own
+        monkeypatch.setattr(context.options, "_connection", None)
         done = CliRunner().invoke(app, [*words, *said], env={"COLUMNS": "200"})
         assert done.exit_code == code, f"{done.output} {done.exception!r}"
         return done
