@@ -9,6 +9,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=1, help="how many rounds of faults")
 
 
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How many rounds of faults this run makes."""
+    return int(str(request.config.getoption("--rounds", default=1)))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         # The option is known only to a run that begins in this folder.

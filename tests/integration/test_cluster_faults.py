@@ -30,7 +30,6 @@ from finemesh.core.errors import FencedError, FinemeshError, PreconditionError
 from finemesh.core.spec.finetune import Checkpointing, Optimization, Resources, Task
 from finemesh.v1 import attempt_pb2, dataset_pb2, tracking_service_pb2
 from finemesh.v1 import training_service_pb2 as training_pb
-from finemesh.v1.attempt_service_pb2 import RenewLeaseResponse
 from finemesh.v1.metric_pb2 import MetricBatch
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -198,56 +197,6 @@ def from_status(held: HeldAttempt) -> FinemeshError:
     return convert(held.completions[0].error)
 
 
-async def test_a_training_survives_what_is_killed_around_it(
-    site: Site, mesh: ScriptedMesh, material: Path
-) -> None:
-    """Tracking away, the agent killed, the worker killed; then the next attempt goes on and is cancelled."""
-    first = mesh.dispatch(JOB, **train_work(site, material))
-    await site.send(first)
-    await trained_to(first, 5)
-    await until(lambda: mesh.sequences(RUN, 1), "the first points")
-
-    await mesh.stop("tracking")
-    site.kill_agent()
-    await trained_to(first, first.step + STEPS_PER_CHECKPOINT)  # neither is needed for a step
-    await site.start_agent()
-    await until(lambda: site.named() == {(JOB, 1)}, "the agent to know its attempt again")
-    await mesh.start("tracking")
-    await until(lambda: mesh.steps(RUN, 1) >= set(range(1, first.step)), "the points of the outage")
-    await until(lambda: first.checkpoints, "a checkpoint")
-    assert len(first.pids) == 1
-
-    (worker,) = first.pids
-    reached = first.step
-    _kill(worker)
-    await until(lambda: first.completions, "the loss to be told")
-    error = from_status(first)
-    assert (error.reason, error.retryable) == ("WORKER_LOST", True)
-    await until(lambda: not site.named() and site.cpus_free == site.ray.cpus, "the end of attempt 1")
-    # The spool outlived the worker: its points are there, without a gap, up to the kill.
-    assert mesh.sequences(RUN, 1) == list(range(1, len(mesh.sequences(RUN, 1)) + 1))
-    assert mesh.steps(RUN, 1) >= set(range(1, reached + 1))
-    assert not list(site.data_dir.glob("spool/*/*"))
-
-    second = mesh.dispatch(JOB, **train_work(site, material, resume=first))
-    await site.send(second)
-    resumed_from = first.checkpoints[-1].step
-    await trained_to(second, resumed_from + 5)
-    certificate = next(r.resume_certificate for r in second.reports if r.HasField("resume_certificate"))
-    assert (certificate.step, certificate.matches) == (resumed_from, True)
-    await until(lambda: mesh.steps(RUN, 2), "points of attempt 2")
-    assert min(mesh.steps(RUN, 2)) == resumed_from + 1
-
-    second.cancelled = True
-    await until(lambda: second.completions, "the cancellation")
-    assert second.outcome == "cancelled"
-    assert second.completions[0].cancelled.step == second.checkpoints[-1].step
-    assert second.reports[-1].following == RenewLeaseResponse.DIRECTIVE_CANCEL
-    assert mesh.steps(RUN, 2) == set(range(resumed_from + 1, second.checkpoints[-1].step + 1))
-    await until(lambda: gone(second.pids), "the end of the worker")
-    assert not list(site.data_dir.glob("scratch/*")), "scratch folders of ended attempts"
-
-
 async def test_damaged_checkpoints_are_passed_over_for_the_one_before(
     site: Site, mesh: ScriptedMesh, material: Path
 ) -> None:
@@ -344,48 +293,9 @@ async def _translated(call: Any) -> Any:
         raise from_rpc_error(error) from None
 
 
-async def test_a_killed_supervisor_takes_its_workers_and_resources_along(
-    site: Site, mesh: ScriptedMesh, material: Path
-) -> None:
-    held = mesh.dispatch(JOB, **train_work(site, material, workers=2))
-    await site.send(held)
-    await trained_to(held, 1)
-    (supervisor,) = (p for p in site.ray.processes if "Supervisor" in " ".join(p.cmdline()))
-    supervisor.kill()
-    await until(lambda: gone(held.pids), "the end of the workers", 10)
-    await until(lambda: not site.named(), "the agent to notice")
-    await until(lambda: site.cpus_free == site.ray.cpus, "the CPUs back")
-    await until(lambda: held.lease_end < time.monotonic(), "the end of the lease")
-    assert not held.completions
-    await until(lambda: not list(site.data_dir.glob("spool/*/*")), "the agent to ship what was left")
-    assert mesh.steps(RUN, 1) >= set(range(1, held.step + 1))
-    await until(lambda: not list(site.data_dir.glob("scratch/*")), "the scratch folder to go")
-
-
 async def test_stale_attempts_are_killed(site: Site, mesh: ScriptedMesh, material: Path) -> None:
     held = mesh.dispatch(JOB, **train_work(site, material))
     await site.send(held)
     await until(lambda: held.pids, "a worker", 60)
     mesh.stale.append(held.ref)
     await until(lambda: gone(held.pids) and not site.named(), "the end of the stale attempt")
-
-
-async def test_the_end_of_rays_head_loses_nothing_that_was_taken_on(
-    site: Site, mesh: ScriptedMesh, material: Path
-) -> None:
-    """The agent ends itself for a new head; started again, it carries on with what is new."""
-    held = mesh.dispatch(JOB, **train_work(site, material))
-    await site.send(held)
-    await trained_to(held, 1)
-    site.ray.kill()
-    await until(lambda: mesh.syncs[-1].capacity.nodes == 0, "the agent to miss Ray")
-    waiting = mesh.dispatch("projects/p/datasets/w", **convert_work(site, "projects/p/datasets/w"))
-    await site.send(waiting)
-    await until(lambda: ("projects/p/datasets/w", 1) in site.named(), "the command to be taken on")
-    await asyncio.to_thread(site.ray.start)
-    assert await site.agent_ended() != 0
-    await site.start_agent()
-    await until(lambda: waiting.completions, "the command that had waited", 60)
-    assert waiting.outcome == "result", waiting.completions
-    await until(lambda: not site.named(), "the old attempt to be given up")
-    assert not held.completions

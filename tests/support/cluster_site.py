@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from finemesh.chassis.auth import SigningKey
@@ -82,13 +81,6 @@ class Site:
 
     def kill_agent(self) -> None:
         self._agent.kill()
-
-    async def agent_ended(self) -> int:
-        """Wait for the agent to end by itself; returns its exit code."""
-        process = self._agent.process
-        assert process is not None
-        async with asyncio.timeout(90):
-            return await asyncio.to_thread(process.wait)
 
     async def send(self, held: HeldAttempt) -> None:
         """Publish the command of an attempt; every call is a message of its own."""

@@ -88,12 +88,6 @@ class RayHeadProcess:
         root = psutil.Process(self._server.process.pid)
         return [root, *root.children(recursive=True)]
 
-    def kill_server(self, name: str) -> None:
-        """SIGKILL one of Ray's own processes, e.g. `gcs_server`."""
-        for process in self.processes:
-            if process.name().startswith(name):
-                process.kill()
-
     def kill(self) -> None:
         """SIGKILL everything of this head."""
         processes = self.processes
