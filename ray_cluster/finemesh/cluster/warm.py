@@ -36,7 +36,7 @@ from finemesh.v1 import attempt_pb2
 _NOT_INITIALISED: Final = 3  # CUDA_ERROR_NOT_INITIALIZED, of cuda.h
 _END_SECONDS: Final = 10.0
 # What the loop and the libraries under it import, some of it only when it is used for the first time.
-_MODULES: Final = (
+MODULES: Final = (
     "finemesh.cluster.workers.train",
     "finemesh.finetune.preflight",
     "peft",
@@ -63,7 +63,7 @@ class WarmWorker(Worker):
         """Import what a training needs. Returns the process id."""
         # torch asks the driver's management library whether there are GPUs, in place of starting CUDA.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-        for module in _MODULES:
+        for module in MODULES:
             importlib.import_module(module)
         return os.getpid()
 
