@@ -72,7 +72,8 @@ class World:
         """Add a job; returns its name."""
         full = f"projects/{project}/trainingJobs/{name}"
         known = seconds if told else None
-        demand = Demand(full, resources, self.now, priority, seconds=known)
+        message = "waiting for resources"
+        demand = Demand(full, resources, self.now, priority, message, seconds=known)
         self.jobs[full] = Job(demand, seconds, told)
         self.waiting.put(demand)
         return full

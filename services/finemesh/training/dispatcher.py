@@ -6,6 +6,7 @@ the one before, by whatever process.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -68,13 +69,22 @@ class Dispatcher:
 
     async def place(self) -> int:
         """Start every waiting job that has its turn and its room, up to PLACE_BATCH. Returns how many had."""
+        began = time.perf_counter()
         snapshot = await self.read()
         if snapshot is None:
             return 0
+        read = time.perf_counter()
         decided = decide(snapshot, PLACE_BATCH)
         if decided.preempted:  # who stops depends on what each has saved: look, and decide again
             decided = decide(await self._with_saved_times(snapshot), PLACE_BATCH)
         self._memory.reservations = decided.reservations
+        log.debug(
+            "scheduling_pass",
+            read_ms=round((read - began) * 1e3, 1),
+            decide_ms=round((time.perf_counter() - read) * 1e3, 1),
+            waiting=self.waiting,
+            placed=len(decided.placed),
+        )
         await self._carry_out(decided)
         return len(decided.placed)
 

@@ -25,6 +25,7 @@ from finemesh.training.waiting import Entry, Kind, Place, Waiting
 
 WAITING_FOR_ROOM: Final = "waiting for resources"
 NODES_PER_RESERVATION: Final = 8  # so many nodes of a cluster for each job that room is kept for
+RESERVATIONS_AT_MOST: Final = 4  # on one cluster
 TOLD: Final = 100  # so many jobs of each line say why they wait; those behind them wait for these
 
 
@@ -117,6 +118,7 @@ class _Pass:
         for claim in snapshot.claims:
             if claim.end_time is None:
                 self._jobs[claim.project] = self._jobs.get(claim.project, 0) + 1
+        self._least_priority = min((claim.priority for claim in snapshot.claims), default=0)
         self._possible: dict[Gang, list[Site]] = {}
         self._full: set[Kind] = set()
         self._kept: dict[str, Room] = {}  # what is reserved for projects
@@ -244,22 +246,21 @@ class _Pass:
         return made is not None or kept is not None
 
     def _reserve(self, entry: Entry, possible: Sequence[Site]) -> Reservation | None:
-        """The earliest start on a cluster that nobody else waits for."""
-        found = [
-            reserve(site, entry.demand.name, entry.kind.gang, mine, self._reserved_on(site), self.now)
-            for site in possible
-            if self._waited_for[site.id] < max(1, len(site.nodes) // NODES_PER_RESERVATION)
-            for mine in [self._claims.get(site.id, [])]
-        ]
-        chosen = min(
-            (each for each in found if each), key=lambda each: (each.until, each.cluster), default=None
-        )
-        if chosen is not None:
-            self._waited_for[chosen.cluster] += 1
-        return chosen
+        """The earliest start on the cluster on which the fewest wait, if there are not too many."""
+        for site in sorted(possible, key=lambda each: (self._waited_for[each.id], each.id)):
+            most = min(max(1, len(site.nodes) // NODES_PER_RESERVATION), RESERVATIONS_AT_MOST)
+            if self._waited_for[site.id] < most:
+                mine, others = self._claims.get(site.id, []), self._reserved_on(site)
+                found = reserve(site, entry.demand.name, entry.kind.gang, mine, others, self.now)
+                if found is not None:
+                    self._waited_for[site.id] += 1
+                    return found
+        return None
 
     def _make_room(self, entry: Entry, possible: Sequence[Site]) -> Reservation | None:
         """Stop others for this job, if that is allowed and enough."""
+        if entry.demand.priority < self._least_priority + preemption.PREEMPTION_DISTANCE:
+            return None
         mine = self._score(entry.demand.project)
         able = {
             claim.job

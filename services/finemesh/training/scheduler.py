@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +26,7 @@ from finemesh.training.service import Layout
 log: Final = structlog.get_logger(__name__)
 
 CHECK_BATCH: Final = 100
+PASS_REST: Final = 3.0  # so much longer than a pass takes it rests: requests come in between
 _CHECKS_AT_ONCE: Final = 8
 
 
@@ -62,15 +64,19 @@ class Scheduler:
 
     async def run_placement(self, woken: asyncio.Event) -> None:
         """Give waiting jobs to clusters until cancelled."""
-        await self._repeat(self.place, woken)
+        await self._repeat(self.place, woken, rest=PASS_REST)
 
-    async def _repeat(self, work: Callable[[], Awaitable[int]], woken: asyncio.Event) -> None:
+    async def _repeat(
+        self, work: Callable[[], Awaitable[int]], woken: asyncio.Event, rest: float = 0.0
+    ) -> None:
         while True:
+            began = time.monotonic()
             woken.clear()  # before looking: what changes meanwhile is seen in the next round
             try:
                 await work()
             except FinemeshError as error:
                 log.warning("scheduler_failed", reason=error.reason, error=error.message)
+            await asyncio.sleep(min(rest * (time.monotonic() - began), self._settings.interval_seconds))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.interval_seconds):
                     await woken.wait()

@@ -1,0 +1,168 @@
+"""The bars of the real Training service at 100,000 waiting jobs and 1,000 nodes of 8 GPUs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from finemesh.chassis.auth import Role
+from finemesh.chassis.client_channel import channel
+from finemesh.v1 import training_job_pb2
+from finemesh.v1 import training_service_pb2 as pb
+from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
+
+from tests.bench.measuring import Board
+from tests.bench.scheduler_mesh import NODE_GPUS, PROJECTS, Agent, write_jobs
+from tests.support.scripted_dataprep import ScriptedDataPrep
+from tests.support.servers import NatsServer, S3Server, free_ports
+from tests.support.services import ServiceProcess
+from tests.support.training_client import make_spec
+
+JOBS: Final = 100_000
+CLUSTERS, NODES = 10, 100
+SUBMITS_A_SECOND, SUBMIT_SECONDS = 200, 20
+CALLS: Final = 300
+LEASE_SECONDS, RENEW_SECONDS = 60, 15.0
+FILL_SECONDS: Final = 240.0
+FULL: Final = 0.97  # of the GPUs are held before anything is measured
+
+
+class Site:
+    """The service with its neighbours, and a caller of all projects."""
+
+    def __init__(self, service: ServiceProcess, dataprep: ScriptedDataPrep, agents: Sequence[Agent]) -> None:
+        self.service = service
+        self.agents = agents
+        self.datasets = {project: dataprep.add_trainable(project) for project in PROJECTS}
+        token = service.key.mint("bench", Role.OPERATOR, ["*"], 3600)
+        self.channel = channel(service.address, lambda: token)
+        self.stub = TrainingServiceStub(self.channel)
+
+    def held(self) -> float:
+        """Share of the GPUs that attempts hold."""
+        gpus = sum(c.resources.gpus for agent in self.agents for c in agent.working.values())
+        return gpus / (CLUSTERS * NODES * NODE_GPUS)
+
+    async def fill(self, patience_seconds: float) -> None:
+        """Wait until the mesh is full, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_seconds):
+                for agent in itertools.cycle(self.agents):
+                    if self.held() >= FULL:
+                        return
+                    await agent.reported.wait()
+
+    def passes(self) -> list[dict[str, Any]]:
+        """What the service has logged of its scheduling passes so far."""
+        lines = self.service.log_path.read_text().splitlines()
+        return [json.loads(line) for line in lines if '"scheduling_pass"' in line]
+
+
+@contextlib.asynccontextmanager
+async def site(folder: Path) -> AsyncGenerator[Site]:
+    """Everything started, with the jobs waiting and the agents at work."""
+    dataprep, nats = ScriptedDataPrep(free_ports(1)[0]), NatsServer(folder / "nats").start()
+    storage = S3Server(folder / "s3").start()
+    settings = {
+        "FINEMESH_DATAPREP_ADDRESS": dataprep.address,
+        "FINEMESH_LEASE_SECONDS": str(LEASE_SECONDS),
+        "FINEMESH_LOG_LEVEL": "DEBUG",
+    }
+    service = ServiceProcess("training", folder / "training", nats, storage, settings)
+    dataprep.key = service.key
+    dataprep.start()
+    try:
+        await write_jobs(service.folder / "service.db", JOBS, seed=1)
+        service.start()
+        agents = [
+            Agent(f"c{i}", nats.url, service.address, service.key, NODES, None, RENEW_SECONDS, i)
+            for i in range(CLUSTERS)
+        ]
+        async with contextlib.AsyncExitStack() as stack:
+            for agent in agents:
+                await stack.enter_async_context(agent.running())
+            made = Site(service, dataprep, agents)
+            yield made
+            await made.channel.close()
+    finally:
+        for server in (service, dataprep, storage, nats):
+            server.stop()
+
+
+async def measure(board: Board) -> None:
+    """Fill the mesh, then submit, list and watch."""
+    with tempfile.TemporaryDirectory(prefix="finemesh-bench-", dir="/var/tmp") as folder:
+        async with site(Path(folder)) as made:
+            await made.fill(FILL_SECONDS)
+            board.show("GPUs of the mesh that are held", made.held(), FULL, "share", ratio=made.held())
+            filling = len(made.passes())
+            submitted = await _submit(made)
+            board.show("submit at 200 a second, p99", _p99(submitted), 20.0, "ms")
+            listed = await _timed(lambda i: made.stub.ListTrainingJobs(_list_request(i), timeout=60))
+            board.show("list 50 of a project's jobs, p99", _p99(listed), 50.0, "ms")
+            urgent = await _timed(lambda i: made.stub.ListTrainingJobs(_list_request(i, "priority > 4")))
+            board.show("list by priority, p99", _p99(urgent), 50.0, "ms")
+            watched = await _timed(lambda i: _first_of_watch(made, i))
+            board.show("watch to its first message, p99", _p99(watched), 50.0, "ms")
+            passes = made.passes()
+            for name, part in (("mesh filling", passes[:filling]), ("mesh full", passes[filling:])):
+                took = [each["read_ms"] + each["decide_ms"] for each in part]
+                board.show(f"scheduling pass of the service, {name}, p99", _p99(took), 100.0, "ms")
+
+
+async def _submit(made: Site) -> list[float]:
+    """Times of CreateTrainingJob in ms, each sent at its time, whether or not others have been answered."""
+    took: list[float] = []
+
+    async def submit(number: int) -> None:
+        project = PROJECTS[number % len(PROJECTS)]
+        spec = make_spec(made.datasets[project])
+        spec.resources.gpus, spec.resources.cpus = 8, 8
+        job = training_job_pb2.TrainingJob(spec=spec)
+        request = pb.CreateTrainingJobRequest(parent=f"projects/{project}", training_job=job)
+        began = time.perf_counter()
+        await made.stub.CreateTrainingJob(request, timeout=60)
+        took.append((time.perf_counter() - began) * 1e3)
+
+    async with asyncio.TaskGroup() as group:
+        begin = time.perf_counter()
+        for number in range(SUBMITS_A_SECOND * SUBMIT_SECONDS):
+            await asyncio.sleep(max(begin + number / SUBMITS_A_SECOND - time.perf_counter(), 0))
+            group.create_task(submit(number))
+    return took
+
+
+def _list_request(number: int, filter_text: str = "") -> pb.ListTrainingJobsRequest:
+    return pb.ListTrainingJobsRequest(parent=f"projects/{PROJECTS[number % 50]}", filter=filter_text)
+
+
+async def _first_of_watch(made: Site, number: int) -> None:
+    name = f"projects/{PROJECTS[number % 500 % 50]}/trainingJobs/waiting-{number % 500:06}-150"
+    call = made.stub.WatchTrainingJob(pb.WatchTrainingJobRequest(name=name), timeout=60)
+    await anext(aiter(call))
+    call.cancel()
+
+
+async def _timed(call: Callable[[int], Awaitable[Any]]) -> list[float]:
+    took: list[float] = []
+    for number in range(CALLS):
+        began = time.perf_counter()
+        await call(number)
+        took.append((time.perf_counter() - began) * 1e3)
+    return took
+
+
+def _p99(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))] if ordered else float("inf")
+
+
+def main(command: str) -> None:
+    asyncio.run(measure(Board(command)))
