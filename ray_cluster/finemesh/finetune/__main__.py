@@ -35,6 +35,7 @@ _EXAMPLES: Final = """examples:
   python -m finemesh.finetune spec.yaml --dataset ./items --resume
   python -m finemesh.finetune spec.yaml --check
   python -m finemesh.finetune certify spec.yaml --dataset ./items
+  python -m finemesh.finetune probe spec.yaml --dataset ./items > probe.json
 
 the shortest spec:
   task: LANGUAGE
@@ -85,7 +86,10 @@ class _Console(NoHooks):
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 if it ended well, 1 if it did not, 2 if the command line or the spec is wrong."""
     words = sys.argv[1:] if arguments is None else arguments
-    given = _arguments(words[1:] if words[:1] == ["certify"] else words, certifies=words[:1] == ["certify"])
+    probes = words[:1] == ["probe"]
+    certifies = words[:1] == ["certify"]
+    given = _arguments(words[probes or certifies :], certifies=certifies)
+    given.probes = probes
     try:
         file = specfile.overridden(specfile.read(given.spec), given.overrides)
         values = _completed(file.values, given)
@@ -176,10 +180,19 @@ def _carry_out(spec: FineTuneSpec, given: argparse.Namespace) -> int:
             reason="DATASET_NOT_FOUND",
         )
     read_manifest(given.dataset)  # a wrong folder shows before the model is loaded
+    if given.probes:
+        return _probe(spec, base_model, given.dataset)
     if given.certifies:
         work: Path = given.work or Path(f"certified-{spec.fingerprint()[:8]}")
         return _certify(spec, base_model, work, given)
     return _train(spec, base_model, given.work or Path(f"run-{spec.fingerprint()[:8]}"), given)
+
+
+def _probe(spec: FineTuneSpec, base_model: Path, dataset: Path) -> int:
+    from finemesh.finetune.probe import probe
+
+    _tell(probe(spec, base_model, dataset).to_json())
+    return 0
 
 
 def _certify(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from finemesh.client.cli import (
     certify,
     context,
     datasets,
+    estimates,
     events,
     exports,
     history,
@@ -60,6 +61,7 @@ def root(
 
 _ADDED = (
     certify,
+    estimates,
     history,
     logs,
     preflight,

@@ -38,6 +38,7 @@ from finemesh.client.cli.specs import (
     lint,
     to_message,
 )
+from finemesh.client.model_files import model_files
 from finemesh.specfile import SpecFile
 from finemesh.v1 import training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
@@ -69,6 +70,9 @@ def submit(
         bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check everything and submit nothing.")] = False,
+    oversized: Annotated[
+        bool, typer.Option("--oversized", help="Submit it even if it is estimated to fit nowhere.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Submit nothing if the linter warns.")] = False,
 ) -> None:
     """Submit a fine-tune, from a spec file or a preset, with some fields changed, or from fields alone.
@@ -82,14 +86,22 @@ def submit(
     request = pb.CreateTrainingJobRequest(
         parent=connection.parent,
         training_job=Job(
-            display_name=display_name, spec=spec, priority=priority, max_run_seconds=max_hours * 3600
+            display_name=display_name,
+            spec=spec,
+            priority=priority,
+            max_run_seconds=max_hours * 3600,
+            admit_oversized=oversized,
         ),
         training_job_id=new_id,
         request_id=str(uuid.uuid4()),
         validate_only=check,
+        base_model=model_files(spec.base_model),
     )
     job = connection.training.CreateTrainingJob(request)
     if check:
+        if job.HasField("estimate"):
+            memory = job.estimate.peak_memory_bytes
+            err.print(f"a worker needs {size(int(memory.likely))}, at most {size(int(memory.high))}")
         err.print("[green]the spec is sound[/]; nothing was submitted")
         return
     if wait:
