@@ -134,11 +134,10 @@ class Agent:
         self._releases.withhold(capacity)
         live = {entry.ref: entry.actor or actor_name(entry.ref) for entry in self._ledger.live()}
         self._supervisors = await asyncio.to_thread(self._find_supervisors, live)
+        places = self._releases.places() | set(self._supervisors.items())
         for node in capacity.node_capacities:
             node.draining = self._orders.avoided(node)
-            node.supervised.extend(
-                ref.resource for ref, where in self._supervisors.items() if where == node.node_id
-            )
+            node.supervised.extend(sorted({ref.resource for ref, where in places if where == node.node_id}))
         self._pool.avoided = frozenset(n.node_id for n in capacity.node_capacities if n.draining)
         if self._local_pool is not None:
             wanted = self._orders.orders.local_pool if self._orders.orders.HasField("local_pool") else None
@@ -188,7 +187,7 @@ class Agent:
 
     async def _launch(self, entry: Entry) -> None:
         """Give the attempt a warm worker, or start a cold one. It waits while GPUs are being proven free."""
-        if entry.command.resources.gpus and self._releases.settling:
+        if entry.command.resources.gpus and self._releases.settling(self._ledger.live()):
             return
         entry.command.avoided_nodes[:] = sorted(self._pool.avoided)
         if unit := self._pool.choose(entry.command):

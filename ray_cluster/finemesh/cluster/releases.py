@@ -76,10 +76,15 @@ class Releases:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._book.close()
 
-    @property
-    def settling(self) -> bool:
-        """Whether GPUs are being looked at for the first time: none should be given out meanwhile."""
-        return any(held.holding.devices and held.tries == 0 for held in self._over)
+    def settling(self, live: Collection[Entry]) -> bool:
+        """Whether GPUs of other attempts than the live ones were not looked at yet: none should be given out
+        meanwhile.
+        """
+        return any(held.holding.devices and held.tries == 0 for held in self._unproven(live))
+
+    def _unproven(self, live: Collection[Entry]) -> list[Held]:
+        refs = {entry.ref for entry in live}
+        return [held for held in self._book.all() if held.ref not in refs and not held.release_time]
 
     def withhold(self, capacity: ClusterCapacity) -> None:
         """Take out of what a cluster reports what is not proven free."""
@@ -98,12 +103,15 @@ class Releases:
         for entry in entries:
             if entry.actor and not self._book.knows(entry.ref):
                 self._start(entry.ref, self._ask(entry))
-        live = {entry.ref for entry in entries}
-        self._over = [h for h in self._book.all() if h.ref not in live and not h.release_time]
+        self._over = self._unproven(entries)
         for held in self._over:
             key = (held.ref, held.holding.pid)
             if time.monotonic() >= self._not_before.get(key, 0.0):
                 self._start(key, self._prove(held))
+
+    def places(self) -> set[tuple[AttemptRef, str]]:
+        """Which attempts have, or may still have, a process on which node."""
+        return {(h.ref, h.holding.node) for h in self._book.all() if not h.release_time}
 
     def told(self, service: str) -> list[Held]:
         """What is proven and was not told to `service` yet."""

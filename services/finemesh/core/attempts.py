@@ -184,7 +184,7 @@ class NodeCapacity:
         draining: nothing new is put there.
         start_time: since when Ray has run there, in seconds since the epoch.
         pool_slot: which node of the local pool it is, counting from 1; 0 if it is none.
-        supervised: resources of which an attempt is supervised from there, wherever it works.
+        supervised: resources of which an attempt has a process there, its supervisor included.
     """
 
     node_id: str
