@@ -29,14 +29,17 @@ from finemesh.training import domain
 from finemesh.training.attempts import JobAttempts
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
+from finemesh.training.logs.tables import SEGMENTS
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.store import SqlStore
-from finemesh.training.sweeps.tables import METADATA
-from finemesh.training.tables import CHASSIS
+from finemesh.training.sweeps.tables import SWEEPS
+from finemesh.training.tables import CHASSIS, METADATA
 from finemesh.training.waiting import Demand
 
 pytestmark = pytest.mark.integration
 
+# Each module of tables adds its own to METADATA.
+TABLES = (SEGMENTS, SWEEPS)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
