@@ -112,7 +112,7 @@ async def heard(mesh: ScriptedMesh, resource: str) -> GpuRelease:
         every = (release for sync in mesh.syncs for release in sync.gpu_releases)
         return [release for release in every if release.attempt.resource == resource]
 
-    await until(told, "the release")
+    await until(told, "the release", 90)
     return told()[0]
 
 
@@ -162,7 +162,7 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     assert cancelled.pids == first
     assert site.cpus_free == site.ray.cpus - 1
     cancelled.cancelled = True
-    await until(lambda: cancelled.completions, "the cancellation")
+    await until(lambda: cancelled.completions, "the cancellation", 90)
     assert cancelled.outcome == "cancelled"
     await until(lambda: site.cpus_free == site.ray.cpus, "the CPU back")
     assert not alive(first)
@@ -173,11 +173,11 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     await site.start_agent()
     assert await filled(site, first) == second
     orphaned = await train(site, "orphaned", gpus=1)
-    await until(lambda: orphaned.pids, "its report")
+    await until(lambda: orphaned.pids, "its report", 90)
     assert orphaned.pids == second
     (gpu,) = next(report for report in orphaned.reports if report.worker.pids).worker.gpu_ids
     assert gpu in {"0", "1"}
-    await until(lambda: orphaned.completions, "the refusal")  # of a machine without an accelerator
+    await until(lambda: orphaned.completions, "the refusal", 90)  # of a machine without an accelerator
     assert mesh.syncs[-1].capacity.gpus == GPUS
     await until(lambda: site.mesh.syncs[-1].capacity.gpus_free == GPUS, "the GPU back")
     assert not alive(second)

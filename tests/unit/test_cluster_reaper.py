@@ -186,14 +186,14 @@ async def test_an_attempt_is_on_record_until_the_service_has_heard_of_its_releas
     await asyncio.sleep(0)
     await releases.idle()
     releases.look([entry])
-    assert not releases.settling
+    assert not releases.settling([entry])
     assert worker.is_running()
     await releases.close()
 
     # The agent that comes after it finds the attempt gone.
     releases = Releases(HoldingBook(path), StubDriver())
+    assert releases.settling([])
     releases.look([])
-    assert releases.settling
     capacity = ClusterCapacity(
         gpus=2, gpus_free=2, node_capacities=[NodeCapacity(node_id="node", gpus=2, gpus_free=2)]
     )
@@ -202,7 +202,7 @@ async def test_an_attempt_is_on_record_until_the_service_has_heard_of_its_releas
     assert capacity.node_capacities[0].gpus_free == 1
     await releases.idle()
     releases.look([])
-    assert not releases.settling
+    assert not releases.settling([])
     assert worker.status() == psutil.STATUS_ZOMBIE
     told = releases.told("training")
     assert {each.evidence for each in told} == {
@@ -245,7 +245,7 @@ async def test_a_gpu_that_does_not_come_free_is_taken_out(
     capacity = ClusterCapacity(gpus=2, gpus_free=1)  # Ray counts the kept one as given away
     releases.withhold(capacity)
     assert (capacity.gpus, capacity.gpus_free, capacity.gpus_held_back) == (1, 1, 1)
-    assert not releases.settling  # others may start on the rest
+    assert not releases.settling([])  # others may start on the rest
     assert not releases.told("training")
 
     devices.state["a"] = Usage(GIB, frozenset())
