@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import torch
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.finetune import Precision, Task
-from finemesh.finetune.certify import Certificate, Told, certify, compare, kills, shortened
+from finemesh.finetune.certify import Certificate, Told, certify, compare, kills, shortened, watched
 from safetensors.torch import save_file
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
@@ -94,10 +96,11 @@ def test_the_spec_is_cut_short_and_not_tested() -> None:
     long = replace(spec(test_split="test"), optimization=replace(spec().optimization, max_steps=0))
     cut = shortened(long, 20)
     assert (cut.optimization.max_steps, cut.checkpoint.every_steps, cut.test_split) == (20, 4, "")
+    assert shortened(spec(), 1).optimization.max_steps == 4
     assert shortened(spec(), 20).optimization.max_steps == spec().optimization.max_steps == 6
 
 
-@pytest.mark.parametrize("steps", [2, 3, 6, 20])
+@pytest.mark.parametrize("steps", [4, 6, 20])
 def test_the_probe_is_killed_behind_a_checkpoint_and_before_the_end(steps: int) -> None:
     cut = shortened(replace(spec(), optimization=replace(spec().optimization, max_steps=0)), steps)
     for seed in range(20):
@@ -105,12 +108,21 @@ def test_the_probe_is_killed_behind_a_checkpoint_and_before_the_end(steps: int) 
         assert min(cut.checkpoint.every_steps + 1, steps - 1) <= chosen.start < chosen.stop == steps
 
 
-def test_a_run_too_short_for_a_checkpoint_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    """Its first checkpoint is told of with the second step, the last: there is nothing to resume from."""
-    model = tiny_model(tmp_path / "llama", "llama")
-    dataset = write_dataset(tmp_path / "texts", list(text_rows({"train": 4})))
-    with pytest.raises(PreconditionError, match="--steps 8") as caught:
-        certify(spec(Task.LANGUAGE), model, dataset, tmp_path / "work", steps=2, seed=0)
+def program(*told: str) -> list[str]:
+    """A process that tells of steps (numbers) and checkpoints as a run does; then it sleeps, or is over."""
+    lines = [
+        json.dumps({"step": int(each), "train/loss": 0.5} if each.isdecimal() else {each: ""})
+        for each in told
+    ]
+    end = "import time; time.sleep(60)" if told[-1] != "over" else ""
+    return [sys.executable, "-c", f"print({chr(10).join(lines)!r}, flush=True); {end}"]
+
+
+def test_the_probe_is_killed_once_a_checkpoint_is_on_disk() -> None:
+    killed = watched(program("1", "2", "checkpoint", "3"), range(2, 4))
+    assert sorted(killed.losses) == [1, 2, 3]
+    with pytest.raises(PreconditionError, match=r"without evaluation\.patience") as caught:
+        watched(program("1", "2", "3", "over"), range(2, 4))
     assert caught.value.reason == "PROBE_FAILED"
 
 

@@ -30,6 +30,8 @@ DEFAULT_STEPS: Final = 20
 # Relative; what the addition of the same numbers in another order comes to over some steps, with a margin.
 TOLERANCE: Final = 0.02
 _CHECKPOINTS: Final = 5
+# A checkpoint is told of before the next but one is begun: the first, of step 1, by the end of step 3.
+_FEWEST_STEPS: Final = 4
 _LAST_LINES: Final = 5
 
 
@@ -100,9 +102,9 @@ def certify(
     (work / "spec.yaml").write_text(specfile.dump(document.write(cut), "What was certified here."))
     command = [sys.executable, "-m", "finemesh.finetune", str(work / "spec.yaml")]
     command += ["--base", str(base_model), "--dataset", str(dataset), "--work"]
-    straight = _run([*command, str(work / "straight")])
-    killed = _run([*command, str(work / "probe")], kills(cut, seed))
-    resumed = _run([*command, str(work / "probe"), "--resume"])
+    straight = watched([*command, str(work / "straight")])
+    killed = watched([*command, str(work / "probe")], kills(cut, seed))
+    resumed = watched([*command, str(work / "probe"), "--resume"])
     certificate = compare(straight, killed, resumed, cut, max(killed.losses))
     content = {"green": certificate.green, **asdict(certificate)}
     (work / "certificate.json").write_text(to_json(content, indent=1), encoding="utf-8")
@@ -119,8 +121,10 @@ def kills(spec: FineTuneSpec, seed: int) -> range:
 
 
 def shortened(spec: FineTuneSpec, steps: int) -> FineTuneSpec:
-    """`spec` for at most so many steps, with a few checkpoints on the way and no final test."""
-    steps = max(2, min(steps, spec.optimization.max_steps or steps))
+    """`spec` for at most so many steps, but enough to be killed behind a checkpoint; with a few checkpoints
+    on the way and no final test.
+    """
+    steps = max(_FEWEST_STEPS, min(steps, spec.optimization.max_steps or steps))
     return replace(
         spec,
         test_split="",
@@ -184,8 +188,11 @@ def _weights(told: Told) -> Path:
     return path
 
 
-def _run(command: Sequence[str], kills: range = range(0)) -> Told:
-    """Run a process to its end, or kill it after the first step of `kills` with a checkpoint before it."""
+def watched(command: Sequence[str], kills: range = range(0)) -> Told:
+    """Run a process to its end, or kill it after the first step of `kills` with a checkpoint before it.
+
+    Raises PreconditionError, PROBE_FAILED: it fails, or is over before it could be killed.
+    """
     saved = False
     losses: dict[int, float] = {}
     result: dict[str, Any] = {}
@@ -210,8 +217,8 @@ def _run(command: Sequence[str], kills: range = range(0)) -> Told:
             )
     if kills:
         raise PreconditionError(
-            f"the run was over before a checkpoint of it was on disk, so there was nothing to resume after "
-            f"{kills.stop} steps: certify more of them, --steps {kills.stop * 4}",
+            "the run was over before a checkpoint of it was on disk, so there was nothing to resume: certify "
+            "more --steps, without evaluation.patience",
             reason="PROBE_FAILED",
         )
     return Told(result, losses)
