@@ -31,6 +31,7 @@ _OBJECT_STORE_BYTES: Final = 100 * 1024 * 1024
 _LOOK_SECONDS: Final = 2.0
 _RETRY_SECONDS: Final = 15.0
 _END_SECONDS: Final = 5.0
+_SETTLE_SECONDS: Final = 3.0
 
 _log = get_logger("finemesh.local_pool")
 
@@ -45,6 +46,7 @@ class LocalPool:
         self._children: list[subprocess.Popen[bytes]] = []
         self._running: dict[int, list[psutil.Process]] = {}
         self._started: dict[int, float] = {}
+        self._empty: dict[int, float] = {}
         self._looked = 0.0
         self._wanted = 0
         self._message = ""
@@ -61,7 +63,7 @@ class LocalPool:
                     self._start(slot, wanted, now)
             here = {node.pool_slot: node for node in nodes if node.pool_slot}
             for slot in sorted(self._running):
-                if slot > count and (slot not in here or _is_drained(here[slot])):
+                if slot > count and (slot not in here or self._is_settled(here[slot], now)):
                     self._end(slot)
         there = [node.pool_slot for node in nodes if node.pool_slot]
         told = Told(wanted_nodes=count, nodes=len(there), message=self._message if count else "")
@@ -109,10 +111,19 @@ class LocalPool:
         self._children.append(child)
         _log.info("pool_node_started", slot=slot, pid=child.pid)
 
+    def _is_settled(self, node: NodeCapacity, now: float) -> bool:
+        """Whether nothing has been there for a while: what was on its way when the drain came has arrived."""
+        held = (node.cpus - node.cpus_free, node.gpus - node.gpus_free)
+        if not node.draining or node.supervised or max(held) > 0:
+            self._empty.pop(node.pool_slot, None)
+            return False
+        return now >= self._empty.setdefault(node.pool_slot, now) + _SETTLE_SECONDS
+
     def _end(self, slot: int) -> None:
         _log.info("pool_node_ended", slot=slot, processes=len(self._running[slot]))
         processes = self._running.pop(slot)
         self._started.pop(slot, None)
+        self._empty.pop(slot, None)
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.terminate()
@@ -120,8 +131,3 @@ class LocalPool:
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-
-
-def _is_drained(node: NodeCapacity) -> bool:
-    held = (node.cpus - node.cpus_free, node.gpus - node.gpus_free)
-    return node.draining and not node.supervised and max(held) <= 0
