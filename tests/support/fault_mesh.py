@@ -81,7 +81,9 @@ class GpuNode:
         }
         arguments = [f"--{name}={value}" for name, value in options.items()]
         environment = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in variables.items())]
-        command = [*environment, sys.executable, "-c", _RAY_ON_LOOPBACK, "start", *arguments, "--block"]
+        ray = [sys.executable, "-c", _RAY_ON_LOOPBACK, "start", *arguments, "--block"]
+        # Ray gives a node up that is not there within 30 s, which a busy machine may not manage.
+        command = [*environment, "/bin/sh", "-c", 'until "$@"; do sleep 1; done', "node", *ray]
         self._process = ServerProcess(command, self.folder, self.folder / "node.log")
         self._process.start()
 
