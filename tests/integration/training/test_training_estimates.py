@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from finemesh.v1 import attempt_pb2, estimate_pb2, fine_tune_spec_pb2, training_
 from finemesh.v1 import training_service_pb2 as pb
 from google.rpc import error_details_pb2
 
+from tests.integration.training.conftest import Type
 from tests.support.scripted_cluster import ScriptedAttempt, ScriptedCluster
 from tests.support.training_client import State, TrainingClient, make_spec
 
@@ -151,3 +153,19 @@ def reason_of(job: training_job_pb2.TrainingJob) -> str:
     info = error_details_pb2.ErrorInfo()
     job.error.details[0].Unpack(info)
     return info.reason
+
+
+async def test_it_is_asked_for_by_a_command_about_a_folder(
+    type_in: Type, client: TrainingClient, trainable: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "spec.yaml").write_text(
+        f"task: LANGUAGE\nbase_model: {tmp_path}\ndataset: {trainable}\nlora: {{rank: 8}}\n"
+        "optimization: {max_steps: 10}\n"
+    )
+    told = json.loads(type_in("train", "estimate", "-f", "spec.yaml", "--json").stdout)
+    assert told["family"] == "llama"
+    asked = await estimate(client, spec_of(trainable, lora=fine_tune_spec_pb2.LoraMethod(rank=8)))
+    assert told["peakMemoryBytes"]["likely"] == pytest.approx(asked.peak_memory_bytes.likely)
+    shown = type_in("train", "estimate", "-f", "spec.yaml").stdout
+    assert "by the closed form of llama" in " ".join(shown.split())
