@@ -4,8 +4,8 @@ from finemesh.v1 import model_family_pb2 as _model_family_pb2
 from finemesh.v1 import preset_pb2 as _preset_pb2
 from finemesh.v1 import spec_finding_pb2 as _spec_finding_pb2
 from finemesh.v1 import training_job_pb2 as _training_job_pb2
-from finemesh.v1 import training_log_pb2 as _training_log_pb2
 from finemesh.v1 import training_job_history_pb2 as _training_job_history_pb2
+from finemesh.v1 import training_log_pb2 as _training_log_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
