@@ -6,12 +6,12 @@ counts too and is forgotten by half every HALF_LIFE_SECONDS, as in Slurm's multi
 (https://slurm.schedmd.com/priority_multifactor.html). With the decayed usage U and the holding h of each
 resource r, of which there is a total T, and the weight w of the project:
 
-    score = max over r of (U_r + h_r * TAU) / T_r / w        with TAU = HALF_LIFE_SECONDS / ln 2
+    score = max over r of (U_r + h_r * HORIZON_SECONDS) / T_r / w
 
-TAU is what U comes to where h is held for ever, so what runs now weighs as much as what a steady past would.
-The project with the least score is next, where half of its next job counts as held: as seats are divided by
-Webster and Sainte-Laguë, which alone among the rules of divisors favours neither large parties nor small ones
-(Balinski and Young, Fair Representation, 1982).
+so what runs now counts as if it ran on for the time that a job usually takes: the turn does not wait until it
+has been used. The project with the least score is next, where half of its next job counts as held: as seats
+are divided by Webster and Sainte-Laguë, which alone among the rules of divisors favours neither large parties
+nor small ones (Balinski and Young, Fair Representation, 1982).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from finemesh.training.claims import Claim
 from finemesh.training.rooms import NOTHING, Room
 
 HALF_LIFE_SECONDS: Final = 12 * 3600.0
-TAU: Final = HALF_LIFE_SECONDS / math.log(2)
+HORIZON_SECONDS: Final = 2 * 3600.0
+_TAU: Final = HALF_LIFE_SECONDS / math.log(2)  # what usage comes to where one unit is held for ever
 
 # Resource-seconds of each project, decayed.
 Usage = Mapping[str, Room]
@@ -32,14 +33,18 @@ Usage = Mapping[str, Room]
 
 def score(usage: Room, held: Room, total: Room, weight: float) -> float:
     """How much of all there is a project has had and has, in seconds, by its weight; see above."""
-    shares = [(used + has * TAU) / of for used, has, of in zip(usage, held, total, strict=True) if of > 0]
+    shares = [
+        (used + has * HORIZON_SECONDS) / of
+        for used, has, of in zip(usage, held, total, strict=True)
+        if of > 0
+    ]
     return max(shares, default=0.0) / weight
 
 
 def aged(usage: Usage, held: Mapping[str, Room], seconds: float) -> dict[str, Room]:
     """Usage after `held` was held for `seconds` more: the integral of the decay over that time."""
     kept = 0.5 ** (seconds / HALF_LIFE_SECONDS)
-    gained = TAU * (1.0 - kept)
+    gained = _TAU * (1.0 - kept)
     return {
         project: NOTHING.plus(usage.get(project, NOTHING), kept).plus(held.get(project, NOTHING), gained)
         for project in usage.keys() | held.keys()
@@ -61,4 +66,4 @@ def used_until(claim: Claim, now_seconds: float) -> Room:
     begin = min(claim.create_time.timestamp(), end)
     weight = 0.5 ** ((now_seconds - end) / HALF_LIFE_SECONDS)
     weight -= 0.5 ** ((now_seconds - begin) / HALF_LIFE_SECONDS)
-    return NOTHING.plus(claim.gang.total, TAU * weight)
+    return NOTHING.plus(claim.gang.total, _TAU * weight)
