@@ -10,15 +10,17 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import psutil
 import pytest
 import pytest_asyncio
+from finemesh.core.spec.finetune import Resources
 from finemesh.embedded import Mesh, MeshConfig
 from finemesh.v1 import training_service_pb2 as training_pb
 
-from tests.support.fault_mesh import PATIENCE_SECONDS, FaultMesh, Job, State
+from tests.support.fault_mesh import PATIENCE_SECONDS, Entry, FaultMesh, Job, State
 from tests.support.soundness import assert_sound
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3000), pytest.mark.asyncio(loop_scope="module")]
@@ -240,3 +242,17 @@ async def test_a_job_is_cancelled_at_any_moment(site: FaultMesh, moment: str, se
             os.kill(site.mesh.pids()[silent], signal.SIGCONT)
     job = await assert_sound(site, name, State.STATE_CANCELLED)
     assert bool(job.step) == (moment in {"step", "checkpoint", "pause"})
+
+
+async def test_two_jobs_race_for_one_gpu(site: FaultMesh) -> None:
+    """Ray hands out a GPU that this machine does not have: each job ends as soon as it looks for its own."""
+    chosen = replace(site.spec(10, 10), resources=Resources(cpus=1, gpus=1))
+    names = await asyncio.gather(site.submit(chosen), site.submit(chosen))
+    held: list[tuple[int, int]] = []
+    for name in names:
+        job = await assert_sound(site, name, State.STATE_FAILED)
+        assert "this machine shows none" in job.error.message
+        times = {entry.kind: entry.time.ToNanoseconds() for entry in await site.history(name)}
+        held.append((times[Entry.KIND_TAKEN_UP], times[Entry.KIND_ENDED]))
+    first, second = sorted(held)
+    assert first[1] <= second[0], "both held it"
