@@ -119,6 +119,12 @@ def test_free_room_counts_what_the_report_could_not_know() -> None:
     assert free(ended_after, ended_after) == 4  # never more than there is
 
 
+def test_nobody_gets_what_a_live_attempt_was_given_before_a_report_shows_it_there() -> None:
+    """It was taken up, then the cluster looked, and then it reserved its room."""
+    taken_up = held("first", Resources(gpus=1), start_time=BEFORE)
+    assert placed(plan([job("second", gpus=1)], [cluster("x", gpus=1)], [taken_up])) == {}
+
+
 def test_the_project_that_had_less_by_its_weight_is_next() -> None:
     waiting = [job("a", 4, project="p"), job("b", 4, project="q")]
     running = [held("r", Resources(cpus=2), project="p", on="y")]

@@ -73,27 +73,26 @@ def site_of(cluster: Cluster, claims: Iterable[Claim]) -> Site:
     """A cluster with what is left of it: its last report corrected by what happened since.
 
     Attempts that were sent or taken up after the report are not in it; those that ended after it still are.
+    An attempt is taken up before it has its room, so a report may miss it all the same: nobody gets what live
+    attempts were given, whatever the report says.
     """
-    seen = cluster.last_seen_time
-    nodes = {node.id: node for node in nodes_of(cluster)}
+    seen, nodes = cluster.last_seen_time, nodes_of(cluster)
+    free, ours = {node.id: node.free for node in nodes}, {node.id: node.total for node in nodes}
     for claim in claims:
-        counted = claim.counts_in(seen)
-        if claim.end_time is None and not counted:
-            _change(nodes, claim, -1)
-        elif claim.end_time is not None and claim.end_time > seen and counted:
-            _change(nodes, claim, 1)
-    return Site(cluster.id, (_capped(node) for node in nodes.values()))
-
-
-def _change(nodes: dict[str, Node], claim: Claim, sign: int) -> None:
-    for node_id, workers in claim.spots().items():
-        node = nodes.get(node_id)
-        if node is not None:  # what was given to a node that has gone holds nothing any more
-            node.free = node.free.plus(claim.gang.each, sign * workers)
-
-
-def _capped(node: Node) -> Node:
-    return Node(node.id, node.total, node.free.at_most(node.total), draining=node.draining)
+        live, counted = claim.end_time is None, claim.counts_in(seen)
+        for node_id, workers in claim.spots().items():
+            if node_id not in free:
+                continue  # what was given to a node that has gone holds nothing any more
+            if live:
+                ours[node_id] = ours[node_id].plus(claim.gang.each, -workers)
+            if live and not counted:
+                free[node_id] = free[node_id].plus(claim.gang.each, -workers)
+            elif claim.end_time is not None and claim.end_time > seen and counted:
+                free[node_id] = free[node_id].plus(claim.gang.each, workers)
+    left = {node.id: free[node.id].at_most(ours[node.id]) for node in nodes}
+    return Site(
+        cluster.id, (Node(node.id, node.total, left[node.id], draining=node.draining) for node in nodes)
+    )
 
 
 def by_cluster(claims: Sequence[Claim]) -> dict[str, list[Claim]]:

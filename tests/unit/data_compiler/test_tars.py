@@ -217,7 +217,7 @@ def test_single_file_is_a_source(suffix: str, tmp_path: Path) -> None:
     ("name", "data"),
     [
         ("a.exe", b"MZ"),
-        ("a.parquet.gz", gzip.compress(b"PAR1")),
+        ("a.parquet.gz", gzip.compress(b"PAR1", mtime=0)),
         ("a.tar.xz", lzma.compress(SOUND)),
         ("a", b""),
     ],
