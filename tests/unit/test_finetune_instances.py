@@ -180,7 +180,7 @@ def test_it_learns_shapes_and_says_how_well(base: Path, shapes: Path, tmp_path: 
     items = lines(tmp_path / "evaluation/test.jsonl")
     assert len(items) == metrics["test/items"] == 6
     assert any(found["match"] for item in items for found in item["predictions"])
-    assert any("class_predictor start from random" in message for message in told.messages)
+    assert any("class_predictor starts from random" in message for message in told.messages)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

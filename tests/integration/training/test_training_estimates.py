@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finemesh.core.errors import PreconditionError, ResourceExhaustedError
+from finemesh.core.errors import InvalidError, PreconditionError, ResourceExhaustedError
 from finemesh.v1 import attempt_pb2, estimate_pb2, fine_tune_spec_pb2, training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
 from google.rpc import error_details_pb2
@@ -169,3 +169,16 @@ async def test_it_is_asked_for_by_a_command_about_a_folder(
     assert told["peakMemoryBytes"]["likely"] == pytest.approx(asked.peak_memory_bytes.likely)
     shown = type_in("train", "estimate", "-f", "spec.yaml").stdout
     assert "by the closed form of llama" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    "odd", [{"num_hidden_layers": 10**12}, {"hidden_size": "wide"}, {"num_attention_heads": [1]}]
+)
+async def test_a_config_that_makes_no_sense_is_refused(
+    client: TrainingClient, trainable: str, odd: dict[str, Any]
+) -> None:
+    files = estimate_pb2.BaseModelFiles(config_json=json.dumps(LLAMA | odd))
+    request = pb.EstimateTrainingJobRequest(parent=client.parent, spec=spec_of(trainable), base_model=files)
+    with pytest.raises(InvalidError) as caught:
+        await client.call("EstimateTrainingJob", request)
+    assert caught.value.reason == "BASE_MODEL_UNKNOWN"

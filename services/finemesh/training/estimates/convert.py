@@ -76,7 +76,7 @@ def estimate_to_proto(estimate: Estimate, price: float = 0.0, currency: str = ""
 def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 

@@ -42,6 +42,16 @@ class Estimator:
 
     async def estimate(self, spec: FineTuneSpec, known: Known) -> Estimate:
         """Raises InvalidError: BASE_MODEL_UNSUITABLE, BASE_MODEL_UNKNOWN."""
+        try:
+            return await self._estimate(spec, known)
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise InvalidError.of(
+                "base_model.config_json",
+                f"nothing follows from these fields ({error}): give the base model's own config.json",
+                reason="BASE_MODEL_UNKNOWN",
+            ) from error
+
+    async def _estimate(self, spec: FineTuneSpec, known: Known) -> Estimate:
         family = family_for(known.base, spec.task)
         if not known.base.weights():
             raise InvalidError.of(

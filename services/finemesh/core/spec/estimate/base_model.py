@@ -11,6 +11,7 @@ from finemesh.core.spec.finetune import Full, Lora, Task, Tower, towers_of
 
 Config = Mapping[str, Any]
 _BLOCK_LAYERS: Final = ("num_hidden_layers", "n_layer", "num_layers", "depth")
+_MOST_LAYERS: Final = 10_000  # a config may say anything
 _NO_LINEAR_LAYERS: Final = ("embed", "wte", "wpe")
 _HEADS: Final = ("lm_head", "embed_out", "score")
 
@@ -76,7 +77,7 @@ class BaseModel:
         return side, side
 
     def weights(self) -> Mapping[str, tuple[int, ...]]:
-        """Shapes of all weights; empty if nobody knows them."""
+        """Shapes of all weights; empty if nobody knows them. Raises ValueError, TypeError: an odd config."""
         return self.tensors or dict(_decoder_tensors(self.text))
 
     def layers(self) -> int:
@@ -103,8 +104,11 @@ def _decoder_tensors(text: Config) -> Iterator[tuple[str, tuple[int, ...]]]:
     width = int(first(text, "head_dim", default=hidden // heads))
     key_value = int(first(text, "num_key_value_heads", default=heads)) * width
     inner = int(first(text, "intermediate_size", "n_inner", default=4 * hidden))
+    layers = int(first(text, *_BLOCK_LAYERS))
+    if layers > _MOST_LAYERS:
+        raise ValueError(f"{layers} layers")
     yield "model.embed_tokens.weight", (vocab, hidden)
-    for layer in range(int(first(text, *_BLOCK_LAYERS))):
+    for layer in range(layers):
         for name, shape in {
             "self_attn.q_proj": (heads * width, hidden),
             "self_attn.k_proj": (key_value, hidden),

@@ -44,7 +44,7 @@ def shapes_in(header: bytes) -> dict[str, tuple[int, ...]]:
     try:
         entries: dict[str, Any] = json.loads(header)
         return {name: tuple(map(int, each["shape"])) for name, each in entries.items() if "shape" in each}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 
