@@ -135,7 +135,7 @@ def list_jobs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
     )
     print_list(
         found,
-        ("id", "name", "state", "step", "attempt", "took", "ends about", "created"),
+        ("id", "name", "state", "step", "attempt", "took", "outlook", "created"),
         lambda job: (
             short(job.name),
             escape(job.display_name),
@@ -143,11 +143,18 @@ def list_jobs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
             f"{job.step}/{job.total_steps}" if job.total_steps else "",
             job.attempt or "",
             duration(job.start_time, job.end_time),
-            moment(job.estimated_end_time),
+            _outlook(job),
             moment(job.create_time),
         ),
         "no jobs; submit one with `finemesh train submit`",
     )
+
+
+def _outlook(job: training_job_pb2.TrainingJob) -> str:
+    """When it ends; before it runs, what it waits for."""
+    if job.HasField("estimated_end_time"):
+        return f"ends about {moment(job.estimated_end_time)}"
+    return "" if job.state in ENDED else escape(job.progress.message)
 
 
 @commands("show")
@@ -255,6 +262,7 @@ def _print_job(job: training_job_pb2.TrainingJob) -> None:
             ("job", job.name),
             ("name", escape(job.display_name)),
             ("state", styled(enum_name(job, "state"))),
+            ("now", "" if job.state in ENDED else escape(job.progress.message)),
             ("dataset", job.spec.dataset),
             ("base model", escape(job.spec.base_model)),
             ("step", f"{job.step} of {job.total_steps}" if job.total_steps else ""),
