@@ -253,7 +253,7 @@ async def test_an_attempt_that_ignores_a_cancel_is_cut_off(owner: ScriptedOwner,
     for _ in range(int(grace_seconds // 10)):
         assert (await owner.queue.renew(ref, RUNNING)).directive is Directive.CANCEL
         clock.advance(10)
-    with pytest.raises(FencedError, match="was cancelled and did not stop in time"):
+    with pytest.raises(FencedError, match="was told to CANCEL and did not stop in time"):
         await owner.queue.renew(ref, RUNNING)
     clock.advance(LEASE)
     await owner.queue.expire_overdue()

@@ -25,6 +25,7 @@ from finemesh.v1.tracking_service_pb2_grpc import (
     TrackingServiceServicer,
     add_TrackingServiceServicer_to_server,
 )
+from finemesh.v1.training_log_pb2 import AppendTrainingJobLogRequest, AppendTrainingJobLogResponse
 from finemesh.v1.training_service_pb2_grpc import (
     TrainingServiceServicer,
     add_TrainingServiceServicer_to_server,
@@ -72,6 +73,7 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         self.batches: dict[tuple[str, int], list[MetricBatch]] = {}
         self.syncs: list[pb.SyncClusterRequest] = []
         self.stale: list[AttemptRef] = []
+        self.logs: dict[tuple[str, int], bytes] = {}
         self.batches_per_stream = 0  # 0: as many as come
         self._servers: dict[str, GrpcServer] = {}
         self._ports = {"service": 0, "tracking": 0}
@@ -172,6 +174,15 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         if not known:
             held.checkpoints.append(request.checkpoint)
         return training_pb.CommitCheckpointResponse()
+
+    async def AppendTrainingJobLog(  # noqa: N802
+        self, request: AppendTrainingJobLogRequest, context: Any
+    ) -> AppendTrainingJobLogResponse:
+        key = (request.name, request.attempt)
+        kept = self.logs.get(key, b"")
+        if request.offset <= len(kept):
+            self.logs[key] = kept[: request.offset] + request.content
+        return AppendTrainingJobLogResponse(durable_bytes=len(self.logs.get(key, b"")))
 
     async def LogMetrics(  # noqa: N802
         self, request_iterator: AsyncIterator[tracking_pb.LogMetricsRequest], context: Any
