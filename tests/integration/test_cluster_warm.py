@@ -145,17 +145,21 @@ print(json.dumps([ray.get(other.gpu.remote(), timeout=30)]))
 async def filled(site: Site, without: set[int]) -> set[int]:
     """Wait until the cluster reports a worker that is warm. Returns it; it is none of `without`."""
     await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker", 150)
-    (worker,) = warm(site) - without
-    return {worker}
+    await until(lambda: len(warm(site) - without) == 1, "the one before to be gone")
+    return warm(site) - without
 
 
 async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     site: Site, mesh: ScriptedMesh
 ) -> None:
     first = await filled(site, set())
-    capacity = mesh.syncs[-1].capacity
-    assert capacity.warm_memory_bytes > 100e6
-    assert (capacity.cpus_free, capacity.gpus_free) == (site.ray.cpus, GPUS)
+    assert mesh.syncs[-1].capacity.warm_memory_bytes > 100e6
+    await until(
+        lambda: (
+            (mesh.syncs[-1].capacity.cpus_free, mesh.syncs[-1].capacity.gpus_free) == (site.ray.cpus, GPUS)
+        ),
+        "a report of all that is free",
+    )
 
     cancelled = await train(site, "cancelled")
     await until(lambda: cancelled.step or cancelled.completions, "a step", 60)
@@ -165,7 +169,7 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     await until(lambda: cancelled.completions, "the cancellation", 90)
     assert cancelled.outcome == "cancelled"
     await until(lambda: site.cpus_free == site.ray.cpus, "the CPU back")
-    assert not alive(first)
+    await until(lambda: not alive(first), "the end of the worker")
 
     # The pool outlives the agent, and what was given away stays so.
     second = await filled(site, first)
@@ -180,7 +184,7 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     await until(lambda: orphaned.completions, "the refusal", 90)  # of a machine without an accelerator
     assert mesh.syncs[-1].capacity.gpus == GPUS
     await until(lambda: site.mesh.syncs[-1].capacity.gpus_free == GPUS, "the GPU back")
-    assert not alive(second)
+    await until(lambda: not alive(second), "the end of the worker")
     # That it is free was proven, and the service is told so.
     released = await heard(mesh, "projects/p/trainingJobs/orphaned")
     assert (list(released.gpus), released.attempt.attempt) == ([gpu], 1)
