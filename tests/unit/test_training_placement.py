@@ -147,6 +147,15 @@ def test_a_quota_says_which_it_is_and_lets_no_smaller_job_pass() -> None:
     assert "this job asks for 6: ask for less, or have the quota raised" in never.blocked[waiting[3].name]
 
 
+def test_two_that_room_is_kept_for_start_within_the_quota_when_both_have_it() -> None:
+    busy = [held(name, Resources(cpus=4), project="q", on=name) for name in ("x", "y")]
+    waiting, limits = [job("a", 4), job("b", 4)], {"p": Quota("p", max_jobs=1)}
+    kept = plan(waiting, [cluster("x", free=0), cluster("y", free=0)], busy, quotas=limits).reservations
+    assert len(kept) == 2
+    decided = plan(waiting, [cluster("x"), cluster("y")], quotas=limits, reservations=kept)
+    assert list(placed(decided)) == ["a"]
+
+
 def test_quotas_of_jobs_and_gpu_hours() -> None:
     one_at_once, used_up = {"p": Quota("p", max_jobs=1)}, {"p": Quota("p", max_gpu_hours=5)}
     waiting, live = [job("a", 1, 1), job("b", 1, 1)], [cluster("x", 8, 8)]

@@ -322,6 +322,9 @@ class _Pass:
     def _use(self, reservation: Reservation) -> None:
         """Start the job on its nodes, or elsewhere: then the next of its line inherits what is half free."""
         entry, site = self._all.waiting.entries[reservation.job], self._sites[reservation.cluster]
+        if self._excess(entry) is not None:  # another one of its project has started just now
+            self._release(reservation)
+            return
         if reservation.ready_in(site):
             self._release(reservation)
             self._start(entry, site, reservation.spots)
