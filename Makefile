@@ -77,7 +77,8 @@ bench-scheduler: setup ## the scheduler with 100,000 jobs, 1,000 nodes and 50 pr
 bench-gpu: setup ## the training loop on an accelerator against a plain loop of transformers and peft
 	$(BIN)/python -m tests.bench.gpu
 
-soak: setup ## long rounds of faults
+soak: setup ## long rounds of faults, and property tests on new examples
+	for round in 1 2 3 4 5; do $(UNIT) --hypothesis-profile=search || exit 1; done
 	$(PYTEST) tests/chaos --rounds=20
 
 dist: setup ## both wheels, into dist/

@@ -10,8 +10,11 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.servers import NatsServer, S3Server, free_ports
 
-# How long an example takes is up to the machine; that none hangs is seen to by pytest's time-out.
-settings.register_profile("finemesh", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes is up to the machine; that none hangs is seen to by pytest's time-out. What a test
+# tries follows from the test alone, so a change is judged by what it changed; `make soak` looks for more.
+_PATIENT = settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("finemesh", _PATIENT, derandomize=True)
+settings.register_profile("search", _PATIENT)
 settings.load_profile("finemesh")
 
 

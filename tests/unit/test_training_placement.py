@@ -11,7 +11,7 @@ from finemesh.core.spec.finetune import Resources
 from finemesh.training.claims import Claim, site_of
 from finemesh.training.placement import Decisions, Snapshot, decide
 from finemesh.training.quotas import Quota
-from finemesh.training.rooms import Gang
+from finemesh.training.rooms import Gang, Room
 from finemesh.training.waiting import Demand, Waiting
 
 SEEN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -80,6 +80,13 @@ def test_a_job_that_no_cluster_can_hold_says_so_and_stops_nobody() -> None:
         assert why == "waiting for a larger cluster: needs 64 CPUs; x has 4 CPUs, 0 GPUs and 0 bytes"
     [why] = plan([job("small")], []).blocked.values()
     assert why == "waiting for a cluster: none is live"
+
+
+def test_a_job_that_no_cluster_can_hold_does_not_hold_up_its_project() -> None:
+    """Its size is no reason to let others go first."""
+    waiting = [job("huge", 64), job("mine", 4), job("other", 4, project="q")]
+    before = {"q": Room(3600.0, 0, 0)}  # so it is the turn of the first project, by an hour of a CPU
+    assert placed(plan(waiting, [cluster("x")], usage=before)) == {"mine": "x"}
 
 
 def test_workers_share_what_their_job_holds() -> None:

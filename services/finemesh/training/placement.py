@@ -9,6 +9,7 @@ others are told to stop for it (`preemption`). A job that no live cluster could 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -146,9 +147,17 @@ class _Pass:
         return self._done
 
     def _turn(self, project: str, line: _Line) -> float:
-        """When it is the project's turn: its score with half of the next job, see `fairness`."""
+        """When it is the project's turn: its score with half of the next job, see `fairness`.
+
+        A job that cannot start is told so at once: its size must not hold up those behind it.
+        """
         head = line.head()
-        return self._score(project, head[1].gang.total if head else NOTHING)
+        if head is None:
+            return math.inf
+        entry = self._all.waiting.entries[head[0].name]
+        if not self._sites_for(entry.kind.gang) or self._excess(entry) is not None:
+            return 0.0
+        return self._score(project, entry.kind.gang.total)
 
     def _score(self, project: str, added: Room = NOTHING) -> float:
         quota = self._all.quotas.get(project)
