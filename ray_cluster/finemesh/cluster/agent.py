@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from pathlib import Path
 from typing import Final
 
 import grpc.aio
@@ -42,7 +43,7 @@ from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spools_of
 from finemesh.cluster.warm_pool import WarmPool
 from finemesh.core.attempts import AttemptRef
-from finemesh.core.errors import FinemeshError, InvalidError, UnavailableError
+from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, UnavailableError
 from finemesh.v1 import attempt_pb2
 from finemesh.v1.attempt_service_pb2 import ClusterCapacity, SyncClusterRequest
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
@@ -276,13 +277,19 @@ class Agent:
             try:
                 await Shipper(self._channels["tracking"], path).ship(lambda: True)
             except FinemeshError as error:
-                # Kept for people to look at; a name that is not drained again.
-                path.rename(path.with_suffix(".refused"))
-                _log.warning("spool_refused", spool=str(path), reason=error.reason)
+                _keep_refused(path, error)
         for path in logs_of(self._site.log_dir, job):
             try:
                 redact = Redactor(self._site.s3.access_key, self._site.s3.secret_key.reveal())
                 shipper = LogShipper(self._channels["training"], resource_of(job), path, redact)
                 await shipper.ship(lambda: True)
-            except FinemeshError:  # the job is gone, and its log with it
+            except NotFoundError:  # the job is gone, and its log with it
                 remove_log(path)
+            except FinemeshError as error:
+                _keep_refused(path, error)
+
+
+def _keep_refused(path: Path, error: FinemeshError) -> None:
+    """Leave what no service takes for people to look at, under a name that is not drained again."""
+    path.rename(path.with_suffix(".refused"))
+    _log.warning("refused", file=str(path), reason=error.reason)

@@ -19,16 +19,14 @@ import grpc.aio
 
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.logs import configure_logging, get_logger
-from finemesh.core.errors import FencedError, InvalidError, NotFoundError, PermissionDeniedError
+from finemesh.cluster.shipper import REFUSALS
 from finemesh.v1.training_log_pb2 import AppendTrainingJobLogRequest
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
 SUFFIX: Final = ".log"
-POLL_SECONDS: Final = 0.3
+_POLL_SECONDS: Final = 0.3
 _PART_BYTES: Final = 128 * 1024
 _BACK_OFF_SECONDS: Final = (0.3, 1.0, 2.0, 5.0)
-# Trying again cannot help: the log is not wanted.
-_FINAL: Final = (FencedError, PermissionDeniedError, InvalidError, NotFoundError)
 _SECRET_NAME: Final = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)$")
 _SHORTEST_SECRET: Final = 8
 _BEARER: Final = re.compile(rb"eyJ[\w-]+\.[\w-]+\.[\w-]+")
@@ -105,7 +103,7 @@ class LogShipper:
                 failures = 0
             except grpc.aio.AioRpcError as error:
                 cause = from_rpc_error(error)
-                if isinstance(cause, _FINAL):
+                if isinstance(cause, REFUSALS):
                     _log.warning("log_refused", log=str(self._path), reason=cause.reason, error=str(cause))
                     raise cause from error
                 await asyncio.sleep(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS) - 1)])
@@ -115,7 +113,7 @@ class LogShipper:
                 if last:
                     remove_log(self._path)
                     return
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _send(self, *, last: bool) -> bool:
         """Send the next part. Returns whether there was one. Raises AioRpcError."""

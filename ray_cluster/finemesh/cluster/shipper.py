@@ -20,8 +20,8 @@ from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 
 POLL_SECONDS: Final = 0.2
 _BACK_OFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
-# Trying again cannot help: the points are not wanted.
-_FINAL: Final = (FencedError, PermissionDeniedError, InvalidError, NotFoundError)
+# Trying again cannot help: what is sent is not wanted.
+REFUSALS: Final = (FencedError, PermissionDeniedError, InvalidError, NotFoundError)
 
 _log = get_logger("finemesh.shipper")
 
@@ -52,7 +52,7 @@ class Shipper:
                     return
             except grpc.aio.AioRpcError as error:
                 cause = from_rpc_error(error)
-                if isinstance(cause, _FINAL):
+                if isinstance(cause, REFUSALS):
                     _log.warning(
                         "points_refused", spool=str(self._path), reason=cause.reason, error=str(cause)
                     )

@@ -152,9 +152,7 @@ class WarmPool:
             unit.ready = True
         except (RayError, TimeoutError) as error:
             if name in self._units:
-                _log.warning(
-                    "warm_worker_lost", unit=name, error=f"{type(error).__name__}: {str(error)[:300]}"
-                )
+                _tell_lost(name, error)
                 self._refill_from = time.monotonic() + _RETRY_SECONDS
                 await asyncio.to_thread(self._end, name)
         finally:

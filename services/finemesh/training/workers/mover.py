@@ -11,12 +11,14 @@ import structlog
 from sqlalchemy import select
 
 from finemesh.chassis.sql import Tx
-from finemesh.core.attempts import Cluster, Directive, NodeCapacity, Worker
+from finemesh.core.attempts import Cluster, Directive, NodeCapacity
 from finemesh.core.clock import Clock
 from finemesh.core.errors import FinemeshError
-from finemesh.core.names import parse_name
+from finemesh.core.names import Name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
+from finemesh.training.job import TrainingJob
+from finemesh.training.rows import job_of
 from finemesh.training.store import SqlStore
 from finemesh.training.tables import JOBS
 from finemesh.training.workers.orders import orders_of, remove_drains
@@ -27,17 +29,18 @@ _INTERVAL_SECONDS: Final = 1.0
 _AT_WORK: Final = (State.STARTING, State.RUNNING)
 
 
-async def jobs_on(tx: Tx, cluster: str, node: NodeCapacity) -> list[str]:
-    """The trainings that have something on a node."""
-    at_work = select(JOBS.c.name, JOBS.c.worker).where(
-        JOBS.c.worker.is_not(None), JOBS.c.worker["cluster"].as_string() == cluster
-    )
-    rows = await tx.rows(at_work)
-    return [
-        row["name"]
-        for row in rows
-        if row["worker"]["node_id"] == node.node_id or row["name"] in node.supervised
-    ]
+async def jobs_in(tx: Tx, cluster: str) -> list[TrainingJob]:
+    """The trainings that are worked on in a cluster, without their checkpoints."""
+    worked_on = JOBS.c.state.in_([*_AT_WORK, *domain.STOPPING])  # of all jobs few, and found by an index
+    here = JOBS.c.worker["cluster"].as_string() == cluster
+    rows = await tx.rows(select(JOBS).where(worked_on, JOBS.c.worker.is_not(None), here))
+    return [job_of(row, None) for row in rows]
+
+
+def is_on(job: TrainingJob, node: NodeCapacity) -> bool:
+    """Whether a training has something on a node."""
+    worker = job.worker
+    return worker is not None and (worker.node_id == node.node_id or str(job.name) in node.supervised)
 
 
 class Mover:
@@ -63,13 +66,13 @@ class Mover:
         async with self._store.db.read() as tx:
             clusters = [c for c in await self._store.queue.clusters(tx) if c.last_seen_time >= oldest]
             orders = await orders_of(tx, (each.id for each in clusters))
-            told = [
-                (name, node)
-                for cluster in clusters
-                for node in cluster.capacity.node_capacities
-                if orders[cluster.id].empties_node(node)
-                for name in await jobs_on(tx, cluster.id, node)
-            ]
+            told: list[tuple[Name, NodeCapacity]] = []
+            for cluster in clusters:
+                emptied = [
+                    node for node in cluster.capacity.node_capacities if orders[cluster.id].empties_node(node)
+                ]
+                jobs = await jobs_in(tx, cluster.id) if emptied else []
+                told += [(job.name, node) for node in emptied for job in jobs if is_on(job, node)]
         for cluster in clusters:
             await self._forget(cluster, orders[cluster.id].drains)
         return sum([await self._tell(name, node) for name, node in told])
@@ -81,17 +84,13 @@ class Mover:
             async with self._store.db.begin() as tx:
                 await remove_drains(tx, cluster.id, gone)
 
-    async def _tell(self, name: str, node: NodeCapacity) -> bool:
+    async def _tell(self, name: Name, node: NodeCapacity) -> bool:
         async with self._store.begin() as unit:
-            job = await unit.locked(parse_name(name, "trainingJobs"))
-            if job.state not in _AT_WORK or not _is_on(job.worker, name, node):
+            job = await unit.locked(name)
+            if job.state not in _AT_WORK or not is_on(job, node):
                 return False
             at_work = await unit.request_stop(job.name, Directive.PREEMPT) is not None
             why = f"node {node.hostname} ({node.node_id[:12]}) is drained"
             await unit.save(domain.preempt_asked(job, why, self._clock.now(), at_work=at_work))
-        log.info("job_moved", job=name, node=node.node_id)
+        log.info("job_moved", job=str(name), node=node.node_id)
         return True
-
-
-def _is_on(worker: Worker | None, name: str, node: NodeCapacity) -> bool:
-    return worker is not None and (worker.node_id == node.node_id or name in node.supervised)

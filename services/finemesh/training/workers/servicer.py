@@ -20,13 +20,13 @@ from finemesh.core.errors import (
     PermissionDeniedError,
     PreconditionError,
 )
-from finemesh.core.names import check_id, parse_name
+from finemesh.core.names import check_id
 from finemesh.training.domain import TrainingResult
 from finemesh.training.gpu_leases import release
 from finemesh.training.job import TrainingJob
-from finemesh.training.store import SqlStore, SqlUnit
+from finemesh.training.store import SqlStore
 from finemesh.training.workers.convert import cluster_to_proto, node_to_proto, pool_to_proto
-from finemesh.training.workers.mover import jobs_on
+from finemesh.training.workers.mover import is_on, jobs_in
 from finemesh.training.workers.orders import (
     Drain,
     Orders,
@@ -76,18 +76,19 @@ class WorkerServicer(WorkerServiceServicer):
         wanted = _cluster_id(request.parent, "parent", or_any=True)
         async with self._store.db.read() as tx:
             seen = await self._seen(tx) if wanted == _ANY else [await self._one(tx, wanted)]
-            nodes = [
-                await self._told(tx, each, node, principal)
-                for each in seen
-                for node in each.cluster.capacity.node_capacities
-            ]
+            jobs = {each.cluster.id: await jobs_in(tx, each.cluster.id) for each in seen}
+        nodes = [
+            _told(each, node, jobs[each.cluster.id], principal)
+            for each in seen
+            for node in each.cluster.capacity.node_capacities
+        ]
         return pb.ListNodesResponse(nodes=nodes)
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> worker_pb2.Node:
         principal = current_principal()
         principal.require_role(Role.VIEWER)
         async with self._store.db.read() as tx:
-            return await self._told(tx, *await self._found(tx, request.name), principal)
+            return await self._node(tx, request.name, principal)
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Any) -> worker_pb2.Node:
         principal = _operator()
@@ -95,7 +96,7 @@ class WorkerServicer(WorkerServiceServicer):
             seen, node = await self._found(tx, request.name)
             drain = Drain(node.node_id, request.leave_work, self._clock.now())
             await put_drain(tx, seen.cluster.id, drain)
-            return await self._told(tx, *await self._found(tx, request.name), principal)
+            return await self._node(tx, request.name, principal)
 
     async def UndrainNode(self, request: pb.UndrainNodeRequest, context: Any) -> worker_pb2.Node:
         principal = _operator()
@@ -103,7 +104,7 @@ class WorkerServicer(WorkerServiceServicer):
             seen, node = await self._found(tx, request.name)
             await remove_drains(tx, seen.cluster.id, [node.node_id])
             tx.after_commit(self._store.on_change)
-            return await self._told(tx, *await self._found(tx, request.name), principal)
+            return await self._node(tx, request.name, principal)
 
     async def ResizeLocalPool(self, request: pb.ResizeLocalPoolRequest, context: Any) -> worker_pb2.Cluster:
         _operator()
@@ -155,14 +156,9 @@ class WorkerServicer(WorkerServiceServicer):
             metadata={"node": name},
         )
 
-    async def _told(self, tx: Tx, seen: _Seen, node: NodeCapacity, principal: Principal) -> worker_pb2.Node:
-        unit = SqlUnit(self._store, tx)
-        names = await jobs_on(tx, seen.cluster.id, node)
-        jobs = [await unit.job(parse_name(name, "trainingJobs")) for name in names]
-        others = [name for name in node.supervised if name not in names]
-        message = node_to_proto(seen.cluster.id, node, seen.orders, live=seen.live)
-        message.work.extend(_work(jobs, others, node, principal))
-        return message
+    async def _node(self, tx: Tx, name: str, principal: Principal) -> worker_pb2.Node:
+        seen, node = await self._found(tx, name)
+        return _told(seen, node, await jobs_in(tx, seen.cluster.id), principal)
 
 
 class ClusterServicer(AttemptServicer[TrainingResult]):
@@ -194,6 +190,18 @@ class ClusterServicer(AttemptServicer[TrainingResult]):
                 await tx.lock(ref.resource)
                 now = outbox.clock.now()
                 await release(tx, outbox, request.cluster, ref, told.gpus, told.evidence, now)
+
+
+def _told(
+    seen: _Seen, node: NodeCapacity, jobs: Sequence[TrainingJob], principal: Principal
+) -> worker_pb2.Node:
+    """A node with what of its cluster's `jobs`, and of other work, is on it."""
+    here = [job for job in jobs if is_on(job, node)]
+    named = {str(job.name) for job in here}
+    others = [name for name in node.supervised if name not in named]
+    message = node_to_proto(seen.cluster.id, node, seen.orders, live=seen.live)
+    message.work.extend(_work(here, others, node, principal))
+    return message
 
 
 def _work(
