@@ -197,16 +197,15 @@ class ScriptedCluster:
         self._service_channel = channel(self.address, service_token)
         self._attempt_channel = channel(self.address, None)
         await bus.start()
-        tasks = [
-            asyncio.create_task(bus.consume(f"agent-{self.id}", command_subject(self.id), self._take)),
-            asyncio.create_task(self._report_forever()),
-        ]
+        taking = asyncio.create_task(bus.consume(f"agent-{self.id}", command_subject(self.id), self._take))
+        ended = asyncio.Event()
+        reporting = asyncio.create_task(self._report_until(ended))
         try:
             yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            taking.cancel()
+            ended.set()  # a report that is cut short may be taken after the last one: a cluster lives on
+            await asyncio.gather(taking, reporting, return_exceptions=True)
             with contextlib.suppress(UnavailableError):
                 await self.report(nodes=0)
             await bus.close()
@@ -261,8 +260,10 @@ class ScriptedCluster:
         self.inventory[key] = attempt
         self.commands.put_nowait(attempt)
 
-    async def _report_forever(self) -> None:
-        while True:
+    async def _report_until(self, ended: asyncio.Event) -> None:
+        while not ended.is_set():
             with contextlib.suppress(UnavailableError):
                 await self.report()
-            await asyncio.sleep(SYNC_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SYNC_SECONDS):
+                    await ended.wait()
