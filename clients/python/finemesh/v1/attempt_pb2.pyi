@@ -219,12 +219,26 @@ class TrainingResult(_message.Message):
     step_seconds: float
     def __init__(self, step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., row_usage: _Optional[_Mapping[str, int]] = ..., peak_memory_bytes: _Optional[int] = ..., peak_device_memory_bytes: _Optional[int] = ..., step_seconds: _Optional[float] = ...) -> None: ...
 
+class PackagedFile(_message.Message):
+    __slots__ = ("path", "size_bytes", "sha256", "crc32")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    size_bytes: int
+    sha256: str
+    crc32: int
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., crc32: _Optional[int] = ...) -> None: ...
+
 class ExportResult(_message.Message):
-    __slots__ = ("parity", "size_bytes", "manifest_sha256")
+    __slots__ = ("parity", "size_bytes", "manifest_sha256", "files")
     PARITY_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
     parity: _export_pb2.ParityReport
     size_bytes: int
     manifest_sha256: str
-    def __init__(self, parity: _Optional[_Union[_export_pb2.ParityReport, _Mapping]] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ...) -> None: ...
+    files: _containers.RepeatedCompositeFieldContainer[PackagedFile]
+    def __init__(self, parity: _Optional[_Union[_export_pb2.ParityReport, _Mapping]] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ..., files: _Optional[_Iterable[_Union[PackagedFile, _Mapping]]] = ...) -> None: ...

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66inemesh/v1/export.proto\x12\x0b\x66inemesh.v1\x1a\x1a\x66inemesh/v1/progress.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x8e\x01\n\x0cParityReport\x12\r\n\x05items\x18\x01 \x01(\x05\x12\x1c\n\x14max_logit_difference\x18\x02 \x01(\x01\x12\x17\n\x0flogit_tolerance\x18\x03 \x01(\x01\x12\x17\n\x0ftoken_agreement\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\x12\x0f\n\x07runtime\x18\x06 \x01(\t\"\x8e\t\n\x06\x45xport\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x06labels\x18\x03 \x03(\x0b\x32\x1f.finemesh.v1.Export.LabelsEntry\x12\x1a\n\x0ctraining_job\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\ncheckpoint\x18\x05 \x01(\x0e\x32$.finemesh.v1.Export.CheckpointChoice\x12/\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x19.finemesh.v1.ExportFormatB\x04\xe2\x41\x01\x02\x12.\n\x05state\x18\x07 \x01(\x0e\x32\x19.finemesh.v1.Export.StateB\x04\xe2\x41\x01\x03\x12\x12\n\x04step\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12/\n\x06parity\x18\t \x01(\x0b\x32\x19.finemesh.v1.ParityReportB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0fmanifest_sha256\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x08progress\x18\x0c \x01(\x0b\x32\x15.finemesh.v1.ProgressB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61ttempt\x18\x0e \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbe\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_VERIFYING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x12\n\x0eSTATE_REJECTED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x14\n\x10STATE_CANCELLING\x10\x07\x12\x13\n\x0fSTATE_CANCELLED\x10\x08\"m\n\x10\x43heckpointChoice\x12!\n\x1d\x43HECKPOINT_CHOICE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HECKPOINT_CHOICE_BEST\x10\x01\x12\x1a\n\x16\x43HECKPOINT_CHOICE_LAST\x10\x02:N\xea\x41K\n\x13\x66inemesh.dev/Export\x12#projects/{project}/exports/{export}*\x07\x65xports2\x06\x65xport*b\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPORT_FORMAT_ADAPTER\x10\x01\x12\x18\n\x14\x45XPORT_FORMAT_MERGED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66inemesh/v1/export.proto\x12\x0b\x66inemesh.v1\x1a\x1a\x66inemesh/v1/progress.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x8e\x01\n\x0cParityReport\x12\r\n\x05items\x18\x01 \x01(\x05\x12\x1c\n\x14max_logit_difference\x18\x02 \x01(\x01\x12\x17\n\x0flogit_tolerance\x18\x03 \x01(\x01\x12\x17\n\x0ftoken_agreement\x18\x04 \x01(\x01\x12\x0e\n\x06passed\x18\x05 \x01(\x08\x12\x0f\n\x07runtime\x18\x06 \x01(\t\"\x88\x0b\n\x06\x45xport\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12/\n\x06labels\x18\x03 \x03(\x0b\x32\x1f.finemesh.v1.Export.LabelsEntry\x12\x1a\n\x0ctraining_job\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\ncheckpoint\x18\x05 \x01(\x0e\x32$.finemesh.v1.Export.CheckpointChoice\x12/\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x19.finemesh.v1.ExportFormatB\x04\xe2\x41\x01\x02\x12.\n\x05state\x18\x07 \x01(\x0e\x32\x19.finemesh.v1.Export.StateB\x04\xe2\x41\x01\x03\x12\x0c\n\x04step\x18\x08 \x01(\x03\x12/\n\x06parity\x18\t \x01(\x0b\x32\x19.finemesh.v1.ParityReportB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0fmanifest_sha256\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x08progress\x18\x0c \x01(\x0b\x32\x15.finemesh.v1.ProgressB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\r \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61ttempt\x18\x0e \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05group\x18\x13 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07made_by\x18\x14 \x01(\tB\x04\xe2\x41\x01\x03\x12/\n\x0b\x65xpire_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06pinned\x18\x16 \x01(\x08\x12\x1c\n\x0e\x64ownload_count\x18\x17 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nlink_count\x18\x18 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12<\n\x12last_download_time\x18\x19 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbe\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_VERIFYING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x12\n\x0eSTATE_REJECTED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x14\n\x10STATE_CANCELLING\x10\x07\x12\x13\n\x0fSTATE_CANCELLED\x10\x08\"\x89\x01\n\x10\x43heckpointChoice\x12!\n\x1d\x43HECKPOINT_CHOICE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43HECKPOINT_CHOICE_BEST\x10\x01\x12\x1a\n\x16\x43HECKPOINT_CHOICE_LAST\x10\x02\x12\x1a\n\x16\x43HECKPOINT_CHOICE_STEP\x10\x03:N\xea\x41K\n\x13\x66inemesh.dev/Export\x12#projects/{project}/exports/{export}*\x07\x65xports2\x06\x65xport*b\n\x0c\x45xportFormat\x12\x1d\n\x19\x45XPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPORT_FORMAT_ADAPTER\x10\x01\x12\x18\n\x14\x45XPORT_FORMAT_MERGED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,8 +46,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORT'].fields_by_name['format']._serialized_options = b'\342A\001\002'
   _globals['_EXPORT'].fields_by_name['state']._loaded_options = None
   _globals['_EXPORT'].fields_by_name['state']._serialized_options = b'\342A\001\003'
-  _globals['_EXPORT'].fields_by_name['step']._loaded_options = None
-  _globals['_EXPORT'].fields_by_name['step']._serialized_options = b'\342A\001\003'
   _globals['_EXPORT'].fields_by_name['parity']._loaded_options = None
   _globals['_EXPORT'].fields_by_name['parity']._serialized_options = b'\342A\001\003'
   _globals['_EXPORT'].fields_by_name['size_bytes']._loaded_options = None
@@ -68,18 +66,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORT'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
   _globals['_EXPORT'].fields_by_name['update_time']._loaded_options = None
   _globals['_EXPORT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_EXPORT'].fields_by_name['group']._loaded_options = None
+  _globals['_EXPORT'].fields_by_name['group']._serialized_options = b'\342A\001\003'
+  _globals['_EXPORT'].fields_by_name['made_by']._loaded_options = None
+  _globals['_EXPORT'].fields_by_name['made_by']._serialized_options = b'\342A\001\003'
+  _globals['_EXPORT'].fields_by_name['download_count']._loaded_options = None
+  _globals['_EXPORT'].fields_by_name['download_count']._serialized_options = b'\342A\001\003'
+  _globals['_EXPORT'].fields_by_name['link_count']._loaded_options = None
+  _globals['_EXPORT'].fields_by_name['link_count']._serialized_options = b'\342A\001\003'
+  _globals['_EXPORT'].fields_by_name['last_download_time']._loaded_options = None
+  _globals['_EXPORT'].fields_by_name['last_download_time']._serialized_options = b'\342A\001\003'
   _globals['_EXPORT']._loaded_options = None
   _globals['_EXPORT']._serialized_options = b'\352AK\n\023finemesh.dev/Export\022#projects/{project}/exports/{export}*\007exports2\006export'
-  _globals['_EXPORTFORMAT']._serialized_start=1501
-  _globals['_EXPORTFORMAT']._serialized_end=1599
+  _globals['_EXPORTFORMAT']._serialized_start=1751
+  _globals['_EXPORTFORMAT']._serialized_end=1849
   _globals['_PARITYREPORT']._serialized_start=188
   _globals['_PARITYREPORT']._serialized_end=330
   _globals['_EXPORT']._serialized_start=333
-  _globals['_EXPORT']._serialized_end=1499
-  _globals['_EXPORT_LABELSENTRY']._serialized_start=1070
-  _globals['_EXPORT_LABELSENTRY']._serialized_end=1115
-  _globals['_EXPORT_STATE']._serialized_start=1118
-  _globals['_EXPORT_STATE']._serialized_end=1308
-  _globals['_EXPORT_CHECKPOINTCHOICE']._serialized_start=1310
-  _globals['_EXPORT_CHECKPOINTCHOICE']._serialized_end=1419
+  _globals['_EXPORT']._serialized_end=1749
+  _globals['_EXPORT_LABELSENTRY']._serialized_start=1291
+  _globals['_EXPORT_LABELSENTRY']._serialized_end=1336
+  _globals['_EXPORT_STATE']._serialized_start=1339
+  _globals['_EXPORT_STATE']._serialized_end=1529
+  _globals['_EXPORT_CHECKPOINTCHOICE']._serialized_start=1532
+  _globals['_EXPORT_CHECKPOINTCHOICE']._serialized_end=1669
 # @@protoc_insertion_point(module_scope)

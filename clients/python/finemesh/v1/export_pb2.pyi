@@ -40,7 +40,7 @@ class ParityReport(_message.Message):
     def __init__(self, items: _Optional[int] = ..., max_logit_difference: _Optional[float] = ..., logit_tolerance: _Optional[float] = ..., token_agreement: _Optional[float] = ..., passed: _Optional[bool] = ..., runtime: _Optional[str] = ...) -> None: ...
 
 class Export(_message.Message):
-    __slots__ = ("name", "display_name", "labels", "training_job", "checkpoint", "format", "state", "step", "parity", "size_bytes", "manifest_sha256", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time")
+    __slots__ = ("name", "display_name", "labels", "training_job", "checkpoint", "format", "state", "step", "parity", "size_bytes", "manifest_sha256", "progress", "error", "attempt", "create_time", "start_time", "end_time", "update_time", "group", "made_by", "expire_time", "pinned", "download_count", "link_count", "last_download_time")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Export.State]
@@ -66,9 +66,11 @@ class Export(_message.Message):
         CHECKPOINT_CHOICE_UNSPECIFIED: _ClassVar[Export.CheckpointChoice]
         CHECKPOINT_CHOICE_BEST: _ClassVar[Export.CheckpointChoice]
         CHECKPOINT_CHOICE_LAST: _ClassVar[Export.CheckpointChoice]
+        CHECKPOINT_CHOICE_STEP: _ClassVar[Export.CheckpointChoice]
     CHECKPOINT_CHOICE_UNSPECIFIED: Export.CheckpointChoice
     CHECKPOINT_CHOICE_BEST: Export.CheckpointChoice
     CHECKPOINT_CHOICE_LAST: Export.CheckpointChoice
+    CHECKPOINT_CHOICE_STEP: Export.CheckpointChoice
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +96,13 @@ class Export(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    MADE_BY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOAD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LINK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_DOWNLOAD_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     labels: _containers.ScalarMap[str, str]
@@ -112,4 +121,11 @@ class Export(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., training_job: _Optional[str] = ..., checkpoint: _Optional[_Union[Export.CheckpointChoice, str]] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., state: _Optional[_Union[Export.State, str]] = ..., step: _Optional[int] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    group: str
+    made_by: str
+    expire_time: _timestamp_pb2.Timestamp
+    pinned: bool
+    download_count: int
+    link_count: int
+    last_download_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., training_job: _Optional[str] = ..., checkpoint: _Optional[_Union[Export.CheckpointChoice, str]] = ..., format: _Optional[_Union[ExportFormat, str]] = ..., state: _Optional[_Union[Export.State, str]] = ..., step: _Optional[int] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., size_bytes: _Optional[int] = ..., manifest_sha256: _Optional[str] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., attempt: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., group: _Optional[str] = ..., made_by: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: _Optional[bool] = ..., download_count: _Optional[int] = ..., link_count: _Optional[int] = ..., last_download_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -24,14 +24,16 @@ _sym_db = _symbol_database.Default()
 
 from finemesh.v1 import dataset_pb2 as finemesh_dot_v1_dot_dataset__pb2
 from finemesh.v1 import export_pb2 as finemesh_dot_v1_dot_export__pb2
+from finemesh.v1 import export_retention_pb2 as finemesh_dot_v1_dot_export__retention__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n finemesh/v1/export_service.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a\x18\x66inemesh/v1/export.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\"\x94\x01\n\x13\x43reateExportRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x06\x65xport\x18\x02 \x01(\x0b\x32\x13.finemesh.v1.ExportB\x04\xe2\x41\x01\x02\x12\x11\n\texport_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"&\n\x10GetExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"s\n\x12ListExportsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"T\n\x13ListExportsResponse\x12$\n\x07\x65xports\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Export\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x12WatchExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x13\x43\x61ncelExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x13\x44\x65leteExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListExportFilesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x17ListExportFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.finemesh.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x15\x44ownloadExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xa2\x08\n\rExportService\x12\x90\x01\n\x0c\x43reateExport\x12 .finemesh.v1.CreateExportRequest\x1a\x13.finemesh.v1.Export\"I\xda\x41\x17parent,export,export_id\x82\xd3\xe4\x93\x02)\"\x1f/v1/{parent=projects/*}/exports:\x06\x65xport\x12o\n\tGetExport\x12\x1d.finemesh.v1.GetExportRequest\x1a\x13.finemesh.v1.Export\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/exports/*}\x12\x82\x01\n\x0bListExports\x12\x1f.finemesh.v1.ListExportsRequest\x1a .finemesh.v1.ListExportsResponse\"0\xda\x41\x06parent\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/exports\x12t\n\x0bWatchExport\x12\x1f.finemesh.v1.WatchExportRequest\x1a\x13.finemesh.v1.Export\"-\x82\xd3\xe4\x93\x02\'\x12%/v1/{name=projects/*/exports/*}:watch0\x01\x12\x7f\n\x0c\x43\x61ncelExport\x12 .finemesh.v1.CancelExportRequest\x1a\x13.finemesh.v1.Export\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\"&/v1/{name=projects/*/exports/*}:cancel:\x01*\x12x\n\x0c\x44\x65leteExport\x12 .finemesh.v1.DeleteExportRequest\x1a\x16.google.protobuf.Empty\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/exports/*}\x12\x96\x01\n\x0fListExportFiles\x12#.finemesh.v1.ListExportFilesRequest\x1a$.finemesh.v1.ListExportFilesResponse\"8\xda\x41\x06parent\x82\xd3\xe4\x93\x02)\x12\'/v1/{parent=projects/*/exports/*}/files\x12~\n\x0e\x44ownloadExport\x12\".finemesh.v1.DownloadExportRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/exports/*}:download0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n finemesh/v1/export_service.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a\x18\x66inemesh/v1/export.proto\x1a\"finemesh/v1/export_retention.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\"\x94\x01\n\x13\x43reateExportRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x06\x65xport\x18\x02 \x01(\x0b\x32\x13.finemesh.v1.ExportB\x04\xe2\x41\x01\x02\x12\x11\n\texport_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\xd3\x01\n\x19\x42\x61tchCreateExportsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x06\x65xport\x18\x02 \x01(\x0b\x32\x13.finemesh.v1.ExportB\x04\xe2\x41\x01\x02\x12\x30\n\x07\x66ormats\x18\x03 \x03(\x0e\x32\x19.finemesh.v1.ExportFormatB\x04\xe2\x41\x01\x02\x12\x18\n\x10\x65xport_id_prefix\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"B\n\x1a\x42\x61tchCreateExportsResponse\x12$\n\x07\x65xports\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Export\"&\n\x10GetExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"s\n\x12ListExportsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"T\n\x13ListExportsResponse\x12$\n\x07\x65xports\x18\x01 \x03(\x0b\x32\x13.finemesh.v1.Export\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x12WatchExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"q\n\x13UpdateExportRequest\x12)\n\x06\x65xport\x18\x01 \x01(\x0b\x32\x13.finemesh.v1.ExportB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\")\n\x13\x43\x61ncelExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x13\x44\x65leteExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x16ListExportFilesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x17ListExportFilesResponse\x12 \n\x05\x66iles\x18\x01 \x03(\x0b\x32\x11.finemesh.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x15\x44ownloadExportRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1a.finemesh.v1.ArchiveFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"/\n\x19GetExportRetentionRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\\\n\x1cUpdateExportRetentionRequest\x12<\n\x10\x65xport_retention\x18\x01 \x01(\x0b\x32\x1c.finemesh.v1.ExportRetentionB\x04\xe2\x41\x01\x02*_\n\rArchiveFormat\x12\x1e\n\x1a\x41RCHIVE_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41RCHIVE_FORMAT_ZIP\x10\x01\x12\x16\n\x12\x41RCHIVE_FORMAT_TAR\x10\x02\x32\xca\r\n\rExportService\x12\x90\x01\n\x0c\x43reateExport\x12 .finemesh.v1.CreateExportRequest\x1a\x13.finemesh.v1.Export\"I\xda\x41\x17parent,export,export_id\x82\xd3\xe4\x93\x02)\"\x1f/v1/{parent=projects/*}/exports:\x06\x65xport\x12\xb5\x01\n\x12\x42\x61tchCreateExports\x12&.finemesh.v1.BatchCreateExportsRequest\x1a\'.finemesh.v1.BatchCreateExportsResponse\"N\xda\x41\x15parent,export,formats\x82\xd3\xe4\x93\x02\x30\"+/v1/{parent=projects/*}/exports:batchCreate:\x01*\x12o\n\tGetExport\x12\x1d.finemesh.v1.GetExportRequest\x1a\x13.finemesh.v1.Export\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/exports/*}\x12\x82\x01\n\x0bListExports\x12\x1f.finemesh.v1.ListExportsRequest\x1a .finemesh.v1.ListExportsResponse\"0\xda\x41\x06parent\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/exports\x12t\n\x0bWatchExport\x12\x1f.finemesh.v1.WatchExportRequest\x1a\x13.finemesh.v1.Export\"-\x82\xd3\xe4\x93\x02\'\x12%/v1/{name=projects/*/exports/*}:watch0\x01\x12\x92\x01\n\x0cUpdateExport\x12 .finemesh.v1.UpdateExportRequest\x1a\x13.finemesh.v1.Export\"K\xda\x41\x12\x65xport,update_mask\x82\xd3\xe4\x93\x02\x30\x32&/v1/{export.name=projects/*/exports/*}:\x06\x65xport\x12\x7f\n\x0c\x43\x61ncelExport\x12 .finemesh.v1.CancelExportRequest\x1a\x13.finemesh.v1.Export\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\"&/v1/{name=projects/*/exports/*}:cancel:\x01*\x12x\n\x0c\x44\x65leteExport\x12 .finemesh.v1.DeleteExportRequest\x1a\x16.google.protobuf.Empty\".\xda\x41\x04name\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/exports/*}\x12\x96\x01\n\x0fListExportFiles\x12#.finemesh.v1.ListExportFilesRequest\x1a$.finemesh.v1.ListExportFilesResponse\"8\xda\x41\x06parent\x82\xd3\xe4\x93\x02)\x12\'/v1/{parent=projects/*/exports/*}/files\x12~\n\x0e\x44ownloadExport\x12\".finemesh.v1.DownloadExportRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/exports/*}:download0\x01\x12\x90\x01\n\x12GetExportRetention\x12&.finemesh.v1.GetExportRetentionRequest\x1a\x1c.finemesh.v1.ExportRetention\"4\xda\x41\x04name\x82\xd3\xe4\x93\x02\'\x12%/v1/{name=projects/*/exportRetention}\x12\xc5\x01\n\x15UpdateExportRetention\x12).finemesh.v1.UpdateExportRetentionRequest\x1a\x1c.finemesh.v1.ExportRetention\"c\xda\x41\x10\x65xport_retention\x82\xd3\xe4\x93\x02J26/v1/{export_retention.name=projects/*/exportRetention}:\x10\x65xport_retentionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,12 +44,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEEXPORTREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_CREATEEXPORTREQUEST'].fields_by_name['export']._loaded_options = None
   _globals['_CREATEEXPORTREQUEST'].fields_by_name['export']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCREATEEXPORTSREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_BATCHCREATEEXPORTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCREATEEXPORTSREQUEST'].fields_by_name['export']._loaded_options = None
+  _globals['_BATCHCREATEEXPORTSREQUEST'].fields_by_name['export']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHCREATEEXPORTSREQUEST'].fields_by_name['formats']._loaded_options = None
+  _globals['_BATCHCREATEEXPORTSREQUEST'].fields_by_name['formats']._serialized_options = b'\342A\001\002'
   _globals['_GETEXPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETEXPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTEXPORTSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTEXPORTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_WATCHEXPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHEXPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEEXPORTREQUEST'].fields_by_name['export']._loaded_options = None
+  _globals['_UPDATEEXPORTREQUEST'].fields_by_name['export']._serialized_options = b'\342A\001\002'
   _globals['_CANCELEXPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CANCELEXPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_DELETEEXPORTREQUEST'].fields_by_name['name']._loaded_options = None
@@ -56,14 +66,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXPORTFILESREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_DOWNLOADEXPORTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DOWNLOADEXPORTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_GETEXPORTRETENTIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETEXPORTRETENTIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEEXPORTRETENTIONREQUEST'].fields_by_name['export_retention']._loaded_options = None
+  _globals['_UPDATEEXPORTRETENTIONREQUEST'].fields_by_name['export_retention']._serialized_options = b'\342A\001\002'
   _globals['_EXPORTSERVICE'].methods_by_name['CreateExport']._loaded_options = None
   _globals['_EXPORTSERVICE'].methods_by_name['CreateExport']._serialized_options = b'\332A\027parent,export,export_id\202\323\344\223\002)\"\037/v1/{parent=projects/*}/exports:\006export'
+  _globals['_EXPORTSERVICE'].methods_by_name['BatchCreateExports']._loaded_options = None
+  _globals['_EXPORTSERVICE'].methods_by_name['BatchCreateExports']._serialized_options = b'\332A\025parent,export,formats\202\323\344\223\0020\"+/v1/{parent=projects/*}/exports:batchCreate:\001*'
   _globals['_EXPORTSERVICE'].methods_by_name['GetExport']._loaded_options = None
   _globals['_EXPORTSERVICE'].methods_by_name['GetExport']._serialized_options = b'\332A\004name\202\323\344\223\002!\022\037/v1/{name=projects/*/exports/*}'
   _globals['_EXPORTSERVICE'].methods_by_name['ListExports']._loaded_options = None
   _globals['_EXPORTSERVICE'].methods_by_name['ListExports']._serialized_options = b'\332A\006parent\202\323\344\223\002!\022\037/v1/{parent=projects/*}/exports'
   _globals['_EXPORTSERVICE'].methods_by_name['WatchExport']._loaded_options = None
   _globals['_EXPORTSERVICE'].methods_by_name['WatchExport']._serialized_options = b'\202\323\344\223\002\'\022%/v1/{name=projects/*/exports/*}:watch'
+  _globals['_EXPORTSERVICE'].methods_by_name['UpdateExport']._loaded_options = None
+  _globals['_EXPORTSERVICE'].methods_by_name['UpdateExport']._serialized_options = b'\332A\022export,update_mask\202\323\344\223\00202&/v1/{export.name=projects/*/exports/*}:\006export'
   _globals['_EXPORTSERVICE'].methods_by_name['CancelExport']._loaded_options = None
   _globals['_EXPORTSERVICE'].methods_by_name['CancelExport']._serialized_options = b'\332A\004name\202\323\344\223\002+\"&/v1/{name=projects/*/exports/*}:cancel:\001*'
   _globals['_EXPORTSERVICE'].methods_by_name['DeleteExport']._loaded_options = None
@@ -72,26 +90,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTSERVICE'].methods_by_name['ListExportFiles']._serialized_options = b'\332A\006parent\202\323\344\223\002)\022\'/v1/{parent=projects/*/exports/*}/files'
   _globals['_EXPORTSERVICE'].methods_by_name['DownloadExport']._loaded_options = None
   _globals['_EXPORTSERVICE'].methods_by_name['DownloadExport']._serialized_options = b'\202\323\344\223\002*\022(/v1/{name=projects/*/exports/*}:download'
-  _globals['_CREATEEXPORTREQUEST']._serialized_start=247
-  _globals['_CREATEEXPORTREQUEST']._serialized_end=395
-  _globals['_GETEXPORTREQUEST']._serialized_start=397
-  _globals['_GETEXPORTREQUEST']._serialized_end=435
-  _globals['_LISTEXPORTSREQUEST']._serialized_start=437
-  _globals['_LISTEXPORTSREQUEST']._serialized_end=552
-  _globals['_LISTEXPORTSRESPONSE']._serialized_start=554
-  _globals['_LISTEXPORTSRESPONSE']._serialized_end=638
-  _globals['_WATCHEXPORTREQUEST']._serialized_start=640
-  _globals['_WATCHEXPORTREQUEST']._serialized_end=680
-  _globals['_CANCELEXPORTREQUEST']._serialized_start=682
-  _globals['_CANCELEXPORTREQUEST']._serialized_end=723
-  _globals['_DELETEEXPORTREQUEST']._serialized_start=725
-  _globals['_DELETEEXPORTREQUEST']._serialized_end=766
-  _globals['_LISTEXPORTFILESREQUEST']._serialized_start=768
-  _globals['_LISTEXPORTFILESREQUEST']._serialized_end=853
-  _globals['_LISTEXPORTFILESRESPONSE']._serialized_start=855
-  _globals['_LISTEXPORTFILESRESPONSE']._serialized_end=939
-  _globals['_DOWNLOADEXPORTREQUEST']._serialized_start=941
-  _globals['_DOWNLOADEXPORTREQUEST']._serialized_end=984
-  _globals['_EXPORTSERVICE']._serialized_start=987
-  _globals['_EXPORTSERVICE']._serialized_end=2045
+  _globals['_EXPORTSERVICE'].methods_by_name['GetExportRetention']._loaded_options = None
+  _globals['_EXPORTSERVICE'].methods_by_name['GetExportRetention']._serialized_options = b'\332A\004name\202\323\344\223\002\'\022%/v1/{name=projects/*/exportRetention}'
+  _globals['_EXPORTSERVICE'].methods_by_name['UpdateExportRetention']._loaded_options = None
+  _globals['_EXPORTSERVICE'].methods_by_name['UpdateExportRetention']._serialized_options = b'\332A\020export_retention\202\323\344\223\002J26/v1/{export_retention.name=projects/*/exportRetention}:\020export_retention'
+  _globals['_ARCHIVEFORMAT']._serialized_start=1656
+  _globals['_ARCHIVEFORMAT']._serialized_end=1751
+  _globals['_CREATEEXPORTREQUEST']._serialized_start=317
+  _globals['_CREATEEXPORTREQUEST']._serialized_end=465
+  _globals['_BATCHCREATEEXPORTSREQUEST']._serialized_start=468
+  _globals['_BATCHCREATEEXPORTSREQUEST']._serialized_end=679
+  _globals['_BATCHCREATEEXPORTSRESPONSE']._serialized_start=681
+  _globals['_BATCHCREATEEXPORTSRESPONSE']._serialized_end=747
+  _globals['_GETEXPORTREQUEST']._serialized_start=749
+  _globals['_GETEXPORTREQUEST']._serialized_end=787
+  _globals['_LISTEXPORTSREQUEST']._serialized_start=789
+  _globals['_LISTEXPORTSREQUEST']._serialized_end=904
+  _globals['_LISTEXPORTSRESPONSE']._serialized_start=906
+  _globals['_LISTEXPORTSRESPONSE']._serialized_end=990
+  _globals['_WATCHEXPORTREQUEST']._serialized_start=992
+  _globals['_WATCHEXPORTREQUEST']._serialized_end=1032
+  _globals['_UPDATEEXPORTREQUEST']._serialized_start=1034
+  _globals['_UPDATEEXPORTREQUEST']._serialized_end=1147
+  _globals['_CANCELEXPORTREQUEST']._serialized_start=1149
+  _globals['_CANCELEXPORTREQUEST']._serialized_end=1190
+  _globals['_DELETEEXPORTREQUEST']._serialized_start=1192
+  _globals['_DELETEEXPORTREQUEST']._serialized_end=1233
+  _globals['_LISTEXPORTFILESREQUEST']._serialized_start=1235
+  _globals['_LISTEXPORTFILESREQUEST']._serialized_end=1320
+  _globals['_LISTEXPORTFILESRESPONSE']._serialized_start=1322
+  _globals['_LISTEXPORTFILESRESPONSE']._serialized_end=1406
+  _globals['_DOWNLOADEXPORTREQUEST']._serialized_start=1408
+  _globals['_DOWNLOADEXPORTREQUEST']._serialized_end=1511
+  _globals['_GETEXPORTRETENTIONREQUEST']._serialized_start=1513
+  _globals['_GETEXPORTRETENTIONREQUEST']._serialized_end=1560
+  _globals['_UPDATEEXPORTRETENTIONREQUEST']._serialized_start=1562
+  _globals['_UPDATEEXPORTRETENTIONREQUEST']._serialized_end=1654
+  _globals['_EXPORTSERVICE']._serialized_start=1754
+  _globals['_EXPORTSERVICE']._serialized_end=3492
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from finemesh.v1 import export_pb2 as finemesh_dot_v1_dot_export__pb2
+from finemesh.v1 import export_retention_pb2 as finemesh_dot_v1_dot_export__retention__pb2
 from finemesh.v1 import export_service_pb2 as finemesh_dot_v1_dot_export__service__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -43,6 +44,11 @@ class ExportServiceStub:
                 request_serializer=finemesh_dot_v1_dot_export__service__pb2.CreateExportRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_export__pb2.Export.FromString,
                 _registered_method=True)
+        self.BatchCreateExports = channel.unary_unary(
+                '/finemesh.v1.ExportService/BatchCreateExports',
+                request_serializer=finemesh_dot_v1_dot_export__service__pb2.BatchCreateExportsRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_export__service__pb2.BatchCreateExportsResponse.FromString,
+                _registered_method=True)
         self.GetExport = channel.unary_unary(
                 '/finemesh.v1.ExportService/GetExport',
                 request_serializer=finemesh_dot_v1_dot_export__service__pb2.GetExportRequest.SerializeToString,
@@ -56,6 +62,11 @@ class ExportServiceStub:
         self.WatchExport = channel.unary_stream(
                 '/finemesh.v1.ExportService/WatchExport',
                 request_serializer=finemesh_dot_v1_dot_export__service__pb2.WatchExportRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_export__pb2.Export.FromString,
+                _registered_method=True)
+        self.UpdateExport = channel.unary_unary(
+                '/finemesh.v1.ExportService/UpdateExport',
+                request_serializer=finemesh_dot_v1_dot_export__service__pb2.UpdateExportRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_export__pb2.Export.FromString,
                 _registered_method=True)
         self.CancelExport = channel.unary_unary(
@@ -78,6 +89,16 @@ class ExportServiceStub:
                 request_serializer=finemesh_dot_v1_dot_export__service__pb2.DownloadExportRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.GetExportRetention = channel.unary_unary(
+                '/finemesh.v1.ExportService/GetExportRetention',
+                request_serializer=finemesh_dot_v1_dot_export__service__pb2.GetExportRetentionRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_export__retention__pb2.ExportRetention.FromString,
+                _registered_method=True)
+        self.UpdateExportRetention = channel.unary_unary(
+                '/finemesh.v1.ExportService/UpdateExportRetention',
+                request_serializer=finemesh_dot_v1_dot_export__service__pb2.UpdateExportRetentionRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_export__retention__pb2.ExportRetention.FromString,
+                _registered_method=True)
 
 
 class ExportServiceServicer:
@@ -86,6 +107,14 @@ class ExportServiceServicer:
 
     def CreateExport(self, request, context):
         """Starts an export.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCreateExports(self, request, context):
+        """Starts exports of one checkpoint in several formats, all or none. They share the merge of the weights, and nothing else: each is
+        watched, cancelled, downloaded and deleted by itself, and one that fails or is rejected holds up no other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +136,13 @@ class ExportServiceServicer:
 
     def WatchExport(self, request, context):
         """Sends the export now and whenever it changes; ends when it reaches a terminal state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateExport(self, request, context):
+        """Changes what people have said of an export: `display_name`, `labels`, `expire_time`, `pinned`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +170,22 @@ class ExportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadExport(self, request, context):
-        """Streams a released package as one ZIP file.
+        """Streams a released package as one archive, whose bytes are always the same. Over HTTP it has an ETag and takes `Range` and
+        `If-Range`; over gRPC `offset` says where to begin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExportRetention(self, request, context):
+        """Returns for how long the exports of a project are kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateExportRetention(self, request, context):
+        """Replaces for how long the exports of a project are kept. For admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,6 +198,11 @@ def add_ExportServiceServicer_to_server(servicer, server):
                     servicer.CreateExport,
                     request_deserializer=finemesh_dot_v1_dot_export__service__pb2.CreateExportRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_export__pb2.Export.SerializeToString,
+            ),
+            'BatchCreateExports': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateExports,
+                    request_deserializer=finemesh_dot_v1_dot_export__service__pb2.BatchCreateExportsRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_export__service__pb2.BatchCreateExportsResponse.SerializeToString,
             ),
             'GetExport': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExport,
@@ -161,6 +217,11 @@ def add_ExportServiceServicer_to_server(servicer, server):
             'WatchExport': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchExport,
                     request_deserializer=finemesh_dot_v1_dot_export__service__pb2.WatchExportRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_export__pb2.Export.SerializeToString,
+            ),
+            'UpdateExport': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateExport,
+                    request_deserializer=finemesh_dot_v1_dot_export__service__pb2.UpdateExportRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_export__pb2.Export.SerializeToString,
             ),
             'CancelExport': grpc.unary_unary_rpc_method_handler(
@@ -182,6 +243,16 @@ def add_ExportServiceServicer_to_server(servicer, server):
                     servicer.DownloadExport,
                     request_deserializer=finemesh_dot_v1_dot_export__service__pb2.DownloadExportRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetExportRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExportRetention,
+                    request_deserializer=finemesh_dot_v1_dot_export__service__pb2.GetExportRetentionRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_export__retention__pb2.ExportRetention.SerializeToString,
+            ),
+            'UpdateExportRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateExportRetention,
+                    request_deserializer=finemesh_dot_v1_dot_export__service__pb2.UpdateExportRetentionRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_export__retention__pb2.ExportRetention.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -212,6 +283,33 @@ class ExportService:
             '/finemesh.v1.ExportService/CreateExport',
             finemesh_dot_v1_dot_export__service__pb2.CreateExportRequest.SerializeToString,
             finemesh_dot_v1_dot_export__pb2.Export.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateExports(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.ExportService/BatchCreateExports',
+            finemesh_dot_v1_dot_export__service__pb2.BatchCreateExportsRequest.SerializeToString,
+            finemesh_dot_v1_dot_export__service__pb2.BatchCreateExportsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -292,6 +390,33 @@ class ExportService:
             target,
             '/finemesh.v1.ExportService/WatchExport',
             finemesh_dot_v1_dot_export__service__pb2.WatchExportRequest.SerializeToString,
+            finemesh_dot_v1_dot_export__pb2.Export.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateExport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.ExportService/UpdateExport',
+            finemesh_dot_v1_dot_export__service__pb2.UpdateExportRequest.SerializeToString,
             finemesh_dot_v1_dot_export__pb2.Export.FromString,
             options,
             channel_credentials,
@@ -401,6 +526,60 @@ class ExportService:
             '/finemesh.v1.ExportService/DownloadExport',
             finemesh_dot_v1_dot_export__service__pb2.DownloadExportRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExportRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.ExportService/GetExportRetention',
+            finemesh_dot_v1_dot_export__service__pb2.GetExportRetentionRequest.SerializeToString,
+            finemesh_dot_v1_dot_export__retention__pb2.ExportRetention.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateExportRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.ExportService/UpdateExportRetention',
+            finemesh_dot_v1_dot_export__service__pb2.UpdateExportRetentionRequest.SerializeToString,
+            finemesh_dot_v1_dot_export__retention__pb2.ExportRetention.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from finemesh.v1 import export_pb2 as _export_pb2
+from finemesh.v1 import export_retention_pb2 as _export_retention_pb2
 from finemesh.v1 import export_service_pb2 as _export_service_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
@@ -38,12 +39,18 @@ class ExportServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ExportServiceAsyncStub: ...
     CreateExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.CreateExportRequest, _export_pb2.Export]
     """Starts an export."""
+    BatchCreateExports: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.BatchCreateExportsRequest, _export_service_pb2.BatchCreateExportsResponse]
+    """Starts exports of one checkpoint in several formats, all or none. They share the merge of the weights, and nothing else: each is
+    watched, cancelled, downloaded and deleted by itself, and one that fails or is rejected holds up no other.
+    """
     GetExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.GetExportRequest, _export_pb2.Export]
     """Returns one export."""
     ListExports: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.ListExportsRequest, _export_service_pb2.ListExportsResponse]
     """Lists the exports of a project."""
     WatchExport: _grpc.UnaryStreamMultiCallable[_export_service_pb2.WatchExportRequest, _export_pb2.Export]
     """Sends the export now and whenever it changes; ends when it reaches a terminal state."""
+    UpdateExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.UpdateExportRequest, _export_pb2.Export]
+    """Changes what people have said of an export: `display_name`, `labels`, `expire_time`, `pinned`."""
     CancelExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.CancelExportRequest, _export_pb2.Export]
     """Stops an export."""
     DeleteExport: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.DeleteExportRequest, _empty_pb2.Empty]
@@ -51,7 +58,13 @@ class ExportServiceStub:
     ListExportFiles: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.ListExportFilesRequest, _export_service_pb2.ListExportFilesResponse]
     """Lists the files of a released package, each with a URL to fetch it from."""
     DownloadExport: _grpc.UnaryStreamMultiCallable[_export_service_pb2.DownloadExportRequest, _httpbody_pb2.HttpBody]
-    """Streams a released package as one ZIP file."""
+    """Streams a released package as one archive, whose bytes are always the same. Over HTTP it has an ETag and takes `Range` and
+    `If-Range`; over gRPC `offset` says where to begin.
+    """
+    GetExportRetention: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.GetExportRetentionRequest, _export_retention_pb2.ExportRetention]
+    """Returns for how long the exports of a project are kept."""
+    UpdateExportRetention: _grpc.UnaryUnaryMultiCallable[_export_service_pb2.UpdateExportRetentionRequest, _export_retention_pb2.ExportRetention]
+    """Replaces for how long the exports of a project are kept. For admins."""
 
 @_typing.type_check_only
 class ExportServiceAsyncStub(ExportServiceStub):
@@ -60,12 +73,18 @@ class ExportServiceAsyncStub(ExportServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.CreateExportRequest, _export_pb2.Export]  # type: ignore[assignment]
     """Starts an export."""
+    BatchCreateExports: _aio.UnaryUnaryMultiCallable[_export_service_pb2.BatchCreateExportsRequest, _export_service_pb2.BatchCreateExportsResponse]  # type: ignore[assignment]
+    """Starts exports of one checkpoint in several formats, all or none. They share the merge of the weights, and nothing else: each is
+    watched, cancelled, downloaded and deleted by itself, and one that fails or is rejected holds up no other.
+    """
     GetExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.GetExportRequest, _export_pb2.Export]  # type: ignore[assignment]
     """Returns one export."""
     ListExports: _aio.UnaryUnaryMultiCallable[_export_service_pb2.ListExportsRequest, _export_service_pb2.ListExportsResponse]  # type: ignore[assignment]
     """Lists the exports of a project."""
     WatchExport: _aio.UnaryStreamMultiCallable[_export_service_pb2.WatchExportRequest, _export_pb2.Export]  # type: ignore[assignment]
     """Sends the export now and whenever it changes; ends when it reaches a terminal state."""
+    UpdateExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.UpdateExportRequest, _export_pb2.Export]  # type: ignore[assignment]
+    """Changes what people have said of an export: `display_name`, `labels`, `expire_time`, `pinned`."""
     CancelExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.CancelExportRequest, _export_pb2.Export]  # type: ignore[assignment]
     """Stops an export."""
     DeleteExport: _aio.UnaryUnaryMultiCallable[_export_service_pb2.DeleteExportRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -73,7 +92,13 @@ class ExportServiceAsyncStub(ExportServiceStub):
     ListExportFiles: _aio.UnaryUnaryMultiCallable[_export_service_pb2.ListExportFilesRequest, _export_service_pb2.ListExportFilesResponse]  # type: ignore[assignment]
     """Lists the files of a released package, each with a URL to fetch it from."""
     DownloadExport: _aio.UnaryStreamMultiCallable[_export_service_pb2.DownloadExportRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Streams a released package as one ZIP file."""
+    """Streams a released package as one archive, whose bytes are always the same. Over HTTP it has an ETag and takes `Range` and
+    `If-Range`; over gRPC `offset` says where to begin.
+    """
+    GetExportRetention: _aio.UnaryUnaryMultiCallable[_export_service_pb2.GetExportRetentionRequest, _export_retention_pb2.ExportRetention]  # type: ignore[assignment]
+    """Returns for how long the exports of a project are kept."""
+    UpdateExportRetention: _aio.UnaryUnaryMultiCallable[_export_service_pb2.UpdateExportRetentionRequest, _export_retention_pb2.ExportRetention]  # type: ignore[assignment]
+    """Replaces for how long the exports of a project are kept. For admins."""
 
 class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns a checkpoint into a package that runs elsewhere, and proves that it behaves like the trained model."""
@@ -85,6 +110,16 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_export_pb2.Export, _abc.Awaitable[_export_pb2.Export]]:
         """Starts an export."""
+
+    @_abc_1.abstractmethod
+    def BatchCreateExports(
+        self,
+        request: _export_service_pb2.BatchCreateExportsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_export_service_pb2.BatchCreateExportsResponse, _abc.Awaitable[_export_service_pb2.BatchCreateExportsResponse]]:
+        """Starts exports of one checkpoint in several formats, all or none. They share the merge of the weights, and nothing else: each is
+        watched, cancelled, downloaded and deleted by itself, and one that fails or is rejected holds up no other.
+        """
 
     @_abc_1.abstractmethod
     def GetExport(
@@ -109,6 +144,14 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_export_pb2.Export], _abc.AsyncIterator[_export_pb2.Export]]:
         """Sends the export now and whenever it changes; ends when it reaches a terminal state."""
+
+    @_abc_1.abstractmethod
+    def UpdateExport(
+        self,
+        request: _export_service_pb2.UpdateExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_export_pb2.Export, _abc.Awaitable[_export_pb2.Export]]:
+        """Changes what people have said of an export: `display_name`, `labels`, `expire_time`, `pinned`."""
 
     @_abc_1.abstractmethod
     def CancelExport(
@@ -140,6 +183,24 @@ class ExportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _export_service_pb2.DownloadExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Streams a released package as one ZIP file."""
+        """Streams a released package as one archive, whose bytes are always the same. Over HTTP it has an ETag and takes `Range` and
+        `If-Range`; over gRPC `offset` says where to begin.
+        """
+
+    @_abc_1.abstractmethod
+    def GetExportRetention(
+        self,
+        request: _export_service_pb2.GetExportRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_export_retention_pb2.ExportRetention, _abc.Awaitable[_export_retention_pb2.ExportRetention]]:
+        """Returns for how long the exports of a project are kept."""
+
+    @_abc_1.abstractmethod
+    def UpdateExportRetention(
+        self,
+        request: _export_service_pb2.UpdateExportRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_export_retention_pb2.ExportRetention, _abc.Awaitable[_export_retention_pb2.ExportRetention]]:
+        """Replaces for how long the exports of a project are kept. For admins."""
 
 def add_ExportServiceServicer_to_server(servicer: ExportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
