@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MetricBatch(_message.Message):
-    __slots__ = ("run", "attempt", "sequence", "keys", "key_indices", "steps", "values", "times_us")
+    __slots__ = ("run", "attempt", "sequence", "keys", "key_indices", "steps", "values", "times_us", "lengths", "thinned_points")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,8 @@ class MetricBatch(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     TIMES_US_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    THINNED_POINTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     attempt: int
     sequence: int
@@ -24,10 +26,12 @@ class MetricBatch(_message.Message):
     steps: _containers.RepeatedScalarFieldContainer[int]
     values: _containers.RepeatedScalarFieldContainer[float]
     times_us: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, run: _Optional[str] = ..., attempt: _Optional[int] = ..., sequence: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., key_indices: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ...) -> None: ...
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    thinned_points: int
+    def __init__(self, run: _Optional[str] = ..., attempt: _Optional[int] = ..., sequence: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., key_indices: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., thinned_points: _Optional[int] = ...) -> None: ...
 
 class MetricSeries(_message.Message):
-    __slots__ = ("run", "key", "steps", "values", "times_us", "attempts", "total_points")
+    __slots__ = ("run", "key", "steps", "values", "times_us", "attempts", "total_points", "thinned_points")
     RUN_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +39,7 @@ class MetricSeries(_message.Message):
     TIMES_US_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_POINTS_FIELD_NUMBER: _ClassVar[int]
+    THINNED_POINTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     key: str
     steps: _containers.RepeatedScalarFieldContainer[int]
@@ -42,4 +47,5 @@ class MetricSeries(_message.Message):
     times_us: _containers.RepeatedScalarFieldContainer[int]
     attempts: _containers.RepeatedScalarFieldContainer[int]
     total_points: int
-    def __init__(self, run: _Optional[str] = ..., key: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., attempts: _Optional[_Iterable[int]] = ..., total_points: _Optional[int] = ...) -> None: ...
+    thinned_points: int
+    def __init__(self, run: _Optional[str] = ..., key: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., attempts: _Optional[_Iterable[int]] = ..., total_points: _Optional[int] = ..., thinned_points: _Optional[int] = ...) -> None: ...
