@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from finemesh.chassis.events import Event
@@ -18,9 +19,19 @@ from finemesh.core.names import Name, parse_name
 from finemesh.events.v1 import run_events_pb2, training_job_events_pb2
 from finemesh.tracking.compare import Comparison
 from finemesh.tracking.domain import Batch, Curve, JobFact, Run, RunState, Series, Summary
-from finemesh.v1 import fine_tune_spec_pb2, metric_pb2, run_pb2, tracking_service_pb2, training_job_pb2
+from finemesh.tracking.drafts import Draft
+from finemesh.v1 import (
+    fine_tune_spec_pb2,
+    lineage_pb2,
+    metric_pb2,
+    run_pb2,
+    tracking_service_pb2,
+    training_job_pb2,
+)
 
 SOURCE: Final = "finemesh/tracking"
+# The label by which Training tells the sweep of a job.
+_SWEEP_LABEL: Final = "sweep"
 
 # The events that tell of a run, each with the state that the run ends in, if it does.
 _FACTS: Final[dict[str, tuple[type[Any], RunState | None]]] = {
@@ -57,6 +68,8 @@ def batch_from_proto(message: metric_pb2.MetricBatch) -> Batch:
         steps=np.array(message.steps, np.int64),
         values=np.array(message.values, np.float64),
         times_us=np.array(message.times_us, np.int64),
+        lengths=tuple(message.lengths),
+        thinned_points=message.thinned_points,
     )
 
 
@@ -74,6 +87,36 @@ def end_state_from_proto(state: run_pb2.Run.State) -> RunState:
     return _END_STATES[state]
 
 
+def draft_from_proto(message: run_pb2.Run) -> Draft:
+    """What a caller says about a run, not checked yet."""
+    return Draft(
+        display_name=message.display_name,
+        labels=dict(message.labels),
+        params=dict(message.params),
+        tags=tuple(message.tags),
+        notes=message.notes,
+        experiment=message.experiment,
+        parent_run=message.parent_run,
+        lineage=lineage_from_proto(message.lineage),
+        start_time=instant_from_proto(message.start_time),
+    )
+
+
+def lineage_from_proto(message: lineage_pb2.Lineage) -> dict[str, Any]:
+    """The message as JSON, by the names of its fields; what is not set is not there."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def instant_from_proto(message: Timestamp) -> datetime | None:
+    """A time, or None if it is not set. Raises InvalidError for what is no time."""
+    if not message.seconds and not message.nanos:
+        return None
+    try:
+        return message.ToDatetime(UTC)
+    except ValueError as error:
+        raise InvalidError.of("time", f"{message.seconds} s is not a time: {error}") from error
+
+
 def run_to_proto(run: Run) -> run_pb2.Run:
     message = run_pb2.Run(
         name=str(run.name),
@@ -86,7 +129,15 @@ def run_to_proto(run: Run) -> run_pb2.Run:
         attempt=run.attempt,
         create_time=_timestamp(run.create_time),
         update_time=_timestamp(run.update_time),
+        tags=run.tags,
+        notes=run.notes,
+        experiment=run.experiment,
+        parent_run=run.parent_run,
     )
+    if run.lineage:
+        json_format.ParseDict(dict(run.lineage), message.lineage, ignore_unknown_fields=True)
+    if run.start_time is not None:
+        message.start_time.CopyFrom(_timestamp(run.start_time))
     if run.spec:
         message.spec.CopyFrom(fine_tune_spec_pb2.FineTuneSpec.FromString(run.spec))
     if run.end_time is not None:
@@ -116,6 +167,7 @@ def series_to_proto(series: Series) -> metric_pb2.MetricSeries:
         times_us=curve.times_us.tolist(),
         attempts=curve.attempts.tolist(),
         total_points=series.total_points,
+        thinned_points=series.thinned_points,
     )
 
 
@@ -169,12 +221,20 @@ def job_fact(event: Event) -> JobFact | None:
         training_job=job.name,
         display_name=job.display_name,
         labels=dict(job.labels),
-        params=params_of(job.spec),
+        params=(params := params_of(job.spec)),
         spec=job.spec.SerializeToString(deterministic=True),
         attempt=job.attempt,
         end_state=end_state,
         time=job.end_time.ToDatetime(UTC) if end_state and job.HasField("end_time") else event.time,
+        experiment=job.labels.get(_SWEEP_LABEL, ""),
+        lineage=lineage_from_proto(_lineage_of(job.spec, params)),
     )
+
+
+def _lineage_of(spec: fine_tune_spec_pb2.FineTuneSpec, params: Mapping[str, str]) -> lineage_pb2.Lineage:
+    """What the spec of a job says of its run's lineage; its attempts say the rest."""
+    seed = params.get("optimization.seed")
+    return lineage_pb2.Lineage(dataset=spec.dataset, seed=int(seed) if seed else None)
 
 
 def params_of(spec: fine_tune_spec_pb2.FineTuneSpec) -> dict[str, str]:

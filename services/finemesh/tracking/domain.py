@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,10 @@ class Run:
         attempt: highest attempt that is known, by its points or by an event about the job.
         fence: highest fencing token seen; a lower one has been superseded.
         summarized: per attempt, the last batch that `summaries` include.
+        experiment: the group of runs that it belongs to.
+        parent_run: name of the run that it goes on from or belongs to; empty if there is none.
+        lineage: what it was made of: the message `Lineage` as JSON; empty if nothing is known.
+        start_time: when its program began, if not when the run was created.
     """
 
     name: Name
@@ -92,6 +96,12 @@ class Run:
     end_time: datetime | None = None
     update_time: datetime
     summaries: tuple[Summary, ...] = ()
+    tags: tuple[str, ...] = ()
+    notes: str = ""
+    experiment: str = ""
+    parent_run: str = ""
+    lineage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    start_time: datetime | None = None
 
     def summary(self, key: str) -> Summary | None:
         return next((each for each in self.summaries if each.key == key), None)
@@ -117,13 +127,18 @@ class JobFact:
     attempt: int
     end_state: RunState | None
     time: datetime
+    experiment: str = ""
+    lineage: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Points of one run as columns; (run, attempt, sequence) names it, so that a replay is recognised.
 
-    `key_indices` (int64) point into `keys`.
+    Attributes:
+        key_indices: int64, pointing into `keys`.
+        lengths: points of each number that it carries, of which `sequence` is the last; empty for one alone.
+        thinned_points: what the sender left out of its first number.
     """
 
     run: str
@@ -134,9 +149,31 @@ class Batch:
     steps: Int64s
     values: Floats
     times_us: Int64s
+    lengths: tuple[int, ...] = ()
+    thinned_points: int = 0
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @property
+    def first_sequence(self) -> int:
+        return self.sequence - max(len(self.lengths) - 1, 0)
+
+    def after(self, durable: int) -> Batch:
+        """What it carries above the number `durable`; its own last number is."""
+        known = durable + 1 - self.first_sequence
+        if known <= 0:
+            return self
+        start = sum(self.lengths[:known])
+        return replace(
+            self,
+            key_indices=self.key_indices[start:],
+            steps=self.steps[start:],
+            values=self.values[start:],
+            times_us=self.times_us[start:],
+            lengths=self.lengths[known:],
+            thinned_points=0,
+        )
 
     def check(self) -> None:
         """Raises InvalidError, reason MALFORMED_BATCH, naming every wrong field."""
@@ -149,8 +186,12 @@ class Batch:
         found: list[tuple[str, str]] = []
         if not 1 <= self.attempt <= MAX_ATTEMPT:
             found.append(("attempt", f"is {self.attempt}: count attempts from 1 to {MAX_ATTEMPT}"))
-        if self.sequence < 1:
+        if self.first_sequence < 1:
             found.append(("sequence", f"is {self.sequence}: number the batches of an attempt from 1"))
+        if self.lengths and sum(self.lengths) != len(self):
+            found.append(("lengths", f"add up to {sum(self.lengths)}, but there are {len(self)} points"))
+        if self.thinned_points < 0:
+            found.append(("thinned_points", "must not be negative"))
         if len(set(self.keys)) != len(self.keys):
             found.append(("keys", "names a metric twice"))
         if any(not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable() for key in self.keys):
@@ -198,23 +239,32 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """A curve with its names; `total_points` counts those before downsampling."""
+    """A curve with its names.
+
+    Attributes:
+        total_points: those before downsampling.
+        thinned_points: what the senders of the run left out, of whatever metric.
+    """
 
     run: str
     key: str
     curve: Curve
     total_points: int
+    thinned_points: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunPoints:
     """The points of a run at one instant: columns per metric in the order they were appended.
 
-    `marks` gives the last durable batch of each attempt.
+    Attributes:
+        marks: the last durable batch of each attempt.
+        thinned_points: what the senders left out because their spools were full.
     """
 
     curves: Mapping[str, Curve]
     marks: Mapping[int, int]
+    thinned_points: int = 0
 
 
 def resolve(curve: Curve) -> Curve:
@@ -241,13 +291,14 @@ def after_fact(run: Run | None, fact: JobFact, now: datetime) -> Run | None:
         return None
     told = replace(
         run,
-        display_name=fact.display_name,
-        labels=fact.labels,
         params=fact.params,
         spec=fact.spec,
         attempt=max(run.attempt, fact.attempt),
+        lineage={**fact.lineage, **run.lineage},
         update_time=now,
     )
+    if not run.spec:  # heard of for the first time: later people may have changed this
+        told = replace(told, display_name=fact.display_name, labels=fact.labels, experiment=fact.experiment)
     if fact.end_state is None or run.state.ended:
         return told
     return replace(told, state=fact.end_state, end_time=fact.time)

@@ -1,14 +1,14 @@
 """The DuckDB file that holds every point, and how far each attempt's batches are in it.
 
-`points` is append-only and has no index. A commit carries points, dictionaries and marks together, so a batch
-is either in the file with its mark or not at all, and a replay is recognised after any crash. Columns go in
-as numpy arrays: no row ever becomes a Python object.
+Points are appended and have no index. A commit carries points, dictionaries and marks together, so a batch is
+either in the file with its mark or not at all, and a replay is recognised after any crash. Columns go in and
+out as arrays: no row ever becomes a Python object. What moves points on is `finemesh.tracking.segments`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import threading
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,43 +17,35 @@ import duckdb
 import numpy as np
 
 from finemesh.core.errors import PreconditionError, UnavailableError
-from finemesh.tracking.domain import Batch, Curve, Int64s, RunPoints
+from finemesh.tracking.domain import Batch, RunPoints
+from finemesh.tracking.point_reads import Snapshot
+from finemesh.tracking.point_schema import COLUMNS, POINT_TABLES, prepare
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS runs(run_key INTEGER NOT NULL, run VARCHAR NOT NULL);
-CREATE TABLE IF NOT EXISTS metrics(metric_key INTEGER NOT NULL, key VARCHAR NOT NULL);
-CREATE TABLE IF NOT EXISTS marks(
-    run_key INTEGER NOT NULL, attempt SMALLINT NOT NULL, sequence BIGINT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS points(
-    run_key INTEGER NOT NULL, metric_key INTEGER NOT NULL, attempt SMALLINT NOT NULL,
-    step BIGINT NOT NULL, time TIMESTAMP NOT NULL, value DOUBLE NOT NULL
-);
-"""
 # A registered NaN arrives as NULL.
-_INSERT_POINTS: Final = """
-INSERT INTO points
-SELECT run_key, metric_key, attempt, step, time, coalesce(value, 'nan'::DOUBLE) FROM new_points
-"""
+_INSERT_POINTS: Final = f"""
+INSERT INTO tail
+SELECT {COLUMNS.removesuffix("value")} coalesce(value, 'nan'::DOUBLE) FROM new_points
+"""  # noqa: S608  constants
 _UPDATE_MARKS: Final = """
-UPDATE marks SET sequence = new_marks.sequence FROM new_marks
+UPDATE marks SET sequence = new_marks.sequence, thinned = new_marks.thinned FROM new_marks
 WHERE marks.run_key = new_marks.run_key AND marks.attempt = new_marks.attempt
 """
 
 AttemptKey = tuple[str, int]  # run, attempt
+Mark = tuple[int, int]  # the last durable batch, and how many points the sender left out up to it
 
 
 class PointFile:
-    """One process owns the file. One thread at a time may change it; any thread may read."""
+    """One process owns the file. Any thread may read; changes wait for one another."""
 
     def __init__(self, path: Path, *, memory_bytes: int, threads: int) -> None:
-        self._path = path
+        self.path = path
+        self.moving = threading.Lock()  # held by whoever moves or deletes points that lie in the file
+        self._changing = threading.RLock()
         self._settings: dict[str, Any] = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": threads}
         self._run_keys: dict[str, int] = {}
         self._metric_keys: dict[str, int] = {}
-        self._marks: dict[AttemptKey, int] = {}
+        self._marks: dict[AttemptKey, Mark] = {}
         self._connection: Any = None
         self.open()
 
@@ -64,20 +56,21 @@ class PointFile:
             PreconditionError: POINTS_IN_USE or POINTS_TOO_NEW.
             UnavailableError: POINTS_UNAVAILABLE, the file cannot be read.
         """
-        self.close()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._connection = duckdb.connect(str(self._path), config=self._settings)
-            self._connection.execute(_SCHEMA)
-            self._check_version()
-            self._load()
-        except duckdb.Error as error:
-            if "lock" in str(error):
-                raise PreconditionError(
-                    f"{self._path} is in use: stop the other Tracking service of this data directory",
-                    reason="POINTS_IN_USE",
-                ) from error
-            raise _unavailable(error) from error
+        with self._changing:
+            self.close()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._connection = duckdb.connect(str(self.path), config=self._settings)
+                prepare(self._connection, str(self.path))
+                self._load()
+            except duckdb.Error as error:
+                self.close()
+                if "lock" in str(error):
+                    raise PreconditionError(
+                        f"{self.path} is in use: stop the other Tracking service of this data directory",
+                        reason="POINTS_IN_USE",
+                    ) from error
+                raise unavailable(error) from error
 
     @property
     def _is_closed(self) -> bool:
@@ -89,14 +82,25 @@ class PointFile:
                 self._connection.close()
             self._connection = None
 
+    def heal(self) -> None:
+        """Open the file anew if an error made it unusable. Raises UnavailableError while it stays so."""
+        with self._changing:
+            try:
+                if not self._is_closed:
+                    self._connection.execute("SELECT version FROM schema_version").fetchall()
+                    return
+            except duckdb.Error:
+                pass
+            self.open()
+
     def mark(self, run: str, attempt: int) -> int:
         """The last durable batch of an attempt; 0 if there is none."""
-        return self._marks.get((run, attempt), 0)
+        return self._marks.get((run, attempt), (0, 0))[0]
 
     def marks(self) -> dict[str, dict[int, int]]:
         """Per run and attempt, the last durable batch."""
         by_run: dict[str, dict[int, int]] = {}
-        for (run, attempt), sequence in list(self._marks.items()):
+        for (run, attempt), (sequence, _) in list(self._marks.items()):
             by_run.setdefault(run, {})[attempt] = sequence
         return by_run
 
@@ -108,7 +112,7 @@ class PointFile:
         runs = _missing((batch.run for batch in batches), self._run_keys)
         metrics = _missing((key for batch in batches for key in batch.keys), self._metric_keys)
         run_keys, metric_keys = self._run_keys | runs, self._metric_keys | metrics
-        marks = {(batch.run, batch.attempt): batch.sequence for batch in batches}
+        marks = self._moved(batches)
         with self._transaction():
             self._insert("runs", {"run_key": list(runs.values()), "run": list(runs)})
             self._insert("metrics", {"metric_key": list(metrics.values()), "key": list(metrics)})
@@ -122,47 +126,42 @@ class PointFile:
         run_key = self._run_keys.get(run)
         if run_key is None:
             return
-        with self._transaction():
-            for table in ("points", "marks", "runs"):
-                self._connection.execute(f"DELETE FROM {table} WHERE run_key = ?", [run_key])  # noqa: S608
-        self._run_keys = {name: key for name, key in self._run_keys.items() if name != run}
-        self._marks = {key: mark for key, mark in self._marks.items() if key[0] != run}
+        with self.moving:
+            with self._transaction():
+                for table in (*POINT_TABLES, "marks", "runs"):
+                    self._connection.execute(f"DELETE FROM {table} WHERE run_key = ?", [run_key])  # noqa: S608
+                self._connection.execute("INSERT INTO deleted VALUES (?)", [run])
+            self._run_keys = {name: key for name, key in self._run_keys.items() if name != run}
+            self._marks = {key: mark for key, mark in self._marks.items() if key[0] != run}
 
     def read(self, run: str, keys: Iterable[str] | None = None) -> RunPoints:
         """The points of a run, of `keys` or of all metrics, with the marks of the same instant.
 
         Raises UnavailableError.
         """
-        run_key, known = self._run_keys.get(run), self._metric_keys
-        wanted = None if keys is None else [known[key] for key in keys if key in known]
-        if run_key is None:
-            return RunPoints({}, {})
-        query = "SELECT metric_key, step, value, time, attempt FROM points WHERE run_key = ?"
-        if wanted is not None:
-            query += f" AND metric_key IN ({', '.join(str(key) for key in wanted) or 'NULL'})"
-        if self._is_closed:
-            raise _unavailable(FileNotFoundError("it is closed"))
+        with self.snapshot() as snapshot:
+            return snapshot.read(run, keys)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Generator[Snapshot]:
+        """The file as it is now, for one thread. Raises UnavailableError."""
+        with self.cursor() as cursor:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            # The first query settles which instant it is; dictionaries only grow.
+            cursor.execute("SELECT version FROM schema_version").fetchall()
+            yield Snapshot(cursor, self._run_keys, self._metric_keys)
+
+    @contextlib.contextmanager
+    def cursor(self) -> Generator[Any]:
+        """A connection of its own to the same file. Raises UnavailableError for any error of DuckDB."""
+        connection = self._connection
+        if connection is None:
+            raise unavailable(FileNotFoundError("it is closed"))
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute("BEGIN TRANSACTION READ ONLY")
-                columns = cursor.execute(query, [run_key]).fetchnumpy()
-                marks = cursor.execute("SELECT attempt, sequence FROM marks WHERE run_key = ?", [run_key])
-                return RunPoints(_curves(columns, self._names()), dict(marks.fetchall()))
+            with connection.cursor() as cursor:
+                yield cursor
         except duckdb.Error as error:
-            raise _unavailable(error) from error
-
-    def _names(self) -> dict[int, str]:
-        return {metric_key: key for key, metric_key in self._metric_keys.items()}
-
-    def _check_version(self) -> None:
-        row = self._connection.execute("SELECT version FROM schema_version").fetchone()
-        if row is None:
-            self._connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
-        elif row[0] > SCHEMA_VERSION:
-            raise PreconditionError(
-                f"{self._path} has schema {row[0]}, above {SCHEMA_VERSION}: start the release that wrote it",
-                reason="POINTS_TOO_NEW",
-            )
+            raise unavailable(error) from error
 
     def _load(self) -> None:
         rows = self._connection.execute
@@ -170,21 +169,33 @@ class PointFile:
         self._metric_keys = {
             name: key for key, name in rows("SELECT metric_key, key FROM metrics").fetchall()
         }
-        query = "SELECT run, attempt, sequence FROM marks JOIN runs USING (run_key)"
-        self._marks = {(run, attempt): sequence for run, attempt, sequence in rows(query).fetchall()}
+        query = "SELECT run, attempt, sequence, thinned FROM marks JOIN runs USING (run_key)"
+        self._marks = {
+            (run, attempt): (last, thinned) for run, attempt, last, thinned in rows(query).fetchall()
+        }
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[None]:
         """All or nothing. After an error the file is opened anew, which restores what is true."""
-        try:
-            if self._is_closed:
+        with self._changing:
+            try:
+                if self._is_closed:
+                    self.open()
+                self._connection.begin()
+                yield
+                self._connection.commit()
+            except Exception as error:
                 self.open()
-            self._connection.begin()
-            yield
-            self._connection.commit()
-        except Exception as error:
-            self.open()
-            raise _unavailable(error) from error
+                raise unavailable(error) from error
+
+    def _moved(self, batches: Sequence[Batch]) -> dict[AttemptKey, Mark]:
+        """The marks of the attempts of these batches, once they are durable."""
+        marks: dict[AttemptKey, Mark] = {}
+        for batch in batches:
+            key = (batch.run, batch.attempt)
+            _, thinned = marks.get(key) or self._marks.get(key, (0, 0))
+            marks[key] = (batch.sequence, thinned + batch.thinned_points)
+        return marks
 
     def _insert(self, table: str, columns: dict[str, list[Any]]) -> None:
         rows = list(zip(*columns.values(), strict=True))
@@ -211,17 +222,14 @@ class PointFile:
         with self._registered("new_points", columns):
             self._connection.execute(_INSERT_POINTS)
 
-    def _write_marks(self, marks: dict[AttemptKey, int], run_keys: dict[str, int]) -> None:
-        fresh = [
-            (run_keys[run], attempt, n) for (run, attempt), n in marks.items() if not self.mark(run, attempt)
-        ]
-        moved = [
-            (run_keys[run], attempt, n) for (run, attempt), n in marks.items() if self.mark(run, attempt)
-        ]
+    def _write_marks(self, marks: dict[AttemptKey, Mark], run_keys: dict[str, int]) -> None:
+        rows = {key: (run_keys[key[0]], key[1], *mark) for key, mark in marks.items()}
+        fresh = [row for key, row in rows.items() if key not in self._marks]
+        moved = [row for key, row in rows.items() if key in self._marks]
         if fresh:
-            self._connection.executemany("INSERT INTO marks VALUES (?, ?, ?)", fresh)
+            self._connection.executemany("INSERT INTO marks VALUES (?, ?, ?, ?)", fresh)
         if moved:
-            names = ("run_key", "attempt", "sequence")
+            names = ("run_key", "attempt", "sequence", "thinned")
             columns = {
                 name: np.array(part) for name, part in zip(names, zip(*moved, strict=True), strict=True)
             }
@@ -242,19 +250,7 @@ def _missing(names: Iterable[str], known: dict[str, int]) -> dict[str, int]:
     return {name: first + index for index, name in enumerate(fresh)}
 
 
-def _curves(columns: dict[str, Any], names: dict[int, str]) -> dict[str, Curve]:
-    """Columns of all metrics as a curve per metric, each in the order its points were appended."""
-    order = np.argsort(columns["metric_key"], kind="stable")
-    metric_keys = columns["metric_key"][order]
-    times_us: Int64s = columns["time"].view(np.int64)
-    whole = Curve(columns["step"], columns["value"], times_us, columns["attempt"]).take(order)
-    bounds = [0, *(np.flatnonzero(np.diff(metric_keys)) + 1).tolist(), len(metric_keys)]
-    spans = [(start, end) for start, end in itertools.pairwise(bounds) if end > start]
-    curves = {names[int(metric_keys[start])]: whole.take(slice(start, end)) for start, end in spans}
-    return dict(sorted(curves.items()))
-
-
-def _unavailable(error: Exception) -> UnavailableError:
+def unavailable(error: Exception) -> UnavailableError:
     return UnavailableError(
         f"the points file did not take or give the points ({type(error).__name__}: {error}): nothing is lost,"
         " send them again; see that the disk is neither full nor read-only",

@@ -98,8 +98,8 @@ class Delta:
 
     def add(self, batch: Batch) -> None:
         """Add a batch that was just committed; batches of an attempt come in the order of their numbers."""
-        first, last = self.ranges.get(batch.attempt, (batch.sequence, batch.sequence - 1))
-        self.overlaps |= batch.sequence != last + 1
+        first, last = self.ranges.get(batch.attempt, (batch.first_sequence, batch.first_sequence - 1))
+        self.overlaps |= batch.first_sequence != last + 1
         self.ranges[batch.attempt] = (first, batch.sequence)
         for index, key in enumerate(batch.keys):
             chosen = batch.key_indices == index

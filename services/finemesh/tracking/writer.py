@@ -143,12 +143,12 @@ class Writer:
             batch = item.batch
             key = (batch.run, batch.attempt)
             durable = reached.get(key) or self._file.mark(*key)
-            if batch.sequence > durable + 1:
+            if batch.first_sequence > durable + 1:
                 outcome.results.append((item.done, _gap(batch, durable)))
                 continue
             waiting.append(item)
-            if batch.sequence == durable + 1:
-                outcome.committed.append(batch)
+            if batch.sequence > durable:
+                outcome.committed.append(batch.after(durable))
                 reached[key] = batch.sequence
         try:
             if outcome.committed:
@@ -190,7 +190,7 @@ class Writer:
 
 def _gap(batch: Batch, durable: int) -> PreconditionError:
     return PreconditionError(
-        f"batch {batch.sequence} of attempt {batch.attempt} of {batch.run} leaves a gap: batches up to"
+        f"batch {batch.first_sequence} of attempt {batch.attempt} of {batch.run} leaves a gap: batches up to"
         f" {durable} are durable, so send {durable + 1} next",
         reason="SEQUENCE_GAP",
         metadata={"run": batch.run, "attempt": str(batch.attempt), "durable_sequence": str(durable)},
