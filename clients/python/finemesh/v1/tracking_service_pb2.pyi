@@ -1,3 +1,4 @@
+from finemesh.v1 import comparison_pb2 as _comparison_pb2
 from finemesh.v1 import metric_pb2 as _metric_pb2
 from finemesh.v1 import run_pb2 as _run_pb2
 from google.api import annotations_pb2 as _annotations_pb2
@@ -137,16 +138,20 @@ class WatchMetricsResponse(_message.Message):
     def __init__(self, series: _Optional[_Iterable[_Union[_metric_pb2.MetricSeries, _Mapping]]] = ...) -> None: ...
 
 class CompareRunsRequest(_message.Message):
-    __slots__ = ("parent", "runs", "metric", "goal")
+    __slots__ = ("parent", "runs", "metric", "goal", "baseline", "price_per_device_hour")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     GOAL_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    PRICE_PER_DEVICE_HOUR_FIELD_NUMBER: _ClassVar[int]
     parent: str
     runs: _containers.RepeatedScalarFieldContainer[str]
     metric: str
     goal: _run_pb2.Goal
-    def __init__(self, parent: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ...) -> None: ...
+    baseline: str
+    price_per_device_hour: float
+    def __init__(self, parent: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ..., baseline: _Optional[str] = ..., price_per_device_hour: _Optional[float] = ...) -> None: ...
 
 class ConfigDifference(_message.Message):
     __slots__ = ("field", "values")
@@ -157,29 +162,47 @@ class ConfigDifference(_message.Message):
     def __init__(self, field: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MetricComparison(_message.Message):
-    __slots__ = ("key", "goal", "summaries", "better_run")
+    __slots__ = ("key", "goal", "summaries", "better_run", "last_differences", "best_differences")
     KEY_FIELD_NUMBER: _ClassVar[int]
     GOAL_FIELD_NUMBER: _ClassVar[int]
     SUMMARIES_FIELD_NUMBER: _ClassVar[int]
     BETTER_RUN_FIELD_NUMBER: _ClassVar[int]
+    LAST_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    BEST_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     key: str
     goal: _run_pb2.Goal
     summaries: _containers.RepeatedCompositeFieldContainer[_run_pb2.MetricSummary]
     better_run: str
-    def __init__(self, key: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ..., summaries: _Optional[_Iterable[_Union[_run_pb2.MetricSummary, _Mapping]]] = ..., better_run: _Optional[str] = ...) -> None: ...
+    last_differences: _containers.RepeatedScalarFieldContainer[float]
+    best_differences: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, key: _Optional[str] = ..., goal: _Optional[_Union[_run_pb2.Goal, str]] = ..., summaries: _Optional[_Iterable[_Union[_run_pb2.MetricSummary, _Mapping]]] = ..., better_run: _Optional[str] = ..., last_differences: _Optional[_Iterable[float]] = ..., best_differences: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class CompareRunsResponse(_message.Message):
-    __slots__ = ("config_differences", "metrics", "metric", "better_run", "conclusive", "verdict")
+    __slots__ = ("config_differences", "metrics", "metric", "better_run", "conclusive", "verdict", "data_differences", "code_differences", "environment_differences", "items", "items_problem", "costs", "recommendations")
     CONFIG_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     BETTER_RUN_FIELD_NUMBER: _ClassVar[int]
     CONCLUSIVE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    CODE_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDATIONS_FIELD_NUMBER: _ClassVar[int]
     config_differences: _containers.RepeatedCompositeFieldContainer[ConfigDifference]
     metrics: _containers.RepeatedCompositeFieldContainer[MetricComparison]
     metric: str
     better_run: str
     conclusive: bool
     verdict: str
-    def __init__(self, config_differences: _Optional[_Iterable[_Union[ConfigDifference, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., better_run: _Optional[str] = ..., conclusive: _Optional[bool] = ..., verdict: _Optional[str] = ...) -> None: ...
+    data_differences: _containers.RepeatedCompositeFieldContainer[ConfigDifference]
+    code_differences: _containers.RepeatedCompositeFieldContainer[ConfigDifference]
+    environment_differences: _containers.RepeatedCompositeFieldContainer[ConfigDifference]
+    items: _comparison_pb2.ItemComparison
+    items_problem: str
+    costs: _containers.RepeatedCompositeFieldContainer[_comparison_pb2.RunCost]
+    recommendations: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, config_differences: _Optional[_Iterable[_Union[ConfigDifference, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., better_run: _Optional[str] = ..., conclusive: _Optional[bool] = ..., verdict: _Optional[str] = ..., data_differences: _Optional[_Iterable[_Union[ConfigDifference, _Mapping]]] = ..., code_differences: _Optional[_Iterable[_Union[ConfigDifference, _Mapping]]] = ..., environment_differences: _Optional[_Iterable[_Union[ConfigDifference, _Mapping]]] = ..., items: _Optional[_Union[_comparison_pb2.ItemComparison, _Mapping]] = ..., items_problem: _Optional[str] = ..., costs: _Optional[_Iterable[_Union[_comparison_pb2.RunCost, _Mapping]]] = ..., recommendations: _Optional[_Iterable[str]] = ...) -> None: ...
