@@ -1,150 +1,115 @@
-"""What the server, predict.py and verify.py ask of `runtime.py`, which knows how a format is run.
+"""What the server asks of `Runner` in `runtime.py`, which knows how a format is run.
 
-`runtime.py` has one function, `load(package, base)`, which returns a `ChatRuntime` for a model of language
-and a `PictureRuntime` for one that sees alone. They are called from one thread at a time, but for `prompt`
-and `prepare`, which may be called from several.
+A runner that can run several items at once says so by `together`, and by `answer` that its tokens may be
+chosen otherwise than by likelihood, and shown one by one. Any other is served all the same: one item after
+the other, each answer when it is whole.
 
-Shape legend: V vocabulary, H, W height and width of a picture as it was given.
+Shape legend: V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+Arrays = dict[str, npt.NDArray[Any]]
 Logits = npt.NDArray[np.float32]
 Message = Mapping[str, Any]
-"""`{"role": ..., "content": [{"type": "text", "text": ...}, {"type": "image", "text": ""}, ...]}`."""
+Choose = Callable[[int, Logits], int]
+"""(index of the item, its logits (V,)) -> the next token."""
+Take = Callable[[int, int], bool]
+"""Told (index of the item, token) in turn: whether it wants another; once it does not, it is not told."""
+
+SPEAKS: Final = frozenset({"LANGUAGE", "VISION_LANGUAGE"})
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A conversation, ready to be answered.
+class Runner(Protocol):
+    """A loaded package, as verify.py and predict.py use it too.
 
-    Attributes:
-        tokens: how many it has, pictures included.
-        group: prompts of one group can be answered together.
-        inputs: what the runtime made of it.
-    """
-
-    tokens: int
-    group: Hashable
-    inputs: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A picture, as the model is shown it: the arrays that the processor made, and its size (H, W) before."""
-
-    arrays: dict[str, npt.NDArray[Any]]
-    size_px: tuple[int, int]
-
-    @property
-    def group(self) -> Hashable:
-        """Pictures of one group can be shown together: no padding, which some models take for a picture."""
-        return tuple((name, array.shape) for name, array in sorted(self.arrays.items()))
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One thing in a picture, or its class.
+    `prepare` may be called from several threads at once, all else is called from one at a time.
 
     Attributes:
-        box_px: left, top, right, bottom; None of a class of the whole picture.
-        mask_HW: where it is, if the model says so.
+        task: of the model, as `spec.task` of the manifest.
+        versions: what runs it, by name.
     """
 
-    label: str
-    score: float
-    box_px: tuple[float, float, float, float] | None = None
-    mask_HW: npt.NDArray[np.bool_] | None = None
+    task: str
+    versions: dict[str, str]
+
+    def prepare(self, messages: Sequence[Message], image: Image.Image | None) -> Arrays:
+        """What the model is fed, with an axis for the batch; `input_ids` (1, T) of models that speak."""
+        ...
+
+    def outputs(self, inputs: Arrays, tokens_G: Any = None) -> Arrays:
+        """Raw outputs of one item, without the axis of the batch."""
+        ...
+
+    def write(self, inputs: Arrays, most_tokens: int) -> list[int]:
+        """The likeliest tokens after a prompt, up to the end token or so many."""
+        ...
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as words, special ones left out."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a model makes of a picture: the surest first; of semantic segmentation a map of `labels`."""
+class Together(Runner, Protocol):
+    """A runner that runs several pictures at once."""
 
-    found: list[Found] = field(default_factory=list[Found])
-    map_HW: npt.NDArray[np.uint8] | None = None
-    labels: tuple[str, ...] = ()
+    def together(self, items: Sequence[Arrays]) -> list[Arrays]:
+        """`outputs` of items that have the same shapes."""
+        ...
 
 
-class ChatRuntime(Protocol):
-    """Runs a model of language.
+class Answering(Runner, Protocol):
+    """A runner that writes several answers at once, token by token.
 
     Attributes:
         context_tokens: the most tokens of prompt and answer together; 0 where nothing says.
         end_ids: tokens that end an answer.
-        max_batch: the most prompts of one group that `write` takes.
-        takes_images: whether messages may show pictures.
-        versions: of what runs it, by name.
+        most_at_once: prompts that `answer` takes.
     """
 
     context_tokens: int
     end_ids: frozenset[int]
-    max_batch: int
-    takes_images: bool
-    versions: dict[str, str]
+    most_at_once: int
 
-    def prompt(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> Prompt:
-        """A conversation that the assistant shall answer; its pictures in the order in which it shows them.
-
-        Raises:
-            ValueError: the template or the processor refuses it, with the reason.
-        """
-        ...
-
-    def write(
-        self,
-        prompts: Sequence[Prompt],
-        choose: Callable[[int, Logits], int],
-        take: Callable[[int, int], bool],
-    ) -> None:
-        """Continue prompts of one group, token by token, until none wants more.
-
-        Args:
-            prompts: at most `max_batch`, of one group.
-            choose: (index of the prompt, its logits (V,)) -> the next token.
-            take: told (index, token) in turn; whether it wants another. Not asked again once it does not.
-        """
-        ...
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The words of tokens, special ones left out."""
+    def answer(self, items: Sequence[Arrays], most_tokens: int, choose: Choose, take: Take) -> None:
+        """Continue prompts of one group until none wants more, or has so many tokens."""
         ...
 
 
-class PictureRuntime(Protocol):
-    """Runs a model that sees alone.
+class OneByOne:
+    """Any runner as an `Answering` one: each answer is the likeliest, and comes whole."""
 
-    Attributes:
-        task: DETECTION, IMAGE_CLASSIFICATION, SEMANTIC_SEGMENTATION or INSTANCE_SEGMENTATION.
-        max_batch: the most pictures of one group that `forward` takes.
-        versions: of what runs it, by name.
-    """
+    context_tokens = 0
+    end_ids: frozenset[int] = frozenset()
+    most_at_once = 1
 
-    task: str
-    max_batch: int
-    versions: dict[str, str]
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
 
-    def prepare(self, image: Image.Image) -> Shown:
-        """A picture as in training."""
-        ...
-
-    def forward(self, shown: Sequence[Shown]) -> list[dict[str, npt.NDArray[Any]]]:
-        """The model's raw outputs for each of some pictures of one group."""
-        ...
-
-    def read(self, outputs: Mapping[str, npt.NDArray[Any]], shown: Shown) -> Seen:
-        """What the outputs of a picture say, however unsure."""
-        ...
+    def answer(self, items: Sequence[Arrays], most_tokens: int, choose: Choose, take: Take) -> None:
+        del choose
+        for index, item in enumerate(items):
+            for token in self._runner.write(item, most_tokens):
+                if not take(index, token):
+                    break
 
 
-Runtime = ChatRuntime | PictureRuntime
-Load = Callable[[Path, str | None], Runtime]
+def group_of(inputs: Arrays) -> Hashable:
+    """Prompts of one group can be padded to one batch: all but their tokens is of one shape."""
+    tokens = inputs["input_ids"].shape
+    return tuple(
+        (name, array.dtype.str, () if array.shape == tokens else array.shape[1:])
+        for name, array in sorted(inputs.items())
+    )
+
+
+def shape_of(inputs: Arrays) -> Hashable:
+    """Pictures of one shape go into one batch: no padding, which some models take for a part of them."""
+    return tuple((name, array.shape) for name, array in sorted(inputs.items()))
