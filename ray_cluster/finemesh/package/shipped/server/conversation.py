@@ -106,8 +106,8 @@ def unfold(request: ChatRequest, *, takes_images: bool) -> tuple[list[Message], 
             if not takes_images:
                 raise Refusal("this model sees no pictures: send texts", code="no_images", param=where)
             if images:
-                message = "one picture at most: this model was checked with no more"
-                raise Refusal(message, code="too_many_images", param=where)
+                refusal = "one picture at most: this model was checked with no more"
+                raise Refusal(refusal, code="too_many_images", param=where)
             images.append(picture_of(part.image_url.url, where))
             content.append({"type": "image", "text": ""})
         role = "system" if message.role == "developer" else message.role
