@@ -13,9 +13,12 @@ from finemesh.chassis.grpc_server import GrpcServer, run_service
 from finemesh.chassis.service import Foundation, foundation, serve
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import UnavailableError
+from finemesh.tracking.artifact_rows import ArtifactRows
+from finemesh.tracking.artifacts import Artifacts
 from finemesh.tracking.config import TrackingConfig
 from finemesh.tracking.consumer import consume
 from finemesh.tracking.domain import Batch
+from finemesh.tracking.downloads import Downloads
 from finemesh.tracking.live import Live
 from finemesh.tracking.points import PointFile
 from finemesh.tracking.service import Tracking
@@ -54,6 +57,7 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
         live.publish(batches)
 
     writer = Writer(file, on_committed)
+    artifacts = Artifacts(ArtifactRows(base.db), store, base.objects, clock)
     tracking = Tracking(
         store=store,
         points=file,
@@ -62,11 +66,14 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
         live=live,
         notifier=notifier,
         clock=clock,
+        files=artifacts,
     )
-    # Ready without S3, which this service does not use.
+    downloads = Downloads(store, file, summarizer)
+    servicer = TrackingServicer(tracking, artifacts, downloads, clock)
+    # Ready without S3: points need none, and artifacts say so themselves when it is away.
     checks = {"sql": base.db.check_ready, "nats": base.bus.check_ready, "points": writer.check_ready}
     server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)
-    server.add(add_TrackingServiceServicer_to_server, TrackingServicer(tracking))
+    server.add(add_TrackingServiceServicer_to_server, servicer)
     await summarizer.catch_up()
     writer.start()
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from finemesh.chassis.auth import Principal
 from finemesh.core.names import Name
 from finemesh.tracking.compare import Comparison
 from finemesh.tracking.domain import Batch, JobFact, Run, RunPoints
+from finemesh.tracking.point_reads import Snapshot
 
 Change = Callable[[Run | None], Run | None]
 """A run as it is, None if there is none, to the run as it should be, None to leave it."""
@@ -91,8 +93,18 @@ class RunStore(Protocol):
         ...
 
 
+class RunFiles(Protocol):
+    async def delete(self, run: Name) -> None:
+        """Forget the files of a run. Raises UnavailableError."""
+        ...
+
+
 class PointReader(Protocol):
     """Blocking reads: call them in a thread."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """All points at one instant, for one thread. Raises UnavailableError."""
+        ...
 
     def read(self, run: str, keys: Iterable[str] | None = None) -> RunPoints:
         """Points of a run with the marks of the same instant. Raises UnavailableError."""

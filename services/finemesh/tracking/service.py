@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from finemesh.chassis.auth import Principal, Role
 from finemesh.chassis.logs import get_logger
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
-from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError, ResourceExhaustedError
-from finemesh.core.labels import describe_violations
+from finemesh.core.errors import (
+    InvalidError,
+    PermissionDeniedError,
+    PreconditionError,
+    ResourceExhaustedError,
+)
 from finemesh.core.metrics import Goal
 from finemesh.core.names import Name, parse_name
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
@@ -20,40 +25,17 @@ from finemesh.tracking.compare import MAX_RUNS, Comparison, compare
 from finemesh.tracking.curves import gathered, in_messages, series_of
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Series, after_fact
 from finemesh.tracking.downsample import MIN_POINTS
+from finemesh.tracking.drafts import FOR_PEOPLE, OF_PROGRAMS, Draft
 from finemesh.tracking.live import Live
-from finemesh.tracking.ports import Change, CreateKey, PageQuery, PointReader, PointWriter, RunStore
+from finemesh.tracking.ports import Change, CreateKey, PageQuery, PointReader, PointWriter, RunFiles, RunStore
 from finemesh.tracking.summarizer import Summarizer
 
 DEFAULT_CURVE_POINTS: Final = 1_000
 MAX_CURVE_POINTS: Final = 20_000
 MAX_RESPONSE_POINTS: Final = 400_000  # about 10 MB, below the limit of a message
-MAX_PARAMS: Final = 1_000
-MAX_PARAM_LENGTH: Final = 4_096
 _MAX_HEADS: Final = 10_000
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """What a caller says about a new run."""
-
-    display_name: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    params: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def check(self) -> None:
-        """Raises InvalidError naming every field that is malformed or too long."""
-        violations = list(describe_violations(self.display_name, self.labels, "run"))
-        if len(self.params) > MAX_PARAMS:
-            violations.append(FieldViolation("run.params", f"has more than {MAX_PARAMS} entries"))
-        if any(len(part) > MAX_PARAM_LENGTH for entry in self.params.items() for part in entry):
-            violations.append(
-                FieldViolation("run.params", f"has a text of over {MAX_PARAM_LENGTH} characters")
-            )
-        if violations:
-            listed = "; ".join(f"{each.field}: {each.description}" for each in violations)
-            raise InvalidError(listed, violations=violations, reason="INVALID_RUN")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +75,7 @@ class Tracking:
         live: Live,
         notifier: Notifier,
         clock: Clock,
+        files: RunFiles,
     ) -> None:
         self._store = store
         self._points = points
@@ -101,6 +84,7 @@ class Tracking:
         self._live = live
         self._notifier = notifier
         self._clock = clock
+        self._files = files
         # Only this process changes runs, so what admits their points need not be read for every batch.
         self._heads: dict[str, Head] = {}
         self._changing_heads = asyncio.Lock()
@@ -109,16 +93,10 @@ class Tracking:
     async def create_run(self, principal: Principal, name: Name, draft: Draft, key: CreateKey | None) -> Run:
         principal.require_role(Role.OPERATOR)
         principal.require_project(name.project)
-        draft.check()
+        draft.check(name)
         now = self._clock.now()
-        run = Run(
-            name=name,
-            display_name=draft.display_name,
-            labels=draft.labels,
-            params=draft.params,
-            create_time=now,
-            update_time=now,
-        )
+        said = draft.values(FOR_PEOPLE | OF_PROGRAMS)
+        run = Run(name=name, create_time=now, update_time=now, **said)
         return await self._store.create(principal, run, key)
 
     async def get_run(self, principal: Principal, name: Name) -> Run:
@@ -141,7 +119,36 @@ class Tracking:
             terminal=lambda run: run.state.ended,
         )
 
-    async def finish_run(self, principal: Principal, name: Name, state: RunState) -> Run:
+    async def update_run(self, principal: Principal, name: Name, draft: Draft, fields: frozenset[str]) -> Run:
+        """Change `fields` of a run. An attempt of its job states its lineage, and may be the first to speak.
+
+        Raises what `check_access` raises for an attempt, PreconditionError (RUN_OF_JOB) for what follows from
+        the job.
+        """
+        principal.require_project(name.project)
+        draft.check(name)
+        now = self._clock.now()
+        if principal.role is Role.ATTEMPT and await self._store.is_deleted(name):
+            raise not_found(name)
+
+        def changed(run: Run | None) -> Run | None:
+            if principal.role is Role.ATTEMPT:
+                if set(fields) != {"lineage"}:
+                    raise PermissionDeniedError("an attempt may change lineage alone", reason="ROLE_DENIED")
+                known = registered(run, principal, name, principal.attempt, now)
+                return replace(known, lineage={**known.lineage, **draft.lineage}, update_time=now)
+            principal.require_role(Role.OPERATOR)
+            if run is None:
+                raise not_found(name)
+            return replace(draft.applied_to(run, fields), update_time=now)
+
+        run = await self._change(name, changed)
+        assert run is not None
+        return run
+
+    async def finish_run(
+        self, principal: Principal, name: Name, state: RunState, end_time: datetime | None = None
+    ) -> Run:
         principal.require_role(Role.OPERATOR)
         principal.require_project(name.project)
         await self._store.get(principal, [name])
@@ -160,7 +167,7 @@ class Tracking:
                 return None
             if run.state.ended:
                 raise PreconditionError(f"{name} has ended already, as {run.state}", reason="RUN_ENDED")
-            return replace(run, state=state, end_time=now, update_time=now)
+            return replace(run, state=state, end_time=end_time or now, update_time=now)
 
         run = await self._change(name, finished)
         assert run is not None
@@ -177,6 +184,7 @@ class Tracking:
         self._deleting.add(str(name))
         try:
             await self._writer.delete(str(name))
+            await self._files.delete(name)
             async with self._changing_heads:
                 await self._store.delete(name)
                 self._heads.pop(str(name), None)

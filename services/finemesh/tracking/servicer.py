@@ -12,11 +12,16 @@ from google.protobuf.empty_pb2 import Empty
 from finemesh.chassis.auth import Principal, current_principal
 from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
+from finemesh.core.clock import Clock
 from finemesh.core.errors import FinemeshError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
 from finemesh.tracking import convert
+from finemesh.tracking.artifacts import Artifacts
 from finemesh.tracking.domain import Batch
-from finemesh.tracking.service import CurveQuery, Draft, Tracking
+from finemesh.tracking.downloads import Downloads
+from finemesh.tracking.drafts import check_mask
+from finemesh.tracking.file_servicer import FileServicer
+from finemesh.tracking.service import CurveQuery, Tracking
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceServicer
@@ -28,20 +33,17 @@ Context = Any
 _Pending = tuple[Batch, asyncio.Future[int]] | FinemeshError | None
 
 
-class TrackingServicer(TrackingServiceServicer):
+class TrackingServicer(FileServicer, TrackingServiceServicer):
     """One method per RPC."""
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, artifacts: Artifacts, downloads: Downloads, clock: Clock) -> None:
+        super().__init__(artifacts, downloads, clock)
         self._tracking = tracking
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> run_pb2.Run:
         project = parse_project(request.parent)
         run_id = check_id(request.run_id, "run_id") if request.run_id else new_id("run")
-        draft = Draft(
-            display_name=request.run.display_name,
-            labels=dict(request.run.labels),
-            params=dict(request.run.params),
-        )
+        draft = convert.draft_from_proto(request.run)
         key = request_key(project, "CreateRun", request)
         run = await self._tracking.create_run(current_principal(), Name(project, "runs", run_id), draft, key)
         return convert.run_to_proto(run)
@@ -62,9 +64,15 @@ class TrackingServicer(TrackingServiceServicer):
         async for run in self._tracking.watch_run(current_principal(), _run_name(request.name)):
             yield convert.run_to_proto(run)
 
+    async def UpdateRun(self, request: pb.UpdateRunRequest, context: Context) -> run_pb2.Run:
+        fields, draft = check_mask(request.update_mask.paths), convert.draft_from_proto(request.run)
+        name = parse_name(request.run.name, "runs", "run.name")
+        return convert.run_to_proto(await self._tracking.update_run(current_principal(), name, draft, fields))
+
     async def FinishRun(self, request: pb.FinishRunRequest, context: Context) -> run_pb2.Run:
         state = convert.end_state_from_proto(request.state)
-        run = await self._tracking.finish_run(current_principal(), _run_name(request.name), state)
+        ended = convert.instant_from_proto(request.end_time)
+        run = await self._tracking.finish_run(current_principal(), _run_name(request.name), state, ended)
         return convert.run_to_proto(run)
 
     async def DeleteRun(self, request: pb.DeleteRunRequest, context: Context) -> Empty:

@@ -65,6 +65,12 @@ RUNS: Final = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("end_time", UtcDateTime),
     Column("update_time", UtcDateTime, nullable=False),
+    Column("tags", JSON, nullable=False),  # an object of them, which filters look into as into labels
+    Column("lineage", JSON, nullable=False),
+    Column("notes", String, nullable=False),
+    Column("experiment", String, nullable=False),
+    Column("parent_run", String, nullable=False),
+    Column("start_time", UtcDateTime),
     Index("ix_runs_project_create_time", "project", "create_time"),
 )
 SUMMARIES: Final = Table(
@@ -90,6 +96,9 @@ LISTING: Final = Listing(
         "state": Field(RUNS.c.state, Kind.ENUM, tuple(RunState)),
         "display_name": Field(RUNS.c.display_name),
         "training_job": Field(RUNS.c.training_job),
+        "tags": Field(RUNS.c.tags, Kind.LABELS),
+        "experiment": Field(RUNS.c.experiment),
+        "parent_run": Field(RUNS.c.parent_run),
         "create_time": Field(RUNS.c.create_time, Kind.TIME),
         "update_time": Field(RUNS.c.update_time, Kind.TIME),
     }
@@ -257,6 +266,12 @@ def _row(run: Run) -> dict[str, Any]:
         "create_time": run.create_time,
         "end_time": run.end_time,
         "update_time": run.update_time,
+        "tags": dict.fromkeys(run.tags, ""),
+        "lineage": dict(run.lineage),
+        "notes": run.notes,
+        "experiment": run.experiment,
+        "parent_run": run.parent_run,
+        "start_time": run.start_time,
     }
 
 
@@ -275,6 +290,12 @@ def _run(row: RowMapping, summaries: Sequence[Summary]) -> Run:
         create_time=row["create_time"],
         end_time=row["end_time"],
         update_time=row["update_time"],
+        tags=tuple(row["tags"]),
+        lineage=row["lineage"],
+        notes=row["notes"],
+        experiment=row["experiment"],
+        parent_run=row["parent_run"],
+        start_time=row["start_time"],
         # By code point, as everywhere else; the order of a database depends on its collation.
         summaries=tuple(sorted(summaries, key=lambda each: each.key)),
     )

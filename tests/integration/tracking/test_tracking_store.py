@@ -19,6 +19,7 @@ from finemesh.chassis.sql import Database
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import NotFoundError, UnavailableError
 from finemesh.core.names import Name
+from finemesh.tracking.artifact_rows import ARTIFACTS
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Summary, after_fact
 from finemesh.tracking.points import PointFile
 from finemesh.tracking.store import CHASSIS, METADATA, SqlRunStore
@@ -87,6 +88,7 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(database: Datab
 
     async with database.read() as tx:
         actual = await tx.connection.run_sync(columns)
+    assert ARTIFACTS.name in actual
     assert actual == {
         name: {(column.name, bool(column.nullable)) for column in table.columns}
         for name, table in METADATA.tables.items()

@@ -1,11 +1,18 @@
+import datetime
+
 from finemesh.v1 import comparison_pb2 as _comparison_pb2
 from finemesh.v1 import metric_pb2 as _metric_pb2
 from finemesh.v1 import run_pb2 as _run_pb2
+from finemesh.v1 import run_artifact_pb2 as _run_artifact_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -60,12 +67,74 @@ class WatchRunRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class FinishRunRequest(_message.Message):
-    __slots__ = ("name", "state")
+    __slots__ = ("name", "state", "end_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: _run_pb2.Run.State
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[_run_pb2.Run.State, str]] = ...) -> None: ...
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[_run_pb2.Run.State, str]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class UpdateRunRequest(_message.Message):
+    __slots__ = ("run", "update_mask")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    update_mask: _field_mask_pb2.FieldMask
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+
+class UploadRunArtifactRequest(_message.Message):
+    __slots__ = ("run", "artifact", "chunk")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    artifact: _run_artifact_pb2.RunArtifact
+    chunk: _httpbody_pb2.HttpBody
+    def __init__(self, run: _Optional[str] = ..., artifact: _Optional[_Union[_run_artifact_pb2.RunArtifact, _Mapping]] = ..., chunk: _Optional[_Union[_httpbody_pb2.HttpBody, _Mapping]] = ...) -> None: ...
+
+class ListRunArtifactsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListRunArtifactsResponse(_message.Message):
+    __slots__ = ("artifacts", "next_page_token")
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    artifacts: _containers.RepeatedCompositeFieldContainer[_run_artifact_pb2.RunArtifact]
+    next_page_token: str
+    def __init__(self, artifacts: _Optional[_Iterable[_Union[_run_artifact_pb2.RunArtifact, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class DownloadRunMetricsRequest(_message.Message):
+    __slots__ = ("name", "format", "keys", "all_attempts")
+    class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FORMAT_UNSPECIFIED: _ClassVar[DownloadRunMetricsRequest.Format]
+        FORMAT_CSV: _ClassVar[DownloadRunMetricsRequest.Format]
+        FORMAT_ARROW: _ClassVar[DownloadRunMetricsRequest.Format]
+        FORMAT_PARQUET: _ClassVar[DownloadRunMetricsRequest.Format]
+        FORMAT_TENSORBOARD: _ClassVar[DownloadRunMetricsRequest.Format]
+    FORMAT_UNSPECIFIED: DownloadRunMetricsRequest.Format
+    FORMAT_CSV: DownloadRunMetricsRequest.Format
+    FORMAT_ARROW: DownloadRunMetricsRequest.Format
+    FORMAT_PARQUET: DownloadRunMetricsRequest.Format
+    FORMAT_TENSORBOARD: DownloadRunMetricsRequest.Format
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    ALL_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    format: DownloadRunMetricsRequest.Format
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    all_attempts: bool
+    def __init__(self, name: _Optional[str] = ..., format: _Optional[_Union[DownloadRunMetricsRequest.Format, str]] = ..., keys: _Optional[_Iterable[str]] = ..., all_attempts: _Optional[bool] = ...) -> None: ...
 
 class DeleteRunRequest(_message.Message):
     __slots__ = ("name",)

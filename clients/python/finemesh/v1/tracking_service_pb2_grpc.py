@@ -3,8 +3,10 @@
 import grpc
 import warnings
 
+from finemesh.v1 import run_artifact_pb2 as finemesh_dot_v1_dot_run__artifact__pb2
 from finemesh.v1 import run_pb2 as finemesh_dot_v1_dot_run__pb2
 from finemesh.v1 import tracking_service_pb2 as finemesh_dot_v1_dot_tracking__service__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -56,6 +58,26 @@ class TrackingServiceStub:
                 '/finemesh.v1.TrackingService/WatchRun',
                 request_serializer=finemesh_dot_v1_dot_tracking__service__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_run__pb2.Run.FromString,
+                _registered_method=True)
+        self.UpdateRun = channel.unary_unary(
+                '/finemesh.v1.TrackingService/UpdateRun',
+                request_serializer=finemesh_dot_v1_dot_tracking__service__pb2.UpdateRunRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_run__pb2.Run.FromString,
+                _registered_method=True)
+        self.UploadRunArtifact = channel.stream_unary(
+                '/finemesh.v1.TrackingService/UploadRunArtifact',
+                request_serializer=finemesh_dot_v1_dot_tracking__service__pb2.UploadRunArtifactRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_run__artifact__pb2.RunArtifact.FromString,
+                _registered_method=True)
+        self.ListRunArtifacts = channel.unary_unary(
+                '/finemesh.v1.TrackingService/ListRunArtifacts',
+                request_serializer=finemesh_dot_v1_dot_tracking__service__pb2.ListRunArtifactsRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.ListRunArtifactsResponse.FromString,
+                _registered_method=True)
+        self.DownloadRunMetrics = channel.unary_stream(
+                '/finemesh.v1.TrackingService/DownloadRunMetrics',
+                request_serializer=finemesh_dot_v1_dot_tracking__service__pb2.DownloadRunMetricsRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.FinishRun = channel.unary_unary(
                 '/finemesh.v1.TrackingService/FinishRun',
@@ -121,6 +143,35 @@ class TrackingServiceServicer:
 
     def WatchRun(self, request, context):
         """Sends the run now and whenever its state or summaries change; ends when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRun(self, request, context):
+        """Changes what people may say of a run: `display_name`, `labels`, `tags`, `notes`, `experiment`, `parent_run`; of a run of another
+        program also `params`, `lineage` and `start_time`. The attempts of a training job state the `lineage` of its run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadRunArtifact(self, request_iterator, context):
+        """Stores a file of a run, sent in parts; its size and SHA-256 are checked. A content that the project has already need not be sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRunArtifacts(self, request, context):
+        """Lists the files of a run by path, with URLs to fetch them by.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadRunMetrics(self, request, context):
+        """Sends all points of a run, none left out, as a file: CSV, Arrow, Parquet, or a TensorBoard event file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,6 +249,26 @@ def add_TrackingServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.WatchRunRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_run__pb2.Run.SerializeToString,
+            ),
+            'UpdateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRun,
+                    request_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.UpdateRunRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_run__pb2.Run.SerializeToString,
+            ),
+            'UploadRunArtifact': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadRunArtifact,
+                    request_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.UploadRunArtifactRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_run__artifact__pb2.RunArtifact.SerializeToString,
+            ),
+            'ListRunArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunArtifacts,
+                    request_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.ListRunArtifactsRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_tracking__service__pb2.ListRunArtifactsResponse.SerializeToString,
+            ),
+            'DownloadRunMetrics': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadRunMetrics,
+                    request_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.DownloadRunMetricsRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'FinishRun': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishRun,
@@ -344,6 +415,114 @@ class TrackingService:
             '/finemesh.v1.TrackingService/WatchRun',
             finemesh_dot_v1_dot_tracking__service__pb2.WatchRunRequest.SerializeToString,
             finemesh_dot_v1_dot_run__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrackingService/UpdateRun',
+            finemesh_dot_v1_dot_tracking__service__pb2.UpdateRunRequest.SerializeToString,
+            finemesh_dot_v1_dot_run__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadRunArtifact(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/finemesh.v1.TrackingService/UploadRunArtifact',
+            finemesh_dot_v1_dot_tracking__service__pb2.UploadRunArtifactRequest.SerializeToString,
+            finemesh_dot_v1_dot_run__artifact__pb2.RunArtifact.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/finemesh.v1.TrackingService/ListRunArtifacts',
+            finemesh_dot_v1_dot_tracking__service__pb2.ListRunArtifactsRequest.SerializeToString,
+            finemesh_dot_v1_dot_tracking__service__pb2.ListRunArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadRunMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/finemesh.v1.TrackingService/DownloadRunMetrics',
+            finemesh_dot_v1_dot_tracking__service__pb2.DownloadRunMetricsRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

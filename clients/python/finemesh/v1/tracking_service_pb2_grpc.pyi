@@ -4,8 +4,10 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from finemesh.v1 import run_artifact_pb2 as _run_artifact_pb2
 from finemesh.v1 import run_pb2 as _run_pb2
 from finemesh.v1 import tracking_service_pb2 as _tracking_service_pb2
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -43,6 +45,16 @@ class TrackingServiceStub:
     """Lists the runs of a project."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.WatchRunRequest, _run_pb2.Run]
     """Sends the run now and whenever its state or summaries change; ends when it has ended."""
+    UpdateRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.UpdateRunRequest, _run_pb2.Run]
+    """Changes what people may say of a run: `display_name`, `labels`, `tags`, `notes`, `experiment`, `parent_run`; of a run of another
+    program also `params`, `lineage` and `start_time`. The attempts of a training job state the `lineage` of its run.
+    """
+    UploadRunArtifact: _grpc.StreamUnaryMultiCallable[_tracking_service_pb2.UploadRunArtifactRequest, _run_artifact_pb2.RunArtifact]
+    """Stores a file of a run, sent in parts; its size and SHA-256 are checked. A content that the project has already need not be sent."""
+    ListRunArtifacts: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunArtifactsRequest, _tracking_service_pb2.ListRunArtifactsResponse]
+    """Lists the files of a run by path, with URLs to fetch them by."""
+    DownloadRunMetrics: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.DownloadRunMetricsRequest, _httpbody_pb2.HttpBody]
+    """Sends all points of a run, none left out, as a file: CSV, Arrow, Parquet, or a TensorBoard event file."""
     FinishRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.FinishRunRequest, _run_pb2.Run]
     """Ends a run of another program. Runs of training jobs end with their job."""
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteRunRequest, _empty_pb2.Empty]
@@ -73,6 +85,16 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     """Lists the runs of a project."""
     WatchRun: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.WatchRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Sends the run now and whenever its state or summaries change; ends when it has ended."""
+    UpdateRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.UpdateRunRequest, _run_pb2.Run]  # type: ignore[assignment]
+    """Changes what people may say of a run: `display_name`, `labels`, `tags`, `notes`, `experiment`, `parent_run`; of a run of another
+    program also `params`, `lineage` and `start_time`. The attempts of a training job state the `lineage` of its run.
+    """
+    UploadRunArtifact: _aio.StreamUnaryMultiCallable[_tracking_service_pb2.UploadRunArtifactRequest, _run_artifact_pb2.RunArtifact]  # type: ignore[assignment]
+    """Stores a file of a run, sent in parts; its size and SHA-256 are checked. A content that the project has already need not be sent."""
+    ListRunArtifacts: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.ListRunArtifactsRequest, _tracking_service_pb2.ListRunArtifactsResponse]  # type: ignore[assignment]
+    """Lists the files of a run by path, with URLs to fetch them by."""
+    DownloadRunMetrics: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.DownloadRunMetricsRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Sends all points of a run, none left out, as a file: CSV, Arrow, Parquet, or a TensorBoard event file."""
     FinishRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.FinishRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """Ends a run of another program. Runs of training jobs end with their job."""
     DeleteRun: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.DeleteRunRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -124,6 +146,40 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_pb2.Run], _abc.AsyncIterator[_run_pb2.Run]]:
         """Sends the run now and whenever its state or summaries change; ends when it has ended."""
+
+    @_abc_1.abstractmethod
+    def UpdateRun(
+        self,
+        request: _tracking_service_pb2.UpdateRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
+        """Changes what people may say of a run: `display_name`, `labels`, `tags`, `notes`, `experiment`, `parent_run`; of a run of another
+        program also `params`, `lineage` and `start_time`. The attempts of a training job state the `lineage` of its run.
+        """
+
+    @_abc_1.abstractmethod
+    def UploadRunArtifact(
+        self,
+        request_iterator: _MaybeAsyncIterator[_tracking_service_pb2.UploadRunArtifactRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_artifact_pb2.RunArtifact, _abc.Awaitable[_run_artifact_pb2.RunArtifact]]:
+        """Stores a file of a run, sent in parts; its size and SHA-256 are checked. A content that the project has already need not be sent."""
+
+    @_abc_1.abstractmethod
+    def ListRunArtifacts(
+        self,
+        request: _tracking_service_pb2.ListRunArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tracking_service_pb2.ListRunArtifactsResponse, _abc.Awaitable[_tracking_service_pb2.ListRunArtifactsResponse]]:
+        """Lists the files of a run by path, with URLs to fetch them by."""
+
+    @_abc_1.abstractmethod
+    def DownloadRunMetrics(
+        self,
+        request: _tracking_service_pb2.DownloadRunMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Sends all points of a run, none left out, as a file: CSV, Arrow, Parquet, or a TensorBoard event file."""
 
     @_abc_1.abstractmethod
     def FinishRun(
