@@ -14,7 +14,6 @@ import pytest
 import torch
 import transformers
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import (
     Checkpointing,
     Evaluation,
@@ -37,7 +36,6 @@ from finemesh.finetune.models import load_model
 from finemesh.finetune.objectives.detection import Detection
 from finemesh.finetune.preflight import preflight_dataset
 from finemesh.finetune.tiny import build_tiny
-from finemesh.package.exporting import export_checkpoint
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -381,25 +379,11 @@ def test_it_learns_to_find_shapes(models: dict[str, Path], tmp_path: Path) -> No
     assert np.mean([json.loads(line)["average_precision"] for line in lines]) > 0.2
 
 
-def test_it_is_neither_packed_nor_looked_at_for_tokens(
-    models: dict[str, Path], shapes: Path, tmp_path: Path
-) -> None:
+def test_it_is_not_looked_at_for_tokens(models: dict[str, Path], shapes: Path) -> None:
     spec = detection()
     with pytest.raises(InvalidError) as caught:
         preflight_dataset(PreflightOptions(spec), models["yolos"], shapes)
     assert caught.value.reason == "PREFLIGHT_UNSUITABLE"
-    with pytest.raises(InvalidError) as caught:
-        export_checkpoint(
-            spec=spec,
-            checkpoint=tmp_path,
-            base_model=models["yolos"],
-            dataset=shapes,
-            out=tmp_path / "package",
-            format=ExportFormat.MERGED,
-            lineage={},
-        )
-    assert caught.value.reason == "FORMAT_UNSUITABLE"
-    assert not (tmp_path / "package").exists()
 
 
 def test_killed_alone_it_goes_on_as_if_nothing_had_been(

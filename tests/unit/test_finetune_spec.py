@@ -171,7 +171,7 @@ def test_export_spec_names_what_is_wrong() -> None:
         training_job="projects/p/runs/r",
         formats=(ExportFormat.ADAPTER, ExportFormat.ADAPTER),
         checkpoint=CheckpointSelection.STEP,
-        tolerance=ParityTolerance(max_logit_difference=float("nan"), min_token_agreement=2.0),
+        tolerance=ParityTolerance(max_difference=float("nan"), min_agreement=2.0),
         golden_items=0,
     )
     with pytest.raises(InvalidError) as caught:
@@ -180,8 +180,8 @@ def test_export_spec_names_what_is_wrong() -> None:
         "spec.training_job",
         "spec.formats",
         "spec.step",
-        "spec.tolerance.max_logit_difference",
-        "spec.tolerance.min_token_agreement",
+        "spec.tolerance.max_difference",
+        "spec.tolerance.min_agreement",
         "spec.golden_items",
     }
     assert ExportSpec.from_dict(json.loads(json.dumps(GOOD_EXPORT.to_dict()))) == GOOD_EXPORT
@@ -194,11 +194,21 @@ def test_export_spec_names_what_is_wrong() -> None:
         (Resources(gpus=2), "cpus"),
         (Resources(cpus=4, gpus=2, workers=4), "workers"),
         (Resources(workers=-1), "workers"),
+        (Resources(cpus=2, gpus=0.5, workers=2), "workers"),
+        (Resources(cpus=2, gpus=1.5), "gpus"),
+        (Resources(gpus=0.001), "gpus"),
+        (Resources(gpus=float("nan")), "gpus"),
+        (Resources(gpus=float("inf")), "gpus"),
+        (Resources(gpus=-1), "gpus"),
         (Resources(strategy=Strategy.FSDP), "strategy"),
     ],
 )
 def test_workers_share_what_the_job_leases(wrong: Resources, field: str) -> None:
-    for good in (Resources(cpus=2, workers=2, strategy=Strategy.FSDP), Resources(cpus=2, gpus=2)):
+    for good in (
+        Resources(cpus=2, workers=2, strategy=Strategy.FSDP),
+        Resources(cpus=2, gpus=2),
+        Resources(gpus=0.5),
+    ):
         replace(GOOD, resources=good).validate()
     with pytest.raises(InvalidError) as caught:
         replace(GOOD, resources=wrong).validate()

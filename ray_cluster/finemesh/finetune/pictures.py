@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -63,9 +63,10 @@ class PictureRow:
 
 
 def sound_pictures(
-    dataset: Path, split: str, limit: int = 0
+    dataset: Path, split: str, limit: int = 0, only: Collection[str] | None = None
 ) -> Iterator[tuple[PictureRow, Image.Image | LedgerEntry]]:
-    """The rows of a split, or its first `limit`, with their decoded pictures, or why there is none.
+    """The rows of a split, or its first `limit`, with their decoded pictures, or why there is none; if
+    there are ids in `only`, those alone.
 
     A row with no picture or one that does not decode is quarantined (NO_PICTURE, IMAGE_UNREADABLE,
     IMAGE_TOO_LARGE); one with several is dropped (SEVERAL_PICTURES), since nothing says which one is meant.
@@ -77,7 +78,8 @@ def sound_pictures(
     empty = True
     for values, location in islice(rows, limit or None):
         empty = False
-        yield _row(values, location), _picture(values)
+        if only is None or values["row_id"] in only:
+            yield _row(values, location), _picture(values)
     if empty:
         raise no_rows(dataset, split)
 

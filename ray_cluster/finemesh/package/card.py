@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +88,21 @@ def _parity(manifest: PackageManifest, report: ParityReport | None) -> str:
     )
     if report is None:
         return f"## Parity\n\n{about} This package has not been checked against them yet."
-    rows: list[tuple[str, str]] = [
-        ("within tolerance", "yes" if report.passed else "**no**"),
-        ("items", str(report.items)),
-        ("equal token ids", f"{report.inputs_equal:.1%}"),
-        ("largest difference of a logit", f"{report.max_logit_difference or 0.0:.3g}"),
-        ("equal greedy tokens", f"{report.token_agreement:.1%}"),
-        *((f"tolerance: {name}", f"{value:g}") for name, value in report.tolerance.items()),
-        *((f"runtime: {name}", value) for name, value in report.runtime.items()),
+    rows = [
+        (f"{each.kind}: {each.what}", f"{each.value:.4g}", each.bound, "yes" if each.passed else "**no**")
+        for each in report.checks
     ]
-    return f"## Parity\n\n{about} A fresh process loaded this package and replayed them.\n\n" + _table(
-        ("check", "result"), rows
+    runtime = ", ".join(f"{name} {version}" for name, version in report.runtime.items())
+    verdict = "It is within tolerance." if report.passed else "**It is not within tolerance.**"
+    return (
+        f"## Parity\n\n{about} A fresh process loaded this package and replayed them ({runtime}). "
+        f"{verdict}\n\n" + _table(("check", "result", "limit", "passed"), rows)
     )
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, Any]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
-    lines += [f"| {_cell(name)} | {_cell(str(value))} |" for name, value in rows]
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines += [f"| {' | '.join(_cell(str(each)) for each in row)} |" for row in rows]
     return "\n".join(lines)
 
 

@@ -1,11 +1,10 @@
 """`export_checkpoint`: a checkpoint becomes a package folder.
 
-adapter_model.safetensors, adapter_config.json    ADAPTER: the LoRA in peft's layout; or
-model.safetensors, config.json, ...               MERGED: the whole model
+...                                               the weights, as the format writes them
 processor_config.json, tokenizer.json, ...        processor, tokenizer and chat template of the base
 README.md                                         model card
 golden/                                           inputs, and outputs of the trained model
-predict.py, verify.py                             to use and to check it, without Finemesh
+predict.py, verify.py, runtime.py, decide.py      to use and to check it, without Finemesh
 manifest.json                                     written last: facts, and SHA-256 of every file
 """
 
@@ -13,36 +12,26 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
-from finemesh.core.errors import AlreadyExistsError, InvalidError
+from finemesh.core.errors import AlreadyExistsError
 from finemesh.core.spec.export import ExportFormat
-from finemesh.core.spec.finetune import (
-    TEXT_TOWERS,
-    FineTuneSpec,
-    Full,
-    Lora,
-    OverLength,
-    Precision,
-    Quantization,
-    Resources,
-)
-from finemesh.finetune.checkpoint import load_weights, read_state
-from finemesh.finetune.encoding import Encoder
+from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.manifests import file_digest, write_manifest
-from finemesh.finetune.models import Model, load_model
 from finemesh.package.card import licence_of, model_card
-from finemesh.package.golden import write_golden
+from finemesh.package.formats import suitable_format
+from finemesh.package.formats.format import scripts_of
+from finemesh.package.golden import GOLDEN, golden_split, write_golden
+from finemesh.package.golden_pictures import decision_facts, picture_items
+from finemesh.package.golden_text import text_items
 from finemesh.package.manifest import BaseModel, PackageManifest, load_package_manifest
+from finemesh.package.trained import Trained
 
-SHIPPED: Final = Path(__file__).parent / "shipped"
 _LIBRARIES: Final = ("torch", "transformers", "peft", "safetensors", "tokenizers", "pillow")
-_MAX_SHARD_SIZE: Final = "4GB"
 
 
 def _no_progress(_fraction: float, _message: str) -> None: ...
@@ -63,9 +52,7 @@ def export_checkpoint(
 ) -> PackageManifest:
     """Write the package of a checkpoint into `out`, an empty or absent folder.
 
-    Everything is computed on the CPU in fp32, the golden outputs included, so that a difference found later
-    is one of the package and not of rounding. An adapter that was trained on a quantised base goes onto the
-    unquantised one.
+    The golden outputs are computed as `Trained.on_cpu` says.
 
     Args:
         spec: of the training job.
@@ -75,81 +62,60 @@ def export_checkpoint(
             none, from the validation or the training split.
         metrics: measured on this checkpoint beside those it carries, e.g. those of the final test.
         out: where the package goes.
-        format: ADAPTER or MERGED.
+        format: one of `FORMATS`.
         lineage: names to carry along, e.g. training job, run, dataset digest.
         golden_items: how many items the package must reproduce.
         progress: told the fraction done and what is being done.
 
     Raises:
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
-        InvalidError: FORMAT_UNSUITABLE, an adapter of a full fine-tune, or a model that speaks no language;
-            what `load_model` raises.
+        InvalidError: what `suitable_format` and `load_model` raise.
         NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY.
     """
-    if format is ExportFormat.ADAPTER and isinstance(spec.method, Full):
-        raise InvalidError.of(
-            "spec.formats", "a full fine-tune has no adapter: export it as MERGED", reason="FORMAT_UNSUITABLE"
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_existing(out)) as scratch:
+        trained = Trained(spec, checkpoint, base_model, dataset, Path(scratch))
+        form = suitable_format(format, trained)
+        if out.exists() and any(out.iterdir()):
+            raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")
+        progress(0.0, "reading the checkpoint")
+        step = trained.state.step
+        facts = {} if trained.speaks else decision_facts(trained)
+        out.mkdir(parents=True, exist_ok=True)
+        progress(0.2, "running the golden items")
+        split = golden_split(trained)
+        items_of = text_items if trained.speaks else picture_items
+        items = write_golden(trained, items_of, split, golden_items, out / GOLDEN)
+        progress(0.6, f"writing {format.value} weights")
+        form.write(trained, out)
+        trained.model.processor.save_pretrained(out)
+        for source, name in scripts_of(form.runtime):
+            shutil.copyfile(source, out / name)
+        manifest = PackageManifest(
+            format=format,
+            auto_class=trained.family.auto_class,
+            step=step,
+            base_model=_base_model(spec, base_model),
+            spec=spec.to_dict(),
+            lineage=lineage,
+            metrics={**trained.state.metrics, **(metrics or {})},
+            golden_items=items,
+            golden_split=split,
+            versions={name: importlib.metadata.version(name) for name in _LIBRARIES}
+            | form.runtime.versions(),
+            runtime=form.runtime.name,
+            decisions=facts,
+            tolerance=asdict(form.tolerance),
         )
-    if spec.task not in TEXT_TOWERS:
-        raise InvalidError.of(
-            "spec.training_job",
-            f"packages hold models of language, not of {spec.task}: take the weights of a checkpoint",
-            reason="FORMAT_UNSUITABLE",
-        )
-    if out.exists() and any(out.iterdir()):
-        raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")
-    progress(0.0, "reading the checkpoint")
-    state = read_state(checkpoint)
-    on_cpu = replace(
-        spec,
-        precision=Precision.FP32,
-        resources=Resources(),
-        sequence=replace(spec.sequence, over_length=OverLength.DROP),
-    )
-    if isinstance(spec.method, Lora):
-        on_cpu = replace(on_cpu, method=replace(spec.method, quantization=Quantization.NONE))
-    model = load_model(on_cpu, base_model)
-    load_weights(checkpoint, model)
-    model.module.eval()
-    out.mkdir(parents=True, exist_ok=True)
-    progress(0.2, "running the golden items")
-    split = spec.test_split or spec.validation_split or spec.train_split
-    if not spec.test_split and spec.evaluation.holdout_fraction:  # then there may be no such split
-        split = spec.train_split
-    encoder = Encoder(model.family, model.processor, model.config, on_cpu.sequence)
-    items = write_golden(model, encoder, dataset, split, golden_items, out / "golden")
-    progress(0.6, f"writing {format.value.lower()} weights")
-    _write_weights(model, checkpoint, out, format)
-    model.processor.save_pretrained(out)
-    for name in ("predict.py", "verify.py"):
-        shutil.copyfile(SHIPPED / name, out / name)
-    manifest = PackageManifest(
-        format=format,
-        auto_class=model.family.auto_class,
-        step=state.step,
-        base_model=_base_model(spec, base_model),
-        spec=spec.to_dict(),
-        lineage=lineage,
-        metrics={**state.metrics, **(metrics or {})},
-        golden_items=items,
-        golden_split=split,
-        versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
-    )
-    (out / "README.md").write_text(model_card(manifest, None), encoding="utf-8")
-    progress(0.9, "writing the manifest")
-    write_manifest(out, manifest.facts())
+        (out / "README.md").write_text(model_card(manifest, None), encoding="utf-8")
+        progress(0.9, "writing the manifest")
+        write_manifest(out, manifest.facts())
     progress(1.0, "exported")
     return load_package_manifest(out)
 
 
-def _write_weights(model: Model, checkpoint: Path, out: Path, export_format: ExportFormat) -> None:
-    if export_format is ExportFormat.ADAPTER:
-        for path in (checkpoint / "adapter").iterdir():
-            shutil.copyfile(path, out / path.name)
-        return
-    with torch.inference_mode():
-        whole = model.module.merge_and_unload() if hasattr(model.module, "merge_and_unload") else model.module
-    whole.save_pretrained(out, max_shard_size=_MAX_SHARD_SIZE)
+def _existing(folder: Path) -> Path:
+    """The nearest folder above that is there."""
+    return next(parent for parent in folder.resolve().parents if parent.is_dir())
 
 
 def _base_model(spec: FineTuneSpec, base_model: Path) -> BaseModel:

@@ -54,6 +54,9 @@ class PackageManifest:
         metrics: of the checkpoint.
         golden_items: in `golden/`; golden_split: where they came from.
         versions: of the libraries that wrote it.
+        runtime: what runs it, by `runtime.py`.
+        decisions: of models that do not speak, how their outputs are read (`golden_pictures.decision_facts`).
+        tolerance: what the format declares, a `ParityTolerance`.
         parity: what `record_parity` put in; None before.
     """
 
@@ -67,6 +70,9 @@ class PackageManifest:
     golden_items: int
     golden_split: str
     versions: dict[str, str]
+    runtime: str = "transformers"
+    decisions: dict[str, Any] = field(default_factory=dict[str, Any])
+    tolerance: dict[str, float | None] = field(default_factory=dict[str, float | None])
     parity: dict[str, Any] | None = None
     files: tuple[PackageFile, ...] = ()
 
@@ -94,6 +100,9 @@ def load_package_manifest(package: Path) -> PackageManifest:
             golden_items=int(content["golden_items"]),
             golden_split=str(content["golden_split"]),
             versions=dict(content["versions"]),
+            runtime=str(content["runtime"]),
+            decisions=dict(content["decisions"]),
+            tolerance=dict(content["tolerance"]),
             parity=content["parity"],
             files=tuple(PackageFile(**each) for each in content["files"]),
         )
@@ -108,6 +117,30 @@ def load_package_manifest(package: Path) -> PackageManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was compared, and how far it may be off.
+
+    Attributes:
+        kind: "preprocessing", "raw outputs", "decisions" or "metric".
+        what: the figure, in words.
+        limit: None where the format sets none.
+        at_most: whether the limit is the most it may be, or the least.
+    """
+
+    kind: str
+    what: str
+    value: float
+    limit: float | None
+    at_most: bool
+    passed: bool
+
+    @property
+    def bound(self) -> str:
+        """The limit, as people read it."""
+        return "" if self.limit is None else f"{'at most' if self.at_most else 'at least'} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
 class ParityReport:
     """What a package does with the golden items, against what the trained model did.
 
@@ -115,26 +148,37 @@ class ParityReport:
         passed: within tolerance, checksums right, loaded in a fresh process.
         reasons: why it did not pass; empty if it did.
         items: golden items replayed.
-        inputs_equal: fraction of items whose token ids, made by the package's own processor and template,
-            equal those of training.
-        max_logit_difference: largest absolute difference of any logit.
-        token_agreement: fraction of greedy tokens that agree.
-        runtime: name and versions of what ran it.
+        checks: what was compared.
+        differences: the items that lie beyond a limit, the furthest first, as `verify.py` tells them.
+        limits: the tolerance that was applied, a `ParityTolerance`.
+        runtime: names and versions of what ran it.
         seconds: of the fresh process.
+        drift_allowed: it did not pass, and is released since the request says so.
     """
 
     passed: bool
     reasons: tuple[str, ...] = ()
     items: int = 0
-    inputs_equal: float = 0.0
-    max_logit_difference: float | None = None
-    token_agreement: float = 0.0
-    tolerance: dict[str, float] = field(default_factory=dict[str, float])
+    checks: tuple[Check, ...] = ()
+    differences: tuple[dict[str, Any], ...] = ()
+    limits: dict[str, float | None] = field(default_factory=dict[str, float | None])
     runtime: dict[str, str] = field(default_factory=dict[str, str])
     seconds: float = 0.0
+    drift_allowed: bool = False
+
+    @property
+    def released(self) -> bool:
+        return self.passed or self.drift_allowed
+
+    def value(self, kind: str, at_most: bool) -> float | None:
+        """The first figure of a kind; None if nothing of it was compared."""
+        return next(
+            (each.value for each in self.checks if (each.kind, each.at_most) == (kind, at_most)), None
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "reasons": list(self.reasons)}
+        value = dataclasses.asdict(self)
+        return {key: list(each) if isinstance(each, tuple) else each for key, each in value.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ParityReport:
@@ -142,12 +186,12 @@ class ParityReport:
             passed=bool(value["passed"]),
             reasons=tuple(value["reasons"]),
             items=int(value.get("items", 0)),
-            inputs_equal=float(value.get("inputs_equal", 0)),
-            max_logit_difference=value.get("max_logit_difference"),
-            token_agreement=float(value.get("token_agreement", 0)),
-            tolerance=dict(value.get("tolerance", {})),
+            checks=tuple(Check(**each) for each in value.get("checks", ())),
+            differences=tuple(value.get("differences", ())),
+            limits=dict(value.get("limits", {})),
             runtime=dict(value.get("runtime", {})),
             seconds=float(value.get("seconds", 0)),
+            drift_allowed=bool(value.get("drift_allowed", False)),
         )
 
     def write(self, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from finemesh.core.errors import NotFoundError
-from finemesh.core.spec.export import ExportFormat, ParityTolerance
+from finemesh.core.spec.export import ParityTolerance
 from finemesh.finetune.manifests import MANIFEST, file_digest, write_manifest, wrong_files
 from finemesh.package.card import model_card
-from finemesh.package.exporting import SHIPPED
+from finemesh.package.formats import FORMATS
+from finemesh.package.formats.format import Runtime, scripts_of
 from finemesh.package.manifest import PARITY, PackageManifest, ParityReport, load_package_manifest
 
 _TIMEOUT_SECONDS: Final = 3600
@@ -38,7 +40,7 @@ def verify_package(
     Args:
         package: folder of the package.
         base_model: local folder of the base, needed for an adapter.
-        tolerance: defaults to `ParityTolerance()`.
+        tolerance: defaults to what the package's format declares.
         timeout_seconds: for the whole check; a package that takes longer does not pass.
 
     Raises:
@@ -46,13 +48,13 @@ def verify_package(
         InvalidError: MALFORMED_PACKAGE.
     """
     manifest = load_package_manifest(package)
-    allowed = tolerance or ParityTolerance()
-    limits = asdict(allowed)
+    form = FORMATS[manifest.format]
+    limits: dict[str, float | None] = asdict(tolerance or form.tolerance)
     reasons = [
         f"{name} {what}"
         for name, what in wrong_files(package, {"files": [asdict(f) for f in manifest.files]})
     ]
-    if manifest.format is ExportFormat.ADAPTER:
+    if form.needs_base:
         if base_model is None or not base_model.is_dir():
             raise NotFoundError(
                 f"an adapter is checked on its base, and {base_model} is no folder of it: give the base "
@@ -61,10 +63,10 @@ def verify_package(
             )
         reasons += _other_base(manifest, base_model)
     if reasons:
-        return ParityReport(passed=False, reasons=tuple(reasons), tolerance=limits)
+        return ParityReport(passed=False, reasons=tuple(reasons), limits=limits)
     started = time.perf_counter()
-    report = _run(package, base_model, allowed, timeout_seconds)
-    return replace(report, tolerance=limits, seconds=time.perf_counter() - started)
+    report = _run(manifest, package, base_model, limits, timeout_seconds)
+    return replace(report, limits=limits, seconds=time.perf_counter() - started)
 
 
 def record_parity(package: Path, report: ParityReport) -> PackageManifest:
@@ -87,18 +89,12 @@ def _other_base(manifest: PackageManifest, base_model: Path) -> list[str]:
 
 
 def _run(
-    package: Path, base_model: Path | None, allowed: ParityTolerance, timeout_seconds: float
+    manifest: PackageManifest,
+    package: Path,
+    base_model: Path | None,
+    limits: dict[str, float | None],
+    timeout_seconds: float,
 ) -> ParityReport:
-    command = [
-        sys.executable,
-        "-s",
-        str(SHIPPED / "verify.py"),
-        str(package.resolve()),
-        f"--max-logit-difference={allowed.max_logit_difference}",
-        f"--min-token-agreement={allowed.min_token_agreement}",
-    ]
-    if base_model is not None:
-        command.append(f"--base={base_model.resolve()}")
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -106,6 +102,17 @@ def _run(
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     with tempfile.TemporaryDirectory() as elsewhere:
+        # Ours, not the package's own: whoever made it does not say how it is judged.
+        _copy_scripts(FORMATS[manifest.format].runtime, Path(elsewhere))
+        command = [
+            sys.executable,
+            "-s",
+            "verify.py",
+            str(package.resolve()),
+            f"--limits={json.dumps(limits)}",
+        ]
+        if base_model is not None:
+            command.append(f"--base={base_model.resolve()}")
         try:
             done = subprocess.run(
                 command,
@@ -125,3 +132,8 @@ def _run(
         return ParityReport(
             passed=False, reasons=(f"it does not load or run (exit code {done.returncode}): {last}",)
         )
+
+
+def _copy_scripts(runtime: Runtime, folder: Path) -> None:
+    for source, name in scripts_of(runtime):
+        shutil.copyfile(source, folder / name)

@@ -17,11 +17,12 @@ from finemesh.v1 import attempt_pb2, export_pb2
 def export(job: Job) -> attempt_pb2.AttemptResult:
     """Carry out an ExportWork. A package that fails the comparison is not uploaded."""
     from finemesh.package.exporting import export_checkpoint
+    from finemesh.package.formats import FORMATS
     from finemesh.package.parity import record_parity, verify_package
 
     work = job.command.export_work
     spec = spec_from_proto(work.spec)
-    adapter = work.format == export_pb2.EXPORT_FORMAT_ADAPTER
+    form = FORMATS[ExportFormat(export_pb2.ExportFormat.Name(work.format).removeprefix("EXPORT_FORMAT_"))]
     package = job.scratch / "package"
     with Store(job.site) as store:
         job.progress(0.0, "fetching checkpoint and dataset")
@@ -37,24 +38,22 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
             base_model=base_model,
             dataset=dataset,
             out=package,
-            format=ExportFormat.ADAPTER if adapter else ExportFormat.MERGED,
+            format=form.format,
             lineage=dict(work.lineage),
             metrics=dict(work.checkpoint.metrics),
             progress=lambda fraction, message: job.progress(0.7 * fraction, message),
         )
         job.phase = Phase.VERIFYING
         job.progress(0.7, "loading the package in a fresh process")
-        report = verify_package(package, base_model if adapter else None)
+        report = verify_package(package, base_model if form.needs_base else None)
         result = attempt_pb2.ExportResult(
             parity=export_pb2.ParityReport(
                 items=report.items,
-                max_logit_difference=report.max_logit_difference or 0.0,
-                logit_tolerance=report.tolerance.get("max_logit_difference", 0.0),
-                token_agreement=report.token_agreement,
+                max_logit_difference=report.value("raw outputs", at_most=True) or 0.0,
+                logit_tolerance=report.limits.get("max_difference") or 0.0,
+                token_agreement=report.value("decisions", at_most=False) or 0.0,
                 passed=report.passed,
-                runtime=", ".join(
-                    f"{name} {version}" for name, version in report.runtime.items() if name != "name"
-                ),
+                runtime=", ".join(f"{name} {version}" for name, version in report.runtime.items()),
             )
         )
         if report.passed:

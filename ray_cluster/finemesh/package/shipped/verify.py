@@ -1,8 +1,8 @@
 """Replay the golden items of a package and compare with the trained model: python verify.py [PACKAGE] [--base
 DIR]
 
-Prints a report as JSON. Exits with 0 if the package is intact and within tolerance, with 1 otherwise.
-Needs what predict.py needs; it loads the package as anyone would, with the package's own processor and
+Prints a report as JSON. Exits with 0 if the package is intact and within tolerance, with 1 otherwise. It runs
+the package as anyone would: by `runtime.py` beside this file, with the package's own preprocessing and
 template.
 """
 
@@ -16,90 +16,177 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
+import numpy as np
+from decide import agreement, decide  # pyright: ignore[reportMissingImports]  (the files beside this one)
 from PIL import Image
-from predict import HERE, encode, load  # pyright: ignore[reportMissingImports]  (the file beside this one)
-from safetensors.torch import load_file
+from runtime import Runner  # pyright: ignore[reportMissingImports]
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+HERE = Path(__file__).parent
+_CHUNK_BYTES = 1 << 20
+_MOST_SHOWN = 20  # items of the evidence
 
 
-def broken_files(package: Path) -> list[str]:
+def broken_files(package: Path, manifest: dict[str, Any]) -> list[str]:
     """Files that are missing or have other bytes than the manifest says."""
-    manifest = json.loads((package / "manifest.json").read_bytes())
     broken: list[str] = []
     for each in manifest["files"]:
-        path = package / each["path"]
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != each["sha256"]:
+        path, digest = package / each["path"], hashlib.sha256()
+        if path.is_file():
+            with path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        if digest.hexdigest() != each["sha256"]:
             broken.append(each["path"])
     return broken
 
 
-def replay(package: Path, base: str | None) -> dict[str, Any]:
-    """Run every golden item. Logits are compared along the tokens that the trained model gave."""
-    model, processor = load(package, base)
-    golden = load_file(package / "golden" / "outputs.safetensors")
+def replay(package: Path, manifest: dict[str, Any], runner: Any) -> tuple[list[dict[str, Any]], Any]:
+    """Run every golden item: how far each is off, and the decisions by `<index>/<name>`."""
     lines = (package / "golden" / "inputs.jsonl").read_text(encoding="utf-8").splitlines()
-    equal_inputs = agreeing = tokens = 0
-    difference = 0.0
-    for index, line in enumerate(lines):
-        item = json.loads(line)
-        image = Image.open(package / item["image"]) if item["image"] else None
-        inputs = encode(processor, item["messages"], image)
-        equal_inputs += torch.equal(inputs["input_ids"][0], golden[f"{index}/input_ids"])
-        expected_GV, tokens_G = golden[f"{index}/logits"], golden[f"{index}/tokens"]
-        logits_GV = logits_along(model, inputs, tokens_G)
-        difference = max(difference, float((logits_GV - expected_GV).abs().max()))
-        agreeing += int((logits_GV.argmax(-1) == tokens_G).sum())
-        tokens += len(tokens_G)
+    compared: list[dict[str, Any]] = []
+    decisions: dict[str, Any] = {}
+    with safe_open(package / "golden" / "outputs.safetensors", "numpy") as golden:
+        for index, line in enumerate(lines):
+            item = json.loads(line)
+            expected = _of_item(golden, index)
+            found, decision = _replay(package, manifest, runner, item, expected)
+            compared.append({"row_id": item["row_id"], **found})
+            decisions |= {f"{index}/{name}": each for name, each in decision.items()}
+    return compared, decisions
+
+
+def _of_item(golden: Any, index: int) -> dict[str, dict[str, Any]]:
+    """The golden tensors of an item by kind (`inputs`, `outputs`, `decision`) and name."""
+    kinds: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}, "decision": {}}
+    for key in golden.keys():  # noqa: SIM118  it is not a dict
+        number, kind, name = key.split("/", 2)
+        if number == str(index):
+            kinds[kind][name] = golden.get_tensor(key)
+    return kinds
+
+
+def _replay(
+    package: Path, manifest: dict[str, Any], runner: Any, item: dict[str, Any], expected: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    image = Image.open(package / item["image"]) if item["image"] else None
+    inputs = runner.prepare(item["messages"], image)
+    tokens = expected["decision"].get("tokens")
+    outputs = runner.outputs(inputs, tokens)
+    size_px = (image.height, image.width) if image else (0, 0)
+    decision = decide(runner.task, manifest["decisions"], outputs, size_px)
+    agreeing, of = agreement(decision, expected["decision"])
+    if tokens is not None:
+        decision["written"] = np.array(runner.write(inputs, len(tokens)), np.int64)
+    differences = {name: difference(value, outputs.get(name)) for name, value in expected["outputs"].items()}
+    norms = [float(np.square(value, dtype=np.float64).sum()) for value in expected["outputs"].values()]
+    squares = [each["squares"] for each in differences.values()]
+    found = {
+        **_prepared(inputs, expected["inputs"]),
+        "difference": max(each["largest"] for each in differences.values()),
+        "relative_difference": (sum(squares) / max(sum(norms), 1e-30)) ** 0.5,
+        "agreeing": agreeing,
+        "decisions": of,
+    }
+    return found, decision
+
+
+def difference(expected: Any, found: Any) -> dict[str, float]:
+    """The largest absolute difference of two arrays, and the sum of the squares; infinite if they are of
+    different shapes or one is not a number where the other is.
+    """
+    if found is None or found.shape != expected.shape:
+        return {"largest": float("inf"), "squares": float("inf")}
+    apart = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+    apart[(found == expected) | (np.isnan(expected) & np.isnan(found))] = 0  # two infinities are alike
+    apart[np.isnan(apart)] = np.inf
+    return {"largest": float(apart.max(initial=0)), "squares": float(np.square(apart).sum())}
+
+
+def _prepared(inputs: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """Whether the tokens are those of training, and how far the rest of what the model is fed is off."""
+    tokens = expected.get("input_ids")
+    rest = [difference(value, inputs.get(name)) for name, value in expected.items() if name != "input_ids"]
     return {
-        "items": len(lines),
-        "inputs_equal": equal_inputs / len(lines),
-        "max_logit_difference": difference,
-        "token_agreement": agreeing / tokens,
+        "tokens_equal": tokens is None or np.array_equal(inputs["input_ids"], tokens),
+        "input_difference": max((each["largest"] for each in rest), default=0.0),
     }
 
 
-@torch.inference_mode()
-def logits_along(model: Any, inputs: dict[str, Any], tokens_G: torch.Tensor) -> torch.Tensor:
-    """Logits (G, V) from which each of the G tokens would be chosen, given the prompt and those before it."""
-    ids = torch.cat([inputs["input_ids"], tokens_G[None, :-1]], dim=1)
-    extended = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return model(**extended, use_cache=False).logits[0, -len(tokens_G) :].float()
+def checks(compared: list[dict[str, Any]], limits: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was compared, with its limit. A value that is not a number passes nothing."""
+    agreeing, of = (sum(each[name] for each in compared) for name in ("agreeing", "decisions"))
+    equal = sum(each["tokens_equal"] for each in compared) / len(compared)
+    rows = [
+        ("preprocessing", "items with the token ids of training", equal, 1.0, False),
+        ("preprocessing", *_largest(compared, "input_difference", "of what the model is fed", limits)),
+        ("raw outputs", *_largest(compared, "difference", "of any output", limits)),
+        (
+            "raw outputs",
+            *_largest(compared, "relative_difference", "as a share of the outputs' norm", limits),
+        ),
+        ("decisions", "share that agrees", agreeing / max(of, 1), limits["min_agreement"], False),
+    ]
+    return [
+        {
+            "kind": kind,
+            "what": what,
+            "value": value,
+            "limit": limit,
+            "at_most": at_most,
+            "passed": limit is None or (value <= limit if at_most else value >= limit),
+        }
+        for kind, what, value, limit, at_most in rows
+    ]
+
+
+def _largest(compared: list[dict[str, Any]], name: str, of: str, limits: dict[str, Any]) -> Any:
+    return f"largest difference {of}", max(each[name] for each in compared), limits[f"max_{name}"], True
+
+
+def evidence(compared: list[dict[str, Any]], limits: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items that lie beyond a limit, the furthest first."""
+    beyond = [
+        each
+        for each in compared
+        if not all(check["passed"] for check in checks([each], {**limits, "min_agreement": 1.0}))
+    ]
+    return sorted(beyond, key=lambda each: -each["relative_difference"])[:_MOST_SHOWN]
+
+
+def verify(package: Path, base: str | None, limits: dict[str, Any], decisions: Path | None) -> dict[str, Any]:
+    """The report."""
+    manifest = json.loads((package / "manifest.json").read_bytes())
+    report: dict[str, Any] = {"limits": limits, "items": 0, "checks": [], "differences": []}
+    reasons = [f"{name} is not as the manifest says" for name in broken_files(package, manifest)]
+    if not reasons:
+        runner = Runner(package, base)
+        compared, decided = replay(package, manifest, runner)
+        report["items"], report["checks"] = len(compared), checks(compared, limits)
+        failed = [each for each in report["checks"] if not each["passed"]]
+        report["differences"] = evidence(compared, limits) if failed else []
+        reasons = [
+            f"{each['kind']}: {each['what']} is {each['value']:.4g}, the limit is {each['limit']:g}"
+            for each in failed
+        ]
+        report["runtime"] = {"python": platform.python_version(), **runner.versions}
+        if decisions:
+            save_file(decided, decisions)
+    return report | {"passed": not reasons, "reasons": reasons}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", nargs="?", type=Path, default=HERE)
     parser.add_argument("--base", help="folder or hub id of the base model of an adapter")
-    parser.add_argument("--max-logit-difference", type=float, default=1e-3)
-    parser.add_argument("--min-token-agreement", type=float, default=1.0)
+    parser.add_argument("--limits", type=json.loads, help="JSON, instead of `tolerance` of the manifest")
+    parser.add_argument("--decisions", type=Path, help="write what the package decided, as safetensors")
     given = parser.parse_args()
-    report: dict[str, Any] = {}
-    reasons = [f"{name} is not as the manifest says" for name in broken_files(given.package)]
-    if not reasons:
-        report = replay(given.package, given.base)
-        if not report["max_logit_difference"] <= given.max_logit_difference:
-            reasons.append(f"logits differ by {report['max_logit_difference']:.3g}")
-        if not report["token_agreement"] >= given.min_token_agreement:
-            reasons.append(f"only {report['token_agreement']:.1%} of the tokens agree")
-        if report["inputs_equal"] < 1:
-            reasons.append("processor or chat template make other tokens than in training")
-    report |= {
-        "passed": not reasons,
-        "reasons": reasons,
-        "tolerance": {
-            "max_logit_difference": given.max_logit_difference,
-            "min_token_agreement": given.min_token_agreement,
-        },
-        "runtime": {
-            "name": "transformers",
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    }
+    limits = json.loads((given.package / "manifest.json").read_bytes())["tolerance"] | (given.limits or {})
+    report = verify(given.package, given.base, limits, given.decisions)
     print(json.dumps(report))  # noqa: T201
-    return 1 if reasons else 0
+    return 0 if report["passed"] else 1
 
 
 if __name__ == "__main__":

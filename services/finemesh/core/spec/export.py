@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -13,7 +13,10 @@ from finemesh.core.spec import codec
 
 
 class ExportFormat(StrEnum):
-    """ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: a whole transformers model."""
+    """The form of a package, as its name on the wire without the prefix.
+
+    ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: a whole transformers model.
+    """
 
     ADAPTER = "ADAPTER"
     MERGED = "MERGED"
@@ -31,13 +34,24 @@ class CheckpointSelection(StrEnum):
 class ParityTolerance:
     """How far a package may lie from the trained model on the golden items before the export is rejected.
 
+    Each format declares its own; the defaults are those of formats that hold the trained weights.
+
     Attributes:
-        max_logit_difference: largest absolute difference of any logit.
-        min_token_agreement: smallest fraction of equal greedy tokens, in [0, 1].
+        max_difference: largest absolute difference of any raw output (a logit, a coordinate of a box from 0
+            to 1); None where it says little, as of quantised weights.
+        max_relative_difference: largest norm of what the raw outputs of an item differ by, as a share of the
+            norm of those of the trained model.
+        min_agreement: smallest fraction of equal decisions (tokens, labels, pixels, objects), in [0, 1].
+        max_metric_loss: by how much the task's metric (0 to 1) may fall.
+        max_input_difference: largest absolute difference of anything that preprocessing makes of the same
+            item; token ids must always be equal.
     """
 
-    max_logit_difference: float = 1e-3
-    min_token_agreement: float = 1.0
+    max_difference: float | None = 1e-3
+    max_relative_difference: float = 1e-3
+    min_agreement: float = 1.0
+    max_metric_loss: float = 0.0
+    max_input_difference: float = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,7 @@ class ExportSpec:
     Attributes:
         training_job: resource name `projects/{project}/trainingJobs/{training_job}`.
         step: the checkpoint's optimiser step, only with `CheckpointSelection.STEP`.
+        tolerance: instead of what each format declares.
         golden_items: rows of the test split whose outputs the package must reproduce.
     """
 
@@ -54,7 +69,7 @@ class ExportSpec:
     formats: tuple[ExportFormat, ...]
     checkpoint: CheckpointSelection = CheckpointSelection.BEST
     step: int = 0
-    tolerance: ParityTolerance = field(default_factory=ParityTolerance)
+    tolerance: ParityTolerance | None = None
     golden_items: int = 16
 
     def validate(self) -> None:
@@ -90,10 +105,15 @@ def _violations(spec: ExportSpec) -> Iterator[tuple[str, str]]:
         yield "step", "name the step of the checkpoint, 1 or more"
     if spec.checkpoint is not CheckpointSelection.STEP and spec.step != 0:
         yield "step", "is only read with checkpoint STEP: set that, or leave step 0"
-    # `not (a >= b)` also catches NaN.
-    if not spec.tolerance.max_logit_difference >= 0:
-        yield "tolerance.max_logit_difference", "must not be negative"
-    if not 0 <= spec.tolerance.min_token_agreement <= 1:
-        yield "tolerance.min_token_agreement", "must lie in [0, 1]"
+    yield from _tolerance_violations(spec.tolerance or ParityTolerance())
     if spec.golden_items < 1:
         yield "golden_items", "must be at least 1: a package is not shipped unchecked"
+
+
+def _tolerance_violations(tolerance: ParityTolerance) -> Iterator[tuple[str, str]]:
+    for each in fields(tolerance):
+        limit = getattr(tolerance, each.name)
+        if limit is not None and not limit >= 0:  # which also catches NaN
+            yield f"tolerance.{each.name}", "must not be negative"
+    if tolerance.min_agreement > 1:
+        yield "tolerance.min_agreement", "must lie in [0, 1]"

@@ -1,0 +1,132 @@
+"""How this package is run: by transformers, in 32 bits on the CPU.
+
+Every `runtime.py` has a class `Runner` with these methods; `verify.py`, `predict.py` and the server know no
+other. Arrays are numpy's. Items of models that speak are conversations, with at most one picture; for the
+others an item is a picture.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+
+
+class Runner:
+    """A loaded package.
+
+    Attributes:
+        task: of the model, as `spec.task` of the manifest.
+        versions: what ran it.
+    """
+
+    def __init__(self, package: Path, base: str | None = None) -> None:
+        """Load the package in a folder.
+
+        Args:
+            package: folder of the package.
+            base: folder or hub id of the base model of an adapter; by default the one it was trained on.
+        """
+        self._manifest: dict[str, Any] = json.loads((package / "manifest.json").read_bytes())
+        self.task = str(self._manifest["spec"]["task"])
+        self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        self.model = self._load(package, base).eval()
+        self.processor = self._load_processor(package)
+
+    def _load(self, package: Path, base: str | None) -> Any:
+        manifest = self._manifest
+        auto_class = getattr(transformers, manifest["auto_class"])
+        if manifest["format"] != "ADAPTER":
+            return auto_class.from_pretrained(package, dtype=torch.float32, use_safetensors=True)
+        import peft
+
+        self.versions["peft"] = peft.__version__
+        source = base or manifest["base_model"]["name"]
+        revision = None if base else manifest["base_model"]["revision"] or None
+        head = {}
+        if labels := manifest["decisions"].get("labels"):
+            head = {
+                "num_labels": len(labels),
+                "id2label": dict(enumerate(labels)),
+                "label2id": {label: index for index, label in enumerate(labels)},
+                "ignore_mismatched_sizes": True,
+            }
+        model = auto_class.from_pretrained(
+            source, revision=revision, dtype=torch.float32, use_safetensors=True, **head
+        )
+        return peft.PeftModel.from_pretrained(model, str(package))
+
+    def _load_processor(self, package: Path) -> Any:
+        if self.task not in ("LANGUAGE", "VISION_LANGUAGE"):
+            return transformers.AutoImageProcessor.from_pretrained(package, backend="pil")
+        if (package / "processor_config.json").exists():
+            return transformers.AutoProcessor.from_pretrained(package, backend="pil")
+        return transformers.AutoTokenizer.from_pretrained(package)
+
+    def prepare(self, messages: list[dict[str, Any]], image: Image.Image | None) -> dict[str, Any]:
+        """What the model is fed, by name, one item with an axis for the batch: preprocessing and template.
+
+        Args:
+            messages: a conversation that the assistant shall answer, content in parts; empty for models that
+                do not speak.
+            image: the picture, if there is one.
+        """
+        picture = image.convert("RGB") if image else None
+        made = self._prepare_picture(picture) if not messages else self._prepare_text(messages, picture)
+        return {name: np.asarray(value) for name, value in made.items()}
+
+    def _prepare_picture(self, picture: Any) -> dict[str, Any]:
+        padding = {"do_pad": False} if self.task == "DETECTION" else {}
+        pixels_CHW = self.processor([picture], **padding)["pixel_values"][0]
+        pixels_BCHW = np.asarray(pixels_CHW, np.float32)[None]
+        inputs: dict[str, Any] = {"pixel_values": pixels_BCHW}
+        if "pixel_mask" in self._manifest["decisions"]["inputs"]:
+            inputs["pixel_mask"] = np.ones((1, *pixels_BCHW.shape[2:]), np.int64)
+        return inputs
+
+    def _prepare_text(self, messages: list[dict[str, Any]], picture: Any) -> dict[str, Any]:
+        if not hasattr(self.processor, "image_processor"):
+            messages = [
+                {"role": message["role"], "content": "".join(part["text"] for part in message["content"])}
+                for message in messages
+            ]
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        pictures = {"images": [picture]} if picture else {}
+        return dict(self.processor(text=[text], add_special_tokens=False, return_tensors="pt", **pictures))
+
+    @torch.inference_mode()
+    def outputs(self, inputs: dict[str, Any], tokens_G: Any = None) -> dict[str, Any]:
+        """Raw outputs in 32 bits, without the axis of the batch.
+
+        Of models that speak `logits` (G, V), from which each of the given tokens would be chosen after the
+        prompt and those before it.
+        """
+        tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        if tokens_G is not None:
+            before_BT = torch.from_numpy(np.asarray(tokens_G)[None, :-1])
+            ids = torch.cat([tensors["input_ids"], before_BT], dim=1)
+            tensors |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            for name in ("token_type_ids", "mm_token_type_ids"):  # what follows the prompt is text
+                if name in tensors:
+                    tensors[name] = torch.nn.functional.pad(tensors[name], (0, before_BT.shape[1]))
+            logits_GV = self.model(**tensors, use_cache=False).logits[0, -len(tokens_G) :]
+            return {"logits": logits_GV.float().numpy()}
+        output = self.model(**tensors)
+        names = self._manifest["decisions"]["outputs"]
+        return {name: output[name][0].float().numpy() for name in names}
+
+    @torch.inference_mode()
+    def write(self, inputs: dict[str, Any], most_tokens: int) -> list[int]:
+        """The likeliest tokens after a prompt, one after the other, up to the end token or so many."""
+        tensors = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        output = self.model.generate(**tensors, do_sample=False, max_new_tokens=most_tokens)
+        return output[0, inputs["input_ids"].shape[1] :].tolist()
+
+    def text(self, tokens: list[int]) -> str:
+        """Tokens as words, special ones left out."""
+        return str(self.processor.decode(tokens, skip_special_tokens=True)).strip()
