@@ -8,14 +8,34 @@ their edges.
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from finemesh.tracking.domain import Curve, Floats, Int64s
+from finemesh.tracking.domain import Curve, Int64s
 
 MIN_POINTS: Final = 10
 _POINTS_PER_RANGE: Final = 5  # first, last, smallest, largest, first non-finite
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Equal ranges of steps: from `first` on, `width` steps each."""
+
+    first: int
+    width: int
+
+    @classmethod
+    def between(cls, first: int, last: int, max_points: int) -> Ranges:
+        """Ranges from step `first` to `last` whose kept points are at most `max_points`.
+
+        Raises ValueError for fewer than MIN_POINTS.
+        """
+        if max_points < MIN_POINTS:
+            raise ValueError(f"max_points is {max_points}: at least {MIN_POINTS} are needed")
+        return cls(first, -(-(last - first + 1) // (max_points // _POINTS_PER_RANGE)))
 
 
 def downsample(curve: Curve, max_points: int) -> Curve:
@@ -23,33 +43,32 @@ def downsample(curve: Curve, max_points: int) -> Curve:
 
     `max_points` is at least MIN_POINTS. A curve that fits is returned as it is.
     """
-    if max_points < MIN_POINTS:
-        raise ValueError(f"max_points is {max_points}: at least {MIN_POINTS} are needed")
-    if len(curve) <= max_points:
-        return curve
-    starts, ends = _ranges(curve.steps, max_points // _POINTS_PER_RANGE)
+    ends = (int(curve.steps[0]), int(curve.steps[-1])) if len(curve) else (0, 0)
+    ranges = Ranges.between(*ends, max_points)
+    return curve if len(curve) <= max_points else thinned(curve, ranges)
+
+
+def thinned(curve: Curve, ranges: Ranges) -> Curve:
+    """Of each range the points that draw it. `curve` has at least one point; no step lies before them."""
+    changes = np.flatnonzero(np.diff((curve.steps - ranges.first) // ranges.width)) + 1
+    starts, ends = np.append(0, changes), np.append(changes, len(curve))
     finite = np.isfinite(curve.values)
+    if finite.all():
+        highest, lowest = curve.values, curve.values
+    else:
+        highest, lowest = np.where(finite, curve.values, -np.inf), np.where(finite, curve.values, np.inf)
     kept = [
         starts,
         ends - 1,
-        _first_smallest(np.where(finite, curve.values, np.inf), starts, ends),
-        _first_smallest(np.where(finite, -curve.values, np.inf), starts, ends),
+        _first_equal(lowest, np.minimum.reduceat(lowest, starts), starts, ends),
+        _first_equal(highest, np.maximum.reduceat(highest, starts), starts, ends),
     ]
     if not finite.all():
-        kept.append(_first_smallest(finite.astype(np.float64), starts, ends))
+        kept.append(_first_equal(finite, np.logical_and.reduceat(finite, starts), starts, ends))
     return curve.take(np.unique(np.concatenate(kept)))
 
 
-def _ranges(steps: Int64s, count: int) -> tuple[Int64s, Int64s]:
-    """Bounds `[start, end)`, in points, of up to `count` ranges of equally many steps; no empty ones."""
-    span = int(steps[-1]) - int(steps[0]) + 1
-    width = -(-span // count)
-    changes = np.flatnonzero(np.diff((steps - steps[0]) // width)) + 1
-    return np.append(0, changes), np.append(changes, len(steps))
-
-
-def _first_smallest(values: Floats, starts: Int64s, ends: Int64s) -> Int64s:
-    """Per range, the index of the first of its smallest values."""
-    smallest = np.minimum.reduceat(values, starts)
-    hits = np.flatnonzero(values == np.repeat(smallest, ends - starts))
+def _first_equal(values: npt.NDArray[Any], wanted: npt.NDArray[Any], starts: Int64s, ends: Int64s) -> Int64s:
+    """Per range, the index of the first value that is the one wanted of it."""
+    hits = np.flatnonzero(values == np.repeat(wanted, ends - starts))
     return hits[np.searchsorted(hits, starts)]

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finemesh.tracking.domain import MAX_STEP, Curve, RunPoints
+from finemesh.tracking.domain import MAX_STEP, Curve
 
 # What is read at once: about 70 MB while it is being sorted into curves.
 MAX_READ_POINTS: Final = 1_000_000
@@ -35,16 +35,34 @@ class Snapshot:
         self._metrics = metrics
 
     def curves(
-        self, runs: Sequence[str], keys: Iterable[str] | None = None, first: int = 0, last: int = MAX_STEP
-    ) -> Curves:
-        """Points from step `first` to `last` of `keys`, or of all metrics, as they were appended."""
+        self,
+        runs: Sequence[str],
+        keys: Iterable[str] | None = None,
+        first: int = 0,
+        last: int = MAX_STEP,
+        at_most: int | None = None,
+    ) -> Curves | None:
+        """Points from step `first` to `last` of `keys`, or of all metrics, in the order of their coming.
+
+        None if they are more than `at_most`.
+        """
         wanted = {self._runs[run]: run for run in runs if run in self._runs}
         condition = self._condition(wanted, keys, first, last)
         query = f"SELECT run_key, metric_key, attempt, step, time, value FROM everything WHERE {condition}"  # noqa: S608
+        if at_most is not None:
+            query += f" LIMIT {at_most + 1}"
         table = self._cursor.sql(query).to_arrow_table()
+        if at_most is not None and table.num_rows > at_most:
+            return None
         columns = {name: table[name].to_numpy() for name in table.column_names}
         names = {metric_key: key for key, metric_key in self._metrics.items()}
         return _by_curve(columns, wanted, names)
+
+    def read(
+        self, run: str, keys: Iterable[str] | None = None, first: int = 0, last: int = MAX_STEP
+    ) -> dict[str, Curve]:
+        """The same of one run, however many they are."""
+        return (self.curves([run], keys, first, last) or {}).get(run, {})
 
     def extents(self, run: str, keys: Iterable[str] | None, first: int, last: int) -> dict[str, Extent]:
         """Per metric that has points from step `first` to `last`, how far they go."""
@@ -61,21 +79,34 @@ class Snapshot:
         """The metrics of a run."""
         return list(self.extents(run, None, 0, MAX_STEP))
 
-    def marks(self, run: str) -> tuple[dict[int, int], int]:
-        """Per attempt the last durable batch, and how many points the senders left out."""
-        query = "SELECT attempt, sequence, thinned FROM marks WHERE run_key = ?"
-        rows = self._cursor.execute(query, [self._runs.get(run)]).fetchall()
-        return {attempt: sequence for attempt, sequence, _ in rows}, sum(row[2] for row in rows)
+    def sizes(
+        self, runs: Sequence[str], keys: Iterable[str] | None = None, first: int = 0, last: int = MAX_STEP
+    ) -> dict[str, int]:
+        """Points of each run that has any from step `first` to `last`, of `keys` or of all metrics."""
+        wanted = {self._runs[run]: run for run in runs if run in self._runs}
+        condition = self._condition(wanted, keys, first, last)
+        query = f"SELECT run_key, count(*) FROM everything WHERE {condition} GROUP BY run_key"  # noqa: S608
+        return {wanted[run_key]: count for run_key, count in self._cursor.execute(query).fetchall()}
 
-    def read(self, run: str, keys: Iterable[str] | None = None) -> RunPoints:
-        """All points of a run, of `keys` or of all metrics."""
-        return RunPoints(self.curves([run], keys).get(run, {}), *self.marks(run))
+    def marks(self, run: str) -> dict[int, int]:
+        """Per attempt of a run, the last durable batch."""
+        query = "SELECT attempt, sequence FROM marks WHERE run_key = ?"
+        return dict(self._cursor.execute(query, [self._runs.get(run)]).fetchall())
+
+    def thinned(self, runs: Sequence[str]) -> dict[str, int]:
+        """Points that the senders left out, of each run where they did."""
+        wanted = {self._runs[run]: run for run in runs if run in self._runs}
+        query = f"SELECT run_key, thinned FROM marks WHERE thinned > 0 AND {_one_of('run_key', wanted)}"  # noqa: S608
+        found: dict[str, int] = {}
+        for run_key, count in self._cursor.execute(query).fetchall():
+            found[wanted[run_key]] = found.get(wanted[run_key], 0) + count
+        return found
 
     def _condition(self, runs: Mapping[int, str], keys: Iterable[str] | None, first: int, last: int) -> str:
-        condition = f"run_key IN ({_listed(runs)})"
+        condition = _one_of("run_key", runs)
         if keys is not None:
             known = [self._metrics[key] for key in keys if key in self._metrics]
-            condition += f" AND metric_key IN ({_listed(known)})"
+            condition += f" AND {_one_of('metric_key', known)}"
         if first > 0:
             condition += f" AND step >= {first}"
         if last < MAX_STEP:
@@ -83,8 +114,8 @@ class Snapshot:
         return condition
 
 
-def _listed(keys: Iterable[int]) -> str:
-    return ", ".join(str(key) for key in keys) or "NULL"
+def _one_of(column: str, keys: Iterable[int]) -> str:
+    return f"{column} IN ({', '.join(str(key) for key in keys) or 'NULL'})"
 
 
 def _by_curve(columns: dict[str, Any], runs: Mapping[int, str], names: Mapping[int, str]) -> Curves:

@@ -140,7 +140,7 @@ class PointFile:
         Raises UnavailableError.
         """
         with self.snapshot() as snapshot:
-            return snapshot.read(run, keys)
+            return RunPoints(snapshot.read(run, keys), snapshot.marks(run))
 
     @contextlib.contextmanager
     def snapshot(self) -> Generator[Snapshot]:
