@@ -13,7 +13,16 @@ import psutil
 import pynvml
 import pytest
 from finemesh.cluster import reaper
-from finemesh.cluster.devices import Device, Devices, NoDevices, NvmlDevices, Usage, devices_here, given
+from finemesh.cluster.devices import (
+    VISIBLE,
+    Device,
+    Devices,
+    NoDevices,
+    NvmlDevices,
+    Usage,
+    devices_here,
+    given,
+)
 from finemesh.cluster.holdings import HoldingBook
 from finemesh.cluster.ledger import CommandState, Entry
 from finemesh.cluster.reaper import Holding, place, release
@@ -21,6 +30,7 @@ from finemesh.cluster.releases import Releases, release_of
 from finemesh.core.attempts import AttemptRef
 from finemesh.v1 import attempt_pb2
 from finemesh.v1.attempt_service_pb2 import ClusterCapacity, NodeCapacity
+from ray._private.accelerators import nvidia_gpu
 
 REF = AttemptRef("projects/p/trainingJobs/j", 1, 1)
 GIB = 1 << 30
@@ -118,6 +128,7 @@ def test_memory_that_is_cleared_away_late_is_waited_for() -> None:
 
 
 def test_gpus_are_named_by_what_cuda_was_told() -> None:
+    assert VISIBLE == nvidia_gpu.CUDA_VISIBLE_DEVICES_ENV_VAR, "a warm worker would get no GPU, or all"
     devices = MemoryDevices(a=Usage(5, frozenset()), b=Usage(6, frozenset()))
     assert given(["1"], "1", 1.0, devices) == (Device("1", "b", 1.0, 6),)
     assert given(["0"], "1", 0.5, devices) == (

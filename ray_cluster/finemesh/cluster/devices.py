@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-VISIBLE: Final = "CUDAVISIBLE_DEVICES"
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def given(
 ) -> tuple[Device, ...]:
     """The GPUs that Ray has given out to a process of this node, of which CUDA was told by `visible`.
 
-    Ray hands on what CUDAVISIBLE_DEVICES named when the node started: numbers, which mean the order on the
+    Ray hands on what CUDA_VISIBLE_DEVICES named when the node started: numbers, which mean the order on the
     bus (see `order_by_bus`), or UUIDs.
     """
     if not gpu_ids:
