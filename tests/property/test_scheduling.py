@@ -25,6 +25,7 @@ clusters = st.lists(st.lists(nodes, min_size=1, max_size=4), min_size=1, max_siz
 resources = st.one_of(
     st.builds(Resources, cpus=st.integers(1, 8).map(float)),
     st.integers(1, 12).map(lambda gpus: Resources(cpus=float(gpus), gpus=gpus)),
+    st.sampled_from([0.25, 0.5]).map(lambda share: Resources(gpus=share)),
     st.integers(2, 4).map(lambda workers: Resources(cpus=2.0 * workers, workers=workers)),
 )
 

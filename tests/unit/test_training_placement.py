@@ -195,7 +195,7 @@ def test_the_cheapest_of_lower_priority_stop_for_a_job_far_above_them() -> None:
     saved = [running("old", 60, saved_time=BEFORE), *claims[1:]]
     assert {short(v) for v in plan([job("urgent", 2, priority=20)], live, saved).preempted} == {"old"}
     assert not plan([job("hardly", 2, priority=9)], live, claims).preempted
-    kept = [running("old", 60, uninterruptible=True), running("new", 5, stopping=True)]
+    kept = [running("old", 60, priority=15), running("new", 5, stopping=True)]
     again = plan([job("urgent", 2, priority=20)], [cluster("x", 4, free=0)], kept)
     assert not again.preempted  # the one that stops already makes room enough
     assert [short(each.job) for each in again.reservations] == ["urgent"]

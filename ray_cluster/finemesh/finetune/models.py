@@ -178,10 +178,12 @@ def _device(spec: FineTuneSpec) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise PreconditionError(
-            f"the spec claims {spec.resources.gpus} GPU and this machine shows none: set "
+            f"the spec claims {spec.resources.gpus:g} GPU and this machine shows none: set "
             "spec.resources.gpus to 0, or run where there is one",
             reason="NO_ACCELERATOR",
         )
+    if spec.resources.gpus < 1:  # the rest is somebody else's
+        torch.cuda.set_per_process_memory_fraction(spec.resources.gpus)
     return torch.device("cuda")
 
 

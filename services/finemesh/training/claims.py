@@ -28,7 +28,6 @@ class Claim:
         saved_time: when the latest checkpoint of the job was committed.
         expected_end_time: by the steps it has measured; None while nobody knows.
         stopping: it has been told to stop.
-        uninterruptible: it is never told to stop for the sake of another.
     """
 
     job: str
@@ -43,7 +42,6 @@ class Claim:
     expected_end_time: datetime | None = None
     priority: int = 0
     stopping: bool = False
-    uninterruptible: bool = False
 
     @property
     def began(self) -> datetime:

@@ -28,7 +28,7 @@ class Eviction:
 
 def may_stop(claim: Claim, priority: int) -> bool:
     """Whether an attempt may be stopped for a job of this priority."""
-    live = claim.end_time is None and not claim.stopping and not claim.uninterruptible
+    live = claim.end_time is None and not claim.stopping
     return live and claim.priority + PREEMPTION_DISTANCE <= priority
 
 

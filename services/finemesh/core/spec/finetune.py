@@ -7,6 +7,7 @@ scalars by dotted path for comparing configurations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -211,12 +212,13 @@ class Resources:
     """What one attempt of the job leases, over all its workers. `memory_bytes` 0 means no claim.
 
     Attributes:
+        gpus: a whole number, one for each worker, or less than one: a share of a GPU for one worker.
         workers: processes that train as one, with equal shares of the rest; 0 means one for each GPU, or one.
         strategy: AUTO shards what would not fit whole into the memory of one GPU.
     """
 
     cpus: float = 1.0
-    gpus: int = 0
+    gpus: float = 0.0
     memory_bytes: int = 0
     workers: int = 0
     strategy: Strategy = Strategy.AUTO
@@ -224,7 +226,7 @@ class Resources:
     @property
     def ranks(self) -> int:
         """How many processes train, at least one."""
-        return self.workers or max(1, self.gpus)
+        return self.workers or (max(1, math.ceil(self.gpus)) if math.isfinite(self.gpus) else 1)
 
 
 class Background(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import parse_name
@@ -27,6 +28,7 @@ from finemesh.core.spec.finetune import (
 from finemesh.core.spec.optimization import PAGED
 
 Violation = tuple[str, str]
+_LEAST_SHARE: Final = 0.01  # of a GPU
 
 
 def violations_of(spec: FineTuneSpec) -> Iterator[Violation]:
@@ -138,15 +140,22 @@ def _evaluation_violations(spec: FineTuneSpec) -> Iterator[Violation]:
 
 
 def _resource_violations(resources: Resources) -> Iterator[Violation]:
+    if not (math.isfinite(resources.gpus) and resources.gpus >= 0):
+        yield "resources.gpus", "must be finite and not negative"
+        return
+    if resources.gpus % 1 and not _LEAST_SHARE <= resources.gpus < 1:
+        yield "resources.gpus", f"must be a whole number, or a share of one GPU from {_LEAST_SHARE} to 1"
     if not (math.isfinite(resources.cpus) and resources.cpus > 0):
         yield "resources.cpus", "must be positive"
     elif resources.ranks > 1 and resources.cpus < resources.ranks:
         yield "resources.cpus", f"must be at least {resources.ranks}: each worker is a process of its own"
-    for name in ("gpus", "memory_bytes", "workers"):
+    for name in ("memory_bytes", "workers"):
         if getattr(resources, name) < 0:
             yield f"resources.{name}", "must not be negative"
-    if resources.gpus > 0 and resources.workers not in {0, resources.gpus}:
-        yield "resources.workers", f"must be {resources.gpus}, or be left out: each worker has one GPU"
+    if resources.gpus >= 1 and resources.workers not in {0, resources.gpus}:
+        yield "resources.workers", f"must be {resources.gpus:g}, or be left out: each worker has one GPU"
+    if 0 < resources.gpus < 1 and resources.workers > 1:
+        yield "resources.workers", "must be 1, or be left out: workers do not share a GPU"
     if resources.strategy is Strategy.FSDP and resources.ranks == 1:
         yield "resources.strategy", "one worker has nobody to share with: ask for more, or leave it out"
 

@@ -96,7 +96,7 @@ class Estimate:
         step: seconds of an optimiser step.
         steps: of the run; 0 if the rows are not known.
         gpus: that it holds.
-        room_bytes: that one worker may have at most; 0 if not known.
+        room_bytes: that one worker may have at most, of a shared GPU its share; 0 if not known.
         corrected_by: how many finished jobs corrected the closed form.
     """
 
@@ -105,7 +105,7 @@ class Estimate:
     parts: Mapping[str, Interval]
     step: Figure
     steps: int
-    gpus: int
+    gpus: float
     room_bytes: int = 0
     nearest: Suggestion | None = None
     memory_error: PastError = field(default_factory=PastError)
@@ -178,11 +178,12 @@ def past_error(records: Sequence[Record]) -> PastError:
     )
 
 
-def room_of(clusters: Iterable[Cluster], *, gpus: bool) -> int:
+def room_of(clusters: Iterable[Cluster], *, gpus: float) -> int:
     """The most memory that one worker may have anywhere, in bytes; 0 if no cluster tells.
 
-    On a GPU that of the largest; without GPUs that of the largest node, or of the cluster where it does not
-    tell of its nodes. A cluster that has GPUs and does not say how large they are may have room for anything.
+    On a GPU that of the largest, or the share of it that is asked for; without GPUs that of the largest node,
+    or of the cluster where it does not tell of its nodes. A cluster that has GPUs and does not say how large
+    they are may have room for anything.
     """
     rooms: list[int] = []
     for cluster in clusters:
@@ -194,13 +195,15 @@ def room_of(clusters: Iterable[Cluster], *, gpus: bool) -> int:
             sizes = [node.gpu_memory_bytes for node in nodes if node.gpus]
             if not sizes or not all(sizes):
                 return 0
-            rooms.append(max(sizes))
+            rooms.append(round(max(sizes) * min(1.0, gpus)))
     return max(rooms, default=0)
 
 
 def oversized(estimate: Estimate) -> str:
     """Why a job is refused, and what would fit."""
     peak, place = estimate.memory.told, "the largest GPU" if estimate.gpus else "the largest node"
+    if 0 < estimate.gpus < 1:
+        place = f"{estimate.gpus:g} of {place}"
     need = f"at least {gigabytes(peak.low)} and likely {gigabytes(peak.likely)}"
     why = f"spec: one worker needs {need}, and {place} of any cluster has {gigabytes(estimate.room_bytes)}"
     if estimate.nearest is None:

@@ -66,7 +66,7 @@ class Estimator:
         async with self._store.read() as view:
             oldest = self._clock.now() - self._live
             live = [c for c in await view.clusters() if c.last_seen_time >= oldest and c.capacity.nodes > 0]
-        room = room_of(live, gpus=spec.resources.gpus > 0)
+        room = room_of(live, gpus=spec.resources.gpus)
         on_gpu = room if spec.resources.gpus else 0
         load = Load(known.longest_batch_tokens, classes, on_gpu)
         memory = memory_of(spec, known.base, family, load)

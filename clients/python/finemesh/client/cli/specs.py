@@ -42,7 +42,10 @@ Dataset = Annotated[str, typer.Option(help="Id or full name of the dataset.")]
 TaskWord = Annotated[
     str, typer.Option("--task", help=f"{' | '.join(_TASKS)}; a model in a folder tells by itself.")
 ]
-Gpus = Annotated[int, typer.Option(help="GPUs to hold; the arithmetic is bf16 then.", min=0)]
+Gpus = Annotated[
+    float,
+    typer.Option(help="GPUs to hold, or a share of one such as 0.5; bf16 then.", min=0, metavar="NUMBER"),
+]
 LEVELS: Final = " | ".join(_LEVELS)
 
 
@@ -55,7 +58,7 @@ class Given:
     model: str = ""
     dataset: str = ""
     task: str = ""
-    gpus: int = 0
+    gpus: float = 0
 
     def read(self, overrides: Sequence[str]) -> SpecFile:
         """What is said, and what follows from it. Ends the command if it cannot be read."""
@@ -78,7 +81,7 @@ class Given:
             "base_model": json.dumps(self.model) if self.model else "",
             "dataset": json.dumps(self.dataset) if self.dataset else "",
             "task": enum_word(choice(self.task, _TASKS, "--task")) if self.task else "",
-            "resources.gpus": str(self.gpus) if self.gpus else "",
+            "resources.gpus": f"{self.gpus:g}" if self.gpus else "",
             "precision": "BF16" if self.gpus else "",
         }
         return [f"{name}={value}" for name, value in said.items() if value]
@@ -103,8 +106,8 @@ def _completed(file: SpecFile) -> SpecFile:
     resources = file.values.get("resources")
     held: dict[str, Any] = resources if isinstance(resources, dict) else {}
     gpus, cpus = held.get("gpus", 0), held.get("cpus", 1)
-    if isinstance(gpus, int) and isinstance(cpus, int | float) and gpus > cpus:
-        assignments.append(f"resources.cpus={gpus}")
+    if isinstance(gpus, int | float) and isinstance(cpus, int | float) and gpus > cpus:
+        assignments.append(f"resources.cpus={gpus:g}")
     return specfile.overridden(file, assignments)
 
 

@@ -40,7 +40,7 @@ class TimeForecast:
     steps: int
     operations: float
 
-    def gpu_hours(self, gpus: int) -> Interval:
+    def gpu_hours(self, gpus: float) -> Interval:
         return self.step_seconds * (self.steps * gpus / 3600)
 
 
