@@ -10,6 +10,7 @@ from finemesh.chassis.client_channel import channel
 from finemesh.v1 import export_pb2
 from finemesh.v1 import export_service_pb2 as pb
 from finemesh.v1.export_service_pb2_grpc import ExportServiceStub
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.support.scripted_cluster import translated
 
@@ -54,12 +55,30 @@ class ExportClient:
     async def files(self, name: str, **fields: Any) -> pb.ListExportFilesResponse:
         return await self.call("ListExportFiles", pb.ListExportFilesRequest(parent=name, **fields))
 
-    async def download(self, name: str) -> bytes:
-        """The ZIP file."""
+    async def create_several(
+        self, training_job: str, *formats: str, **fields: Any
+    ) -> list[export_pb2.Export]:
+        export = export_pb2.Export(training_job=training_job)
+        request = pb.BatchCreateExportsRequest(
+            parent=self.parent,
+            export=export,
+            formats=[f"EXPORT_FORMAT_{each}" for each in formats],  # pyright: ignore[reportArgumentType]
+            **fields,
+        )
+        return list((await self.call("BatchCreateExports", request)).exports)
+
+    async def update(self, name: str, *paths: str, **values: Any) -> export_pb2.Export:
+        export = export_pb2.Export(name=name, **values)
+        request = pb.UpdateExportRequest(export=export, update_mask=FieldMask(paths=paths))
+        return await self.call("UpdateExport", request)
+
+    async def download(self, name: str, kind: str = "ZIP", offset: int = 0) -> bytes:
+        """The archive, or what of it follows `offset`."""
         parts: list[bytes] = []
+        request = pb.DownloadExportRequest(name=name, format=f"ARCHIVE_FORMAT_{kind}", offset=offset)
         with translated():
-            async for part in self.stub.DownloadExport(pb.DownloadExportRequest(name=name)):
-                assert part.content_type == "application/zip"
+            async for part in self.stub.DownloadExport(request):
+                assert part.content_type == {"ZIP": "application/zip", "TAR": "application/x-tar"}[kind]
                 parts.append(part.data)
         return b"".join(parts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 
 from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
@@ -19,7 +20,9 @@ from finemesh.export.packages import ObjectPackages
 from finemesh.export.peers import DataPrepDatasets, TrainingJobs
 from finemesh.export.service import ExportService
 from finemesh.export.servicer import ExportServicer
+from finemesh.export.sharing import Sharing
 from finemesh.export.store import SqlStore
+from finemesh.export.sweeper import Sweeper
 from finemesh.export.tables import CHASSIS
 from finemesh.export.work import ExportWork
 from finemesh.v1.attempt_service_pb2_grpc import add_AttemptServiceServicer_to_server
@@ -59,22 +62,26 @@ async def _serve(
         default_cluster=config.cluster_id,
         live_seconds=config.cluster_live_seconds,
     )
+    packages = ObjectPackages(base.objects, config.s3.bucket)
     service = ExportService(
         store,
         jobs,
         datasets,
-        ObjectPackages(base.objects),
+        packages,
         bucket=config.s3.bucket,
         policy=RestartPolicy(first_delay_seconds=config.restart_delay_seconds),
         clock=clock,
+        release=importlib.metadata.version("finemesh"),
+        grace_seconds=max(config.lease_seconds, config.cancel_grace_seconds) + 60.0,
     )
     queue.bind(ExportWork(store, service, base.key, clock))
 
     server = base.server()
-    servicer = ExportServicer(service, base.objects, notifier, clock)
+    servicer = ExportServicer(service, packages, notifier, clock)
     server.add(add_ExportServiceServicer_to_server, servicer)
     server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
-    await serve(server, stop, base.relay.run(), queue.run())
+    sharing, sweeper = Sharing(store, clock), Sweeper(store, service, clock, seconds=config.sweep_seconds)
+    await serve(server, stop, base.relay.run(), queue.run(), sharing.run(), sweeper.run())
 
 
 def main() -> None:

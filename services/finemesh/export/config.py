@@ -38,6 +38,7 @@ class ExportConfig(ServiceConfig):
         start_timeout_seconds: how long a cluster may take to take an attempt up.
         cancel_grace_seconds: how long a cancelled export may take to stop.
         restart_delay_seconds: back-off before the first restart; it doubles with each, up to a minute.
+        sweep_seconds: how often exports that have had their time, and objects of nobody, are deleted.
         cluster_live_seconds: how long after its last report a cluster gets work.
     """
 
@@ -48,3 +49,4 @@ class ExportConfig(ServiceConfig):
     cancel_grace_seconds: float = 30.0
     restart_delay_seconds: float = 1.0
     cluster_live_seconds: float = 60.0
+    sweep_seconds: float = 30.0

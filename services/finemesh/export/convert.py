@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, cast
 
+from google.api import field_behavior_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from finemesh.chassis.errors import record_to_status
@@ -12,7 +15,7 @@ from finemesh.core.errors import FieldViolation, InvalidError
 from finemesh.core.labels import describe_violations
 from finemesh.core.names import Name, parse_name
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat
-from finemesh.export.domain import Export, ExportResult, ParityReport, SourceCheckpoint
+from finemesh.export.domain import Export, ExportResult, PackageFile, ParityReport, SourceCheckpoint
 from finemesh.export.service import Draft
 from finemesh.v1 import attempt_pb2, training_job_pb2
 from finemesh.v1 import export_pb2 as pb
@@ -25,17 +28,26 @@ _CHOICES: Final = {
     pb.Export.CHECKPOINT_CHOICE_UNSPECIFIED: CheckpointSelection.BEST,
     pb.Export.CHECKPOINT_CHOICE_BEST: CheckpointSelection.BEST,
     pb.Export.CHECKPOINT_CHOICE_LAST: CheckpointSelection.LAST,
+    pb.Export.CHECKPOINT_CHOICE_STEP: CheckpointSelection.STEP,
 }
+# Fields of a request that say nothing of what is in the package, or that are looked at by themselves.
+_NO_OPTIONS: Final = frozenset(
+    {
+        *("name", "display_name", "labels", "expire_time", "pinned"),
+        *("training_job", "checkpoint", "step", "format"),
+    }
+)
 
 
-def draft_from_proto(message: pb.Export, name: Name) -> Draft:
+def draft_from_proto(message: pb.Export, name: Name, now: datetime) -> Draft:
     """The checked content of a create request.
 
     Raises InvalidError, reason INVALID_EXPORT, naming every wrong field under `export` at once.
     """
     violations = list(describe_violations(message.display_name, message.labels, "export"))
+    job = job_of(message.training_job)
     try:
-        if parse_name(message.training_job, "trainingJobs").project != name.project:
+        if parse_name(job, "trainingJobs").project != name.project:
             violations.append(
                 FieldViolation(
                     "export.training_job", f"{message.training_job} is not in project {name.project!r}"
@@ -46,18 +58,64 @@ def draft_from_proto(message: pb.Export, name: Name) -> Draft:
     if message.format not in _FORMATS:
         violations.append(FieldViolation("export.format", "choose one: ADAPTER or MERGED"))
     if message.checkpoint not in _CHOICES:
-        violations.append(FieldViolation("export.checkpoint", "choose one: BEST or LAST"))
+        violations.append(FieldViolation("export.checkpoint", "choose one: BEST, LAST or STEP"))
+    violations += _step_violations(message)
+    violations += expiry_violations(message, now)
     if violations:
         listed = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
         raise InvalidError(listed, violations=violations, reason="INVALID_EXPORT")
     return Draft(
         name=name,
-        training_job=message.training_job,
+        training_job=job,
         choice=_CHOICES[message.checkpoint],
         format=_FORMATS[message.format],
         display_name=message.display_name,
         labels=dict(message.labels),
+        step=message.step,
+        options=_options_digest(message),
+        expire_time=expire_time_of(message),
+        pinned=message.pinned,
     )
+
+
+def job_of(name: str) -> str:
+    """The name of a training job, given that or the name of its run, which has the same id."""
+    head, _, run = name.partition("/runs/")
+    return f"{head}/trainingJobs/{run}" if run else name
+
+
+def expire_time_of(message: pb.Export) -> datetime | None:
+    """None where it is unset."""
+    return message.expire_time.ToDatetime(UTC) if message.HasField("expire_time") else None
+
+
+def expiry_violations(message: pb.Export, now: datetime) -> Iterator[FieldViolation]:
+    """What is wrong with `expire_time`."""
+    expire_time = expire_time_of(message)
+    if expire_time is not None and expire_time <= now:
+        problem = f"{expire_time.isoformat()} is over: give a later time, or none"
+        yield FieldViolation("export.expire_time", problem)
+
+
+def _step_violations(message: pb.Export) -> Iterator[FieldViolation]:
+    named = message.checkpoint == pb.Export.CHECKPOINT_CHOICE_STEP
+    if named and message.step < 1:
+        yield FieldViolation("export.step", "name the step of the checkpoint, 1 or more")
+    if message.step and not named:
+        yield FieldViolation("export.step", "is only read with checkpoint STEP: set that, or leave it out")
+
+
+def _options_digest(message: pb.Export) -> str:
+    """SHA-256 over every field that its sender may set and that changes what is in the package."""
+    options = pb.Export()
+    options.CopyFrom(message)
+    for field in pb.Export.DESCRIPTOR.fields:
+        behaviours: Sequence[int] = field.GetOptions().Extensions[
+            cast("Any", field_behavior_pb2.field_behavior)
+        ]
+        if field.name in _NO_OPTIONS or field_behavior_pb2.OUTPUT_ONLY in behaviours:
+            options.ClearField(field.name)
+    return hashlib.sha256(options.SerializeToString(deterministic=True)).hexdigest()
 
 
 def export_to_proto(export: Export) -> pb.Export:
@@ -78,6 +136,13 @@ def export_to_proto(export: Export) -> pb.Export:
         start_time=timestamp(export.start_time),
         end_time=timestamp(export.end_time),
         update_time=timestamp(export.update_time),
+        group=export.group,
+        made_by=export.made_by,
+        expire_time=timestamp(export.expire_time),
+        pinned=export.pinned,
+        download_count=export.download_count,
+        link_count=export.link_count,
+        last_download_time=timestamp(export.last_download_time),
     )
     message.progress.fraction = export.fraction
     message.progress.message = export.message
@@ -119,7 +184,14 @@ def result_from_proto(message: attempt_pb2.AttemptResult) -> ExportResult:
         ),
         size_bytes=result.size_bytes,
         manifest_sha256=result.manifest_sha256,
+        files=_files_of(result),
     )
+
+
+def _files_of(result: attempt_pb2.ExportResult) -> tuple[PackageFile, ...] | None:
+    """None where a cluster of an earlier release does not tell."""
+    files = sorted(PackageFile(each.path, each.size_bytes, each.sha256, each.crc32) for each in result.files)
+    return tuple(files) or None
 
 
 def checkpoint_from_proto(message: training_job_pb2.Checkpoint) -> SourceCheckpoint:

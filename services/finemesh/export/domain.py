@@ -63,6 +63,16 @@ class ParityReport:
     runtime: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class PackageFile:
+    """One file of a package; `path` is relative to it, `sha256` hexadecimal, `crc32` as ZIP files have it."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    crc32: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ExportResult:
     """What a finished attempt brings back. `manifest_sha256` is of the manifest that names every file."""
@@ -70,6 +80,7 @@ class ExportResult:
     parity: ParityReport
     size_bytes: int
     manifest_sha256: str
+    files: tuple[PackageFile, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +89,21 @@ class Export:
 
     Attributes:
         training_job: name of the job whose model it is.
-        output_uri: where the package goes.
+        output_uri: below it each attempt writes to a place of its own, see `place_of`; once released, where
+            the package is.
         fraction: share of the work that is done, 0 to 1; `message` says what is being done.
         attempt: number of the last attempt, 0 before the first.
         restarts: attempts that were lost or failed after they had been taken up.
         error: why it failed; in other states the cause of the last loss.
         revision: counts every change.
+        group: what the exports of one request have in common; empty for one that was asked for alone.
+        content_key: digest of all that decides what is in the package; equal for equal packages.
+        waits_for: id of the export that is making the same package; empty unless there is one.
+        made_by: name of the export that made the package, if another one did.
+        files: of the package, by path; None while their checksums are not known.
+        expire_time: when it is deleted, unless it is `pinned`.
+        download_count: archives that were delivered to their end.
+        link_count: how often URLs of all files were given out.
     """
 
     name: Name
@@ -109,10 +129,25 @@ class Export:
     start_time: datetime | None = None
     end_time: datetime | None = None
     revision: int = 0
+    group: str = ""
+    content_key: str = ""
+    waits_for: str = ""
+    made_by: str = ""
+    files: tuple[PackageFile, ...] | None = None
+    expire_time: datetime | None = None
+    pinned: bool = False
+    download_count: int = 0
+    link_count: int = 0
+    last_download_time: datetime | None = None
 
     @property
     def terminal(self) -> bool:
         return self.state in EXPORT.terminal
+
+
+def place_of(export: Export, attempt: int) -> str:
+    """Where an attempt writes: no two to the same place, so that one that was given up spoils nothing."""
+    return f"{export.output_uri}/{attempt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +212,51 @@ def completed(export: Export, attempt: Attempt, result: ExportResult, now: datet
         error=None,
         size_bytes=result.size_bytes,
         manifest_sha256=result.manifest_sha256,
+        files=result.files,
+        output_uri=place_of(export, attempt.number),
     )
+
+
+def leftovers(before: Export, after: Export) -> list[str]:
+    """URIs of what attempts may have written, or may still be writing, that is nobody's package.
+
+    `before` is the export as its attempts knew it, `after` in a terminal state.
+    """
+    if after.state is State.SUCCEEDED:
+        return [place_of(before, number) for number in range(1, after.attempt)]
+    return [before.output_uri]
+
+
+def shared(export: Export, maker: Export, now: datetime) -> Step:
+    """`export`, nobody's work so far, is given the end of `maker`, which made the same package.
+
+    Args:
+        export: in state QUEUED.
+        maker: SUCCEEDED, REJECTED or FAILED.
+        now: the time of the change.
+    """
+    seen = replace(export, waits_for="", message="", parity=maker.parity)
+    if maker.state is State.FAILED:
+        return move(seen, State.FAILED, now, error=maker.error)
+    step = _at_phase(Step(seen), Phase.VERIFYING, now)
+    if maker.state is State.REJECTED:
+        return step.then(State.REJECTED, now, made_by=str(maker.name))
+    return step.then(
+        State.SUCCEEDED,
+        now,
+        fraction=1.0,
+        made_by=maker.made_by or str(maker.name),
+        size_bytes=maker.size_bytes,
+        manifest_sha256=maker.manifest_sha256,
+        files=maker.files,
+        output_uri=maker.output_uri,
+    )
+
+
+def awaiting(export: Export, maker: Export, now: datetime) -> Step:
+    """`export` waits, without work of its own, for `maker`, which is making the same package."""
+    message = f"waiting for {maker.name}, which is making the same package"
+    return Step(replace(export, waits_for=maker.name.id, message=message, update_time=now))
 
 
 def cancel_asked(export: Export, now: datetime, *, at_work: bool) -> Step:

@@ -13,17 +13,25 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.auth import Role, current_principal
-from finemesh.chassis.objects import ObjectStore
 from finemesh.chassis.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
-from finemesh.export.archive import zip_stream
 from finemesh.export.convert import draft_from_proto, export_to_proto, timestamp
-from finemesh.export.service import ExportService
-from finemesh.v1 import dataset_pb2, export_pb2
+from finemesh.export.downloads import open_download
+from finemesh.export.ports import Packages
+from finemesh.export.requests import (
+    changes_from_proto,
+    kind_from_proto,
+    members,
+    retention_from_proto,
+    retention_project,
+    retention_to_proto,
+)
+from finemesh.export.service import Draft, ExportService
+from finemesh.v1 import dataset_pb2, export_pb2, export_retention_pb2
 from finemesh.v1 import export_service_pb2 as pb
 from finemesh.v1.export_service_pb2_grpc import ExportServiceServicer
 
@@ -34,11 +42,9 @@ URL_SECONDS: Final = 3600
 class ExportServicer(ExportServiceServicer):
     """Viewers read and download; operators and above write."""
 
-    def __init__(
-        self, service: ExportService, objects: ObjectStore, notifier: Notifier, clock: Clock
-    ) -> None:
+    def __init__(self, service: ExportService, packages: Packages, notifier: Notifier, clock: Clock) -> None:
         self._service = service
-        self._objects = objects
+        self._packages = packages
         self._notifier = notifier
         self._clock = clock
 
@@ -47,10 +53,30 @@ class ExportServicer(ExportServiceServicer):
         key = request_key(project, "CreateExport", request)
         if request.export_id:
             check_id(request.export_id, "export_id")
-        draft = draft_from_proto(request.export, Name(project, COLLECTION, request.export_id or new_id("ex")))
+        draft = self._draft(request.export, Name(project, COLLECTION, request.export_id or new_id("ex")))
         if request.validate_only:
             return export_to_proto(await self._service.check(draft))
-        return export_to_proto(await self._service.create(draft, key))
+        [export] = await self._service.create([draft], key)
+        return export_to_proto(export)
+
+    async def BatchCreateExports(
+        self, request: pb.BatchCreateExportsRequest, context: Any
+    ) -> pb.BatchCreateExportsResponse:
+        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        key = request_key(project, "BatchCreateExports", request)
+        group = new_id("eg")
+        drafts = [
+            self._draft(message, Name(project, COLLECTION, export_id))
+            for message, export_id in members(request, request.export_id_prefix or group)
+        ]
+        if request.validate_only:
+            exports = [await self._service.check(draft) for draft in drafts]
+        else:
+            exports = await self._service.create(drafts, key, group)
+        return pb.BatchCreateExportsResponse(exports=map(export_to_proto, exports))
+
+    def _draft(self, message: export_pb2.Export, name: Name) -> Draft:
+        return draft_from_proto(message, name, self._clock.now())
 
     async def GetExport(self, request: pb.GetExportRequest, context: Any) -> export_pb2.Export:
         return export_to_proto(await self._service.get(_name(request.name, Role.VIEWER)))
@@ -76,6 +102,11 @@ class ExportServicer(ExportServiceServicer):
         async for export in states:
             yield export_to_proto(export)
 
+    async def UpdateExport(self, request: pb.UpdateExportRequest, context: Any) -> export_pb2.Export:
+        name = _name(request.export.name, Role.OPERATOR, "export.name")
+        changes = changes_from_proto(request, self._clock.now())
+        return export_to_proto(await self._service.update(name, changes))
+
     async def CancelExport(self, request: pb.CancelExportRequest, context: Any) -> export_pb2.Export:
         return export_to_proto(await self._service.cancel(_name(request.name, Role.OPERATOR)))
 
@@ -91,28 +122,50 @@ class ExportServicer(ExportServiceServicer):
             raise InvalidError.of("page_size", f"{request.page_size} is negative: use 0 for the default")
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = _path_of(request.page_token)
-        files = [file for file in await self._service.files(name) if file.path > after]
+        export = await self._service.released(name)
+        files = [file for file in export.files or () if file.path > after]
         expire_time = timestamp(self._clock.now() + timedelta(seconds=URL_SECONDS))
         page = [
             dataset_pb2.File(
                 path=file.path,
                 size_bytes=file.size_bytes,
                 sha256=file.sha256,
-                url=self._objects.presign_get(f"{name}/{file.path}", expires_seconds=URL_SECONDS),
+                url=self._packages.url(export.output_uri, file.path, URL_SECONDS),
                 expire_time=expire_time,
             )
             for file in files[:size]
         ]
         token = _token_of(page[-1].path) if len(files) > size else ""
+        if not token:
+            await self._service.count(name, archive=False)
         return pb.ListExportFilesResponse(files=page, next_page_token=token)
 
     async def DownloadExport(
         self, request: pb.DownloadExportRequest, context: Any
     ) -> AsyncGenerator[HttpBody]:
         name = _name(request.name, Role.VIEWER)
-        files = await self._service.files(name)
-        async for data in zip_stream(files, lambda path: self._service.read(name, path), name.id):
-            yield HttpBody(content_type="application/zip", data=data)
+        kind = kind_from_proto(request)
+        headers = {key: str(value) for key, value in context.invocation_metadata()}
+        download = open_download(await self._service.released(name), kind, request.offset, headers)
+        await context.send_initial_metadata(download.headers())
+        async for body in download.bodies(self._packages):
+            yield body
+        if download.to_the_end:
+            await self._service.count(name, archive=True)
+
+    async def GetExportRetention(
+        self, request: pb.GetExportRetentionRequest, context: Any
+    ) -> export_retention_pb2.ExportRetention:
+        project = _authorised(retention_project(request.name, "name"), Role.VIEWER)
+        return retention_to_proto(project, await self._service.retention(project))
+
+    async def UpdateExportRetention(
+        self, request: pb.UpdateExportRetentionRequest, context: Any
+    ) -> export_retention_pb2.ExportRetention:
+        message = request.export_retention
+        project = _authorised(retention_project(message.name, "export_retention.name"), Role.ADMIN)
+        retention = await self._service.set_retention(project, retention_from_proto(message))
+        return retention_to_proto(project, retention)
 
 
 def _authorised(project: str, role: Role) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import RowMapping, delete, or_, select, update
 
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.filtering import Field, Kind
@@ -24,11 +25,19 @@ from finemesh.core.errors import AlreadyExistsError, NotFoundError
 from finemesh.core.names import Name
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.states import ExportState
-from finemesh.export.domain import Export, ExportResult, Step
+from finemesh.export.domain import Export, ExportResult, PackageFile, Step
 from finemesh.export.events import event_of
 from finemesh.export.ports import PageQuery, RequestKey
-from finemesh.export.rows import export_of, export_values
-from finemesh.export.tables import CHASSIS, EXPORTS
+from finemesh.export.retention import UNLIMITED, Ended, Retention, expired
+from finemesh.export.rows import (
+    ended_of,
+    export_of,
+    export_values,
+    files_values,
+    retention_of,
+    retention_values,
+)
+from finemesh.export.tables import CHASSIS, EXPORTS, GARBAGE, RETENTIONS
 
 _LISTING: Final = Listing(
     {
@@ -36,11 +45,23 @@ _LISTING: Final = Listing(
         "state": Field(EXPORTS.c.state, Kind.ENUM, tuple(ExportState)),
         "format": Field(EXPORTS.c.format, Kind.ENUM, tuple(ExportFormat)),
         "training_job": Field(EXPORTS.c.training_job),
+        "step": Field(EXPORTS.c.step, Kind.NUMBER),
+        "group": Field(EXPORTS.c.group_id),
+        "pinned": Field(EXPORTS.c.pinned, Kind.BOOL),
+        "labels": Field(EXPORTS.c.labels, Kind.LABELS),
         "display_name": Field(EXPORTS.c.display_name),
         "create_time": Field(EXPORTS.c.create_time, Kind.TIME),
+        "end_time": Field(EXPORTS.c.end_time, Kind.TIME),
+        "expire_time": Field(EXPORTS.c.expire_time, Kind.TIME),
         "update_time": Field(EXPORTS.c.update_time, Kind.TIME),
     }
 )
+
+
+# What `count` counts, without a lock.
+_COUNTED: Final = ("download_count", "link_count", "last_download_time")
+# States in which an export makes, or has made, a package that others can be given.
+_MAKES: Final = (ExportState.QUEUED, ExportState.RUNNING, ExportState.VERIFYING, ExportState.SUCCEEDED)
 
 
 class SqlStore:
@@ -108,6 +129,57 @@ class SqlUnit:
         )
         return await self._tx.row(query) is not None
 
+    async def group(self, project: str, group: str) -> list[Export]:
+        mine = select(EXPORTS).where(EXPORTS.c.project == project, EXPORTS.c.group_id == group)
+        rows = await self._tx.rows(mine.order_by(EXPORTS.c.create_time, EXPORTS.c.id))
+        return [export_of(row) for row in rows]
+
+    async def maker(self, export: Export) -> Export | None:
+        found = await self._tx.rows(
+            select(EXPORTS)
+            .where(
+                EXPORTS.c.project == export.name.project,
+                EXPORTS.c.content_key == export.content_key,
+                EXPORTS.c.id != export.name.id,
+                EXPORTS.c.waits_for == "",
+                EXPORTS.c.state.in_(_MAKES),
+            )
+            .order_by(EXPORTS.c.create_time)
+        )
+        makers = [export_of(row) for row in found]
+        done = [maker for maker in makers if maker.state is ExportState.SUCCEEDED]
+        return next(iter(done or makers), None)
+
+    async def waiting(self) -> list[Name]:
+        query = select(EXPORTS.c.project, EXPORTS.c.id).where(
+            EXPORTS.c.state == ExportState.QUEUED, EXPORTS.c.waits_for != ""
+        )
+        return [_name_of(row) for row in await self._tx.rows(query.order_by(EXPORTS.c.create_time))]
+
+    async def retention(self, project: str) -> Retention:
+        row = await self._tx.row(select(RETENTIONS).where(RETENTIONS.c.project == project))
+        return UNLIMITED if row is None else retention_of(row)
+
+    async def expired(self, now: datetime) -> list[Name]:
+        settings = {row["project"]: retention_of(row) for row in await self._tx.rows(select(RETENTIONS))}
+        concerned = or_(EXPORTS.c.expire_time <= now, EXPORTS.c.project.in_(settings))
+        columns = ("project", "id", "training_job", "format", "state", "pinned", "end_time", "expire_time")
+        rows = await self._tx.rows(
+            select(*(EXPORTS.c[name] for name in columns)).where(EXPORTS.c.end_time.is_not(None), concerned)
+        )
+        ended: defaultdict[str, list[Ended]] = defaultdict(list)
+        for row in rows:
+            ended[row["project"]].append(ended_of(row))
+        return [
+            Name(project, "exports", each)
+            for project, exports in ended.items()
+            for each in expired(exports, settings.get(project, UNLIMITED), now)
+        ]
+
+    async def garbage(self, now: datetime) -> list[str]:
+        rows = await self._tx.rows(select(GARBAGE.c.uri).where(GARBAGE.c.due_time <= now).distinct())
+        return [row["uri"] for row in rows]
+
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         if key is None:
             return None
@@ -128,9 +200,13 @@ class SqlUnit:
         await self._tx.lock(str(name))
         return await self.export(name)
 
+    async def same_content(self, export: Export) -> None:
+        await self._tx.lock(f"{export.name.parent}/packages/{export.content_key}")
+
     async def save(self, step: Step) -> Export:
         export = replace(step.export, revision=step.export.revision + 1)
-        await self._tx.execute(update(EXPORTS).where(*_is(export.name)).values(export_values(export)))
+        values = {key: value for key, value in export_values(export).items() if key not in _COUNTED}
+        await self._tx.execute(update(EXPORTS).where(*_is(export.name)).values(values))
         if step.facts:
             with await self._trace(export.name):
                 for fact in step.facts:
@@ -138,9 +214,30 @@ class SqlUnit:
         self._announce(export.name)
         return export
 
-    async def remove(self, name: Name) -> None:
-        await self._tx.execute(delete(EXPORTS).where(*_is(name)))
-        self._announce(name)
+    async def remove(self, export: Export) -> bool:
+        await self._tx.execute(delete(EXPORTS).where(*_is(export.name)))
+        self._announce(export.name)
+        others = select(EXPORTS.c.id).where(EXPORTS.c.output_uri == export.output_uri)
+        return await self._tx.row(others.limit(1)) is None
+
+    async def discard(self, uri: str, when: datetime) -> None:
+        await self._tx.insert_new(GARBAGE, uri=uri, due_time=when)
+
+    async def discarded(self, uri: str, now: datetime) -> None:
+        await self._tx.execute(delete(GARBAGE).where(GARBAGE.c.uri == uri, GARBAGE.c.due_time <= now))
+
+    async def count(self, name: Name, *, archive: bool, now: datetime) -> None:
+        counter = EXPORTS.c.download_count if archive else EXPORTS.c.link_count
+        values = {counter: counter + 1, EXPORTS.c.last_download_time: now}
+        await self._tx.execute(update(EXPORTS).where(*_is(name)).values(values))
+
+    async def keep_files(self, export: Export, files: Sequence[PackageFile]) -> None:
+        same = EXPORTS.c.output_uri == export.output_uri
+        await self._tx.execute(update(EXPORTS).where(same).values(files=files_values(files)))
+
+    async def set_retention(self, project: str, retention: Retention) -> None:
+        await self._tx.execute(delete(RETENTIONS).where(RETENTIONS.c.project == project))
+        await self._tx.insert_new(RETENTIONS, project=project, **retention_values(retention))
 
     async def dispatch(self, name: Name, *, delay_seconds: float = 0.0) -> Attempt:
         cluster = await self._live_cluster()
@@ -167,6 +264,10 @@ class SqlUnit:
 
     def _announce(self, name: Name) -> None:
         self._tx.after_commit(lambda: self._store.notifier.notify(str(name)))
+
+
+def _name_of(row: RowMapping) -> Name:
+    return Name(row["project"], "exports", row["id"])
 
 
 def _is(name: Name) -> tuple[Any, Any]:

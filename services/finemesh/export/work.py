@@ -13,7 +13,7 @@ from finemesh.core.attempts import Attempt, Completion, WorkReport
 from finemesh.core.clock import Clock
 from finemesh.core.names import parse_name
 from finemesh.export.convert import checkpoint_to_proto
-from finemesh.export.domain import Export, ExportResult
+from finemesh.export.domain import Export, ExportResult, place_of
 from finemesh.export.service import ExportService
 from finemesh.export.store import SqlStore, SqlUnit
 from finemesh.v1 import attempt_pb2, fine_tune_spec_pb2
@@ -63,7 +63,7 @@ def command_of(export: Export, attempt: Attempt, token: str) -> attempt_pb2.Comm
             checkpoint=checkpoint_to_proto(source.checkpoint),
             dataset_uri=source.dataset_uri,
             format=f"EXPORT_FORMAT_{export.format}",
-            output_uri=export.output_uri,
+            output_uri=place_of(export, attempt.number),
             lineage=source.lineage,
         ),
     )

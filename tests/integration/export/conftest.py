@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
+from finemesh.chassis.s3 import S3ObjectStore
 
 from tests.support.export_client import ExportClient
 from tests.support.scripted_cluster import ScriptedCluster
@@ -23,6 +24,7 @@ SETTINGS = {
     "FINEMESH_RESTART_DELAY_SECONDS": "0.1",
     "FINEMESH_CLUSTER_LIVE_SECONDS": "2",
     "FINEMESH_CLUSTER_ID": "nobody",
+    "FINEMESH_SWEEP_SECONDS": "0.2",
 }
 
 
@@ -61,6 +63,13 @@ def service(
         yield process.start()
     finally:
         process.stop()
+
+
+@pytest.fixture
+async def objects(service: ServiceProcess) -> AsyncGenerator[S3ObjectStore]:
+    store = service.object_store()
+    yield store
+    store.close()
 
 
 @pytest.fixture

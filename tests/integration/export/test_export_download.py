@@ -1,99 +1,123 @@
-"""A released package can be had file by file and as one ZIP, straight from the object store."""
+"""A released package can be had file by file and as one archive, from any byte on."""
 
 from __future__ import annotations
 
 import io
+import tarfile
 import urllib.request
 import zipfile
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from finemesh.chassis.objects import upload_directory
 from finemesh.chassis.s3 import S3ObjectStore
 from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, PreconditionError
 
-from tests.integration.export.test_export_life import result
 from tests.support.export_client import ExportClient
+from tests.support.packages import CONTENT, release
 from tests.support.scripted_cluster import ScriptedCluster
-from tests.support.services import ServiceProcess
 
 pytestmark = pytest.mark.integration
 
-CONTENT = {
-    "README.md": b"# a card",
-    "adapter/adapter_config.json": b"{}",
-    "adapter/weights.safetensors": bytes(range(256)) * 12_000,
-    "golden/item-0.json": b"",
-}
+# Whether the cluster told of the files with their checksums; those of earlier releases do not.
+TOLD = pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 
 
-@pytest.fixture
-async def objects(service: ServiceProcess) -> AsyncGenerator[S3ObjectStore]:
-    store = service.object_store()
-    yield store
-    store.close()
-
-
-@pytest.fixture
 async def released(
-    client: ExportClient, cluster: ScriptedCluster, job: str, objects: S3ObjectStore, tmp_path: Path
-) -> str:
-    """Name of an export whose package has the files of CONTENT."""
+    client: ExportClient,
+    cluster: ScriptedCluster,
+    job: str,
+    objects: S3ObjectStore,
+    folder: Path,
+    *,
+    told: bool = True,
+) -> tuple[str, str]:
+    """Name of an export whose package has the files of CONTENT, and where that is."""
     export = await client.create(job)
-    attempt = await cluster.next_attempt()
-    await attempt.renew("VERIFYING")
-    for path, data in CONTENT.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(data)
-    await upload_directory(objects, tmp_path, export.name)
-    await attempt.complete(result())
+    place = await release(objects, await cluster.next_attempt(), folder, told=told)
     await client.until(export.name, "SUCCEEDED")
-    return export.name
+    return export.name, place
 
 
-async def test_the_zip_holds_the_package_and_is_always_the_same(client: ExportClient, released: str) -> None:
-    first, second = await client.download(released), await client.download(released)
-    assert first == second
-    with zipfile.ZipFile(io.BytesIO(first)) as archive:
+@TOLD
+async def test_archives_hold_the_package_and_begin_anywhere(
+    client: ExportClient,
+    cluster: ScriptedCluster,
+    job: str,
+    objects: S3ObjectStore,
+    tmp_path: Path,
+    *,
+    told: bool,
+) -> None:
+    name, _ = await released(client, cluster, job, objects, tmp_path, told=told)
+    folder = name.rpartition("/")[2]
+    packed, taped = await client.download(name), await client.download(name, "TAR")
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.testzip() is None
-        folder = released.rpartition("/")[2]
-        assert archive.namelist() == [f"{folder}/{path}" for path in sorted(CONTENT)]
-        for path, data in CONTENT.items():
-            assert archive.read(f"{folder}/{path}") == data
+        found = {each: archive.read(each) for each in archive.namelist()}
+    assert list(found.items()) == [(f"{folder}/{path}", CONTENT[path]) for path in sorted(CONTENT)]
+    with tarfile.open(fileobj=io.BytesIO(taped)) as archive:
+        assert archive.getnames() == list(found)
+
+    for offset in (1, 700_001, len(packed) - 3, len(packed)):
+        assert await client.download(name, offset=offset) == packed[offset:]
+    with pytest.raises(InvalidError):
+        await client.download(name, offset=len(packed) + 1)
+    counted = await client.get(name)
+    assert (counted.download_count, counted.link_count) == (6, 0)
+    assert counted.HasField("last_download_time")
 
 
-async def test_each_file_can_be_fetched_by_its_url(client: ExportClient, released: str) -> None:
-    first = await client.files(released, page_size=3)
-    rest = await client.files(released, page_size=3, page_token=first.next_page_token)
+async def test_each_file_can_be_fetched_by_its_url(
+    client: ExportClient, cluster: ScriptedCluster, job: str, objects: S3ObjectStore, tmp_path: Path
+) -> None:
+    name, _ = await released(client, cluster, job, objects, tmp_path)
+    first = await client.files(name, page_size=3)
+    rest = await client.files(name, page_size=3, page_token=first.next_page_token)
     files = [*first.files, *rest.files]
     assert not rest.next_page_token
     assert [file.path for file in files] == sorted(CONTENT)
     for file in files:
         with urllib.request.urlopen(file.url, timeout=10) as response:
             assert response.read() == CONTENT[file.path]
+    large = files[2]
+    ranged = urllib.request.Request(large.url, headers={"Range": "bytes=1000-1999"})
+    with urllib.request.urlopen(ranged, timeout=10) as response:
+        assert response.status == 206
+        assert response.read() == CONTENT[large.path][1000:2000]
     with pytest.raises(InvalidError):
-        await client.files(released, page_token="made up")
+        await client.files(name, page_token="made up")
+    assert (await client.get(name)).link_count == 1
 
 
+@TOLD
 async def test_a_package_that_was_tampered_with_does_not_download(
-    client: ExportClient, released: str, objects: S3ObjectStore
+    client: ExportClient,
+    cluster: ScriptedCluster,
+    job: str,
+    objects: S3ObjectStore,
+    tmp_path: Path,
+    *,
+    told: bool,
 ) -> None:
+    name, place = await released(client, cluster, job, objects, tmp_path, told=told)
     path = "adapter/weights.safetensors"
-    await objects.put_bytes(f"{released}/{path}", CONTENT[path][:-1] + b"x")
+    await objects.put_bytes(f"{place}/{path}", CONTENT[path][:-1] + b"x")
     with pytest.raises(FinemeshError) as error:
-        await client.download(released)
+        await client.download(name)
     assert error.value.reason == "OBJECT_CORRUPT"
+    assert not (await client.get(name)).download_count
 
 
 async def test_delete_takes_the_package_along(
-    client: ExportClient, released: str, objects: S3ObjectStore, job: str
+    client: ExportClient, cluster: ScriptedCluster, job: str, objects: S3ObjectStore, tmp_path: Path
 ) -> None:
-    live = await client.create(job)
+    name, place = await released(client, cluster, job, objects, tmp_path)
+    live = await client.create(job, format="EXPORT_FORMAT_MERGED")
     with pytest.raises(PreconditionError) as refused:
         await client.delete(live.name)
     assert refused.value.reason == "EXPORT_LIVE"
-    await client.delete(released)
-    assert await objects.list(f"{released}/") == []
+    assert await objects.list(f"{place}/")
+    await client.delete(name)
+    assert await objects.list(f"{place}/") == []
     with pytest.raises(NotFoundError):
-        await client.get(released)
+        await client.get(name)

@@ -14,10 +14,11 @@ from finemesh.core.errors import (
     PreconditionError,
     UnavailableError,
 )
-from finemesh.v1 import attempt_pb2, export_pb2, fine_tune_spec_pb2
+from finemesh.v1 import fine_tune_spec_pb2
 from google.rpc import code_pb2
 
 from tests.support.export_client import ExportClient, State
+from tests.support.packages import result
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_dataprep import ScriptedDataPrep
 from tests.support.scripted_training import ScriptedTraining
@@ -25,19 +26,6 @@ from tests.support.services import ServiceProcess
 from tests.support.training_client import FactLog
 
 pytestmark = pytest.mark.integration
-
-
-def result(*, passed: bool = True, difference: float = 0.0) -> attempt_pb2.AttemptResult:
-    parity = export_pb2.ParityReport(
-        items=16,
-        max_logit_difference=difference,
-        logit_tolerance=1e-3,
-        token_agreement=1.0,
-        passed=passed,
-        runtime="transformers",
-    )
-    made = attempt_pb2.ExportResult(parity=parity, size_bytes=1234, manifest_sha256="ab" * 32)
-    return attempt_pb2.AttemptResult(export=made)
 
 
 async def test_a_proven_package_is_released(
@@ -51,7 +39,7 @@ async def test_a_proven_package_is_released(
     work = attempt.command.export_work
     assert work.checkpoint.step == 20
     assert work.spec.lora.rank == 4
-    assert work.output_uri == f"s3://finemesh-test/{export.name}"
+    assert work.output_uri.startswith(f"s3://finemesh-test/projects/{client.project}/packages/")
     assert work.dataset_uri.startswith("s3://finemesh-test/projects/")
     assert work.lineage["training_job"] == job
     assert work.lineage["checkpoint_digest"] == work.checkpoint.manifest_sha256

@@ -49,6 +49,7 @@ def export(export_id: str, project: str = "p") -> Export:
         format=ExportFormat.MERGED,
         source=Source(spec, checkpoint, "s3://d", {"run": "r"}),
         output_uri=f"s3://bucket/{name}",
+        content_key=export_id,
         create_time=START,
         update_time=START,
     )
