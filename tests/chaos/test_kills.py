@@ -21,7 +21,7 @@ from finemesh.embedded.demo.run import run_main_job
 from finemesh.v1 import tracking_service_pb2, training_job_pb2, training_service_pb2
 from rich.console import Console
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 # Everything but the object store, which stands in for one that is kept elsewhere.
 VICTIMS = ("dataprep", "training", "tracking", "export", "agent", "nats", "ray")
