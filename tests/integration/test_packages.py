@@ -81,7 +81,11 @@ def test_each_module_is_in_one_wheel(wheels: dict[str, Path]) -> None:
     expected = {name[name.index("finemesh/") :] for name in tracked if "/finemesh/" in name}
     assert shipped == expected, "the wheels and the tree hold different files"
     assert not {name for name in client & full if name.startswith("finemesh/")}
-    for name in ("finemesh/gateway/finemesh.binpb", "finemesh/gateway/health.lua"):
+    for name in (
+        "finemesh/gateway/finemesh.binpb",
+        "finemesh/gateway/health.lua",
+        "finemesh/gateway/downloads.lua",
+    ):
         assert name in full
     assert any("migrations/versions" in name for name in full)
 

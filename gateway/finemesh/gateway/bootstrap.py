@@ -122,12 +122,14 @@ def _connection_manager(config: GatewayConfig) -> dict[str, Any]:
 
 
 def _filters(config: GatewayConfig) -> list[dict[str, Any]]:
-    health = resources.files("finemesh.gateway").joinpath("health.lua").read_text()
+    files = resources.files("finemesh.gateway")
+    # One filter: each file has a function of its own, for requests the one and for responses the other.
+    script = "".join(files.joinpath(name).read_text() for name in ("health.lua", "downloads.lua"))
     return [
         *([_typed("envoy.filters.http.cors", "filters.http.cors.v3.Cors")] if config.cors_origins else []),
         _typed("envoy.filters.http.grpc_web", "filters.http.grpc_web.v3.GrpcWeb"),
         _typed(
-            "envoy.filters.http.lua", "filters.http.lua.v3.Lua", default_source_code={"inline_string": health}
+            "envoy.filters.http.lua", "filters.http.lua.v3.Lua", default_source_code={"inline_string": script}
         ),
         _token_filter(config),
         _transcoder(config),

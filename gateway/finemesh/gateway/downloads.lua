@@ -1,0 +1,16 @@
+-- What a service says of a stream that gRPC has no words for: the status and the length of the HTTP response. A
+-- download that breaks off is then seen to be too short, and one that was continued is 206 (RFC 9110, 15.3.7).
+function envoy_on_response(response)
+  local headers = response:headers()
+  local length = headers:get("x-finemesh-length")
+  if not length or (headers:get("content-type") or ""):sub(1, 16) == "application/grpc" then
+    return
+  end
+  headers:remove("x-finemesh-length")
+  headers:replace("content-length", length)
+  local status = headers:get("x-finemesh-status")
+  if status then
+    headers:remove("x-finemesh-status")
+    headers:replace(":status", status)
+  end
+end
