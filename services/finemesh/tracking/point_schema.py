@@ -41,8 +41,8 @@ _SECOND: Final = f"""
 CREATE TABLE fresh{_POINT};
 CREATE TABLE points{_POINT};
 CREATE TABLE deleted(run VARCHAR NOT NULL);
-CREATE TABLE archive(segment BIGINT NOT NULL);
-INSERT INTO archive VALUES (0);
+CREATE TABLE archive(id VARCHAR NOT NULL, segment BIGINT NOT NULL);
+INSERT INTO archive VALUES (uuid()::VARCHAR, 0);
 CREATE VIEW everything AS
     SELECT * FROM points UNION ALL SELECT * FROM fresh UNION ALL SELECT * FROM tail;
 UPDATE schema_version SET version = 2;

@@ -97,6 +97,10 @@ class PointFile:
         """The last durable batch of an attempt; 0 if there is none."""
         return self._marks.get((run, attempt), (0, 0))[0]
 
+    def thinned(self, run: str, attempt: int) -> int:
+        """Points that the sender of an attempt left out."""
+        return self._marks.get((run, attempt), (0, 0))[1]
+
     def marks(self) -> dict[str, dict[int, int]]:
         """Per run and attempt, the last durable batch."""
         by_run: dict[str, dict[int, int]] = {}
