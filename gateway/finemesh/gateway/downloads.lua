@@ -1,5 +1,6 @@
 -- What a service says of a stream that gRPC has no words for: the status and the length of the HTTP response. A
 -- download that breaks off is then seen to be too short, and one that was continued is 206 (RFC 9110, 15.3.7).
+-- Seen at once, that is, because the connection of HTTP/1.1 ends with it.
 function envoy_on_response(response)
   local headers = response:headers()
   local length = headers:get("x-finemesh-length")
@@ -8,6 +9,7 @@ function envoy_on_response(response)
   end
   headers:remove("x-finemesh-length")
   headers:replace("content-length", length)
+  response:streamInfo():drainConnectionUponCompletion()
   local status = headers:get("x-finemesh-status")
   if status then
     headers:remove("x-finemesh-status")
