@@ -5,6 +5,8 @@ processor_config.json, tokenizer.json, ...        processor, tokenizer and chat 
 README.md                                         model card
 golden/                                           inputs, and outputs of the trained model
 predict.py, verify.py, runtime.py, decide.py      to use and to check it, without Finemesh
+serve.py, server/, Dockerfile, requirements.txt   to serve it
+curves/, sbom.cdx.json                            pictures of the training, bill of materials
 manifest.json                                     written last: facts, and SHA-256 of every file
 """
 
@@ -22,13 +24,16 @@ from finemesh.core.errors import AlreadyExistsError
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune.manifests import file_digest, write_manifest
-from finemesh.package.card import licence_of, model_card
+from finemesh.package.card import base_metadata, model_card
+from finemesh.package.contents import furnish
+from finemesh.package.curves import Curve
 from finemesh.package.formats import suitable_format
 from finemesh.package.formats.format import scripts_of
 from finemesh.package.golden import GOLDEN, golden_split, write_golden
 from finemesh.package.golden_pictures import decision_facts, picture_items
 from finemesh.package.golden_text import text_items
 from finemesh.package.manifest import BaseModel, PackageManifest, load_package_manifest
+from finemesh.package.sbom import write_sbom
 from finemesh.package.trained import Trained
 
 _LIBRARIES: Final = ("torch", "transformers", "peft", "safetensors", "tokenizers", "pillow")
@@ -48,6 +53,7 @@ def export_checkpoint(
     lineage: dict[str, Any],
     metrics: Mapping[str, float] | None = None,
     golden_items: int = 16,
+    curves: Mapping[str, Curve] | None = None,
     progress: Callable[[float, str], None] = _no_progress,
 ) -> PackageManifest:
     """Write the package of a checkpoint into `out`, an empty or absent folder.
@@ -65,6 +71,7 @@ def export_checkpoint(
         format: one of `FORMATS`.
         lineage: names to carry along, e.g. training job, run, dataset digest.
         golden_items: how many items the package must reproduce.
+        curves: of the run's metrics, by name, for the model card.
         progress: told the fraction done and what is being done.
 
     Raises:
@@ -90,6 +97,7 @@ def export_checkpoint(
         trained.model.processor.save_pretrained(out)
         for source, name in scripts_of(form.runtime):
             shutil.copyfile(source, out / name)
+        record = furnish(trained, form, out, curves or {})
         manifest = PackageManifest(
             format=format,
             auto_class=trained.family.auto_class,
@@ -105,7 +113,10 @@ def export_checkpoint(
             runtime=form.runtime.name,
             decisions=facts,
             tolerance=asdict(form.tolerance),
+            about=form.about,
+            record=record,
         )
+        write_sbom(out, manifest)
         (out / "README.md").write_text(model_card(manifest, None), encoding="utf-8")
         progress(0.9, "writing the manifest")
         write_manifest(out, manifest.facts())
@@ -120,9 +131,11 @@ def _existing(folder: Path) -> Path:
 
 def _base_model(spec: FineTuneSpec, base_model: Path) -> BaseModel:
     files = [base_model / "config.json", *sorted(base_model.glob("*.safetensors"))]
+    stated = base_metadata(base_model)
     return BaseModel(
         name=spec.base_model,
         revision=spec.base_model_revision,
         files={path.name: file_digest(path) for path in files},
-        licence=licence_of(base_model),
+        licence=stated.pop("license", "unknown"),
+        licence_details=stated,
     )

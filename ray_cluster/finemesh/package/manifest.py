@@ -34,12 +34,14 @@ class BaseModel:
         revision: as the spec says it.
         files: SHA-256 of its config.json and weights, by file name.
         licence: what its model card states, or "unknown".
+        licence_details: what the card says of it beside: `license_name`, `license_link`.
     """
 
     name: str
     revision: str
     files: dict[str, str]
     licence: str
+    licence_details: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class PackageManifest:
         runtime: what runs it, by `runtime.py`.
         decisions: of models that do not speak, how their outputs are read (`golden_pictures.decision_facts`).
         tolerance: what the format declares, a `ParityTolerance`.
+        about: what the format is, in words that follow "This is".
+        record: what is on record of the data and the run (see `contents.record_of`).
         parity: what `record_parity` put in; None before.
     """
 
@@ -73,6 +77,8 @@ class PackageManifest:
     runtime: str = "transformers"
     decisions: dict[str, Any] = field(default_factory=dict[str, Any])
     tolerance: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    about: str = ""
+    record: dict[str, Any] = field(default_factory=dict[str, Any])
     parity: dict[str, Any] | None = None
     files: tuple[PackageFile, ...] = ()
 
@@ -103,6 +109,8 @@ def load_package_manifest(package: Path) -> PackageManifest:
             runtime=str(content["runtime"]),
             decisions=dict(content["decisions"]),
             tolerance=dict(content["tolerance"]),
+            about=str(content["about"]),
+            record=dict(content["record"]),
             parity=content["parity"],
             files=tuple(PackageFile(**each) for each in content["files"]),
         )

@@ -7,7 +7,6 @@ nothing of when it was written: the same package has the same bytes.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -31,14 +30,9 @@ _Hash: Final[Any] = model.HashType
 _Property: Final[Any] = model.Property
 
 
-def write_sbom(out: Path, manifest: PackageManifest, pinned: Mapping[str, str]) -> None:
-    """Write the bill of a package.
-
-    Args:
-        out: its folder.
-        manifest: what is known of it.
-        pinned: versions of the distributions it runs with, by name.
-    """
+def write_sbom(out: Path, manifest: PackageManifest) -> None:
+    """Write the bill of the package in a folder."""
+    pinned: dict[str, str] = manifest.record["requirements"]
     root = _model(manifest)
     base, data = _base(manifest), _data(manifest)
     libraries = [_library(name, version) for name, version in pinned.items()]

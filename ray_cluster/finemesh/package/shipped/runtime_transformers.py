@@ -8,6 +8,7 @@ others an item is a picture.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ class Runner:
     Attributes:
         task: of the model, as `spec.task` of the manifest.
         versions: what ran it.
+        context_tokens: the most tokens of prompt and answer together; 0 where nothing says.
+        end_ids: tokens that end an answer.
+        most_at_once: prompts that are answered together.
     """
+
+    context_tokens = 0
+    end_ids: frozenset[int] = frozenset()
+    most_at_once = 64
 
     def __init__(self, package: Path, base: str | None = None) -> None:
         """Load the package in a folder.
@@ -37,6 +45,9 @@ class Runner:
         self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         self.model = self._load(package, base).eval()
         self.processor = self._load_processor(package)
+        if self.task in ("LANGUAGE", "VISION_LANGUAGE"):
+            self.context_tokens = _context_tokens(self.model.config)
+            self.end_ids = _end_ids(self.model, self.processor)
 
     def _load(self, package: Path, base: str | None) -> Any:
         manifest = self._manifest
@@ -127,6 +138,92 @@ class Runner:
         output = self.model.generate(**tensors, do_sample=False, max_new_tokens=most_tokens)
         return output[0, inputs["input_ids"].shape[1] :].tolist()
 
+    @torch.inference_mode()
+    def together(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`outputs` of several pictures that have the same shapes."""
+        joined = {name: np.concatenate([item[name] for item in items]) for name in items[0]}
+        output = self.model(**{name: torch.from_numpy(array) for name, array in joined.items()})
+        names = self._manifest["decisions"]["outputs"]
+        return [{name: output[name][index].float().numpy() for name in names} for index in range(len(items))]
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        items: Sequence[dict[str, Any]],
+        most_tokens: int,
+        choose: Callable[[int, Any], int],
+        take: Callable[[int, int], bool],
+    ) -> None:
+        """Continue several prompts at once, padded on their left, until none wants more tokens.
+
+        Args:
+            items: of `prepare`, alike but for the number of their tokens.
+            most_tokens: of an answer.
+            choose: (index of the prompt, its logits (V,)) -> the next token.
+            take: told (index, token) in turn; whether that prompt wants another.
+        """
+        steps = _Steps(choose, take, len(items))
+        self.model.generate(
+            **_padded(items),
+            do_sample=False,
+            max_new_tokens=most_tokens,
+            pad_token_id=min(self.end_ids, default=0),
+            logits_processor=transformers.LogitsProcessorList([steps.choose]),
+            stopping_criteria=transformers.StoppingCriteriaList([steps.take]),
+        )
+
     def text(self, tokens: list[int]) -> str:
         """Tokens as words, special ones left out."""
         return str(self.processor.decode(tokens, skip_special_tokens=True)).strip()
+
+
+class _Steps:
+    """The two places at which `generate` lets others have a say, for each prompt by itself."""
+
+    def __init__(
+        self, choose: Callable[[int, Any], int], take: Callable[[int, int], bool], prompts: int
+    ) -> None:
+        self._choose = choose
+        self._take = take
+        self._wants = [True] * prompts
+
+    def choose(self, _ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        """Leave the chosen token of each prompt as the only likely one."""
+        chosen_BV = torch.full_like(scores_BV, -torch.inf)
+        for index, wants in enumerate(self._wants):
+            token = self._choose(index, scores_BV[index].float().numpy()) if wants else 0
+            chosen_BV[index, token] = 0
+        return chosen_BV
+
+    def take(self, ids_BT: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
+        """Whether each prompt has all that it wants."""
+        for index, token in enumerate(ids_BT[:, -1].tolist()):
+            self._wants[index] = self._wants[index] and self._take(index, token)
+        return torch.tensor([not wants for wants in self._wants], device=ids_BT.device)
+
+
+def _padded(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Prompts as one batch. What goes with each token is padded on its left, unseen by the mask; pictures
+    follow one another.
+    """
+    longest = max(item["input_ids"].shape[1] for item in items)
+    made: dict[str, torch.Tensor] = {}
+    for name in items[0]:
+        parts = [item[name] for item in items]
+        if all(part.shape == item["input_ids"].shape for part, item in zip(parts, items, strict=True)):
+            parts = [np.pad(part, ((0, 0), (longest - part.shape[1], 0))) for part in parts]
+        made[name] = torch.from_numpy(np.concatenate(parts))
+    return made
+
+
+def _context_tokens(config: Any) -> int:
+    """The most tokens that the model has positions for; 0 where its config does not say."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0)
+
+
+def _end_ids(model: Any, processor: Any) -> frozenset[int]:
+    """Tokens that end an answer: those of the generation config, and the tokenizer's own."""
+    configured = model.generation_config.eos_token_id
+    ends = configured if isinstance(configured, list) else [configured]
+    own = getattr(processor, "tokenizer", processor).eos_token_id
+    return frozenset(each for each in (*ends, own) if each is not None)

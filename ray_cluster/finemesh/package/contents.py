@@ -1,0 +1,68 @@
+"""What a package holds beside weights and golden set: its server, its environment, what is on record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from finemesh.core.spec.finetune import Task
+from finemesh.finetune.rows import read_manifest
+from finemesh.package.curves import Curve, draw_curves
+from finemesh.package.environment import write_environment
+from finemesh.package.formats.format import SHIPPED, Format
+from finemesh.package.trained import Trained
+
+# A run that measured what it used says so by this metric: the sum so far, in joules.
+ENERGY: Final = "system/energy_joules"
+_MATCHERS: Final = {Task.DETECTION, Task.INSTANCE_SEGMENTATION}
+
+
+def furnish(trained: Trained, form: Format, out: Path, curves: Mapping[str, Curve]) -> dict[str, Any]:
+    """Write server, Dockerfile, requirements.txt and curves.
+
+    Returns:
+        What is on record, as JSON values: `data` (see `data_record`), `curves` (pictures, relative to `out`),
+        `quirks` of the family, `requirements` (versions by name), and `energy_joules` if it was measured.
+    """
+    shutil.copyfile(SHIPPED / "serve.py", out / "serve.py")
+    shutil.copytree(SHIPPED / "server", out / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    needs = [*form.runtime.needs, *_needs(trained, form)]
+    record: dict[str, Any] = {
+        "data": data_record(trained.dataset),
+        "curves": draw_curves(curves, out),
+        "quirks": list(trained.family.quirks),
+        "requirements": write_environment(out, form.runtime.name, needs),
+    }
+    if measured := curves.get(ENERGY):
+        record["energy_joules"] = measured[-1][1]
+    return record
+
+
+def _needs(trained: Trained, form: Format) -> list[str]:
+    """What a model needs beside transformers, where that runs it: asked for when it is made, not before."""
+    if form.runtime.name != "transformers":
+        return []
+    needs = [trained.family.extra] if trained.family.extra else []
+    if trained.spec.task in _MATCHERS:
+        needs.append("scipy")
+    if trained.family.name == "smolvlm":
+        needs.append("num2words")
+    return needs
+
+
+def data_record(dataset: Path) -> dict[str, Any]:
+    """What a dataset holds, and what became of every input it was made from."""
+    manifest = read_manifest(dataset)
+    return {
+        "digest": manifest.digest,
+        "rows": manifest.rows,
+        "splits": manifest.splits,
+        "classes": {each.class_name: each.objects for each in manifest.classes},
+        "row_classes": {name: sum(counts.values()) for name, counts in manifest.row_classes.items()},
+        "ledger": manifest.ledger.to_json(),
+        "leakage": asdict(manifest.leakage) if manifest.leakage else None,
+        "warnings": list(manifest.warnings),
+    }
