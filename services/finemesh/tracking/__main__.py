@@ -1,26 +1,35 @@
-"""The process of the Tracking service: `python -m finemesh.tracking`, configured by the environment."""
+"""The process of the Tracking service: `python -m finemesh.tracking`, configured by the environment.
+
+`python -m finemesh.tracking rebuild`, in the same environment, makes the points file from its segments.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Sequence
 
 from finemesh.chassis.auth import TokenVerifier
 from finemesh.chassis.config import from_environ
 from finemesh.chassis.grpc_server import GrpcServer, run_service
+from finemesh.chassis.logs import get_logger
 from finemesh.chassis.service import Foundation, foundation, serve
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import UnavailableError
+from finemesh.tracking.archive import Archive
 from finemesh.tracking.artifact_rows import ArtifactRows
 from finemesh.tracking.artifacts import Artifacts
 from finemesh.tracking.config import TrackingConfig
 from finemesh.tracking.consumer import consume
 from finemesh.tracking.domain import Batch
 from finemesh.tracking.downloads import Downloads
+from finemesh.tracking.keeper import Keeper, forget_old_points
 from finemesh.tracking.live import Live
 from finemesh.tracking.points import PointFile
+from finemesh.tracking.rebuild import rebuild
+from finemesh.tracking.segments import Cutter
 from finemesh.tracking.service import Tracking
 from finemesh.tracking.servicer import TrackingServicer
 from finemesh.tracking.store import CHASSIS, SqlRunStore
@@ -30,6 +39,8 @@ from finemesh.v1.tracking_service_pb2_grpc import add_TrackingServiceServicer_to
 
 NAME = "tracking"
 POINTS_FILE = "points.duckdb"
+
+_log = get_logger(__name__)
 
 
 async def main(stop: asyncio.Event) -> None:
@@ -47,6 +58,17 @@ async def main(stop: asyncio.Event) -> None:
             file.close()
 
 
+async def restore(_: asyncio.Event) -> None:
+    """Make the points file anew from the segments in the object store."""
+    config = from_environ(TrackingConfig, os.environ)
+    base = Foundation(NAME, config, CHASSIS)
+    try:
+        points = await rebuild(base.objects, config.data_dir / POINTS_FILE)
+    finally:
+        base.objects.close()
+    _log.info("points_rebuilt", points=points, path=str(config.data_dir / POINTS_FILE))
+
+
 async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop: asyncio.Event) -> None:
     notifier, live, clock = Notifier(), Live(), base.outbox.clock
     store = SqlRunStore(base.db, base.outbox, notifier)
@@ -57,6 +79,9 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
         live.publish(batches)
 
     writer = Writer(file, on_committed)
+    cutter = Cutter(file, config.data_dir / "segments")
+    archive = Archive(base.objects, cutter)
+    keeper = Keeper(file, cutter, archive, interval_seconds=config.segment_interval_seconds)
     artifacts = Artifacts(ArtifactRows(base.db), store, base.objects, clock)
     tracking = Tracking(
         store=store,
@@ -77,12 +102,16 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     await summarizer.catch_up()
     writer.start()
     try:
-        await serve(server, stop, base.relay.run(), summarizer.run(), consume(base.bus, tracking))
+        forgetting = forget_old_points(file, store, writer, clock, config.points_retention_days)
+        consuming = consume(base.bus, tracking)
+        await serve(server, stop, base.relay.run(), summarizer.run(), consuming, keeper.run(), forgetting)
     finally:
         await writer.stop()
+        await keeper.finish()
         with contextlib.suppress(UnavailableError):  # the next start catches up
             await summarizer.settle()
 
 
 if __name__ == "__main__":
-    run_service(NAME, main, os.environ.get("FINEMESH_LOG_LEVEL") or "INFO")
+    task = restore if sys.argv[1:] == ["rebuild"] else main
+    run_service(NAME, task, os.environ.get("FINEMESH_LOG_LEVEL") or "INFO")

@@ -18,9 +18,15 @@ class TrackingConfig(ServiceConfig):
         points_memory_bytes: limit of DuckDB's memory.
         points_threads: threads of DuckDB.
         summary_interval_seconds: how long summaries may lag behind points while nobody asks for them.
+        segment_interval_seconds: how often what was logged goes to the object store, as segments of which
+            the points can be rebuilt.
+        points_retention_days: how long after its end the points of a run are kept; what summarises them
+            stays. 0: for ever.
     """
 
     data_dir: Path
     points_memory_bytes: int = 256 << 20
     points_threads: int = 2
     summary_interval_seconds: float = DEFAULT_INTERVAL_SECONDS
+    segment_interval_seconds: float = 30.0
+    points_retention_days: float = 0.0

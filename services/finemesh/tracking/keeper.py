@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from finemesh.chassis.logs import get_logger
@@ -98,11 +98,17 @@ async def forget_old_points(
     0 days: keep them for ever.
     """
     while True:
-        if retention_days > 0:
-            oldest = clock.now() - timedelta(days=retention_days)
-            for name in file.marks():
-                run = await store.find(parse_name(name, "runs"))
-                if run is not None and run.end_time is not None and run.end_time < oldest:
-                    await writer.delete(name)
-                    _log.info("points_forgotten", run=name, retention_days=retention_days)
+        try:
+            if retention_days > 0:
+                await _forget(file, store, writer, clock.now() - timedelta(days=retention_days))
+        except FinemeshError as error:
+            _log.warning("points_not_forgotten", error=error.message)
         await asyncio.sleep(_RETENTION_SECONDS)
+
+
+async def _forget(file: PointFile, store: RunStore, writer: PointWriter, oldest: datetime) -> None:
+    for name in file.marks():
+        run = await store.find(parse_name(name, "runs"))
+        if run is not None and run.end_time is not None and run.end_time < oldest:
+            await writer.delete(name)
+            _log.info("points_forgotten", run=name, end_time=run.end_time.isoformat())
