@@ -19,13 +19,12 @@ from finemesh.core.spec.finetune import (
     Quantization,
     Resources,
 )
-from finemesh.finetune.checkpoint import TrainState, load_weights, read_state
+from finemesh.finetune.checkpoint import TrainState, load_weights, read_state, verify_checkpoint
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.heads import classes_of
 from finemesh.finetune.models import Model, load_model
-
-_MAX_SHARD_SIZE = "4GB"
+from finemesh.package.merging import SHARD_BYTES, NotStreamable, stream_merge
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,9 @@ class Trained:
     @cached_property
     def model(self) -> Model:
         """The trained model with its training-time processor, set to evaluation."""
+        return self._load()
+
+    def _load(self) -> Model:
         model = load_model(self.on_cpu, self.base_model, tuple(self.classes))
         load_weights(self.checkpoint, model)
         model.module.eval()
@@ -94,9 +96,20 @@ class Trained:
         processor. Made at the first asking; every format that starts from it shares it.
         """
         folder = self.scratch / "merged"
-        folder.mkdir(parents=True)
-        module: Any = self.model.module
-        with torch.inference_mode():
-            whole = module.merge_and_unload() if hasattr(module, "merge_and_unload") else module
-        whole.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
+        self.merge_into(folder, torch.float32)
         return folder
+
+    def merge_into(self, folder: Path, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write the whole model into a folder, in another precision. Raises what `stream_merge` raises."""
+        verify_checkpoint(self.checkpoint)
+        folder.mkdir(parents=True, exist_ok=True)
+        classes = tuple(self.classes)
+        try:
+            stream_merge(
+                self.spec, self.family, self.base_model, self.checkpoint, classes, folder, dtype, shard_bytes
+            )
+        except NotStreamable:
+            module: Any = self._load().module
+            with torch.inference_mode():
+                whole = module.merge_and_unload() if hasattr(module, "merge_and_unload") else module
+            whole.to(dtype).save_pretrained(folder, max_shard_size=shard_bytes)
