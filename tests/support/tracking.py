@@ -22,9 +22,9 @@ from tests.support.servers import NatsServer, S3Server
 from tests.support.services import ServiceProcess
 
 
-def tracking_process(folder: Path, nats: NatsServer) -> ServiceProcess:
+def tracking_process(folder: Path, nats: NatsServer, **more: str) -> ServiceProcess:
     """Not started. Tracking needs no S3: the one it is told of does not exist."""
-    settings = {"FINEMESH_DATA_DIR": str(folder / "data")}
+    settings = {"FINEMESH_DATA_DIR": str(folder / "data"), **more}
     return ServiceProcess("tracking", folder, nats, S3Server(folder / "s3"), settings)
 
 

@@ -32,6 +32,9 @@ from finemesh.tracking.rebuild import rebuild
 from finemesh.tracking.segments import Cutter
 from finemesh.tracking.service import Tracking
 from finemesh.tracking.servicer import TrackingServicer
+from finemesh.tracking.sql_process import SqlLimits
+from finemesh.tracking.sql_query import SqlQueries
+from finemesh.tracking.sql_rows import SqlRows
 from finemesh.tracking.store import CHASSIS, SqlRunStore
 from finemesh.tracking.summarizer import Summarizer
 from finemesh.tracking.writer import Writer
@@ -94,7 +97,9 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
         files=artifacts,
     )
     downloads = Downloads(store, file, summarizer)
-    servicer = TrackingServicer(tracking, artifacts, downloads, clock)
+    limits = SqlLimits(seconds=config.sql_timeout_seconds, memory_bytes=config.sql_memory_bytes)
+    queries = SqlQueries(SqlRows(base.db), file, summarizer, limits)
+    servicer = TrackingServicer(tracking, artifacts, downloads, queries, clock)
     # Ready without S3: points need none, and artifacts say so themselves when it is away.
     checks = {"sql": base.db.check_ready, "nats": base.bus.check_ready, "points": writer.check_ready}
     server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)
@@ -106,6 +111,7 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
         consuming = consume(base.bus, tracking)
         await serve(server, stop, base.relay.run(), summarizer.run(), consuming, keeper.run(), forgetting)
     finally:
+        queries.close()
         await writer.stop()
         await keeper.finish()
         with contextlib.suppress(UnavailableError):  # the next start catches up

@@ -22,11 +22,15 @@ class TrackingConfig(ServiceConfig):
             the points can be rebuilt.
         points_retention_days: how long after its end the points of a run are kept; what summarises them
             stays. 0: for ever.
+        sql_timeout_seconds: for a query of SQL, of its processor time and from its start to its end.
+        sql_memory_bytes: for the rows and the work of a query of SQL; two run at once.
     """
 
     data_dir: Path
     points_memory_bytes: int = 256 << 20
     points_threads: int = 2
     summary_interval_seconds: float = DEFAULT_INTERVAL_SECONDS
+    sql_timeout_seconds: int = 30
+    sql_memory_bytes: int = 512 << 20
     segment_interval_seconds: float = 30.0
     points_retention_days: float = 0.0

@@ -154,6 +154,8 @@ def summary_to_proto(summary: Summary, goal: Goal | None = None) -> run_pb2.Metr
         best_step=summary.best_step,
         goal=_goal_to_proto(goal or summary.goal),
         point_count=summary.point_count,
+        min_value=summary.min_value,
+        max_value=summary.max_value,
     )
 
 

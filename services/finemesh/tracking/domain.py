@@ -6,6 +6,7 @@ Arrays are columns of equal length, one entry per point: `steps` int64 (optimise
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -52,6 +53,7 @@ class Summary:
         best_value: best finite value by the goal that the name tells; NaN if there is none, of either.
         best_step: the first step with the best value; `last_step` if there is none.
         point_count: points on the curve.
+        min_value, max_value: smallest and largest finite value; NaN if there is none.
     """
 
     key: str
@@ -60,6 +62,8 @@ class Summary:
     best_value: float
     best_step: int
     point_count: int
+    min_value: float = math.nan
+    max_value: float = math.nan
 
     @property
     def goal(self) -> Goal | None:

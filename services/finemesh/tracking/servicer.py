@@ -22,6 +22,8 @@ from finemesh.tracking.downloads import Downloads
 from finemesh.tracking.drafts import check_mask
 from finemesh.tracking.file_servicer import FileServicer
 from finemesh.tracking.service import CurveQuery, Tracking
+from finemesh.tracking.sql_query import SqlQueries
+from finemesh.tracking.sql_servicer import SqlServicer
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceServicer
@@ -33,11 +35,19 @@ Context = Any
 _Pending = tuple[Batch, asyncio.Future[int]] | FinemeshError | None
 
 
-class TrackingServicer(FileServicer, TrackingServiceServicer):
+class TrackingServicer(FileServicer, SqlServicer, TrackingServiceServicer):
     """One method per RPC."""
 
-    def __init__(self, tracking: Tracking, artifacts: Artifacts, downloads: Downloads, clock: Clock) -> None:
-        super().__init__(artifacts, downloads, clock)
+    def __init__(
+        self,
+        tracking: Tracking,
+        artifacts: Artifacts,
+        downloads: Downloads,
+        queries: SqlQueries,
+        clock: Clock,
+    ) -> None:
+        FileServicer.__init__(self, artifacts, downloads, clock)
+        SqlServicer.__init__(self, queries)
         self._tracking = tracking
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> run_pb2.Run:

@@ -83,6 +83,8 @@ SUMMARIES: Final = Table(
     Column("best_value", Float),
     Column("best_step", BigInteger, nullable=False),
     Column("point_count", BigInteger, nullable=False),
+    Column("min_value", Float),
+    Column("max_value", Float),
 )
 DELETED: Final = Table(
     "deleted_runs",
@@ -314,6 +316,8 @@ def _summary_row(summary: Summary) -> dict[str, Any]:
         "best_value": _without_nan(summary.best_value),
         "best_step": summary.best_step,
         "point_count": summary.point_count,
+        "min_value": _without_nan(summary.min_value),
+        "max_value": _without_nan(summary.max_value),
     }
 
 
@@ -325,6 +329,8 @@ def _summary(row: RowMapping) -> Summary:
         best_value=_with_nan(row["best_value"]),
         best_step=row["best_step"],
         point_count=row["point_count"],
+        min_value=_with_nan(row["min_value"]),
+        max_value=_with_nan(row["max_value"]),
     )
 
 

@@ -6,6 +6,7 @@ measured again, a batch that is missing or was counted before) makes it be compu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +23,8 @@ DECIDING: Final = ("val/accuracy", "val/loss", "train/loss")
 def summarize(key: str, steps: Int64s, values: Floats) -> Summary:
     """The summary of a resolved curve of at least one point."""
     goal = goal_of(key)
-    finite = np.isfinite(values) & (goal is not None)
+    is_finite = np.isfinite(values)
+    finite = is_finite & (goal is not None)
     best = len(values) - 1
     if finite.any():
         costs = values if goal is Goal.MINIMIZE else -values
@@ -34,7 +36,14 @@ def summarize(key: str, steps: Int64s, values: Floats) -> Summary:
         best_value=float(values[best]) if finite[best] else float("nan"),
         best_step=int(steps[best]),
         point_count=len(values),
+        min_value=_finite(np.min(values, where=is_finite, initial=np.inf)),
+        max_value=_finite(np.max(values, where=is_finite, initial=-np.inf)),
     )
+
+
+def _finite(value: float) -> float:
+    """NaN for the infinity that the least of no values is."""
+    return float(value) if np.isfinite(value) else math.nan
 
 
 def summarize_run(points: RunPoints) -> tuple[Summary, ...]:
@@ -62,6 +71,8 @@ def extend(summary: Summary, later: Summary) -> Summary:
         best_value=best.best_value,
         best_step=later.last_step if np.isnan(best.best_value) else best.best_step,
         point_count=summary.point_count + later.point_count,
+        min_value=float(np.fmin(summary.min_value, later.min_value)),
+        max_value=float(np.fmax(summary.max_value, later.max_value)),
     )
 
 

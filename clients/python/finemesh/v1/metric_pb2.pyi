@@ -31,7 +31,7 @@ class MetricBatch(_message.Message):
     def __init__(self, run: _Optional[str] = ..., attempt: _Optional[int] = ..., sequence: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., key_indices: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., thinned_points: _Optional[int] = ...) -> None: ...
 
 class MetricSeries(_message.Message):
-    __slots__ = ("run", "key", "steps", "values", "times_us", "attempts", "total_points", "thinned_points")
+    __slots__ = ("run", "key", "steps", "values", "times_us", "attempts", "total_points", "thinned_points", "axis_values", "smoothed_values", "left_out_points")
     RUN_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,9 @@ class MetricSeries(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_POINTS_FIELD_NUMBER: _ClassVar[int]
     THINNED_POINTS_FIELD_NUMBER: _ClassVar[int]
+    AXIS_VALUES_FIELD_NUMBER: _ClassVar[int]
+    SMOOTHED_VALUES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_POINTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     key: str
     steps: _containers.RepeatedScalarFieldContainer[int]
@@ -48,4 +51,7 @@ class MetricSeries(_message.Message):
     attempts: _containers.RepeatedScalarFieldContainer[int]
     total_points: int
     thinned_points: int
-    def __init__(self, run: _Optional[str] = ..., key: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., attempts: _Optional[_Iterable[int]] = ..., total_points: _Optional[int] = ..., thinned_points: _Optional[int] = ...) -> None: ...
+    axis_values: _containers.RepeatedScalarFieldContainer[float]
+    smoothed_values: _containers.RepeatedScalarFieldContainer[float]
+    left_out_points: int
+    def __init__(self, run: _Optional[str] = ..., key: _Optional[str] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., attempts: _Optional[_Iterable[int]] = ..., total_points: _Optional[int] = ..., thinned_points: _Optional[int] = ..., axis_values: _Optional[_Iterable[float]] = ..., smoothed_values: _Optional[_Iterable[float]] = ..., left_out_points: _Optional[int] = ...) -> None: ...

@@ -29,7 +29,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66inemesh/v1/run.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x19\x66inemesh/v1/lineage.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x01\n\rMetricSummary\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nlast_value\x18\x02 \x01(\x01\x12\x11\n\tlast_step\x18\x03 \x01(\x03\x12\x12\n\nbest_value\x18\x04 \x01(\x01\x12\x11\n\tbest_step\x18\x05 \x01(\x03\x12\x1f\n\x04goal\x18\x06 \x01(\x0e\x32\x11.finemesh.v1.Goal\x12\x13\n\x0bpoint_count\x18\x07 \x01(\x03\"\x98\x07\n\x03Run\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12,\n\x06labels\x18\x03 \x03(\x0b\x32\x1c.finemesh.v1.Run.LabelsEntry\x12\x1a\n\x0ctraining_job\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x04spec\x18\x05 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x03\x12,\n\x06params\x18\x06 \x03(\x0b\x32\x1c.finemesh.v1.Run.ParamsEntry\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x16.finemesh.v1.Run.StateB\x04\xe2\x41\x01\x03\x12\x31\n\x07metrics\x18\x08 \x03(\x0b\x32\x1a.finemesh.v1.MetricSummaryB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61ttempt\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04tags\x18\r \x03(\t\x12\r\n\x05notes\x18\x0e \x01(\t\x12\x12\n\nexperiment\x18\x0f \x01(\t\x12\x12\n\nparent_run\x18\x10 \x01(\t\x12%\n\x07lineage\x18\x11 \x01(\x0b\x32\x14.finemesh.v1.Lineage\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x12\n\x0eSTATE_FINISHED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x13\n\x0fSTATE_CANCELLED\x10\x04:?\xea\x41<\n\x10\x66inemesh.dev/Run\x12\x1dprojects/{project}/runs/{run}*\x04runs2\x03run*B\n\x04Goal\x12\x14\n\x10GOAL_UNSPECIFIED\x10\x00\x12\x11\n\rGOAL_MINIMIZE\x10\x01\x12\x11\n\rGOAL_MAXIMIZE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66inemesh/v1/run.proto\x12\x0b\x66inemesh.v1\x1a finemesh/v1/fine_tune_spec.proto\x1a\x19\x66inemesh/v1/lineage.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\rMetricSummary\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nlast_value\x18\x02 \x01(\x01\x12\x11\n\tlast_step\x18\x03 \x01(\x03\x12\x12\n\nbest_value\x18\x04 \x01(\x01\x12\x11\n\tbest_step\x18\x05 \x01(\x03\x12\x1f\n\x04goal\x18\x06 \x01(\x0e\x32\x11.finemesh.v1.Goal\x12\x13\n\x0bpoint_count\x18\x07 \x01(\x03\x12\x11\n\tmin_value\x18\x08 \x01(\x01\x12\x11\n\tmax_value\x18\t \x01(\x01\"\x98\x07\n\x03Run\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12,\n\x06labels\x18\x03 \x03(\x0b\x32\x1c.finemesh.v1.Run.LabelsEntry\x12\x1a\n\x0ctraining_job\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12-\n\x04spec\x18\x05 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpecB\x04\xe2\x41\x01\x03\x12,\n\x06params\x18\x06 \x03(\x0b\x32\x1c.finemesh.v1.Run.ParamsEntry\x12+\n\x05state\x18\x07 \x01(\x0e\x32\x16.finemesh.v1.Run.StateB\x04\xe2\x41\x01\x03\x12\x31\n\x07metrics\x18\x08 \x03(\x0b\x32\x1a.finemesh.v1.MetricSummaryB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61ttempt\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04tags\x18\r \x03(\t\x12\r\n\x05notes\x18\x0e \x01(\t\x12\x12\n\nexperiment\x18\x0f \x01(\t\x12\x12\n\nparent_run\x18\x10 \x01(\t\x12%\n\x07lineage\x18\x11 \x01(\x0b\x32\x14.finemesh.v1.Lineage\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x12\n\x0eSTATE_FINISHED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x13\n\x0fSTATE_CANCELLED\x10\x04:?\xea\x41<\n\x10\x66inemesh.dev/Run\x12\x1dprojects/{project}/runs/{run}*\x04runs2\x03run*B\n\x04Goal\x12\x14\n\x10GOAL_UNSPECIFIED\x10\x00\x12\x11\n\rGOAL_MINIMIZE\x10\x01\x12\x11\n\rGOAL_MAXIMIZE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,16 +60,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUN'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_RUN']._loaded_options = None
   _globals['_RUN']._serialized_options = b'\352A<\n\020finemesh.dev/Run\022\035projects/{project}/runs/{run}*\004runs2\003run'
-  _globals['_GOAL']._serialized_start=1278
-  _globals['_GOAL']._serialized_end=1344
+  _globals['_GOAL']._serialized_start=1316
+  _globals['_GOAL']._serialized_end=1382
   _globals['_METRICSUMMARY']._serialized_start=193
-  _globals['_METRICSUMMARY']._serialized_end=353
-  _globals['_RUN']._serialized_start=356
-  _globals['_RUN']._serialized_end=1276
-  _globals['_RUN_LABELSENTRY']._serialized_start=1009
-  _globals['_RUN_LABELSENTRY']._serialized_end=1054
-  _globals['_RUN_PARAMSENTRY']._serialized_start=1056
-  _globals['_RUN_PARAMSENTRY']._serialized_end=1101
-  _globals['_RUN_STATE']._serialized_start=1103
-  _globals['_RUN_STATE']._serialized_end=1211
+  _globals['_METRICSUMMARY']._serialized_end=391
+  _globals['_RUN']._serialized_start=394
+  _globals['_RUN']._serialized_end=1314
+  _globals['_RUN_LABELSENTRY']._serialized_start=1047
+  _globals['_RUN_LABELSENTRY']._serialized_end=1092
+  _globals['_RUN_PARAMSENTRY']._serialized_start=1094
+  _globals['_RUN_PARAMSENTRY']._serialized_end=1139
+  _globals['_RUN_STATE']._serialized_start=1141
+  _globals['_RUN_STATE']._serialized_end=1249
 # @@protoc_insertion_point(module_scope)

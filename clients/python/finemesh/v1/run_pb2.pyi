@@ -24,7 +24,7 @@ GOAL_MINIMIZE: Goal
 GOAL_MAXIMIZE: Goal
 
 class MetricSummary(_message.Message):
-    __slots__ = ("key", "last_value", "last_step", "best_value", "best_step", "goal", "point_count")
+    __slots__ = ("key", "last_value", "last_step", "best_value", "best_step", "goal", "point_count", "min_value", "max_value")
     KEY_FIELD_NUMBER: _ClassVar[int]
     LAST_VALUE_FIELD_NUMBER: _ClassVar[int]
     LAST_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,8 @@ class MetricSummary(_message.Message):
     BEST_STEP_FIELD_NUMBER: _ClassVar[int]
     GOAL_FIELD_NUMBER: _ClassVar[int]
     POINT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MIN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    MAX_VALUE_FIELD_NUMBER: _ClassVar[int]
     key: str
     last_value: float
     last_step: int
@@ -39,7 +41,9 @@ class MetricSummary(_message.Message):
     best_step: int
     goal: Goal
     point_count: int
-    def __init__(self, key: _Optional[str] = ..., last_value: _Optional[float] = ..., last_step: _Optional[int] = ..., best_value: _Optional[float] = ..., best_step: _Optional[int] = ..., goal: _Optional[_Union[Goal, str]] = ..., point_count: _Optional[int] = ...) -> None: ...
+    min_value: float
+    max_value: float
+    def __init__(self, key: _Optional[str] = ..., last_value: _Optional[float] = ..., last_step: _Optional[int] = ..., best_value: _Optional[float] = ..., best_step: _Optional[int] = ..., goal: _Optional[_Union[Goal, str]] = ..., point_count: _Optional[int] = ..., min_value: _Optional[float] = ..., max_value: _Optional[float] = ...) -> None: ...
 
 class Run(_message.Message):
     __slots__ = ("name", "display_name", "labels", "training_job", "spec", "params", "state", "metrics", "attempt", "create_time", "end_time", "update_time", "tags", "notes", "experiment", "parent_run", "lineage", "start_time")

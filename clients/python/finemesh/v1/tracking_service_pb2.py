@@ -26,6 +26,7 @@ from finemesh.v1 import comparison_pb2 as finemesh_dot_v1_dot_comparison__pb2
 from finemesh.v1 import metric_pb2 as finemesh_dot_v1_dot_metric__pb2
 from finemesh.v1 import run_pb2 as finemesh_dot_v1_dot_run__pb2
 from finemesh.v1 import run_artifact_pb2 as finemesh_dot_v1_dot_run__artifact__pb2
+from finemesh.v1 import run_sql_pb2 as finemesh_dot_v1_dot_run__sql__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -35,7 +36,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/tracking_service.proto\x12\x0b\x66inemesh.v1\x1a\x1c\x66inemesh/v1/comparison.proto\x1a\x18\x66inemesh/v1/metric.proto\x1a\x15\x66inemesh/v1/run.proto\x1a\x1e\x66inemesh/v1/run_artifact.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\x10\x43reateRunRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x03run\x18\x02 \x01(\x0b\x32\x10.finemesh.v1.RunB\x04\xe2\x41\x01\x02\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"#\n\rGetRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"p\n\x0fListRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.finemesh.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fWatchRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"{\n\x10\x46inishRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.finemesh.v1.Run.State\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"n\n\x10UpdateRunRequest\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x10.finemesh.v1.RunB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\"\x84\x01\n\x18UploadRunArtifactRequest\x12\x11\n\x03run\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.RunArtifactB\x04\xe2\x41\x01\x02\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"V\n\x17ListRunArtifactsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x18ListRunArtifactsResponse\x12+\n\tartifacts\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.RunArtifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x02\n\x19\x44ownloadRunMetricsRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x43\n\x06\x66ormat\x18\x02 \x01(\x0e\x32-.finemesh.v1.DownloadRunMetricsRequest.FormatB\x04\xe2\x41\x01\x02\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x14\n\x0c\x61ll_attempts\x18\x04 \x01(\x08\"n\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0e\n\nFORMAT_CSV\x10\x01\x12\x10\n\x0c\x46ORMAT_ARROW\x10\x02\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x03\x12\x16\n\x12\x46ORMAT_TENSORBOARD\x10\x04\"&\n\x10\x44\x65leteRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"B\n\x11LogMetricsRequest\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.MetricBatchB\x04\xe2\x41\x01\x02\"L\n\x12LogMetricsResponse\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x18\n\x10\x64urable_sequence\x18\x03 \x01(\x03\"F\n\x15LogMetricBatchRequest\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.MetricBatchB\x04\xe2\x41\x01\x02\"2\n\x16LogMetricBatchResponse\x12\x18\n\x10\x64urable_sequence\x18\x01 \x01(\x03\"\x85\x01\n\x13QueryMetricsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04runs\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x12\n\nmax_points\x18\x04 \x01(\x05\x12\x10\n\x08min_step\x18\x05 \x01(\x03\x12\x10\n\x08max_step\x18\x06 \x01(\x03\"A\n\x14QueryMetricsResponse\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.finemesh.v1.MetricSeries\"6\n\x13WatchMetricsRequest\x12\x11\n\x03run\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04keys\x18\x02 \x03(\t\"A\n\x14WatchMetricsResponse\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.finemesh.v1.MetricSeries\"\xa0\x01\n\x12\x43ompareRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04runs\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x1f\n\x04goal\x18\x04 \x01(\x0e\x32\x11.finemesh.v1.Goal\x12\x10\n\x08\x62\x61seline\x18\n \x01(\t\x12\x1d\n\x15price_per_device_hour\x18\x0b \x01(\x01\"1\n\x10\x43onfigDifference\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xb7\x01\n\x10MetricComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x04goal\x18\x02 \x01(\x0e\x32\x11.finemesh.v1.Goal\x12-\n\tsummaries\x18\x03 \x03(\x0b\x32\x1a.finemesh.v1.MetricSummary\x12\x12\n\nbetter_run\x18\x04 \x01(\t\x12\x18\n\x10last_differences\x18\n \x03(\x01\x12\x18\n\x10\x62\x65st_differences\x18\x0b \x03(\x01\"\xfc\x03\n\x13\x43ompareRunsResponse\x12\x39\n\x12\x63onfig_differences\x18\x01 \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12.\n\x07metrics\x18\x02 \x03(\x0b\x32\x1d.finemesh.v1.MetricComparison\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x12\n\nbetter_run\x18\x04 \x01(\t\x12\x12\n\nconclusive\x18\x05 \x01(\x08\x12\x0f\n\x07verdict\x18\x06 \x01(\t\x12\x37\n\x10\x64\x61ta_differences\x18\n \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12\x37\n\x10\x63ode_differences\x18\x0b \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12>\n\x17\x65nvironment_differences\x18\x0c \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12*\n\x05items\x18\r \x01(\x0b\x32\x1b.finemesh.v1.ItemComparison\x12\x15\n\ritems_problem\x18\x0e \x01(\t\x12#\n\x05\x63osts\x18\x0f \x03(\x0b\x32\x14.finemesh.v1.RunCost\x12\x17\n\x0frecommendations\x18\x10 \x03(\t2\xad\x0f\n\x0fTrackingService\x12{\n\tCreateRun\x12\x1d.finemesh.v1.CreateRunRequest\x1a\x10.finemesh.v1.Run\"=\xda\x41\x11parent,run,run_id\x82\xd3\xe4\x93\x02#\"\x1c/v1/{parent=projects/*}/runs:\x03run\x12\x63\n\x06GetRun\x12\x1a.finemesh.v1.GetRunRequest\x1a\x10.finemesh.v1.Run\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=projects/*/runs/*}\x12v\n\x08ListRuns\x12\x1c.finemesh.v1.ListRunsRequest\x1a\x1d.finemesh.v1.ListRunsResponse\"-\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=projects/*}/runs\x12h\n\x08WatchRun\x12\x1c.finemesh.v1.WatchRunRequest\x1a\x10.finemesh.v1.Run\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=projects/*/runs/*}:watch0\x01\x12}\n\tUpdateRun\x12\x1d.finemesh.v1.UpdateRunRequest\x1a\x10.finemesh.v1.Run\"?\xda\x41\x0frun,update_mask\x82\xd3\xe4\x93\x02\'2 /v1/{run.name=projects/*/runs/*}:\x03run\x12\x93\x01\n\x11UploadRunArtifact\x12%.finemesh.v1.UploadRunArtifactRequest\x1a\x18.finemesh.v1.RunArtifact\";\x82\xd3\xe4\x93\x02\x35\",/v1/{run=projects/*/runs/*}/artifacts:upload:\x05\x63hunk(\x01\x12\x9a\x01\n\x10ListRunArtifacts\x12$.finemesh.v1.ListRunArtifactsRequest\x1a%.finemesh.v1.ListRunArtifactsResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/runs/*}/artifacts\x12\x8a\x01\n\x12\x44ownloadRunMetrics\x12&.finemesh.v1.DownloadRunMetricsRequest\x1a\x14.google.api.HttpBody\"4\x82\xd3\xe4\x93\x02.\x12,/v1/{name=projects/*/runs/*}:downloadMetrics0\x01\x12y\n\tFinishRun\x12\x1d.finemesh.v1.FinishRunRequest\x1a\x10.finemesh.v1.Run\";\xda\x41\nname,state\x82\xd3\xe4\x93\x02(\"#/v1/{name=projects/*/runs/*}:finish:\x01*\x12o\n\tDeleteRun\x12\x1d.finemesh.v1.DeleteRunRequest\x1a\x16.google.protobuf.Empty\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e*\x1c/v1/{name=projects/*/runs/*}\x12Q\n\nLogMetrics\x12\x1e.finemesh.v1.LogMetricsRequest\x1a\x1f.finemesh.v1.LogMetricsResponse(\x01\x30\x01\x12\x9e\x01\n\x0eLogMetricBatch\x12\".finemesh.v1.LogMetricBatchRequest\x1a#.finemesh.v1.LogMetricBatchResponse\"C\xda\x41\x05\x62\x61tch\x82\xd3\xe4\x93\x02\x35\",/v1/{batch.run=projects/*/runs/*}:logMetrics:\x05\x62\x61tch\x12\x99\x01\n\x0cQueryMetrics\x12 .finemesh.v1.QueryMetricsRequest\x1a!.finemesh.v1.QueryMetricsResponse\"D\xda\x41\x10parent,runs,keys\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*}/runs:queryMetrics\x12\x88\x01\n\x0cWatchMetrics\x12 .finemesh.v1.WatchMetricsRequest\x1a!.finemesh.v1.WatchMetricsResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/{run=projects/*/runs/*}/metrics:watch0\x01\x12\x8f\x01\n\x0b\x43ompareRuns\x12\x1f.finemesh.v1.CompareRunsRequest\x1a .finemesh.v1.CompareRunsResponse\"=\xda\x41\x0bparent,runs\x82\xd3\xe4\x93\x02)\"$/v1/{parent=projects/*}/runs:compare:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"finemesh/v1/tracking_service.proto\x12\x0b\x66inemesh.v1\x1a\x1c\x66inemesh/v1/comparison.proto\x1a\x18\x66inemesh/v1/metric.proto\x1a\x15\x66inemesh/v1/run.proto\x1a\x1e\x66inemesh/v1/run_artifact.proto\x1a\x19\x66inemesh/v1/run_sql.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\x10\x43reateRunRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12#\n\x03run\x18\x02 \x01(\x0b\x32\x10.finemesh.v1.RunB\x04\xe2\x41\x01\x02\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"#\n\rGetRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"p\n\x0fListRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\"K\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.finemesh.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fWatchRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"{\n\x10\x46inishRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.finemesh.v1.Run.State\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"n\n\x10UpdateRunRequest\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x10.finemesh.v1.RunB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\"\x84\x01\n\x18UploadRunArtifactRequest\x12\x11\n\x03run\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x30\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.RunArtifactB\x04\xe2\x41\x01\x02\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x14.google.api.HttpBody\"V\n\x17ListRunArtifactsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x18ListRunArtifactsResponse\x12+\n\tartifacts\x18\x01 \x03(\x0b\x32\x18.finemesh.v1.RunArtifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x02\n\x19\x44ownloadRunMetricsRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x43\n\x06\x66ormat\x18\x02 \x01(\x0e\x32-.finemesh.v1.DownloadRunMetricsRequest.FormatB\x04\xe2\x41\x01\x02\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x14\n\x0c\x61ll_attempts\x18\x04 \x01(\x08\"n\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0e\n\nFORMAT_CSV\x10\x01\x12\x10\n\x0c\x46ORMAT_ARROW\x10\x02\x12\x12\n\x0e\x46ORMAT_PARQUET\x10\x03\x12\x16\n\x12\x46ORMAT_TENSORBOARD\x10\x04\"&\n\x10\x44\x65leteRunRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"B\n\x11LogMetricsRequest\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.MetricBatchB\x04\xe2\x41\x01\x02\"L\n\x12LogMetricsResponse\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x18\n\x10\x64urable_sequence\x18\x03 \x01(\x03\"F\n\x15LogMetricBatchRequest\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x18.finemesh.v1.MetricBatchB\x04\xe2\x41\x01\x02\"2\n\x16LogMetricBatchResponse\x12\x18\n\x10\x64urable_sequence\x18\x01 \x01(\x03\"\xc7\x02\n\x13QueryMetricsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04runs\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x12\n\nmax_points\x18\x04 \x01(\x05\x12\x10\n\x08min_step\x18\x05 \x01(\x03\x12\x10\n\x08max_step\x18\x06 \x01(\x03\x12\x33\n\x04\x61xis\x18\x14 \x01(\x0e\x32%.finemesh.v1.QueryMetricsRequest.Axis\x12\x13\n\x0b\x61xis_metric\x18\x15 \x01(\t\x12\x11\n\thalf_life\x18\x16 \x01(\x01\x12\x16\n\x0e\x61ligned_points\x18\x17 \x01(\x05\"K\n\x04\x41xis\x12\x14\n\x10\x41XIS_UNSPECIFIED\x10\x00\x12\r\n\tAXIS_STEP\x10\x01\x12\r\n\tAXIS_TIME\x10\x02\x12\x0f\n\x0b\x41XIS_METRIC\x10\x03\"A\n\x14QueryMetricsResponse\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.finemesh.v1.MetricSeries\"6\n\x13WatchMetricsRequest\x12\x11\n\x03run\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04keys\x18\x02 \x03(\t\"A\n\x14WatchMetricsResponse\x12)\n\x06series\x18\x01 \x03(\x0b\x32\x19.finemesh.v1.MetricSeries\"\xa0\x01\n\x12\x43ompareRunsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04runs\x18\x02 \x03(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x1f\n\x04goal\x18\x04 \x01(\x0e\x32\x11.finemesh.v1.Goal\x12\x10\n\x08\x62\x61seline\x18\n \x01(\t\x12\x1d\n\x15price_per_device_hour\x18\x0b \x01(\x01\"1\n\x10\x43onfigDifference\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xb7\x01\n\x10MetricComparison\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x04goal\x18\x02 \x01(\x0e\x32\x11.finemesh.v1.Goal\x12-\n\tsummaries\x18\x03 \x03(\x0b\x32\x1a.finemesh.v1.MetricSummary\x12\x12\n\nbetter_run\x18\x04 \x01(\t\x12\x18\n\x10last_differences\x18\n \x03(\x01\x12\x18\n\x10\x62\x65st_differences\x18\x0b \x03(\x01\"\xfc\x03\n\x13\x43ompareRunsResponse\x12\x39\n\x12\x63onfig_differences\x18\x01 \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12.\n\x07metrics\x18\x02 \x03(\x0b\x32\x1d.finemesh.v1.MetricComparison\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x12\n\nbetter_run\x18\x04 \x01(\t\x12\x12\n\nconclusive\x18\x05 \x01(\x08\x12\x0f\n\x07verdict\x18\x06 \x01(\t\x12\x37\n\x10\x64\x61ta_differences\x18\n \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12\x37\n\x10\x63ode_differences\x18\x0b \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12>\n\x17\x65nvironment_differences\x18\x0c \x03(\x0b\x32\x1d.finemesh.v1.ConfigDifference\x12*\n\x05items\x18\r \x01(\x0b\x32\x1b.finemesh.v1.ItemComparison\x12\x15\n\ritems_problem\x18\x0e \x01(\t\x12#\n\x05\x63osts\x18\x0f \x03(\x0b\x32\x14.finemesh.v1.RunCost\x12\x17\n\x0frecommendations\x18\x10 \x03(\t2\xaa\x10\n\x0fTrackingService\x12{\n\tCreateRun\x12\x1d.finemesh.v1.CreateRunRequest\x1a\x10.finemesh.v1.Run\"=\xda\x41\x11parent,run,run_id\x82\xd3\xe4\x93\x02#\"\x1c/v1/{parent=projects/*}/runs:\x03run\x12\x63\n\x06GetRun\x12\x1a.finemesh.v1.GetRunRequest\x1a\x10.finemesh.v1.Run\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=projects/*/runs/*}\x12v\n\x08ListRuns\x12\x1c.finemesh.v1.ListRunsRequest\x1a\x1d.finemesh.v1.ListRunsResponse\"-\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{parent=projects/*}/runs\x12h\n\x08WatchRun\x12\x1c.finemesh.v1.WatchRunRequest\x1a\x10.finemesh.v1.Run\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=projects/*/runs/*}:watch0\x01\x12}\n\tUpdateRun\x12\x1d.finemesh.v1.UpdateRunRequest\x1a\x10.finemesh.v1.Run\"?\xda\x41\x0frun,update_mask\x82\xd3\xe4\x93\x02\'2 /v1/{run.name=projects/*/runs/*}:\x03run\x12\x93\x01\n\x11UploadRunArtifact\x12%.finemesh.v1.UploadRunArtifactRequest\x1a\x18.finemesh.v1.RunArtifact\";\x82\xd3\xe4\x93\x02\x35\",/v1/{run=projects/*/runs/*}/artifacts:upload:\x05\x63hunk(\x01\x12\x9a\x01\n\x10ListRunArtifacts\x12$.finemesh.v1.ListRunArtifactsRequest\x1a%.finemesh.v1.ListRunArtifactsResponse\"9\xda\x41\x06parent\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/runs/*}/artifacts\x12\x8a\x01\n\x12\x44ownloadRunMetrics\x12&.finemesh.v1.DownloadRunMetricsRequest\x1a\x14.google.api.HttpBody\"4\x82\xd3\xe4\x93\x02.\x12,/v1/{name=projects/*/runs/*}:downloadMetrics0\x01\x12y\n\tFinishRun\x12\x1d.finemesh.v1.FinishRunRequest\x1a\x10.finemesh.v1.Run\";\xda\x41\nname,state\x82\xd3\xe4\x93\x02(\"#/v1/{name=projects/*/runs/*}:finish:\x01*\x12o\n\tDeleteRun\x12\x1d.finemesh.v1.DeleteRunRequest\x1a\x16.google.protobuf.Empty\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e*\x1c/v1/{name=projects/*/runs/*}\x12Q\n\nLogMetrics\x12\x1e.finemesh.v1.LogMetricsRequest\x1a\x1f.finemesh.v1.LogMetricsResponse(\x01\x30\x01\x12\x9e\x01\n\x0eLogMetricBatch\x12\".finemesh.v1.LogMetricBatchRequest\x1a#.finemesh.v1.LogMetricBatchResponse\"C\xda\x41\x05\x62\x61tch\x82\xd3\xe4\x93\x02\x35\",/v1/{batch.run=projects/*/runs/*}:logMetrics:\x05\x62\x61tch\x12\x99\x01\n\x0cQueryMetrics\x12 .finemesh.v1.QueryMetricsRequest\x1a!.finemesh.v1.QueryMetricsResponse\"D\xda\x41\x10parent,runs,keys\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*}/runs:queryMetrics\x12{\n\x08QuerySql\x12\x1c.finemesh.v1.QuerySqlRequest\x1a\x1d.finemesh.v1.QuerySqlResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/{parent=projects/*}/runs:querySql:\x01*0\x01\x12\x88\x01\n\x0cWatchMetrics\x12 .finemesh.v1.WatchMetricsRequest\x1a!.finemesh.v1.WatchMetricsResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/{run=projects/*/runs/*}/metrics:watch0\x01\x12\x8f\x01\n\x0b\x43ompareRuns\x12\x1f.finemesh.v1.CompareRunsRequest\x1a .finemesh.v1.CompareRunsResponse\"=\xda\x41\x0bparent,runs\x82\xd3\xe4\x93\x02)\"$/v1/{parent=projects/*}/runs:compare:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -108,60 +109,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACKINGSERVICE'].methods_by_name['LogMetricBatch']._serialized_options = b'\332A\005batch\202\323\344\223\0025\",/v1/{batch.run=projects/*/runs/*}:logMetrics:\005batch'
   _globals['_TRACKINGSERVICE'].methods_by_name['QueryMetrics']._loaded_options = None
   _globals['_TRACKINGSERVICE'].methods_by_name['QueryMetrics']._serialized_options = b'\332A\020parent,runs,keys\202\323\344\223\002+\022)/v1/{parent=projects/*}/runs:queryMetrics'
+  _globals['_TRACKINGSERVICE'].methods_by_name['QuerySql']._loaded_options = None
+  _globals['_TRACKINGSERVICE'].methods_by_name['QuerySql']._serialized_options = b'\202\323\344\223\002*\"%/v1/{parent=projects/*}/runs:querySql:\001*'
   _globals['_TRACKINGSERVICE'].methods_by_name['WatchMetrics']._loaded_options = None
   _globals['_TRACKINGSERVICE'].methods_by_name['WatchMetrics']._serialized_options = b'\202\323\344\223\002+\022)/v1/{run=projects/*/runs/*}/metrics:watch'
   _globals['_TRACKINGSERVICE'].methods_by_name['CompareRuns']._loaded_options = None
   _globals['_TRACKINGSERVICE'].methods_by_name['CompareRuns']._serialized_options = b'\332A\013parent,runs\202\323\344\223\002)\"$/v1/{parent=projects/*}/runs:compare:\001*'
-  _globals['_CREATERUNREQUEST']._serialized_start=373
-  _globals['_CREATERUNREQUEST']._serialized_end=486
-  _globals['_GETRUNREQUEST']._serialized_start=488
-  _globals['_GETRUNREQUEST']._serialized_end=523
-  _globals['_LISTRUNSREQUEST']._serialized_start=525
-  _globals['_LISTRUNSREQUEST']._serialized_end=637
-  _globals['_LISTRUNSRESPONSE']._serialized_start=639
-  _globals['_LISTRUNSRESPONSE']._serialized_end=714
-  _globals['_WATCHRUNREQUEST']._serialized_start=716
-  _globals['_WATCHRUNREQUEST']._serialized_end=753
-  _globals['_FINISHRUNREQUEST']._serialized_start=755
-  _globals['_FINISHRUNREQUEST']._serialized_end=878
-  _globals['_UPDATERUNREQUEST']._serialized_start=880
-  _globals['_UPDATERUNREQUEST']._serialized_end=990
-  _globals['_UPLOADRUNARTIFACTREQUEST']._serialized_start=993
-  _globals['_UPLOADRUNARTIFACTREQUEST']._serialized_end=1125
-  _globals['_LISTRUNARTIFACTSREQUEST']._serialized_start=1127
-  _globals['_LISTRUNARTIFACTSREQUEST']._serialized_end=1213
-  _globals['_LISTRUNARTIFACTSRESPONSE']._serialized_start=1215
-  _globals['_LISTRUNARTIFACTSRESPONSE']._serialized_end=1311
-  _globals['_DOWNLOADRUNMETRICSREQUEST']._serialized_start=1314
-  _globals['_DOWNLOADRUNMETRICSREQUEST']._serialized_end=1578
-  _globals['_DOWNLOADRUNMETRICSREQUEST_FORMAT']._serialized_start=1468
-  _globals['_DOWNLOADRUNMETRICSREQUEST_FORMAT']._serialized_end=1578
-  _globals['_DELETERUNREQUEST']._serialized_start=1580
-  _globals['_DELETERUNREQUEST']._serialized_end=1618
-  _globals['_LOGMETRICSREQUEST']._serialized_start=1620
-  _globals['_LOGMETRICSREQUEST']._serialized_end=1686
-  _globals['_LOGMETRICSRESPONSE']._serialized_start=1688
-  _globals['_LOGMETRICSRESPONSE']._serialized_end=1764
-  _globals['_LOGMETRICBATCHREQUEST']._serialized_start=1766
-  _globals['_LOGMETRICBATCHREQUEST']._serialized_end=1836
-  _globals['_LOGMETRICBATCHRESPONSE']._serialized_start=1838
-  _globals['_LOGMETRICBATCHRESPONSE']._serialized_end=1888
-  _globals['_QUERYMETRICSREQUEST']._serialized_start=1891
-  _globals['_QUERYMETRICSREQUEST']._serialized_end=2024
-  _globals['_QUERYMETRICSRESPONSE']._serialized_start=2026
-  _globals['_QUERYMETRICSRESPONSE']._serialized_end=2091
-  _globals['_WATCHMETRICSREQUEST']._serialized_start=2093
-  _globals['_WATCHMETRICSREQUEST']._serialized_end=2147
-  _globals['_WATCHMETRICSRESPONSE']._serialized_start=2149
-  _globals['_WATCHMETRICSRESPONSE']._serialized_end=2214
-  _globals['_COMPARERUNSREQUEST']._serialized_start=2217
-  _globals['_COMPARERUNSREQUEST']._serialized_end=2377
-  _globals['_CONFIGDIFFERENCE']._serialized_start=2379
-  _globals['_CONFIGDIFFERENCE']._serialized_end=2428
-  _globals['_METRICCOMPARISON']._serialized_start=2431
-  _globals['_METRICCOMPARISON']._serialized_end=2614
-  _globals['_COMPARERUNSRESPONSE']._serialized_start=2617
-  _globals['_COMPARERUNSRESPONSE']._serialized_end=3125
-  _globals['_TRACKINGSERVICE']._serialized_start=3128
-  _globals['_TRACKINGSERVICE']._serialized_end=5093
+  _globals['_CREATERUNREQUEST']._serialized_start=400
+  _globals['_CREATERUNREQUEST']._serialized_end=513
+  _globals['_GETRUNREQUEST']._serialized_start=515
+  _globals['_GETRUNREQUEST']._serialized_end=550
+  _globals['_LISTRUNSREQUEST']._serialized_start=552
+  _globals['_LISTRUNSREQUEST']._serialized_end=664
+  _globals['_LISTRUNSRESPONSE']._serialized_start=666
+  _globals['_LISTRUNSRESPONSE']._serialized_end=741
+  _globals['_WATCHRUNREQUEST']._serialized_start=743
+  _globals['_WATCHRUNREQUEST']._serialized_end=780
+  _globals['_FINISHRUNREQUEST']._serialized_start=782
+  _globals['_FINISHRUNREQUEST']._serialized_end=905
+  _globals['_UPDATERUNREQUEST']._serialized_start=907
+  _globals['_UPDATERUNREQUEST']._serialized_end=1017
+  _globals['_UPLOADRUNARTIFACTREQUEST']._serialized_start=1020
+  _globals['_UPLOADRUNARTIFACTREQUEST']._serialized_end=1152
+  _globals['_LISTRUNARTIFACTSREQUEST']._serialized_start=1154
+  _globals['_LISTRUNARTIFACTSREQUEST']._serialized_end=1240
+  _globals['_LISTRUNARTIFACTSRESPONSE']._serialized_start=1242
+  _globals['_LISTRUNARTIFACTSRESPONSE']._serialized_end=1338
+  _globals['_DOWNLOADRUNMETRICSREQUEST']._serialized_start=1341
+  _globals['_DOWNLOADRUNMETRICSREQUEST']._serialized_end=1605
+  _globals['_DOWNLOADRUNMETRICSREQUEST_FORMAT']._serialized_start=1495
+  _globals['_DOWNLOADRUNMETRICSREQUEST_FORMAT']._serialized_end=1605
+  _globals['_DELETERUNREQUEST']._serialized_start=1607
+  _globals['_DELETERUNREQUEST']._serialized_end=1645
+  _globals['_LOGMETRICSREQUEST']._serialized_start=1647
+  _globals['_LOGMETRICSREQUEST']._serialized_end=1713
+  _globals['_LOGMETRICSRESPONSE']._serialized_start=1715
+  _globals['_LOGMETRICSRESPONSE']._serialized_end=1791
+  _globals['_LOGMETRICBATCHREQUEST']._serialized_start=1793
+  _globals['_LOGMETRICBATCHREQUEST']._serialized_end=1863
+  _globals['_LOGMETRICBATCHRESPONSE']._serialized_start=1865
+  _globals['_LOGMETRICBATCHRESPONSE']._serialized_end=1915
+  _globals['_QUERYMETRICSREQUEST']._serialized_start=1918
+  _globals['_QUERYMETRICSREQUEST']._serialized_end=2245
+  _globals['_QUERYMETRICSREQUEST_AXIS']._serialized_start=2170
+  _globals['_QUERYMETRICSREQUEST_AXIS']._serialized_end=2245
+  _globals['_QUERYMETRICSRESPONSE']._serialized_start=2247
+  _globals['_QUERYMETRICSRESPONSE']._serialized_end=2312
+  _globals['_WATCHMETRICSREQUEST']._serialized_start=2314
+  _globals['_WATCHMETRICSREQUEST']._serialized_end=2368
+  _globals['_WATCHMETRICSRESPONSE']._serialized_start=2370
+  _globals['_WATCHMETRICSRESPONSE']._serialized_end=2435
+  _globals['_COMPARERUNSREQUEST']._serialized_start=2438
+  _globals['_COMPARERUNSREQUEST']._serialized_end=2598
+  _globals['_CONFIGDIFFERENCE']._serialized_start=2600
+  _globals['_CONFIGDIFFERENCE']._serialized_end=2649
+  _globals['_METRICCOMPARISON']._serialized_start=2652
+  _globals['_METRICCOMPARISON']._serialized_end=2835
+  _globals['_COMPARERUNSRESPONSE']._serialized_start=2838
+  _globals['_COMPARERUNSRESPONSE']._serialized_end=3346
+  _globals['_TRACKINGSERVICE']._serialized_start=3349
+  _globals['_TRACKINGSERVICE']._serialized_end=5439
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from finemesh.v1 import comparison_pb2 as _comparison_pb2
 from finemesh.v1 import metric_pb2 as _metric_pb2
 from finemesh.v1 import run_pb2 as _run_pb2
 from finemesh.v1 import run_artifact_pb2 as _run_artifact_pb2
+from finemesh.v1 import run_sql_pb2 as _run_sql_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
@@ -171,20 +172,38 @@ class LogMetricBatchResponse(_message.Message):
     def __init__(self, durable_sequence: _Optional[int] = ...) -> None: ...
 
 class QueryMetricsRequest(_message.Message):
-    __slots__ = ("parent", "runs", "keys", "max_points", "min_step", "max_step")
+    __slots__ = ("parent", "runs", "keys", "max_points", "min_step", "max_step", "axis", "axis_metric", "half_life", "aligned_points")
+    class Axis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        AXIS_UNSPECIFIED: _ClassVar[QueryMetricsRequest.Axis]
+        AXIS_STEP: _ClassVar[QueryMetricsRequest.Axis]
+        AXIS_TIME: _ClassVar[QueryMetricsRequest.Axis]
+        AXIS_METRIC: _ClassVar[QueryMetricsRequest.Axis]
+    AXIS_UNSPECIFIED: QueryMetricsRequest.Axis
+    AXIS_STEP: QueryMetricsRequest.Axis
+    AXIS_TIME: QueryMetricsRequest.Axis
+    AXIS_METRIC: QueryMetricsRequest.Axis
     PARENT_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
     MIN_STEP_FIELD_NUMBER: _ClassVar[int]
     MAX_STEP_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    AXIS_METRIC_FIELD_NUMBER: _ClassVar[int]
+    HALF_LIFE_FIELD_NUMBER: _ClassVar[int]
+    ALIGNED_POINTS_FIELD_NUMBER: _ClassVar[int]
     parent: str
     runs: _containers.RepeatedScalarFieldContainer[str]
     keys: _containers.RepeatedScalarFieldContainer[str]
     max_points: int
     min_step: int
     max_step: int
-    def __init__(self, parent: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[str]] = ..., max_points: _Optional[int] = ..., min_step: _Optional[int] = ..., max_step: _Optional[int] = ...) -> None: ...
+    axis: QueryMetricsRequest.Axis
+    axis_metric: str
+    half_life: float
+    aligned_points: int
+    def __init__(self, parent: _Optional[str] = ..., runs: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[str]] = ..., max_points: _Optional[int] = ..., min_step: _Optional[int] = ..., max_step: _Optional[int] = ..., axis: _Optional[_Union[QueryMetricsRequest.Axis, str]] = ..., axis_metric: _Optional[str] = ..., half_life: _Optional[float] = ..., aligned_points: _Optional[int] = ...) -> None: ...
 
 class QueryMetricsResponse(_message.Message):
     __slots__ = ("series",)

@@ -5,6 +5,7 @@ import warnings
 
 from finemesh.v1 import run_artifact_pb2 as finemesh_dot_v1_dot_run__artifact__pb2
 from finemesh.v1 import run_pb2 as finemesh_dot_v1_dot_run__pb2
+from finemesh.v1 import run_sql_pb2 as finemesh_dot_v1_dot_run__sql__pb2
 from finemesh.v1 import tracking_service_pb2 as finemesh_dot_v1_dot_tracking__service__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
@@ -103,6 +104,11 @@ class TrackingServiceStub:
                 '/finemesh.v1.TrackingService/QueryMetrics',
                 request_serializer=finemesh_dot_v1_dot_tracking__service__pb2.QueryMetricsRequest.SerializeToString,
                 response_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.QueryMetricsResponse.FromString,
+                _registered_method=True)
+        self.QuerySql = channel.unary_stream(
+                '/finemesh.v1.TrackingService/QuerySql',
+                request_serializer=finemesh_dot_v1_dot_run__sql__pb2.QuerySqlRequest.SerializeToString,
+                response_deserializer=finemesh_dot_v1_dot_run__sql__pb2.QuerySqlResponse.FromString,
                 _registered_method=True)
         self.WatchMetrics = channel.unary_stream(
                 '/finemesh.v1.TrackingService/WatchMetrics',
@@ -213,6 +219,13 @@ class TrackingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QuerySql(self, request, context):
+        """Answers a query of SQL over the runs of a project, in a process that holds nothing else, within limits of time and memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchMetrics(self, request, context):
         """Sends the points of a run as they become durable; ends when the run has ended and everything was sent.
         """
@@ -294,6 +307,11 @@ def add_TrackingServiceServicer_to_server(servicer, server):
                     servicer.QueryMetrics,
                     request_deserializer=finemesh_dot_v1_dot_tracking__service__pb2.QueryMetricsRequest.FromString,
                     response_serializer=finemesh_dot_v1_dot_tracking__service__pb2.QueryMetricsResponse.SerializeToString,
+            ),
+            'QuerySql': grpc.unary_stream_rpc_method_handler(
+                    servicer.QuerySql,
+                    request_deserializer=finemesh_dot_v1_dot_run__sql__pb2.QuerySqlRequest.FromString,
+                    response_serializer=finemesh_dot_v1_dot_run__sql__pb2.QuerySqlResponse.SerializeToString,
             ),
             'WatchMetrics': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchMetrics,
@@ -658,6 +676,33 @@ class TrackingService:
             '/finemesh.v1.TrackingService/QueryMetrics',
             finemesh_dot_v1_dot_tracking__service__pb2.QueryMetricsRequest.SerializeToString,
             finemesh_dot_v1_dot_tracking__service__pb2.QueryMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuerySql(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/finemesh.v1.TrackingService/QuerySql',
+            finemesh_dot_v1_dot_run__sql__pb2.QuerySqlRequest.SerializeToString,
+            finemesh_dot_v1_dot_run__sql__pb2.QuerySqlResponse.FromString,
             options,
             channel_credentials,
             insecure,

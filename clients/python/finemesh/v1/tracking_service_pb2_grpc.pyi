@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from finemesh.v1 import run_artifact_pb2 as _run_artifact_pb2
 from finemesh.v1 import run_pb2 as _run_pb2
+from finemesh.v1 import run_sql_pb2 as _run_sql_pb2
 from finemesh.v1 import tracking_service_pb2 as _tracking_service_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
@@ -67,6 +68,8 @@ class TrackingServiceStub:
     """Takes one batch of points and returns when it is durable."""
     QueryMetrics: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.QueryMetricsRequest, _tracking_service_pb2.QueryMetricsResponse]
     """Returns curves, downsampled to a bounded number of points that keeps minima, maxima and gaps."""
+    QuerySql: _grpc.UnaryStreamMultiCallable[_run_sql_pb2.QuerySqlRequest, _run_sql_pb2.QuerySqlResponse]
+    """Answers a query of SQL over the runs of a project, in a process that holds nothing else, within limits of time and memory."""
     WatchMetrics: _grpc.UnaryStreamMultiCallable[_tracking_service_pb2.WatchMetricsRequest, _tracking_service_pb2.WatchMetricsResponse]
     """Sends the points of a run as they become durable; ends when the run has ended and everything was sent."""
     CompareRuns: _grpc.UnaryUnaryMultiCallable[_tracking_service_pb2.CompareRunsRequest, _tracking_service_pb2.CompareRunsResponse]
@@ -107,6 +110,8 @@ class TrackingServiceAsyncStub(TrackingServiceStub):
     """Takes one batch of points and returns when it is durable."""
     QueryMetrics: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.QueryMetricsRequest, _tracking_service_pb2.QueryMetricsResponse]  # type: ignore[assignment]
     """Returns curves, downsampled to a bounded number of points that keeps minima, maxima and gaps."""
+    QuerySql: _aio.UnaryStreamMultiCallable[_run_sql_pb2.QuerySqlRequest, _run_sql_pb2.QuerySqlResponse]  # type: ignore[assignment]
+    """Answers a query of SQL over the runs of a project, in a process that holds nothing else, within limits of time and memory."""
     WatchMetrics: _aio.UnaryStreamMultiCallable[_tracking_service_pb2.WatchMetricsRequest, _tracking_service_pb2.WatchMetricsResponse]  # type: ignore[assignment]
     """Sends the points of a run as they become durable; ends when the run has ended and everything was sent."""
     CompareRuns: _aio.UnaryUnaryMultiCallable[_tracking_service_pb2.CompareRunsRequest, _tracking_service_pb2.CompareRunsResponse]  # type: ignore[assignment]
@@ -222,6 +227,14 @@ class TrackingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tracking_service_pb2.QueryMetricsResponse, _abc.Awaitable[_tracking_service_pb2.QueryMetricsResponse]]:
         """Returns curves, downsampled to a bounded number of points that keeps minima, maxima and gaps."""
+
+    @_abc_1.abstractmethod
+    def QuerySql(
+        self,
+        request: _run_sql_pb2.QuerySqlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_sql_pb2.QuerySqlResponse], _abc.AsyncIterator[_run_sql_pb2.QuerySqlResponse]]:
+        """Answers a query of SQL over the runs of a project, in a process that holds nothing else, within limits of time and memory."""
 
     @_abc_1.abstractmethod
     def WatchMetrics(
