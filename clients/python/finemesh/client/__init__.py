@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finemesh.client.connection import Connection, connect
     from finemesh.client.errors import RpcError
     from finemesh.client.events import Received, Subscriber
+    from finemesh.client.run import Run
     from finemesh.client.settings import Settings, load_settings
     from finemesh.client.transfer import download_files, upload_source
     from finemesh.client.watching import wait_for
@@ -23,6 +24,7 @@ __all__ = [
     "Connection",
     "Received",
     "RpcError",
+    "Run",
     "Settings",
     "Subscriber",
     "connect",
@@ -36,6 +38,7 @@ _HOMES: Final = {
     "Connection": "connection",
     "connect": "connection",
     "RpcError": "errors",
+    "Run": "run",
     "Received": "events",
     "Subscriber": "events",
     "Settings": "settings",

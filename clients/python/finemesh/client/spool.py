@@ -65,11 +65,10 @@ class SpoolWriter:
             self._dropped += 1
             self._write_held()
             return
-        self._sequence += 1
         batch = MetricBatch(
             run=self._run,
             attempt=self._attempt,
-            sequence=self._sequence,
+            sequence=self._sequence + 1,
             keys=keys,
             key_indices=key_indices,
             steps=steps,
@@ -77,6 +76,7 @@ class SpoolWriter:
             times_us=times_us,
         )
         payload = batch.SerializeToString()
+        self._sequence += 1
         self._held.append(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
         self._write_held()
 
@@ -127,6 +127,32 @@ class SpoolReader:
     def rewind(self) -> None:
         """Begin again with the first record."""
         self.offset = 0
+
+
+def merged(batches: Sequence[MetricBatch]) -> MetricBatch:
+    """Batches that follow each other as one, which is as good for Tracking and cheaper to carry."""
+    keys = list(dict.fromkeys(key for batch in batches for key in batch.keys))
+    places = {key: index for index, key in enumerate(keys)}
+    whole = MetricBatch(
+        run=batches[0].run,
+        attempt=batches[0].attempt,
+        sequence=batches[-1].sequence,
+        keys=keys,
+        lengths=[len(batch.steps) for batch in batches],
+        thinned_points=sum(batch.thinned_points for batch in batches),
+    )
+    for batch in batches:
+        own = [places[key] for key in batch.keys]
+        whole.key_indices.extend([own[index] for index in batch.key_indices])
+        whole.steps.extend(batch.steps)
+        whole.values.extend(batch.values)
+        whole.times_us.extend(batch.times_us)
+    return whole
+
+
+def record_bytes(batch: MetricBatch) -> int:
+    """Size of its record in a spool."""
+    return _HEADER.size + batch.ByteSize()
 
 
 def _whole(path: Path) -> tuple[int, int]:
