@@ -22,7 +22,7 @@ from finemesh.core.metrics import Goal
 from finemesh.core.names import Name, parse_name
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
 from finemesh.tracking.compare import MAX_RUNS, Comparison, compare
-from finemesh.tracking.curves import gathered, in_messages, series_of
+from finemesh.tracking.curves import drawn, gathered, in_messages, series_of
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Series, after_fact
 from finemesh.tracking.downsample import MIN_POINTS
 from finemesh.tracking.drafts import FOR_PEOPLE, OF_PROGRAMS, Draft
@@ -217,14 +217,20 @@ class Tracking:
         self._require_reader(principal, project)
         query.check()
         await self._store.get(principal, query.runs)
-        found: list[Series] = []
-        for name in query.runs:
-            found += await asyncio.to_thread(self._curves, name, query)
-            if sum(len(series.curve) for series in found) > MAX_RESPONSE_POINTS:
-                raise ResourceExhaustedError(
-                    f"more than {MAX_RESPONSE_POINTS} points: ask for fewer runs, keys or max_points",
-                    reason="TOO_MANY_POINTS",
-                )
+        found = await asyncio.to_thread(
+            drawn,
+            self._points,
+            [str(name) for name in query.runs],
+            query.keys or None,
+            max_points=query.max_points or DEFAULT_CURVE_POINTS,
+            min_step=query.min_step,
+            max_step=query.max_step,
+        )
+        if sum(len(series.curve) for series in found) > MAX_RESPONSE_POINTS:
+            raise ResourceExhaustedError(
+                f"more than {MAX_RESPONSE_POINTS} points: ask for fewer runs, keys or max_points",
+                reason="TOO_MANY_POINTS",
+            )
         return found
 
     async def watch_metrics(
@@ -284,16 +290,6 @@ class Tracking:
     def _require_reader(self, principal: Principal, project: str) -> None:
         principal.require_role(Role.VIEWER)
         principal.require_project(project)
-
-    def _curves(self, name: Name, query: CurveQuery) -> list[Series]:
-        points = self._points.read(str(name), query.keys or None)
-        return series_of(
-            str(name),
-            points.curves,
-            max_points=query.max_points or DEFAULT_CURVE_POINTS,
-            min_step=query.min_step,
-            max_step=query.max_step,
-        )
 
     async def _head(self, name: Name) -> Head | None:
         head = self._heads.get(str(name))
