@@ -132,7 +132,7 @@ class TrainWork(_message.Message):
     def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., run: _Optional[str] = ..., output_uri: _Optional[str] = ..., resume_from: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., best: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., earlier: _Optional[_Iterable[_Union[_training_job_pb2.Checkpoint, _Mapping]]] = ..., kill_after_step: _Optional[int] = ..., pause_at_step: _Optional[int] = ..., micro_batch_size: _Optional[int] = ...) -> None: ...
 
 class ExportWork(_message.Message):
-    __slots__ = ("spec", "checkpoint", "dataset_uri", "format", "output_uri", "lineage")
+    __slots__ = ("spec", "checkpoint", "dataset_uri", "format", "output_uri", "lineage", "allow_drift", "licence_override")
     class LineageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -146,13 +146,17 @@ class ExportWork(_message.Message):
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_URI_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_DRIFT_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     spec: _fine_tune_spec_pb2.FineTuneSpec
     checkpoint: _training_job_pb2.Checkpoint
     dataset_uri: str
     format: _export_pb2.ExportFormat
     output_uri: str
     lineage: _containers.ScalarMap[str, str]
-    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., format: _Optional[_Union[_export_pb2.ExportFormat, str]] = ..., output_uri: _Optional[str] = ..., lineage: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    allow_drift: bool
+    licence_override: str
+    def __init__(self, spec: _Optional[_Union[_fine_tune_spec_pb2.FineTuneSpec, _Mapping]] = ..., checkpoint: _Optional[_Union[_training_job_pb2.Checkpoint, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., format: _Optional[_Union[_export_pb2.ExportFormat, str]] = ..., output_uri: _Optional[str] = ..., lineage: _Optional[_Mapping[str, str]] = ..., allow_drift: _Optional[bool] = ..., licence_override: _Optional[str] = ...) -> None: ...
 
 class AttemptResult(_message.Message):
     __slots__ = ("dataset", "validation", "training", "export", "preflight")
