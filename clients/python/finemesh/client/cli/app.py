@@ -19,6 +19,8 @@ from finemesh.client.cli import (
     models,
     preflight,
     quotas,
+    run_files,
+    run_update,
     runs,
     sweeps,
     train_specs,
@@ -67,6 +69,8 @@ _ADDED = (
     preflight,
     validation,
     train_specs,
+    run_files,
+    run_update,
 )  # which add their commands to those of others
 for group in (
     datasets.commands,

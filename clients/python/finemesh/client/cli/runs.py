@@ -22,6 +22,7 @@ from finemesh.client.cli.output import (
     table,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.client.cli.run_facts import facts_of, print_checkpoints
 from finemesh.client.cli.train_specs import AGAIN, print_spec
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
@@ -44,10 +45,12 @@ def list_runs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
     found = collect(connection.tracking.ListRuns, request, lambda page: iter(page.runs), limit)
     print_list(
         found,
-        ("id", "name", "state", "metrics", "took", "created"),
+        ("id", "name", "experiment", "tags", "state", "metrics", "took", "created"),
         lambda run: (
             short(run.name),
             escape(run.display_name),
+            escape(run.experiment),
+            escape(", ".join(run.tags)),
             styled(enum_name(run, "state")),
             len(run.metrics),
             duration(run.create_time, run.end_time),
@@ -59,7 +62,7 @@ def list_runs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
 
 @commands("show")
 def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]) -> None:
-    """Show one run with the last and best of each metric."""
+    """Show one run: what it is, what it was made of, the last and best of each metric, its checkpoints."""
     connection = options.connection()
     found = connection.tracking.GetRun(pb.GetRunRequest(name=connection.name("runs", run)))
     if options.json:
@@ -72,11 +75,13 @@ def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
             ("state", styled(enum_name(found, "state"))),
             ("job", found.training_job),
             ("attempts", found.attempt or ""),
+            *facts_of(found),
             *((f"  {key}", escape(value)) for key, value in sorted(found.params.items())),
         ]
     )
     rows = [(m.key, f"{m.last_value:.6g}", m.last_step, *_best(m), m.point_count) for m in found.metrics]
     out.print(table(("metric", "last", "at step", "best", "at step", "points"), rows))
+    print_checkpoints(found)
 
 
 @commands("spec")
