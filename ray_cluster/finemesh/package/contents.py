@@ -12,7 +12,7 @@ from finemesh.core.spec.finetune import Task
 from finemesh.finetune.rows import read_manifest
 from finemesh.package.curves import Curve, draw_curves
 from finemesh.package.environment import write_environment
-from finemesh.package.formats.format import SHIPPED, Format
+from finemesh.package.formats.format import SHIPPED, Format, Runtime, scripts_of
 from finemesh.package.trained import Trained
 
 # A run that measured what it used says so by this metric: the sum so far, in joules.
@@ -21,14 +21,13 @@ _MATCHERS: Final = {Task.DETECTION, Task.INSTANCE_SEGMENTATION}
 
 
 def furnish(trained: Trained, form: Format, out: Path, curves: Mapping[str, Curve]) -> dict[str, Any]:
-    """Write server, Dockerfile, requirements.txt and curves.
+    """Write scripts, server, Dockerfile, requirements.txt and curves.
 
     Returns:
         What is on record, as JSON values: `data` (see `data_record`), `curves` (pictures, relative to `out`),
         `quirks` of the family, `requirements` (versions by name), and `energy_joules` if it was measured.
     """
-    shutil.copyfile(SHIPPED / "serve.py", out / "serve.py")
-    shutil.copytree(SHIPPED / "server", out / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_scripts(form.runtime, out)
     needs = [*form.runtime.needs, *_needs(trained, form)]
     record: dict[str, Any] = {
         "data": data_record(trained.dataset),
@@ -39,6 +38,14 @@ def furnish(trained: Trained, form: Format, out: Path, curves: Mapping[str, Curv
     if measured := curves.get(ENERGY):
         record["energy_joules"] = measured[-1][1]
     return record
+
+
+def copy_scripts(runtime: Runtime, folder: Path) -> None:
+    """Put the scripts that run, check and serve a package of a runtime into a folder."""
+    for source, name in scripts_of(runtime):
+        shutil.copyfile(source, folder / name)
+    shutil.copyfile(SHIPPED / "serve.py", folder / "serve.py")
+    shutil.copytree(SHIPPED / "server", folder / "server", ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def _needs(trained: Trained, form: Format) -> list[str]:

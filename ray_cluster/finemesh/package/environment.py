@@ -21,6 +21,7 @@ SERVER_NEEDS: Final = (
     "numpy",
     "pillow",
     "safetensors",
+    "cryptography",  # of verify.py --key
 )
 REQUIREMENTS: Final = "requirements.txt"
 DOCKERFILE: Final = "Dockerfile"

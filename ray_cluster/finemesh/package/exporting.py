@@ -13,7 +13,6 @@ manifest.json                                     written last: facts, and SHA-2
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -28,12 +27,12 @@ from finemesh.package.card import base_metadata, model_card
 from finemesh.package.contents import furnish
 from finemesh.package.curves import Curve
 from finemesh.package.formats import suitable_format
-from finemesh.package.formats.format import scripts_of
 from finemesh.package.golden import GOLDEN, golden_split, write_golden
 from finemesh.package.golden_pictures import decision_facts, picture_items
 from finemesh.package.golden_text import text_items
 from finemesh.package.manifest import BaseModel, PackageManifest, load_package_manifest
 from finemesh.package.sbom import write_sbom
+from finemesh.package.shared import SharedFolders
 from finemesh.package.trained import Trained
 
 _LIBRARIES: Final = ("torch", "transformers", "peft", "safetensors", "tokenizers", "pillow")
@@ -54,6 +53,7 @@ def export_checkpoint(
     metrics: Mapping[str, float] | None = None,
     golden_items: int = 16,
     curves: Mapping[str, Curve] | None = None,
+    shared: SharedFolders | None = None,
     progress: Callable[[float, str], None] = _no_progress,
 ) -> PackageManifest:
     """Write the package of a checkpoint into `out`, an empty or absent folder.
@@ -72,6 +72,7 @@ def export_checkpoint(
         lineage: names to carry along, e.g. training job, run, dataset digest.
         golden_items: how many items the package must reproduce.
         curves: of the run's metrics, by name, for the model card.
+        shared: where other exports of the checkpoint find what this one has made, and it what they have.
         progress: told the fraction done and what is being done.
 
     Raises:
@@ -80,7 +81,7 @@ def export_checkpoint(
         NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY.
     """
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_existing(out)) as scratch:
-        trained = Trained(spec, checkpoint, base_model, dataset, Path(scratch))
+        trained = Trained(spec, checkpoint, base_model, dataset, Path(scratch), shared)
         form = suitable_format(format, trained)
         if out.exists() and any(out.iterdir()):
             raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")
@@ -95,8 +96,6 @@ def export_checkpoint(
         progress(0.6, f"writing {format.value} weights")
         form.write(trained, out)
         trained.model.processor.save_pretrained(out)
-        for source, name in scripts_of(form.runtime):
-            shutil.copyfile(source, out / name)
         record = furnish(trained, form, out, curves or {})
         manifest = PackageManifest(
             format=format,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,8 @@ from finemesh.core.errors import NotFoundError
 from finemesh.core.spec.export import ParityTolerance
 from finemesh.finetune.manifests import MANIFEST, file_digest, write_manifest, wrong_files
 from finemesh.package.card import model_card
+from finemesh.package.contents import copy_scripts
 from finemesh.package.formats import FORMATS
-from finemesh.package.formats.format import Runtime, scripts_of
 from finemesh.package.manifest import PARITY, PackageManifest, ParityReport, load_package_manifest
 
 _TIMEOUT_SECONDS: Final = 3600
@@ -103,7 +102,7 @@ def _run(
     }
     with tempfile.TemporaryDirectory() as elsewhere:
         # Ours, not the package's own: whoever made it does not say how it is judged.
-        _copy_scripts(FORMATS[manifest.format].runtime, Path(elsewhere))
+        copy_scripts(FORMATS[manifest.format].runtime, Path(elsewhere))
         command = [
             sys.executable,
             "-s",
@@ -132,8 +131,3 @@ def _run(
         return ParityReport(
             passed=False, reasons=(f"it does not load or run (exit code {done.returncode}): {last}",)
         )
-
-
-def _copy_scripts(runtime: Runtime, folder: Path) -> None:
-    for source, name in scripts_of(runtime):
-        shutil.copyfile(source, folder / name)

@@ -1,14 +1,15 @@
 """Replay the golden items of a package and compare with the trained model: python verify.py [PACKAGE] [--base
-DIR]
+DIR] [--key PUBLIC.pem]
 
 Prints a report as JSON. Exits with 0 if the package is intact and within tolerance, with 1 otherwise. It runs
 the package as anyone would: by `runtime.py` beside this file, with the package's own preprocessing and
-template.
+template, and over HTTP through the server. With a key, the manifest must also be signed by its owner.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import platform
@@ -22,6 +23,7 @@ from PIL import Image
 from runtime import Runner  # pyright: ignore[reportMissingImports]
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from server import replay as server  # pyright: ignore[reportMissingImports]
 
 HERE = Path(__file__).parent
 _CHUNK_BYTES = 1 << 20
@@ -40,6 +42,24 @@ def broken_files(package: Path, manifest: dict[str, Any]) -> list[str]:
         if digest.hexdigest() != each["sha256"]:
             broken.append(each["path"])
     return broken
+
+
+def unsigned(package: Path, key: Path) -> list[str]:
+    """Why the manifest is not signed by the owner of an Ed25519 public key (PEM), if it is not."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        public = load_pem_public_key(key.read_bytes())
+        assert isinstance(public, Ed25519PublicKey), f"{key} holds a key of another kind than Ed25519"
+        signature = base64.b64decode((package / "manifest.json.sig").read_bytes(), validate=False)
+        public.verify(signature, (package / "manifest.json").read_bytes())
+    except InvalidSignature:
+        return ["manifest.json.sig: the manifest was not signed by the owner of this key"]
+    except (OSError, ValueError, AssertionError) as error:
+        return [f"the signature cannot be checked: {error}"]
+    return []
 
 
 def replay(package: Path, manifest: dict[str, Any], runner: Any) -> tuple[list[dict[str, Any]], Any]:
@@ -155,15 +175,19 @@ def evidence(compared: list[dict[str, Any]], limits: dict[str, Any]) -> list[dic
     return sorted(beyond, key=lambda each: -each["relative_difference"])[:_MOST_SHOWN]
 
 
-def verify(package: Path, base: str | None, limits: dict[str, Any], decisions: Path | None) -> dict[str, Any]:
+def verify(
+    package: Path, base: str | None, limits: dict[str, Any], decisions: Path | None, key: Path | None
+) -> dict[str, Any]:
     """The report."""
     manifest = json.loads((package / "manifest.json").read_bytes())
     report: dict[str, Any] = {"limits": limits, "items": 0, "checks": [], "differences": []}
     reasons = [f"{name} is not as the manifest says" for name in broken_files(package, manifest)]
+    reasons += unsigned(package, key) if key else []
     if not reasons:
         runner = Runner(package, base)
         compared, decided = replay(package, manifest, runner)
-        report["items"], report["checks"] = len(compared), checks(compared, limits)
+        served = server.check(runner, decide, package)
+        report["items"], report["checks"] = len(compared), [*checks(compared, limits), served]
         failed = [each for each in report["checks"] if not each["passed"]]
         report["differences"] = evidence(compared, limits) if failed else []
         reasons = [
@@ -182,9 +206,10 @@ def main() -> int:
     parser.add_argument("--base", help="folder or hub id of the base model of an adapter")
     parser.add_argument("--limits", type=json.loads, help="JSON, instead of `tolerance` of the manifest")
     parser.add_argument("--decisions", type=Path, help="write what the package decided, as safetensors")
+    parser.add_argument("--key", type=Path, help="Ed25519 public key, PEM, of whoever should have signed it")
     given = parser.parse_args()
     limits = json.loads((given.package / "manifest.json").read_bytes())["tolerance"] | (given.limits or {})
-    report = verify(given.package, given.base, limits, given.decisions)
+    report = verify(given.package, given.base, limits, given.decisions, given.key)
     print(json.dumps(report))  # noqa: T201
     return 0 if report["passed"] else 1
 

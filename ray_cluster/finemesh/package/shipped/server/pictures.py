@@ -86,7 +86,6 @@ class Eye:
         self._runner: Runner = runner
         self._decide = decide
         self._facts = facts
-        self._labels: list[str] = list(facts["labels"])
         self._measures = measures
         self._many: Callable[[Sequence[Arrays]], list[Arrays]] | None = getattr(runner, "together", None)
         self._batcher: Batcher[Look] = Batcher(
@@ -129,41 +128,59 @@ class Eye:
         ) -> dict[str, Any]:
             picture = await asyncio.to_thread(decode, await body_of(request), "body")
             outputs, size_px = await self.look(picture), (picture.height, picture.width)
-            said = await asyncio.to_thread(self._say, outputs, size_px, threshold, top)
+            said = await asyncio.to_thread(
+                say, task, self._decide, self._facts, outputs, size_px, threshold, top
+            )
             return {"width": picture.width, "height": picture.height, **said}
 
         router.add_api_route(PATHS[task], see, methods=["POST"])
         return router
 
-    def _say(self, outputs: Arrays, size_px: tuple[int, int], threshold: float, top: int) -> dict[str, Any]:
-        task = self._runner.task
-        if task == "IMAGE_CLASSIFICATION":
-            sure_C = _softmax(outputs["logits"])
-            best = np.argsort(-sure_C, kind="stable")[:top]
-            return {"classes": [self._named(label, sure_C[label]) for label in best]}
-        decision = self._decide(task, self._facts, outputs, size_px)
-        if task == "SEMANTIC_SEGMENTATION":
-            return self._map(decision["map"])
-        objects = [
-            {**self._named(label, score), **_where(decision, index)}
-            for index, (label, score) in enumerate(zip(decision["labels"], decision["scores"], strict=True))
-            if score >= threshold
-        ]
-        return {"objects": objects}
 
-    def _named(self, label: Any, score: Any) -> dict[str, Any]:
-        return {"label": self._labels[int(label)], "score": float(score)}
+def say(
+    task: str,
+    decide: Decide,
+    facts: dict[str, Any],
+    outputs: Arrays,
+    size_px: tuple[int, int],
+    threshold: float = 0.5,
+    top: int = 5,
+) -> dict[str, Any]:
+    """What the outputs of a picture say, as JSON values.
 
-    def _map(self, map_HW: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        """The map as a picture whose grey values are places in `labels`, and how much each covers."""
-        stream = io.BytesIO()
-        Image.fromarray(map_HW).save(stream, "PNG")
-        counts_C = np.bincount(map_HW.ravel(), minlength=len(self._labels))
-        share = {
-            name: count / map_HW.size for name, count in zip(self._labels, counts_C.tolist(), strict=True)
-        }
-        encoded = base64.b64encode(stream.getvalue()).decode()
-        return {"labels": self._labels, "share": share, "map": f"data:image/png;base64,{encoded}"}
+    Args:
+        task: of the model.
+        decide: reads the outputs.
+        facts: `decisions` of the manifest.
+        outputs: of the model for the picture.
+        size_px: height and width of the picture.
+        threshold: the least score of an object.
+        top: the most classes of a whole picture.
+    """
+    labels: list[str] = facts["labels"]
+    if task == "IMAGE_CLASSIFICATION":
+        sure_C = _softmax(outputs["logits"])
+        best = np.argsort(-sure_C, kind="stable")[:top]
+        return {"classes": [{"label": labels[label], "score": float(sure_C[label])} for label in best]}
+    decision = decide(task, facts, outputs, size_px)
+    if task == "SEMANTIC_SEGMENTATION":
+        return _map(decision["map"], labels)
+    objects = [
+        {"label": labels[int(label)], "score": float(score), **_where(decision, index)}
+        for index, (label, score) in enumerate(zip(decision["labels"], decision["scores"], strict=True))
+        if score >= threshold
+    ]
+    return {"objects": objects}
+
+
+def _map(map_HW: npt.NDArray[np.uint8], labels: list[str]) -> dict[str, Any]:
+    """The map as a picture whose grey values are places in `labels`, and how much each covers."""
+    stream = io.BytesIO()
+    Image.fromarray(map_HW).save(stream, "PNG")
+    counts_C = np.bincount(map_HW.ravel(), minlength=len(labels))
+    share = {name: count / map_HW.size for name, count in zip(labels, counts_C.tolist(), strict=True)}
+    encoded = base64.b64encode(stream.getvalue()).decode()
+    return {"labels": labels, "share": share, "map": f"data:image/png;base64,{encoded}"}
 
 
 async def body_of(request: Request) -> bytes:
