@@ -15,9 +15,12 @@ from finemesh.core.spec.export import ExportFormat
 from finemesh.package.formats.adapter import ADAPTER
 from finemesh.package.formats.format import Format
 from finemesh.package.formats.merged import MERGED
+from finemesh.package.formats.onnx import ONNX, ONNX_FP16, ONNX_INT4, ONNX_INT8, ONNX_INT8_STATIC
 from finemesh.package.trained import Trained
 
-FORMATS: Final[dict[ExportFormat, Format]] = {each.format: each for each in (ADAPTER, MERGED)}
+FORMATS: Final[dict[ExportFormat, Format]] = {
+    each.format: each for each in (ADAPTER, MERGED, ONNX, ONNX_FP16, ONNX_INT8, ONNX_INT8_STATIC, ONNX_INT4)
+}
 
 
 def suitable_format(name: ExportFormat, trained: Trained) -> Format:

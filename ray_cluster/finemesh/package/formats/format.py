@@ -24,12 +24,14 @@ class Runtime:
             `shipped/runtime_transformers.py` has it. It imports nothing of Finemesh.
         needs: distributions it cannot run without; their versions are written down.
         unavailable: why it cannot run on this machine though they are installed, or nothing.
+        beside: other files of `shipped/` that its script imports.
     """
 
     name: str
     script: str
     needs: tuple[str, ...]
     unavailable: Callable[[], str] = lambda: ""
+    beside: tuple[str, ...] = ()
 
     @property
     def script_path(self) -> Path:
@@ -79,5 +81,5 @@ class Format:
 
 def scripts_of(runtime: Runtime) -> list[tuple[Path, str]]:
     """The scripts of `shipped/` that travel with what a runtime runs, and their names in the package."""
-    own = [(SHIPPED / name, name) for name in ("decide.py", "predict.py", "verify.py")]
+    own = [(SHIPPED / name, name) for name in ("decide.py", "predict.py", "verify.py", *runtime.beside)]
     return [*own, (runtime.script_path, "runtime.py")]

@@ -66,6 +66,9 @@ def _resized(pixels_HWC: Any, config: dict[str, Any]) -> Any:
         larger = _by_shortest(before, int(edge / config["crop_pct"]))
         return _middle(scale(pixels_HWC, larger, config["resample"]), (edge, edge))
     after = _size_after(before, size)
+    if config["image_processor_type"] == "YolosImageProcessor" and "longest_edge" in size:
+        height, width = _by_both_edges(before, size["shortest_edge"], size["longest_edge"], early=False)
+        after = (height // 16 * 16, width // 16 * 16)
     if divisor := config.get("size_divisor"):
         after = (math.ceil(after[0] / divisor) * divisor, math.ceil(after[1] / divisor) * divisor)
     return scale(pixels_HWC, after, config["resample"])
@@ -89,16 +92,18 @@ def _by_shortest(before: tuple[int, int], edge: int) -> tuple[int, int]:
     return (other, edge) if width <= height else (edge, other)
 
 
-def _by_both_edges(before: tuple[int, int], shortest: int, longest: int) -> tuple[int, int]:
-    """The shorter side becomes `shortest`, unless the other would exceed `longest` (DETR's rule, with its
-    rounding).
+def _by_both_edges(
+    before: tuple[int, int], shortest: int, longest: int, *, early: bool = True
+) -> tuple[int, int]:
+    """The shorter side becomes `shortest`, unless the other would exceed `longest`, with the roundings of
+    DETR. `early`: a picture upright that has this width already is left alone, which YOLOS does not do.
     """
     height, width = before
     exact: float = shortest
     if max(before) / min(before) * shortest > longest:
         exact = longest * float(min(before)) / max(before)
         shortest = round(exact)
-    if min(before) == shortest:
+    if min(before) == shortest and (early or width >= height):
         return before
     if width < height:
         return int(exact * height / width), shortest
@@ -107,7 +112,8 @@ def _by_both_edges(before: tuple[int, int], shortest: int, longest: int) -> tupl
 
 def scale(pixels_HWC: Any, size: tuple[int, int], resample: int) -> Any:
     """To a height and width, by pillow's filter of that number."""
-    return np.asarray(Image.fromarray(pixels_HWC).resize(size[::-1], Image.Resampling(resample)))
+    height, width = size
+    return np.asarray(Image.fromarray(pixels_HWC).resize((width, height), Image.Resampling(resample)))
 
 
 def _middle(pixels_HWC: Any, size: tuple[int, int]) -> Any:
@@ -131,8 +137,10 @@ def _normalised(pixels_HWC: Any, config: dict[str, Any]) -> Any:
     if config.get("do_rescale"):
         values_CHW = (values_CHW.astype(np.float64) * config["rescale_factor"]).astype(np.float32)
     if config.get("do_normalize"):
-        mean, std = (np.array(config[name], np.float32)[:, None, None] for name in ("image_mean", "image_std"))
-        values_CHW = (values_CHW.astype(np.float32) - mean) / std
+        mean_C11, std_C11 = (
+            np.array(config[name], np.float32)[:, None, None] for name in ("image_mean", "image_std")
+        )
+        values_CHW = (values_CHW.astype(np.float32) - mean_C11) / std_C11
     return np.ascontiguousarray(values_CHW, np.float32)
 
 
@@ -140,7 +148,8 @@ def _tiles(pixels_HWC: Any, config: dict[str, Any]) -> tuple[list[Any], tuple[in
     """The picture as Idefics3 sees it: scaled to whole tiles, cut into them, and once as a whole."""
     edge, resample = config["max_image_size"]["longest_edge"], config["resample"]
     if config.get("do_resize"):
-        pixels_HWC = scale(pixels_HWC, _by_longest(pixels_HWC.shape[:2], config["size"]["longest_edge"]), resample)
+        longest = config["size"]["longest_edge"]
+        pixels_HWC = scale(pixels_HWC, _by_longest(pixels_HWC.shape[:2], longest), resample)
     if not config.get("do_image_splitting"):
         return [scale(pixels_HWC, (edge, edge), resample)], (0, 0)
     pixels_HWC = scale(pixels_HWC, _whole_tiles(pixels_HWC.shape[:2], edge), resample)

@@ -15,11 +15,18 @@ from finemesh.core.spec import codec
 class ExportFormat(StrEnum):
     """The form of a package, as its name on the wire without the prefix.
 
-    ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: a whole transformers model.
+    ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: a whole transformers model. ONNX,
+    ONNX_FP16: graphs for onnxruntime in 32 or 16 bits; ONNX_INT8, ONNX_INT8_STATIC: their matrices in 8 bits,
+    scaled as they run or by items of the training split; ONNX_INT4: weights of matrices in 4 bits.
     """
 
     ADAPTER = "ADAPTER"
     MERGED = "MERGED"
+    ONNX = "ONNX"
+    ONNX_FP16 = "ONNX_FP16"
+    ONNX_INT8 = "ONNX_INT8"
+    ONNX_INT8_STATIC = "ONNX_INT8_STATIC"
+    ONNX_INT4 = "ONNX_INT4"
 
 
 class CheckpointSelection(StrEnum):
