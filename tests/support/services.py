@@ -38,6 +38,13 @@ class ServiceProcess:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Of the process, which has been started."""
+        assert self._process
+        assert self._process.process
+        return self._process.process.pid
+
+    @property
     def key(self) -> SigningKey:
         """The key that signs the tokens of this mesh."""
         return SigningKey.load_or_create(self.folder / "jwt.key")
