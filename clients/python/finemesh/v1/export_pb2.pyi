@@ -28,6 +28,12 @@ class ExportFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPORT_FORMAT_ONNX_INT8: _ClassVar[ExportFormat]
     EXPORT_FORMAT_ONNX_INT8_STATIC: _ClassVar[ExportFormat]
     EXPORT_FORMAT_ONNX_INT4: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_GGUF_F16: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_GGUF_Q8_0: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_GGUF_Q6_K: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_GGUF_Q5_K_M: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_GGUF_Q4_K_M: _ClassVar[ExportFormat]
+    EXPORT_FORMAT_GGUF_Q4_0: _ClassVar[ExportFormat]
 EXPORT_FORMAT_UNSPECIFIED: ExportFormat
 EXPORT_FORMAT_ADAPTER: ExportFormat
 EXPORT_FORMAT_MERGED: ExportFormat
@@ -40,6 +46,12 @@ EXPORT_FORMAT_ONNX_FP16: ExportFormat
 EXPORT_FORMAT_ONNX_INT8: ExportFormat
 EXPORT_FORMAT_ONNX_INT8_STATIC: ExportFormat
 EXPORT_FORMAT_ONNX_INT4: ExportFormat
+EXPORT_FORMAT_GGUF_F16: ExportFormat
+EXPORT_FORMAT_GGUF_Q8_0: ExportFormat
+EXPORT_FORMAT_GGUF_Q6_K: ExportFormat
+EXPORT_FORMAT_GGUF_Q5_K_M: ExportFormat
+EXPORT_FORMAT_GGUF_Q4_K_M: ExportFormat
+EXPORT_FORMAT_GGUF_Q4_0: ExportFormat
 
 class ParityReport(_message.Message):
     __slots__ = ("items", "max_logit_difference", "logit_tolerance", "token_agreement", "passed", "runtime", "checks", "differences", "reasons", "metric")
