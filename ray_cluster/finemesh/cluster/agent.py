@@ -44,6 +44,7 @@ from finemesh.cluster.spool import spools_of
 from finemesh.cluster.warm_pool import WarmPool
 from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, UnavailableError
+from finemesh.package.shared import forget_unused
 from finemesh.v1 import attempt_pb2
 from finemesh.v1.attempt_service_pb2 import ClusterCapacity, SyncClusterRequest
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
@@ -262,6 +263,7 @@ class Agent:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
+        forget_unused(self._site.shared_dir)
 
     def _drain_orphans(self) -> None:
         live = {resource_key(entry.ref.resource) for entry in self._ledger.live()}

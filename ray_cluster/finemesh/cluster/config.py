@@ -134,6 +134,11 @@ class Site:
         return self.data_dir / "logs"
 
     @property
+    def shared_dir(self) -> Path:
+        """What the exports of a checkpoint on this node share, see `finemesh.package.shared`."""
+        return self.data_dir / "shared"
+
+    @property
     def scratch_dir(self) -> Path:
         """One folder per attempt, removed with it."""
         return self.data_dir / "scratch"

@@ -25,6 +25,7 @@ from finemesh.finetune.families.family import Family
 from finemesh.finetune.heads import classes_of
 from finemesh.finetune.models import Model, load_model
 from finemesh.package.merging import SHARD_BYTES, NotStreamable, stream_merge
+from finemesh.package.shared import SharedFolders
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Trained:
         base_model: local folder of its base model.
         dataset: local folder of its dataset.
         scratch: takes what formats share, on the file system of the packages; the caller removes it.
+        shared: where other exports of the same checkpoint find what this one has made; None for nowhere.
     """
 
     spec: FineTuneSpec
@@ -44,6 +46,7 @@ class Trained:
     base_model: Path
     dataset: Path
     scratch: Path
+    shared: SharedFolders | None = None
 
     @cached_property
     def family(self) -> Family:
@@ -96,7 +99,10 @@ class Trained:
         processor. Made at the first asking; every format that starts from it shares it.
         """
         folder = self.scratch / "merged"
-        self.merge_into(folder, torch.float32)
+        if self.shared is None:
+            self.merge_into(folder, torch.float32)
+        else:
+            self.shared.fill(folder, "merged", lambda made: self.merge_into(made, torch.float32))
         return folder
 
     def merge_into(self, folder: Path, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES) -> None:

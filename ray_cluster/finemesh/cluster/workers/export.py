@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import hashlib
 
 from finemesh.chassis.fine_tune_spec import spec_from_proto
-from finemesh.chassis.objects import sha256_of_file
 from finemesh.cluster.worker import Job
 from finemesh.cluster.workers.models import local_base_model
+from finemesh.cluster.workers.packages import publish_package
 from finemesh.cluster.workers.store import Store
 from finemesh.core.attempts import Phase
 from finemesh.core.spec.export import ExportFormat
+from finemesh.package.shared import SharedFolders, forget_unused
 from finemesh.v1 import attempt_pb2, export_pb2
 
 
@@ -24,6 +25,7 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
     spec = spec_from_proto(work.spec)
     form = FORMATS[ExportFormat(export_pb2.ExportFormat.Name(work.format).removeprefix("EXPORT_FORMAT_"))]
     package = job.scratch / "package"
+    forget_unused(job.site.shared_dir)
     with Store(job.site) as store:
         job.progress(0.0, "fetching checkpoint and dataset")
         checkpoint = job.scratch / "checkpoint" / f"step-{work.checkpoint.step:08d}"
@@ -41,6 +43,7 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
             format=form.format,
             lineage=dict(work.lineage),
             metrics=dict(work.checkpoint.metrics),
+            shared=_shared_with_others(job),
             progress=lambda fraction, message: job.progress(0.7 * fraction, message),
         )
         job.phase = Phase.VERIFYING
@@ -59,11 +62,17 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
         if report.passed:
             job.progress(0.9, "uploading")
             record_parity(package, report)
-            _publish(package, store, work.output_uri, result)
+            publish_package(package, store, work.output_uri, result)
     return attempt_pb2.AttemptResult(export=result)
 
 
-def _publish(package: Path, store: Store, output_uri: str, result: attempt_pb2.ExportResult) -> None:
-    store.discard(output_uri)
-    result.size_bytes = store.publish(package, output_uri).total_bytes
-    result.manifest_sha256 = sha256_of_file(package / "manifest.json")
+def _shared_with_others(job: Job) -> SharedFolders:
+    """Where the exports of this checkpoint on this node find what one of them has made."""
+    work = job.command.export_work
+    checkpoint, dataset = work.checkpoint.manifest_sha256, work.lineage["dataset_digest"]
+    content = f"{work.lineage['spec_digest']} {checkpoint} {dataset}"
+    return SharedFolders(
+        job.site.shared_dir,
+        hashlib.sha256(content.encode()).hexdigest(),
+        lambda: job.progress(0.0, "waiting for another export of this checkpoint to merge the weights"),
+    )
