@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from google.api import field_behavior_pb2
+from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from finemesh.chassis.errors import record_to_status
@@ -20,10 +21,8 @@ from finemesh.export.service import Draft
 from finemesh.v1 import attempt_pb2, training_job_pb2
 from finemesh.v1 import export_pb2 as pb
 
-_FORMATS: Final = {
-    pb.EXPORT_FORMAT_ADAPTER: ExportFormat.ADAPTER,
-    pb.EXPORT_FORMAT_MERGED: ExportFormat.MERGED,
-}
+_FORMATS: Final = {pb.ExportFormat.Value(f"EXPORT_FORMAT_{each}"): each for each in ExportFormat}
+_EVIDENCE: Final = ("checks", "differences", "reasons", "metric")
 _CHOICES: Final = {
     pb.Export.CHECKPOINT_CHOICE_UNSPECIFIED: CheckpointSelection.BEST,
     pb.Export.CHECKPOINT_CHOICE_BEST: CheckpointSelection.BEST,
@@ -56,7 +55,8 @@ def draft_from_proto(message: pb.Export, name: Name, now: datetime) -> Draft:
     except InvalidError as error:
         violations.append(FieldViolation("export.training_job", error.violations[0].description))
     if message.format not in _FORMATS:
-        violations.append(FieldViolation("export.format", "choose one: ADAPTER or MERGED"))
+        problem = f"choose one: {', '.join(_FORMATS.values())}"
+        violations.append(FieldViolation("export.format", problem))
     if message.checkpoint not in _CHOICES:
         violations.append(FieldViolation("export.checkpoint", "choose one: BEST, LAST or STEP"))
     violations += _step_violations(message)
@@ -75,6 +75,8 @@ def draft_from_proto(message: pb.Export, name: Name, now: datetime) -> Draft:
         options=_options_digest(message),
         expire_time=expire_time_of(message),
         pinned=message.pinned,
+        allow_drift=message.allow_drift,
+        licence_override=message.licence_override.strip(),
     )
 
 
@@ -143,6 +145,9 @@ def export_to_proto(export: Export) -> pb.Export:
         download_count=export.download_count,
         link_count=export.link_count,
         last_download_time=timestamp(export.last_download_time),
+        allow_drift=export.source.allow_drift,
+        licence_override=export.source.licence_override,
+        licence_override_subject=export.source.licence_override_subject,
     )
     message.progress.fraction = export.fraction
     message.progress.message = export.message
@@ -156,7 +161,7 @@ def export_to_proto(export: Export) -> pb.Export:
 
 
 def _parity_to_proto(parity: ParityReport) -> pb.ParityReport:
-    return pb.ParityReport(
+    message = pb.ParityReport(
         items=parity.items,
         max_logit_difference=parity.max_logit_difference,
         logit_tolerance=parity.logit_tolerance,
@@ -164,6 +169,7 @@ def _parity_to_proto(parity: ParityReport) -> pb.ParityReport:
         passed=parity.passed,
         runtime=parity.runtime,
     )
+    return ParseDict(dict(parity.evidence), message)
 
 
 def result_from_proto(message: attempt_pb2.AttemptResult) -> ExportResult:
@@ -181,11 +187,18 @@ def result_from_proto(message: attempt_pb2.AttemptResult) -> ExportResult:
             token_agreement=parity.token_agreement,
             passed=parity.passed,
             runtime=parity.runtime,
+            evidence=_evidence_of(parity),
         ),
         size_bytes=result.size_bytes,
         manifest_sha256=result.manifest_sha256,
         files=_files_of(result),
     )
+
+
+def _evidence_of(parity: pb.ParityReport) -> dict[str, Any]:
+    """What says more than the figures, as JSON; whoever reads an older one finds less of it."""
+    content = MessageToDict(parity, preserving_proto_field_name=True)
+    return {name: content[name] for name in _EVIDENCE if name in content}
 
 
 def _files_of(result: attempt_pb2.ExportResult) -> tuple[PackageFile, ...] | None:

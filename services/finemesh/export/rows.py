@@ -46,6 +46,9 @@ def export_values(export: Export) -> dict[str, Any]:
             "checkpoint": checkpoint | {"metrics": _jsonable(checkpoint["metrics"])},
             "dataset_uri": export.source.dataset_uri,
             "lineage": dict(export.source.lineage),
+            "allow_drift": export.source.allow_drift,
+            "licence_override": export.source.licence_override,
+            "licence_override_subject": export.source.licence_override_subject,
         },
         "parity": _jsonable(asdict(export.parity)) if export.parity else None,
         "error": asdict(export.error) if export.error else None,
@@ -104,12 +107,9 @@ def retention_values(retention: Retention) -> dict[str, Any]:
 def _source_of(value: Mapping[str, Any]) -> Source:
     checkpoint = SourceCheckpoint(**value["checkpoint"])
     metrics = {key: float(number) for key, number in checkpoint.metrics.items()}
-    return Source(
-        FineTuneSpec.from_dict(value["spec"]),
-        replace(checkpoint, metrics=metrics),
-        value["dataset_uri"],
-        value["lineage"],
-    )
+    spec = FineTuneSpec.from_dict(value["spec"])
+    fields: dict[str, Any] = {"spec": spec, "checkpoint": replace(checkpoint, metrics=metrics)}
+    return Source(**{**value, **fields})
 
 
 def _parity_of(value: Mapping[str, Any]) -> ParityReport:

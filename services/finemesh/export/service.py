@@ -16,7 +16,7 @@ from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, FinemeshError, InvalidError, PreconditionError
 from finemesh.core.names import Name, new_id, parse_name
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat
-from finemesh.core.spec.finetune import TEXT_TOWERS, Lora
+from finemesh.core.spec.finetune import Lora
 from finemesh.export import domain
 from finemesh.export.checkpoints import choose
 from finemesh.export.domain import Export, ExportResult, Retry, Source, State, Step
@@ -51,6 +51,9 @@ class Draft:
     options: str = ""  # digest of all that is asked of the package beside its format
     expire_time: datetime | None = None
     pinned: bool = False
+    allow_drift: bool = False
+    licence_override: str = ""
+    licence_override_subject: str = ""
 
 
 class ExportService:
@@ -89,18 +92,11 @@ class ExportService:
         Raises:
             NotFoundError: the job, or its dataset, which the golden set is taken from, is not there.
             PreconditionError: TRAINING_JOB_NOT_READY, NO_CHECKPOINT.
-            InvalidError: the format does not go with the method, or there is none for the task.
+            InvalidError: the format does not go with the method.
             UnavailableError: Training or DataPrep is away.
         """
         job = await self._jobs.describe(draft.training_job)
         checkpoint = choose(job, draft.choice, draft.step)
-        if job.spec.task not in TEXT_TOWERS:
-            raise InvalidError.of(
-                "export.training_job",
-                f"{job.name} learnt {job.spec.task}, and packages hold models of language: take the weights "
-                "of its checkpoints, which are safetensors",
-                reason="FORMAT_UNSUITABLE",
-            )
         if draft.format is ExportFormat.ADAPTER and not isinstance(job.spec.method, Lora):
             raise InvalidError.of(
                 "export.format", f"{job.name} was trained in full and has no adapter: use MERGED"
@@ -115,6 +111,8 @@ class ExportService:
         }
         if job.state != "SUCCEEDED":
             lineage["training_job_state"] = job.state
+        if draft.licence_override:
+            lineage["licence_override"] = f"{draft.licence_override_subject}: {draft.licence_override}"
         now = self._clock.now()
         content = [self._release, draft.format, draft.options, *sorted(lineage.items())]
         return Export(
@@ -122,7 +120,15 @@ class ExportService:
             training_job=draft.training_job,
             choice=draft.choice,
             format=draft.format,
-            source=Source(job.spec, checkpoint, self._uri(job.spec.dataset), lineage),
+            source=Source(
+                job.spec,
+                checkpoint,
+                self._uri(job.spec.dataset),
+                lineage,
+                draft.allow_drift,
+                draft.licence_override,
+                draft.licence_override_subject,
+            ),
             output_uri=self._uri(f"projects/{draft.name.project}/packages/{new_id('pk')}"),
             create_time=now,
             update_time=now,

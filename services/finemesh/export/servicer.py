@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -76,7 +77,12 @@ class ExportServicer(ExportServiceServicer):
         return pb.BatchCreateExportsResponse(exports=map(export_to_proto, exports))
 
     def _draft(self, message: export_pb2.Export, name: Name) -> Draft:
-        return draft_from_proto(message, name, self._clock.now())
+        draft = draft_from_proto(message, name, self._clock.now())
+        if not draft.licence_override:
+            return draft
+        principal = current_principal()
+        principal.require_role(Role.ADMIN)
+        return replace(draft, licence_override_subject=principal.subject)
 
     async def GetExport(self, request: pb.GetExportRequest, context: Any) -> export_pb2.Export:
         return export_to_proto(await self._service.get(_name(request.name, Role.VIEWER)))

@@ -65,6 +65,8 @@ def command_of(export: Export, attempt: Attempt, token: str) -> attempt_pb2.Comm
             format=f"EXPORT_FORMAT_{export.format}",
             output_uri=place_of(export, attempt.number),
             lineage=source.lineage,
+            allow_drift=source.allow_drift,
+            licence_override=source.licence_override,
         ),
     )
     command.start_deadline.FromDatetime(attempt.lease_expire_time)

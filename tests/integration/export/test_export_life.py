@@ -178,13 +178,6 @@ async def test_what_cannot_be_exported_is_refused(
         await client.create(training.add(client.project, "full", dataset, spec=full))
     assert adapterless.value.violations[0].field == "export.format"
 
-    sees = fine_tune_spec_pb2.FineTuneSpec(
-        task="TASK_SEMANTIC_SEGMENTATION", base_model="m", dataset=dataset, full={}
-    )
-    with pytest.raises(InvalidError, match="models of language") as speechless:
-        await client.create(training.add(client.project, "sees", dataset, spec=sees))
-    assert speechless.value.reason == "FORMAT_UNSUITABLE"
-
     with pytest.raises(NotFoundError) as missing:
         await client.create(f"{client.parent}/trainingJobs/nobody")
     assert missing.value.reason == "TRAINING_JOB_NOT_FOUND"

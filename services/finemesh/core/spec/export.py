@@ -15,18 +15,30 @@ from finemesh.core.spec import codec
 class ExportFormat(StrEnum):
     """The form of a package, as its name on the wire without the prefix.
 
-    ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED: a whole transformers model. ONNX,
+    ADAPTER: LoRA weights in peft's layout, to be put on the base. MERGED, MERGED_BF16, MERGED_FP16: a whole
+    transformers model in 32 or 16 bits; BNB_INT8, BNB_NF4: its linear layers in 8 or 4 bits. ONNX,
     ONNX_FP16: graphs for onnxruntime in 32 or 16 bits; ONNX_INT8, ONNX_INT8_STATIC: their matrices in 8 bits,
-    scaled as they run or by items of the training split; ONNX_INT4: weights of matrices in 4 bits.
+    scaled as they run or by items of the training split; ONNX_INT4: weights of matrices in 4 bits. GGUF_*: a
+    file for llama.cpp and Ollama with weights in so many bits.
     """
 
     ADAPTER = "ADAPTER"
     MERGED = "MERGED"
+    MERGED_BF16 = "MERGED_BF16"
+    MERGED_FP16 = "MERGED_FP16"
+    BNB_INT8 = "BNB_INT8"
+    BNB_NF4 = "BNB_NF4"
     ONNX = "ONNX"
     ONNX_FP16 = "ONNX_FP16"
     ONNX_INT8 = "ONNX_INT8"
     ONNX_INT8_STATIC = "ONNX_INT8_STATIC"
     ONNX_INT4 = "ONNX_INT4"
+    GGUF_F16 = "GGUF_F16"
+    GGUF_Q8_0 = "GGUF_Q8_0"
+    GGUF_Q6_K = "GGUF_Q6_K"
+    GGUF_Q5_K_M = "GGUF_Q5_K_M"
+    GGUF_Q4_K_M = "GGUF_Q4_K_M"
+    GGUF_Q4_0 = "GGUF_Q4_0"
 
 
 class CheckpointSelection(StrEnum):
