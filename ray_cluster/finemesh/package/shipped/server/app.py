@@ -24,6 +24,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -171,17 +172,16 @@ class Gate:
         """The body, as long as it is no larger than allowed, whatever its header says."""
         most, seen = self._served.limits.body_bytes, 0
         message = f"the body is larger than the {most} bytes that are taken: send less"
-        too_large = Refusal(message, status=413, code="body_too_large")
         told = request.headers.get("content-length", "")
         if told.isdecimal() and int(told) > most:
-            raise too_large
+            raise Refusal(message, status=413, code="body_too_large")
 
         async def receiving() -> Message:
             nonlocal seen
             part = await receive()
             seen += len(part.get("body", b""))
             if seen > most:
-                raise too_large
+                raise HTTPException(413, message)  # others that come up while a body is read are hidden
             return part
 
         return receiving

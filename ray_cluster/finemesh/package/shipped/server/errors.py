@@ -69,7 +69,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused_by_route(_request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        codes = {404: "not_found", 405: "method_not_allowed", 400: "invalid_value"}
+        codes = {404: "not_found", 405: "method_not_allowed", 400: "invalid_value", 413: "body_too_large"}
         code = codes.get(error.status_code, "refused")
         return Refusal(str(error.detail), status=error.status_code, code=code).response()
 

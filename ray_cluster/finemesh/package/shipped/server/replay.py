@@ -50,9 +50,14 @@ def check(runner: Any, decide: Decide, package: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(runner: Any, decide: Decide, package: Path) -> Generator[str]:
+def serving(
+    runner: Any,
+    decide: Decide,
+    package: Path,
+    limits: Limits = Limits(),  # noqa: B008  which is frozen
+) -> Generator[str]:
     """Serve a loaded package in a thread meanwhile. Gives the address."""
-    app = create_app(lambda: runner, decide, package, Limits())
+    app = create_app(lambda: runner, decide, package, limits)
     door = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
     server = uvicorn.Server(config)
