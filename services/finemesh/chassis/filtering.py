@@ -7,7 +7,8 @@
     value       = "quoted" | 'quoted' | bare text without blanks and parentheses | "*" after ":"
 
 `:` means "has": text contains the value whatever the case, labels have the key (`labels:team`), and `field:*`
-asks whether the field is set. Labels are compared as `labels.team = "vision"`.
+asks whether the field is set. Labels are compared as `labels.team = "vision"`. A key with blanks or a dot in
+it is quoted: `metrics."val/loss".best < 1.2`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,7 +29,10 @@ from finemesh.core.errors import InvalidError
 MAX_FILTER_LENGTH: Final = 2048
 MAX_DEPTH: Final = 16
 
-_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_][A-Za-z0-9_./-]*)?")
+_PART: Final = r"""(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_][A-Za-z0-9_/-]*)"""
+# A field, of which keys may follow.
+PATH: Final = rf"[A-Za-z_][A-Za-z0-9_]*(?:\.{_PART})*"
+_PATH: Final = re.compile(PATH)
 _OPERATOR: Final = re.compile(r"<=|>=|!=|<|>|=|:")
 _VALUE: Final = re.compile(r"""[^\s()"']+""")
 _QUOTED: Final = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
@@ -74,15 +78,43 @@ class Field:
         kind: what it holds.
         choices: the values of an ENUM.
         null_as: what a missing value counts as in an order; needed to order by a nullable column.
+        is_set: whether it is there, where that is not whether the column is.
+        null_is_nan: whether the column of something that is there is NULL for NaN.
     """
 
     column: ColumnElement[Any]
     kind: Kind = Kind.TEXT
     choices: tuple[str, ...] = ()
     null_as: Any = None
+    is_set: ColumnElement[bool] | None = None
+    null_is_nan: bool = False
 
 
-def parse_filter(text: str, fields: Mapping[str, Field]) -> ColumnElement[bool]:
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A field of fields by key, such as `params.rank` or `metrics."val/loss".best`.
+
+    Attributes:
+        resolve: the field of the parts behind the name, as it is compared with a number that is not quoted
+            (True) or with text (False). Raises ValueError that says how it is written.
+        orders: with what of the two `resolve` is asked for an order, one after the other. Rows without the
+            field come last in either direction.
+    """
+
+    resolve: Callable[[Sequence[str], bool], Field]
+    orders: tuple[bool, ...] = (False,)
+
+
+Fields = Mapping[str, "Field | Keyed"]
+
+
+def split_path(path: str) -> tuple[str, list[str]]:
+    """The name of a field, and the parts behind it without their quotes."""
+    name, _, rest = path.partition(".")
+    return name, [_unquoted(part[1:-1]) if part[0] == '"' else part for part in re.findall(_PART, rest)]
+
+
+def parse_filter(text: str, fields: Fields) -> ColumnElement[bool]:
     """The condition that `text` asks for; always true when it is empty.
 
     Raises:
@@ -96,7 +128,7 @@ def parse_filter(text: str, fields: Mapping[str, Field]) -> ColumnElement[bool]:
 class _Parser:
     """Recursive descent over the text; one instance per filter."""
 
-    def __init__(self, text: str, fields: Mapping[str, Field]) -> None:
+    def __init__(self, text: str, fields: Fields) -> None:
         self._text = text
         self._fields = fields
         self._at = 0
@@ -135,11 +167,11 @@ class _Parser:
         return not_(condition) if negated else condition
 
     def _comparison(self) -> ColumnElement[bool]:
-        name_match = self._take(_FIELD)
+        name_match = self._take(_PATH)
         if name_match is None:
             raise self._error("expected a field")
         path = name_match.group()
-        field = self._field(path)
+        field = self._field(path, number=False)
         operator_match = self._take(_OPERATOR)
         if operator_match is None:
             raise self._error(f"expected a comparison after {path}: {' '.join(_OPERATORS[field.kind])}")
@@ -148,12 +180,15 @@ class _Parser:
             allowed = " ".join(_OPERATORS[field.kind])
             raise self._error(f"{path} holds {field.kind}, which {sign} does not compare: use {allowed}")
         value, quoted = self._value(path)
+        if not quoted and _is_number(value):
+            field = self._field(path, number=True)
         return self._condition(path, field, sign, value, is_star=value == "*" and not quoted)
 
     def _condition(
         self, path: str, field: Field, sign: str, value: str, *, is_star: bool
     ) -> ColumnElement[bool]:
-        name, _, key = path.partition(".")
+        name, parts = split_path(path)
+        key = ".".join(parts)
         if field.kind is Kind.LABELS:
             if not key and sign != ":":
                 raise self._error(f'write {name}.key {sign} "value", or {name}:key to ask for the key')
@@ -161,18 +196,20 @@ class _Parser:
             if not key or is_star:
                 return label.is_not(None)
             return label.icontains(value, autoescape=True) if sign == ":" else _COMPARE[sign](label, value)
+        is_set = field.column.is_not(None) if field.is_set is None else field.is_set
         if sign == ":" and is_star:
-            return field.column.is_not(None)
+            return is_set
+        if field.null_is_nan and value.lower() == "nan" and sign in (*_EQUALITY, ":"):
+            return field.column.is_not(None) if sign == "!=" else and_(is_set, field.column.is_(None))
         if sign == ":" and field.kind is Kind.TEXT:
             return field.column.icontains(value, autoescape=True)
         return _COMPARE["=" if sign == ":" else sign](field.column, self._typed(path, field, value))
 
-    def _field(self, path: str) -> Field:
-        name, _, key = path.partition(".")
-        field = self._fields.get(name)
-        if field is None or (key and field.kind is not Kind.LABELS):
-            raise self._error(f"there is no field {path}: use {', '.join(self._fields)}")
-        return field
+    def _field(self, path: str, *, number: bool) -> Field:
+        try:
+            return find_field(self._fields, path, number=number)
+        except ValueError as error:
+            raise self._error(str(error)) from error
 
     def _typed(self, path: str, field: Field, value: str) -> Any:
         try:
@@ -184,7 +221,7 @@ class _Parser:
         quoted = self._take(_QUOTED)
         if quoted is not None:
             inner = quoted.group(1) if quoted.group(1) is not None else quoted.group(2)
-            return re.sub(r"\\(.)", r"\1", inner), True
+            return _unquoted(inner), True
         bare = self._take(_VALUE)
         if bare is None:
             raise self._error(f"expected a value for {path}")
@@ -219,6 +256,28 @@ class _Parser:
 
     def _error(self, problem: str) -> InvalidError:
         return _invalid(f"at character {self._at + 1}: {problem}")
+
+
+def find_field(fields: Fields, path: str, *, number: bool) -> Field:
+    """The field of a path; `number` as for `Keyed.resolve`. Raises ValueError."""
+    name, parts = split_path(path)
+    field = fields.get(name)
+    if isinstance(field, Keyed):
+        return field.resolve(parts, number)
+    if field is None or (parts and field.kind is not Kind.LABELS):
+        raise ValueError(f"there is no field {path}: use {', '.join(fields)}")
+    return field
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(_number(text))
+    except ValueError:
+        return False
 
 
 def typed_value(field: Field, text: str) -> Any:

@@ -15,20 +15,32 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, literal, or_, true
+from sqlalchemy import Column, ColumnElement, RowMapping, Select, and_, case, func, literal, or_, true
 
-from finemesh.chassis.filtering import Field, Kind, parse_filter, typed_value
+from finemesh.chassis.filtering import (
+    MAX_FILTER_LENGTH,
+    PATH,
+    Field,
+    Fields,
+    Keyed,
+    Kind,
+    find_field,
+    parse_filter,
+    split_path,
+    typed_value,
+)
 from finemesh.core.errors import InvalidError
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 500
 MAX_TOKEN_LENGTH: Final = 4096
-_ORDER_ITEM: Final = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)(?:\s+(asc|desc))?\s*")
+_ORDER_ITEM: Final = re.compile(rf"\s*({PATH})(?:\s+(asc|desc))?\s*")
+_COMMA: Final = re.compile(r""",(?=(?:[^"]*"[^"]*")*[^"]*$)""")  # not within quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ class PageRequest:
 class _Order:
     field: Field
     descending: bool
+    label: str = ""
 
     @property
     def expression(self) -> ColumnElement[Any]:
@@ -70,8 +83,14 @@ class _Order:
     def equal(self, value: Any) -> ColumnElement[bool]:
         return self.expression == literal(value, self.field.column.type)
 
+    @property
+    def selected(self) -> ColumnElement[Any] | None:
+        """What a query must select in addition, to tell the value: nothing for a plain column."""
+        column = self.field.column
+        return None if isinstance(column, Column) else column.label(self.label)
+
     def value_of(self, row: RowMapping) -> Any:
-        value = row[self.field.column]
+        value = row[self.field.column if self.selected is None else self.label]
         return self.field.null_as if value is None else value
 
 
@@ -86,7 +105,7 @@ class Listing:
 
     def __init__(
         self,
-        fields: Mapping[str, Field],
+        fields: Fields,
         *,
         key: str = "name",
         default_order: str = "create_time desc",
@@ -117,23 +136,34 @@ class Listing:
         return Page(size, condition, orders, binding, after)
 
     def _orders(self, text: str) -> list[_Order]:
-        orders: dict[str, _Order] = {}
-        for item in text.split(","):
+        orders: dict[str, list[_Order]] = {}
+        last_descends = False
+        if len(text) > MAX_FILTER_LENGTH:
+            raise _invalid_order(f"longer than {MAX_FILTER_LENGTH} characters")
+        for item in _COMMA.split(text):
             match = _ORDER_ITEM.fullmatch(item)
             name = match.group(1) if match else item.strip()
-            if match is None or name not in self._orderable:
+            if match is None or split_path(name)[0] not in self._orderable:
                 allowed = ", ".join(self._orderable)
-                raise InvalidError.of(
-                    "order_by",
-                    f"cannot order by {name!r}: write a list of {allowed}, each with asc or desc if you like",
-                    reason="INVALID_ORDER",
+                raise _invalid_order(
+                    f"cannot order by {name!r}: write a list of {allowed}, each with asc or desc if you like"
                 )
             if name in orders:
-                raise InvalidError.of("order_by", f"{name} is there twice", reason="INVALID_ORDER")
-            orders[name] = _Order(self._fields[name], descending=match.group(2) == "desc")
-        last_descends = list(orders.values())[-1].descending
-        orders.setdefault(self._key, _Order(self._fields[self._key], last_descends))
-        return list(orders.values())
+                raise _invalid_order(f"{name} is there twice")
+            last_descends = match.group(2) == "desc"
+            orders[name] = self._order(name, last_descends)
+        orders.setdefault(self._key, self._order(self._key, last_descends))
+        return [order for each in orders.values() for order in each]
+
+    def _order(self, path: str, descending: bool) -> list[_Order]:
+        keyed = self._fields[split_path(path)[0]]
+        try:
+            if not isinstance(keyed, Keyed):
+                return [_Order(find_field(self._fields, path, number=False), descending)]
+            found = [find_field(self._fields, path, number=number) for number in keyed.orders]
+        except ValueError as error:
+            raise _invalid_order(str(error)) from error
+        return [order for field in found for order in _missing_last(field, path, descending)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +178,8 @@ class Page:
 
     def apply(self, query: Select[Any]) -> Select[Any]:
         """`query` with condition, order and limit. It must select the columns that it is ordered by."""
+        selected = (order.selected for order in self.orders)
+        query = query.add_columns(*(each for each in selected if each is not None))
         ordered = query.where(self.condition, self._beyond()).order_by(
             *(
                 order.expression.desc() if order.descending else order.expression.asc()
@@ -175,7 +207,23 @@ class Page:
         return or_(*alternatives)
 
 
-def _is_orderable(field: Field) -> bool:
+def _missing_last(field: Field, path: str, descending: bool) -> list[_Order]:
+    """Rows that have the field, in the order of its values; then those that have not."""
+    missing = case((field.column.is_(None), 1), else_=0)
+    value = replace(field, null_as=0 if field.kind is Kind.NUMBER else "")
+    return [
+        _Order(Field(missing, Kind.NUMBER), descending=False, label=f"missing {field.kind} {path}"),
+        _Order(value, descending, label=f"{field.kind} {path}"),
+    ]
+
+
+def _invalid_order(problem: str) -> InvalidError:
+    return InvalidError.of("order_by", problem, reason="INVALID_ORDER")
+
+
+def _is_orderable(field: Field | Keyed) -> bool:
+    if isinstance(field, Keyed):
+        return True
     nullable = getattr(field.column, "nullable", True)
     return field.kind is not Kind.LABELS and (not nullable or field.null_as is not None)
 

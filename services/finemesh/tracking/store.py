@@ -29,10 +29,9 @@ from sqlalchemy import (
 )
 
 from finemesh.chassis.auth import Principal
-from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.inbox import Inbox
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import RequestKey, Requests
 from finemesh.chassis.sql import Database, Tx, UtcDateTime
 from finemesh.chassis.tables import chassis_tables
@@ -44,6 +43,7 @@ from finemesh.tracking.access import not_found
 from finemesh.tracking.compare import Comparison
 from finemesh.tracking.domain import JobFact, Run, RunState, Summary
 from finemesh.tracking.ports import Change, CreateKey, PageQuery
+from finemesh.tracking.search import listing
 from finemesh.tracking.summaries import new_best
 
 METADATA: Final = MetaData()
@@ -71,7 +71,8 @@ RUNS: Final = Table(
     Column("experiment", String, nullable=False),
     Column("parent_run", String, nullable=False),
     Column("start_time", UtcDateTime),
-    Index("ix_runs_project_create_time", "project", "create_time"),
+    # Searches look at every run of a project, and rows are long: what they need first is in the index.
+    Index("ix_runs_project_create_time_name", "project", "create_time", "name"),
 )
 SUMMARIES: Final = Table(
     "summaries",
@@ -85,6 +86,7 @@ SUMMARIES: Final = Table(
     Column("point_count", BigInteger, nullable=False),
     Column("min_value", Float),
     Column("max_value", Float),
+    Index("ix_summaries_search", "key", "run", "last_value", "best_value", "min_value", "max_value"),
 )
 DELETED: Final = Table(
     "deleted_runs",
@@ -92,19 +94,7 @@ DELETED: Final = Table(
     Column("name", String(256), primary_key=True),
     Column("delete_time", UtcDateTime, nullable=False),
 )
-LISTING: Final = Listing(
-    {
-        "name": Field(RUNS.c.name),
-        "state": Field(RUNS.c.state, Kind.ENUM, tuple(RunState)),
-        "display_name": Field(RUNS.c.display_name),
-        "training_job": Field(RUNS.c.training_job),
-        "tags": Field(RUNS.c.tags, Kind.LABELS),
-        "experiment": Field(RUNS.c.experiment),
-        "parent_run": Field(RUNS.c.parent_run),
-        "create_time": Field(RUNS.c.create_time, Kind.TIME),
-        "update_time": Field(RUNS.c.update_time, Kind.TIME),
-    }
-)
+LISTING: Final = listing(RUNS, SUMMARIES)
 CONSUMER: Final = "tracking"
 
 
@@ -175,6 +165,12 @@ class SqlRunStore:
         """Change a run in one transaction. Returns it as it then is."""
         async with self._db.begin() as tx:
             return await self._change(tx, name, change)
+
+    async def update_all(self, changes: Mapping[Name, Change]) -> None:
+        """The same for many runs, in one transaction."""
+        async with self._db.begin() as tx:
+            for name, change in changes.items():
+                await self._change(tx, name, change)
 
     async def apply_once(self, fact: JobFact, change: Change) -> Run | None:
         """The same, once per event."""
