@@ -32,7 +32,15 @@ _KINDS: Final[dict[str, Any]] = {
     "uint32": 13,
 }
 _MESSAGES: Final[dict[str, dict[int, tuple[str, str]]]] = {
-    "PluginData": {1: ("plugin_name", "string")},
+    "Hyperparameter": {
+        2: ("number_value", "double"),
+        3: ("string_value", "string"),
+        4: ("bool_value", "bool"),
+    },
+    "Entry": {1: ("key", "string"), 2: ("value", "Hyperparameter")},
+    "SessionStart": {1: ("hparams", "*Entry")},
+    "Hyperparameters": {3: ("session_start_info", "SessionStart")},
+    "PluginData": {1: ("plugin_name", "string"), 2: ("content", "bytes")},
     "Metadata": {1: ("plugin_data", "PluginData")},
     "Image": {4: ("encoded_image_string", "bytes")},
     "Tensor": {
@@ -73,8 +81,11 @@ class TornFileError(Exception):
     """The file ends within a record, or a record is damaged; what came before was read."""
 
 
-def _declare() -> Any:
-    """The class of Event, made from the tables above. In proto2, whose fields know whether they are set."""
+def _declare() -> tuple[Any, Any]:
+    """The classes of Event and Hyperparameters, made from the tables above.
+
+    In proto2, whose fields know whether they are set.
+    """
     package = "finemesh.client.event_file"
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto2")
     for name, fields in _MESSAGES.items():
@@ -90,10 +101,12 @@ def _declare() -> Any:
                 added.type_name = f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.Event"))
+    found = (pool.FindMessageTypeByName(f"{package}.{name}") for name in ("Event", "Hyperparameters"))
+    event, hyperparameters = (message_factory.GetMessageClass(each) for each in found)
+    return event, hyperparameters
 
 
-Event: Final[Any] = _declare()
+Event, _Hyperparameters = _declare()
 
 
 def read_events(file: BinaryIO) -> Iterator[Any]:
@@ -152,6 +165,37 @@ def images_of(value: Any) -> list[bytes]:
     if value.metadata.plugin_data.plugin_name == "images":
         return list(value.tensor.string_val[2:])  # after width and height
     return []
+
+
+def text_of(value: Any) -> bytes:
+    """The text that a summary's value holds, in UTF-8; empty if it holds none."""
+    if value.metadata.plugin_data.plugin_name != "text":
+        return b""
+    return b"\n\n".join(value.tensor.string_val)
+
+
+def hyperparameters_of(value: Any) -> dict[str, str]:
+    """The hyperparameters that a summary's value says its run has; empty if it says none.
+
+    Format: tensorboard/plugins/hparams/plugin_data.proto, whose values are `google.protobuf.Value`.
+    """
+    plugin = value.metadata.plugin_data
+    if plugin.plugin_name != "hparams":
+        return {}
+    try:
+        told = _Hyperparameters.FromString(plugin.content).session_start_info.hparams
+    except DecodeError:
+        return {}
+    return {each.key: _text(each.value) for each in told}
+
+
+def _text(value: Any) -> str:
+    if value.HasField("bool_value"):
+        return str(value.bool_value).lower()
+    if not value.HasField("number_value"):
+        return value.string_value
+    number: float = value.number_value
+    return str(int(number)) if number.is_integer() else repr(number)
 
 
 def kind_of(value: Any) -> str:

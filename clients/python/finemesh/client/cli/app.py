@@ -20,6 +20,7 @@ from finemesh.client.cli import (
     preflight,
     quotas,
     run_files,
+    run_import,
     run_update,
     runs,
     sweeps,
@@ -70,6 +71,7 @@ _ADDED = (
     validation,
     train_specs,
     run_files,
+    run_import,
     run_update,
 )  # which add their commands to those of others
 for group in (

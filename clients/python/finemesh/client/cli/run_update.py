@@ -1,4 +1,4 @@
-"""`finemesh runs update`: what people say of a run."""
+"""`finemesh runs update`, `finish` and `delete`: what people say of a run and do with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from finemesh.client.cli.context import options, out
-from finemesh.client.cli.output import print_json, short
+from finemesh.client.cli.output import choice, enum_name, print_json, short
 from finemesh.client.cli.runs import commands
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
+
+_STATES = {
+    "finished": run_pb2.Run.STATE_FINISHED,
+    "failed": run_pb2.Run.STATE_FAILED,
+    "cancelled": run_pb2.Run.STATE_CANCELLED,
+}
 
 
 @commands("update")
@@ -52,6 +58,29 @@ def update(
         print_json(changed)
     else:
         out.print(f"changed {', '.join(sorted(fields))} of {short(changed.name)}", highlight=False)
+
+
+@commands("finish")
+def finish(
+    run: Annotated[str, typer.Argument(help="Id or full name of the run.")],
+    state: Annotated[str, typer.Option("--as", help=" | ".join(_STATES))] = "finished",
+) -> None:
+    """End a run of another program, as when that was killed. Runs of training jobs end with their job."""
+    connection = options.connection()
+    ended = connection.tracking.FinishRun(
+        pb.FinishRunRequest(name=connection.name("runs", run), state=choice(state, _STATES, "--as"))
+    )
+    if options.json:
+        print_json(ended)
+    else:
+        out.print(f"{short(ended.name)} is {enum_name(ended, 'state')}", highlight=False)
+
+
+@commands("delete")
+def delete(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]) -> None:
+    """Delete a run that has ended, with its points and files."""
+    connection = options.connection()
+    connection.tracking.DeleteRun(pb.DeleteRunRequest(name=connection.name("runs", run)))
 
 
 def _text_of(notes: str | None) -> str | None:

@@ -1,0 +1,1 @@
+"""Runs that other trackers have written, on their way into the mesh."""
