@@ -8,6 +8,7 @@ import pytest
 from finemesh.chassis.attempts_servicer import AttemptServicer
 from finemesh.dataprep.servicer import DataPrepServicer
 from finemesh.export.servicer import ExportServicer
+from finemesh.tracking.evaluation_servicer import EvaluationServicer
 from finemesh.tracking.servicer import TrackingServicer
 from finemesh.training.quota_servicer import QuotaServicer
 from finemesh.training.servicer import TrainingServicer
@@ -16,6 +17,7 @@ from finemesh.training.workers.servicer import ClusterServicer, WorkerServicer
 from finemesh.v1 import (
     attempt_service_pb2,
     dataprep_service_pb2,
+    evaluation_service_pb2,
     export_service_pb2,
     quota_service_pb2,
     sweep_service_pb2,
@@ -28,6 +30,7 @@ SERVICES: list[tuple[Any, Any]] = [
     (attempt_service_pb2, AttemptServicer),
     (attempt_service_pb2, ClusterServicer),
     (dataprep_service_pb2, DataPrepServicer),
+    (evaluation_service_pb2, EvaluationServicer),
     (export_service_pb2, ExportServicer),
     (quota_service_pb2, QuotaServicer),
     (sweep_service_pb2, SweepServicer),

@@ -32,6 +32,7 @@ from finemesh.cluster.attempts import (
 )
 from finemesh.cluster.config import SERVICE_OF, AgentConfig
 from finemesh.cluster.driver import RayDriver
+from finemesh.cluster.evaluations import ship_evaluations
 from finemesh.cluster.head import RayHead
 from finemesh.cluster.holdings import HoldingBook
 from finemesh.cluster.joblog import LogShipper, Redactor, logs_of, remove_log
@@ -280,6 +281,8 @@ class Agent:
                 await Shipper(self._channels["tracking"], path).ship(lambda: True)
             except FinemeshError as error:
                 _keep_refused(path, error)
+        with contextlib.suppress(FinemeshError):  # a later attempt has taken over, and brings them
+            await ship_evaluations(self._channels["tracking"], self._site.spool_dir / job, lambda: True)
         for path in logs_of(self._site.log_dir, job):
             try:
                 redact = Redactor(self._site.s3.access_key, self._site.s3.secret_key.reveal())

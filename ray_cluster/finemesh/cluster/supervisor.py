@@ -27,6 +27,7 @@ from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
 from finemesh.cluster.config import Site
 from finemesh.cluster.crew import Crew, reserve
 from finemesh.cluster.deaths import death, kernel_kills
+from finemesh.cluster.evaluations import ship_evaluations
 from finemesh.cluster.joblog import LogShipper, Redactor, log_path, logs_of
 from finemesh.cluster.lease import Lease
 from finemesh.cluster.reaper import Holding
@@ -104,7 +105,9 @@ class Supervisor:
     async def _run(self, service: grpc.aio.Channel, tracking: grpc.aio.Channel) -> None:
         group: Any = None
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
-        shipping = asyncio.ensure_future(asyncio.gather(self._ship(tracking), self._ship_log(service)))
+        shipping = asyncio.ensure_future(
+            asyncio.gather(self._ship(tracking), self._ship_evaluations(tracking), self._ship_log(service))
+        )
         try:
             if not await self._unless_lost(holding, self._lease.held.wait()):
                 return
@@ -278,6 +281,13 @@ class Supervisor:
                 if left < own:
                     await Shipper(tracking, left).ship(lambda: True)
             await Shipper(tracking, own).ship(lambda: not self._writing)
+
+    async def _ship_evaluations(self, tracking: grpc.aio.Channel) -> None:
+        """Bring what was evaluated to Tracking, by this attempt and by earlier ones on this disk."""
+        if self._command.HasField("train_work"):
+            folder = self._site.spool_dir / resource_key(self._ref.resource)
+            with contextlib.suppress(FinemeshError):
+                await ship_evaluations(tracking, folder, lambda: not self._writing)
 
     async def _ship_log(self, training: grpc.aio.Channel) -> None:
         """Bring what the attempt's processes write to Training, after what earlier ones have left here."""

@@ -18,9 +18,15 @@ from finemesh.finetune.scoring import AnswerSet, Score, is_closed, score, split_
 from finemesh.finetune.statistics import clustered_mean
 
 
-def evaluate(model: Model, encoded: EncodedSplit, answers: AnswerSet | None, split: str) -> dict[str, float]:
-    """Metrics of a split as `<split>/...`: loss per token in nats, accuracy of decisions, of tokens."""
-    return _averages(score(model, encoded.samples, encoded.pictures, answers), split)
+def evaluate(
+    model: Model, encoded: EncodedSplit, answers: AnswerSet | None, folder: Path, split: str
+) -> dict[str, float]:
+    """Metrics of a split as `<split>/...`: loss per token in nats, accuracy of decisions, of tokens. Its
+    items go under `folder`.
+    """
+    scores = score(model, encoded.samples, encoded.pictures, answers)
+    _write_items(folder / f"{split}.jsonl", scores)
+    return _averages(scores, split)
 
 
 def evaluate_test(
@@ -152,6 +158,8 @@ def _write_items(path: Path, scores: Sequence[Score], answered: Sequence[_Answer
                 "expected": answer.expected if answer else each.expected,
                 "correct": each.correct,
                 "loss": each.loss_sum / each.loss_tokens,
+                "tokens": each.loss_tokens,
+                "correct_tokens": each.correct_tokens,
                 **(answer.values if answer else {}),
             }
             for each, answer in zip_longest(scores, answered)

@@ -72,10 +72,19 @@ class Run:
     def checkpoints(self) -> Path:
         return self.work / "checkpoints"
 
+    @property
+    def evaluation(self) -> Path:
+        return self.work / "evaluation"
+
     def log(self, values: dict[str, float]) -> None:
         """Tell new values of metrics, and keep the last of each."""
         self.state.metrics.update(values)
         self.hooks.on_metrics(self.state.step, values)
+
+    def tell_items(self, split: str, step: int) -> None:
+        """Tell that the items of an evaluation are written."""
+        if self.group.leads:
+            self.hooks.on_evaluation(split, step, self.evaluation)
 
     def check_stop(self) -> None:
         """Raises StopAsked, on every rank, if the run is to stop."""

@@ -90,7 +90,8 @@ def validate(run: Run) -> None:
     if "val" not in run.splits or run.validated_step == run.state.step:
         return
     with _interruptible(run):
-        run.log(run.group.agreed(run.objective.validate(run.splits["val"])))
+        run.log(run.group.agreed(run.objective.validate(run.splits["val"], run.evaluation)))
+    run.tell_items("val", run.state.step)
     run.validated_step = run.state.step
 
 
@@ -137,8 +138,9 @@ def test_best(run: Run, resume_from: Path | None) -> int | None:
             checkpoints.load_weights(Path(at_hand), run.model, run.group)
             tested = best
     with _interruptible(run):
-        values = run.objective.test(run.splits["test"], run.base_model, run.work / "evaluation")
+        values = run.objective.test(run.splits["test"], run.base_model, run.evaluation)
         run.log(run.group.agreed(values))
+    run.tell_items("test", tested)
     return tested
 
 

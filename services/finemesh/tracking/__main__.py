@@ -25,6 +25,9 @@ from finemesh.tracking.config import TrackingConfig
 from finemesh.tracking.consumer import consume
 from finemesh.tracking.domain import Batch
 from finemesh.tracking.downloads import Downloads
+from finemesh.tracking.evaluation_rows import EvaluationRows
+from finemesh.tracking.evaluation_service import Evaluations
+from finemesh.tracking.evaluation_servicer import EvaluationServicer
 from finemesh.tracking.keeper import Keeper, forget_old_points
 from finemesh.tracking.live import Live
 from finemesh.tracking.points import PointFile
@@ -38,6 +41,7 @@ from finemesh.tracking.sql_rows import SqlRows
 from finemesh.tracking.store import CHASSIS, SqlRunStore
 from finemesh.tracking.summarizer import Summarizer
 from finemesh.tracking.writer import Writer
+from finemesh.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
 from finemesh.v1.tracking_service_pb2_grpc import add_TrackingServiceServicer_to_server
 
 NAME = "tracking"
@@ -86,6 +90,7 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     archive = Archive(base.objects, cutter)
     keeper = Keeper(file, cutter, archive, interval_seconds=config.segment_interval_seconds)
     artifacts = Artifacts(ArtifactRows(base.db), store, base.objects, clock)
+    evaluations = Evaluations(store, EvaluationRows(base.db), base.objects, clock)
     tracking = Tracking(
         store=store,
         points=file,
@@ -94,7 +99,7 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
         live=live,
         notifier=notifier,
         clock=clock,
-        files=artifacts,
+        files=(artifacts, evaluations),
     )
     downloads = Downloads(store, file, summarizer)
     limits = SqlLimits(seconds=config.sql_timeout_seconds, memory_bytes=config.sql_memory_bytes)
@@ -104,6 +109,7 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     checks = {"sql": base.db.check_ready, "nats": base.bus.check_ready, "points": writer.check_ready}
     server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)
     server.add(add_TrackingServiceServicer_to_server, servicer)
+    server.add(add_EvaluationServiceServicer_to_server, EvaluationServicer(evaluations, config.s3.bucket))
     await summarizer.catch_up()
     writer.start()
     try:

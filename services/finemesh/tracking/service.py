@@ -75,7 +75,7 @@ class Tracking:
         live: Live,
         notifier: Notifier,
         clock: Clock,
-        files: RunFiles,
+        files: Sequence[RunFiles],
     ) -> None:
         self._store = store
         self._points = points
@@ -184,7 +184,8 @@ class Tracking:
         self._deleting.add(str(name))
         try:
             await self._writer.delete(str(name))
-            await self._files.delete(name)
+            for each in self._files:
+                await each.delete(name)
             async with self._changing_heads:
                 await self._store.delete(name)
                 self._heads.pop(str(name), None)

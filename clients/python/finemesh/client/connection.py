@@ -12,6 +12,7 @@ import grpc
 from finemesh.client.errors import RpcError
 from finemesh.client.settings import Settings, load_settings
 from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceStub
+from finemesh.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from finemesh.v1.export_service_pb2_grpc import ExportServiceStub
 from finemesh.v1.quota_service_pb2_grpc import QuotaServiceStub
 from finemesh.v1.sweep_service_pb2_grpc import SweepServiceStub
@@ -58,6 +59,7 @@ class Connection:
         self.sweeps = SweepServiceStub(calls)
         self.workers = WorkerServiceStub(calls)
         self.tracking = TrackingServiceStub(calls)
+        self.evaluations = EvaluationServiceStub(calls)
         self.export = ExportServiceStub(calls)
 
     @property

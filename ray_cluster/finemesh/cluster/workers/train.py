@@ -18,6 +18,7 @@ from finemesh.cluster.attempts import resource_key
 from finemesh.cluster.meeting import met
 from finemesh.cluster.spool import SpoolWriter, spool_path
 from finemesh.cluster.worker import Job, Stopped
+from finemesh.cluster.workers.evaluations import EvaluationSpool
 from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
 from finemesh.cluster.workers.uploads import Uploader
@@ -29,8 +30,10 @@ from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train as run_loop
 from finemesh.finetune.prepared import PreparedCache
+from finemesh.finetune.rows import read_manifest
 from finemesh.finetune.usage import peak_device_memory_bytes
 from finemesh.v1 import attempt_pb2, training_job_pb2
+from finemesh.v1.evaluation_pb2 import Evaluation
 
 _TIMED_STEPS: Final = 1000
 
@@ -54,7 +57,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
             spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
         )
         uploader = Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
-        hooks = _Hooks(job, spool, uploader, resume_from)
+        hooks = _Hooks(job, spool, _evaluations(job, spec, dataset), uploader, resume_from)
         try:
             with _group(job, spec) as group:
                 result = run_loop(
@@ -77,6 +80,17 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
             raise Stopped(result.step)
         _publish_evaluation(job.scratch / "run", store, work.output_uri)
     return attempt_pb2.AttemptResult(training=_result(result, dataset, hooks.pace))
+
+
+def _evaluations(job: Job, spec: FineTuneSpec, dataset: Path) -> EvaluationSpool:
+    return EvaluationSpool(
+        job.site.spool_dir / resource_key(job.command.resource),
+        job.command.train_work.run,
+        job.command.attempt,
+        dataset,
+        Evaluation(dataset=spec.dataset, dataset_digest=read_manifest(dataset).digest),
+        spec.sequence.max_tokens,
+    )
 
 
 def _prepared(job: Job) -> PreparedCache | None:
@@ -137,12 +151,14 @@ class _Hooks(NoHooks):
         self,
         job: Job,
         spool: SpoolWriter,
+        evaluations: EvaluationSpool,
         uploader: Uploader,
         resume_from: training_job_pb2.Checkpoint | None,
     ) -> None:
         self._job = job
         self._expected_hash = resume_from.sample_hash if resume_from else ""
         self._spool = spool
+        self._evaluations = evaluations
         self._uploader = uploader
         self.pace = _Pace()
 
@@ -155,6 +171,9 @@ class _Hooks(NoHooks):
         self._spool.append(step, values)
         if step == self._job.command.train_work.kill_after_step:  # the probe of a certificate
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_evaluation(self, split: str, step: int, folder: Path) -> None:
+        self._evaluations.put(split, step, folder)
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
         self._uploader.put(info)

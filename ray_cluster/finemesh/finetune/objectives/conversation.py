@@ -51,8 +51,8 @@ class Conversation(Objective[Sample, Batch]):
             label_smoothing=self.spec.optimization.label_smoothing,
         )
 
-    def validate(self, split: Split[Sample]) -> dict[str, float]:
-        return evaluate(self.model, encoded_of(split), self._answers, "val")
+    def validate(self, split: Split[Sample], folder: Path) -> dict[str, float]:
+        return evaluate(self.model, encoded_of(split), self._answers, folder, "val")
 
     def test(self, split: Split[Sample], base_model: Path, folder: Path) -> dict[str, float]:
         return evaluate_test(self.model, encoded_of(split), self._answers, base_model, folder)

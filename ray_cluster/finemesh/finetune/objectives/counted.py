@@ -68,8 +68,10 @@ class CountedObjective(PictureObjective[S, B]):
         if self.spec.evaluation.baselines:
             self._majority = int(self.amounts(splits["train"]).argmax())
 
-    def validate(self, split: Split[S]) -> dict[str, float]:
-        return self._averages("val/", self._judged(self.model, split))
+    def validate(self, split: Split[S], folder: Path) -> dict[str, float]:
+        judged = self._judged(self.model, split)
+        _write(folder / "val.jsonl", judged)
+        return self._averages("val/", judged)
 
     def test(self, split: Split[S], base_model: Path, folder: Path) -> dict[str, float]:
         """Baselines: the class that is most frequent in training for everything (`majority`), the trained
@@ -128,7 +130,13 @@ def _write(path: Path, judged: Sequence[Judged]) -> None:
     write_lines(
         path,
         (
-            {"row_id": each.row_id, "group": each.group, **each.line, "loss": each.loss / each.weight}
+            {
+                "row_id": each.row_id,
+                "group": each.group,
+                **each.line,
+                "loss": each.loss / each.weight,
+                "weight": each.weight,
+            }
             for each in judged
         ),
     )

@@ -180,9 +180,10 @@ class Detection(PictureObjective[DetectionSample, DetectionBatch]):
     def loss(self, batch: DetectionBatch) -> torch.Tensor:
         return self._sums(self._forward(self.model, batch), batch)
 
-    def validate(self, split: Split[DetectionSample]) -> dict[str, float]:
+    def validate(self, split: Split[DetectionSample], folder: Path) -> dict[str, float]:
         loss, found = self._find(self.model, split)
         result = evaluate([sample.scene for sample in split.samples], found, self._ids)
+        write_lines(folder / "val.jsonl", items(result))
         return {"val/loss": loss, **average_precisions(result, "val/")}
 
     def test(self, split: Split[DetectionSample], base_model: Path, folder: Path) -> dict[str, float]:

@@ -163,9 +163,11 @@ class InstanceSegmentation(PictureObjective[Sample, Batch]):
     def loss(self, batch: Batch) -> torch.Tensor:
         return _sums(self.model, _forward(self.model, batch), batch)
 
-    def validate(self, split: Split[Sample]) -> dict[str, float]:
+    def validate(self, split: Split[Sample], folder: Path) -> dict[str, float]:
         loss, found = self._find(self.model, split)
-        return {"val/loss": loss, **average_precisions(self._judged(split, found), "val/")}
+        result = self._judged(split, found)
+        write_lines(folder / "val.jsonl", items(result))
+        return {"val/loss": loss, **average_precisions(result, "val/")}
 
     def test(self, split: Split[Sample], base_model: Path, folder: Path) -> dict[str, float]:
         """See `Objective.test`. `test.jsonl` has, per picture, what was found and its average precision."""

@@ -120,8 +120,8 @@ class Objective(ABC, Generic[S, B]):
         """The sum of the losses over `batch.weight`, or those of its parts, to be differentiated."""
 
     @abstractmethod
-    def validate(self, split: Split[S]) -> dict[str, float]:
-        """Score the validation split: `val/loss` and others."""
+    def validate(self, split: Split[S], folder: Path) -> dict[str, float]:
+        """Score the validation split: `val/loss` and others. `folder` takes `val.jsonl`, as in `test`."""
 
     @abstractmethod
     def test(self, split: Split[S], base_model: Path, folder: Path) -> dict[str, float]:

@@ -146,8 +146,9 @@ class PreferencePairs(Objective[Pair, PairBatch]):
         losses_P = preference_loss(ratios_P - batch.reference_P, self.spec.preference)
         return (losses_P - self.spec.preference.chosen_weight * chosen_P).sum()
 
-    def validate(self, split: Split[Pair]) -> dict[str, float]:
+    def validate(self, split: Split[Pair], folder: Path) -> dict[str, float]:
         scored = self._score(cast("PairSplit", split))
+        _write_items(folder / "val.jsonl", split.samples, scored)
         return {
             "val/loss": sum(each.loss for each in scored) / len(scored),
             "val/accuracy": sum(each.margin > 0 for each in scored) / len(scored),
@@ -156,17 +157,7 @@ class PreferencePairs(Objective[Pair, PairBatch]):
 
     def test(self, split: Split[Pair], base_model: Path, folder: Path) -> dict[str, float]:  # noqa: ARG002
         scored = self._score(cast("PairSplit", split))
-        items = (
-            {
-                "row_id": pair.row_id,
-                "group": pair.group,
-                "loss": each.loss,
-                "margin": each.margin,
-                "correct": each.margin > 0,
-            }
-            for pair, each in zip(split.samples, scored, strict=True)
-        )
-        write_lines(folder / "test.jsonl", items)
+        _write_items(folder / "test.jsonl", split.samples, scored)
         groups = [pair.group for pair in split.samples]
         right = clustered_mean([float(e.margin > 0) for e in scored], groups, self.spec.optimization.seed)
         return {
@@ -205,6 +196,20 @@ class PreferencePairs(Objective[Pair, PairBatch]):
         chosen_P, rejected_P = logprobs_S.chunk(2)
         lengths_P = torch.tensor(lengths[: len(chosen_P)], device=logprobs_S.device)
         return chosen_P - rejected_P, chosen_P / lengths_P
+
+
+def _write_items(path: Path, pairs: Sequence[Pair], scored: Sequence[_Scored]) -> None:
+    items = (
+        {
+            "row_id": pair.row_id,
+            "group": pair.group,
+            "loss": each.loss,
+            "margin": each.margin,
+            "correct": each.margin > 0,
+        }
+        for pair, each in zip(pairs, scored, strict=True)
+    )
+    write_lines(path, items)
 
 
 def preference_loss(moved_P: torch.Tensor, preference: Preference) -> torch.Tensor:

@@ -46,8 +46,10 @@ class PlainText(Conversation):
     def begin(self, splits: Mapping[str, Split[Sample]]) -> None:
         """No text is an answer out of few."""
 
-    def validate(self, split: Split[Sample]) -> dict[str, float]:
-        return _averages(self._score(split), "val")
+    def validate(self, split: Split[Sample], folder: Path) -> dict[str, float]:
+        scores = self._score(split)
+        _write_items(folder / "val.jsonl", scores)
+        return _averages(scores, "val")
 
     def test(self, split: Split[Sample], base_model: Path, folder: Path) -> dict[str, float]:
         scores = self._score(split)
