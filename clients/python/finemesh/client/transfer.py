@@ -10,8 +10,9 @@ import urllib.parse
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from finemesh.client.connection import Connection
 from finemesh.v1.dataprep_service_pb2 import CreateUploadRequest
@@ -19,6 +20,7 @@ from finemesh.v1.dataset_pb2 import File, Upload
 
 _CHUNK_BYTES: Final = 1 << 20
 _TIMEOUT_SECONDS: Final = 60.0
+_AGAIN: Final = "try again: what has arrived is kept"
 
 OnBytes = Callable[[int], None]
 
@@ -55,7 +57,8 @@ def upload_source(connection: Connection, source: Path, on_bytes: OnBytes | None
 def download_files(files: Iterable[File], folder: Path, on_bytes: OnBytes | None = None) -> list[Path]:
     """Fetches every file into `folder` and checks its SHA-256. A file that is there and whole is left alone.
 
-    Raises TransferError; a file that broke off is not left under its name.
+    What breaks off is kept beside its place, under another name, and continued by the next call. Raises
+    TransferError.
     """
     return [_download(file, _inside(folder, file.path), on_bytes) for file in files]
 
@@ -144,33 +147,66 @@ def _download(file: File, target: Path, on_bytes: OnBytes | None) -> Path:
             on_bytes(file.size_bytes)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    connection, path = open_url(file.url)
-    descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    digest = hashlib.sha256()
+    partial = partial_of(target, file.sha256)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            if response.status != http.HTTPStatus.OK:
-                raise TransferError(
-                    f"{file.path}: HTTP {response.status} {response.read(300).decode(errors='replace')}"
-                )
-            while chunk := response.read(_CHUNK_BYTES):
-                stream.write(chunk)
-                digest.update(chunk)
-                if on_bytes:
-                    on_bytes(len(chunk))
-        if digest.hexdigest() != file.sha256:
-            raise TransferError(
-                f"{file.path}: what arrived is not what was sent (SHA-256 differs); try again"
-            )
-        Path(partial).replace(target)
+        with partial.open("a+b") as stream:
+            digest = _fetch(file, stream, on_bytes)
+            size_bytes = stream.tell()
     except (OSError, http.client.HTTPException) as error:
-        raise TransferError(f"{file.path}: the download broke off: {error}; try again") from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
-        connection.close()
+        raise TransferError(f"{file.path}: the download broke off: {error}; {_AGAIN}") from error
+    if size_bytes < file.size_bytes:
+        raise TransferError(
+            f"{file.path}: the download broke off after {size_bytes} of {file.size_bytes} bytes; {_AGAIN}"
+        )
+    if digest != file.sha256:
+        partial.unlink()
+        raise TransferError(f"{file.path}: what arrived is not what was sent (SHA-256 differs); try again")
+    partial.replace(target)
     return target
+
+
+def partial_of(target: Path, digest: str) -> Path:
+    """Where what has arrived of a download is kept; of other content it is elsewhere."""
+    return target.with_name(f".{target.name}.{digest[:16]}.partial")
+
+
+def _fetch(file: File, stream: BufferedRandom, on_bytes: OnBytes | None) -> str:
+    """Append to `stream` what it lacks of a file. Returns the SHA-256 of what is in it then."""
+    connection, path = open_url(file.url)
+    try:
+        offset = stream.tell()
+        connection.request("GET", path, headers={"Range": f"bytes={offset}-"} if offset else {})
+        response = connection.getresponse()
+        if response.status == http.HTTPStatus.OK:  # from its begin, whatever was asked for
+            stream.truncate(0)
+        elif response.status not in {
+            http.HTTPStatus.PARTIAL_CONTENT,
+            http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,  # it has everything
+        }:
+            body = response.read(300).decode(errors="replace")
+            raise TransferError(f"{file.path}: HTTP {response.status} {body}")
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256")
+        if on_bytes:
+            on_bytes(stream.tell())
+        if response.status != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _copy(response, stream, digest, on_bytes)
+        return digest.hexdigest()
+    finally:
+        connection.close()
+
+
+def _copy(
+    response: http.client.HTTPResponse, stream: BinaryIO, digest: Any, on_bytes: OnBytes | None
+) -> None:
+    """What is left of a response, by one buffer."""
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    while count := response.readinto(buffer):
+        chunk = buffer[:count]
+        stream.write(chunk)
+        digest.update(chunk)
+        if on_bytes:
+            on_bytes(count)
 
 
 def fetch_page(url: str) -> bytes:

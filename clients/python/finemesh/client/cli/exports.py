@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.field_mask_pb2 import FieldMask
 from rich.markup import escape
 
+from finemesh.client.archives import ARCHIVE_FORMATS, download_archive
 from finemesh.client.cli.context import EXIT_FAILED, Commands, err, options, out
 from finemesh.client.cli.output import (
     choice,
+    choices_of,
     duration,
     enum_name,
     moment,
@@ -26,7 +32,7 @@ from finemesh.client.cli.output import (
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
-from finemesh.client.transfer import download_files
+from finemesh.client.transfer import OnBytes, download_files, partial_of
 from finemesh.v1 import export_pb2
 from finemesh.v1 import export_service_pb2 as pb
 
@@ -36,46 +42,83 @@ Export = export_pb2.Export
 _ENDED = {Export.STATE_SUCCEEDED, Export.STATE_REJECTED, Export.STATE_FAILED, Export.STATE_CANCELLED}
 
 ExportId = Annotated[str, typer.Argument(help="Id or full name of the export.")]
-_FORMATS = {"adapter": export_pb2.EXPORT_FORMAT_ADAPTER, "merged": export_pb2.EXPORT_FORMAT_MERGED}
+_FORMATS = choices_of(export_pb2.ExportFormat)
+_NONE = "none"
 _CHECKPOINTS = {"best": Export.CHECKPOINT_CHOICE_BEST, "last": Export.CHECKPOINT_CHOICE_LAST}
 
 
 @commands("create")
 def create(
-    job: Annotated[str, typer.Argument(help="Id or full name of the training job.")],
-    export_format: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "merged",
+    job: Annotated[str, typer.Argument(help="Id or full name of the training job, or of its run.")],
+    export_formats: Annotated[
+        list[str] | None, typer.Option("--format", help=f"{' | '.join(_FORMATS)}; may be repeated.")
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help=" | ".join(_CHECKPOINTS))] = "best",
-    new_id: Annotated[str, typer.Option("--id", help="Id of the new export; made up if left out.")] = "",
+    step: Annotated[int, typer.Option(help="The checkpoint of this step, in place of --checkpoint.")] = 0,
+    new_id: Annotated[
+        str, typer.Option("--id", help="Id of the new export, or what those of several begin with.")
+    ] = "",
+    expire_days: Annotated[float, typer.Option(help="Delete it after so many days; 0 for never.")] = 0,
     *,
+    pin: Annotated[bool, typer.Option("--pin", help="Keep it in spite of the project's retention.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")
     ] = True,
 ) -> None:
-    """Package a trained model. It is loaded in a fresh process and compared with the trained one first."""
+    """Package a trained model. It is loaded in a fresh process and compared with the trained one first.
+
+    Several formats share the merge of the weights; each becomes an export of its own.
+    """
     connection = options.connection()
-    export = connection.export.CreateExport(
-        pb.CreateExportRequest(
-            parent=connection.parent,
-            export=Export(
-                training_job=connection.name("trainingJobs", job),
-                format=choice(export_format, _FORMATS, "--format"),
-                checkpoint=choice(checkpoint, _CHECKPOINTS, "--checkpoint"),
-            ),
-            export_id=new_id,
-            request_id=str(uuid.uuid4()),
-        )
+    formats = [choice(each, _FORMATS, "--format") for each in export_formats or ["merged"]]
+    asked = Export(
+        training_job=connection.name("trainingJobs", job),
+        checkpoint=Export.CHECKPOINT_CHOICE_STEP
+        if step
+        else choice(checkpoint, _CHECKPOINTS, "--checkpoint"),
+        step=step,
+        pinned=pin,
+        expire_time=_in_days(expire_days),
     )
-    if wait:
-        request = pb.WatchExportRequest(name=export.name)
-        export = wait_with_progress(
-            f"exporting {short(export.name)}",
-            lambda: connection.export.WatchExport(request),
-            lambda version: version.state in _ENDED,
-        )
+    ended = [_until_its_end(export) if wait else export for export in _ask(asked, formats, new_id)]
     if not (wait and options.json):
-        _print_export(export)
-    if export.state in _ENDED - {Export.STATE_SUCCEEDED}:
+        for export in ended:
+            _print_export(export)
+    if any(export.state in _ENDED - {Export.STATE_SUCCEEDED} for export in ended):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _ask(asked: Export, formats: list[Any], new_id: str) -> list[Export]:
+    connection = options.connection()
+    request_id = str(uuid.uuid4())
+    if len(formats) == 1:
+        asked.format = formats[0]
+        request = pb.CreateExportRequest(
+            parent=connection.parent, export=asked, export_id=new_id, request_id=request_id
+        )
+        return [connection.export.CreateExport(request)]
+    several = pb.BatchCreateExportsRequest(
+        parent=connection.parent,
+        export=asked,
+        formats=formats,
+        export_id_prefix=new_id,
+        request_id=request_id,
+    )
+    return list(connection.export.BatchCreateExports(several).exports)
+
+
+def _until_its_end(export: Export) -> Export:
+    connection = options.connection()
+    request = pb.WatchExportRequest(name=export.name)
+    return wait_with_progress(
+        f"exporting {short(export.name)}",
+        lambda: connection.export.WatchExport(request),
+        lambda version: version.state in _ENDED,
+    )
+
+
+def _in_days(days: float) -> datetime | None:
+    return datetime.now(UTC) + timedelta(days=days) if days else None
 
 
 @commands("list")
@@ -110,17 +153,23 @@ def show(export: ExportId) -> None:
 @commands("download")
 def download(
     export: ExportId,
-    target: Annotated[Path, typer.Argument(help="A folder, or a name that ends with .zip.")],
+    target: Annotated[Path, typer.Argument(help="A folder, or a name that ends with .zip or .tar.")],
+    *,
+    tar: Annotated[bool, typer.Option("--tar", help="A tar, whatever the name.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with what an earlier download has left.")
+    ] = True,
 ) -> None:
-    """Fetch a released package through the gateway: its files, each checked, or all in one ZIP."""
-    connection = options.connection()
-    name = connection.name("exports", export)
-    if target.suffix == ".zip":
-        count = _download_zip(name, target)
+    """Fetch a released package through the gateway, each file checked: as a folder, a ZIP or a tar."""
+    name = options.connection().name("exports", export)
+    if tar and target.suffix != ".tar":
+        target = target.with_name(f"{target.name}.tar")
+    if target.suffix in ARCHIVE_FORMATS:
+        count = _download_archive(name, target, resume=resume)
         result: dict[str, Any] = {"file": str(target), "sizeBytes": str(count)}
         said = f"{size(count)} in {target}"
     else:
-        count = _download_folder(name, target)
+        count = _download_folder(name, target, resume=resume)
         result, said = {"folder": str(target), "files": count}, f"{count} files in {target}"
     if options.json:
         print_json(result)
@@ -128,37 +177,36 @@ def download(
         out.print(said, highlight=False)
 
 
-def _download_zip(name: str, target: Path) -> int:
+def _download_archive(name: str, target: Path, *, resume: bool) -> int:
     connection = options.connection()
     total = connection.export.GetExport(pb.GetExportRequest(name=name)).size_bytes
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    done = 0
-    try:
-        with progress_bar("downloading", transfer_bytes=total) as update, partial.open("wb") as stream:
-            for body in connection.export.DownloadExport(pb.DownloadExportRequest(name=name)):
-                stream.write(body.data)
-                done += len(body.data)
-                update(done, "")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return done
+    with _counting(total) as on_bytes:
+        return download_archive(connection, name, target, resume=resume, on_bytes=on_bytes)
 
 
-def _download_folder(name: str, target: Path) -> int:
+def _download_folder(name: str, target: Path, *, resume: bool) -> int:
     connection = options.connection()
     request = pb.ListExportFilesRequest(parent=name)
     files = collect(connection.export.ListExportFiles, request, lambda page: iter(page.files), 1_000_000)
+    if not resume:
+        for file in files:
+            partial_of(target / file.path, file.sha256).unlink(missing_ok=True)
+    with _counting(sum(file.size_bytes for file in files)) as on_bytes:
+        return len(download_files(files, target, on_bytes))
+
+
+@contextmanager
+def _counting(total: int) -> Generator[OnBytes]:
+    """A progress bar that is told of bytes as they come."""
     done = 0
-    with progress_bar("downloading", transfer_bytes=sum(file.size_bytes for file in files)) as update:
+    with progress_bar("downloading", transfer_bytes=total) as update:
 
         def on_bytes(count: int) -> None:
             nonlocal done
             done += count
             update(done, "")
 
-        return len(download_files(files, target, on_bytes))
+        yield on_bytes
 
 
 @commands("cancel")
@@ -175,6 +223,77 @@ def delete(export: ExportId) -> None:
     """Delete an export that has ended, with its package."""
     connection = options.connection()
     connection.export.DeleteExport(pb.DeleteExportRequest(name=connection.name("exports", export)))
+
+
+@commands("update")
+def update_export(
+    export: ExportId,
+    display_name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    expire_days: Annotated[
+        float | None, typer.Option(help="Delete it so many days from now; 0 for never.")
+    ] = None,
+    pin: Annotated[
+        bool | None, typer.Option("--pin/--unpin", help="Keep it in spite of the project's retention.")
+    ] = None,
+) -> None:
+    """Change what is said of an export; what is not given stays as it is."""
+    connection = options.connection()
+    given = {"display_name": display_name, "expire_time": expire_days, "pinned": pin}
+    message = Export(
+        name=connection.name("exports", export),
+        display_name=display_name or "",
+        expire_time=_in_days(expire_days or 0),
+        pinned=bool(pin),
+    )
+    mask = FieldMask(paths=[name for name, value in given.items() if value is not None])
+    if not mask.paths:
+        raise typer.BadParameter("give at least one of --display-name, --expire-days, --pin, --unpin")
+    _print_export(connection.export.UpdateExport(pb.UpdateExportRequest(export=message, update_mask=mask)))
+
+
+@commands("retention")
+def retention(
+    keep_last: Annotated[
+        str, typer.Option(help="Of each job and format so many released ones stay, or none for all.")
+    ] = "",
+    max_days: Annotated[str, typer.Option(help="What ended longer ago is deleted, or none for never.")] = "",
+) -> None:
+    """Show for how long the project keeps its exports, or change it; what is not given stays as it is."""
+    connection = options.connection()
+    setting = connection.export.GetExportRetention(
+        pb.GetExportRetentionRequest(name=f"{connection.parent}/exportRetention")
+    )
+    if keep_last:
+        setting.ClearField("keep_last")
+        if keep_last != _NONE:
+            setting.keep_last = int(_number(keep_last, "--keep-last"))
+    if max_days:
+        setting.ClearField("max_age")
+        if max_days != _NONE:
+            setting.max_age.FromTimedelta(timedelta(days=_number(max_days, "--max-days")))
+    if keep_last or max_days:
+        request = pb.UpdateExportRetentionRequest(export_retention=setting)
+        setting = connection.export.UpdateExportRetention(request)
+    if options.json:
+        print_json(setting)
+        return
+    days = setting.max_age.ToTimedelta() / timedelta(days=1)
+    print_facts(
+        [
+            ("retention", setting.name),
+            ("keep last", setting.keep_last if setting.HasField("keep_last") else "all"),
+            ("max days", f"{days:g}" if setting.HasField("max_age") else _NONE),
+        ]
+    )
+
+
+def _number(given: str, option: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{given!r} is not a number: write one, or {_NONE}", param_hint=option
+        ) from None
 
 
 def _print_export(export: export_pb2.Export) -> None:
@@ -199,6 +318,10 @@ def _print_export(export: export_pb2.Export) -> None:
                 else "",
             ),
             ("manifest", export.manifest_sha256),
+            ("made by", export.made_by),
+            ("group", export.group),
+            ("expires", "never: pinned" if export.pinned else moment(export.expire_time)),
+            ("downloads", export.download_count or ""),
             ("took", duration(export.start_time, export.end_time)),
         ]
     )
