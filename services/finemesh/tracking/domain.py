@@ -261,14 +261,11 @@ class Series:
 class RunPoints:
     """The points of a run at one instant: columns per metric in the order they were appended.
 
-    Attributes:
-        marks: the last durable batch of each attempt.
-        thinned_points: what the senders left out because their spools were full.
+    `marks` gives the last durable batch of each attempt.
     """
 
     curves: Mapping[str, Curve]
     marks: Mapping[int, int]
-    thinned_points: int = 0
 
 
 def resolve(curve: Curve) -> Curve:

@@ -57,10 +57,10 @@ class Keeper:
     async def _cutting(self) -> None:
         due = time.monotonic() + self._interval_seconds
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
             try:
                 waiting = await asyncio.to_thread(self._cutter.waiting)
                 if waiting < SLICE_POINTS and time.monotonic() < due:
+                    await asyncio.sleep(_LOOK_SECONDS)
                     continue
                 due = time.monotonic() + self._interval_seconds
                 if await asyncio.to_thread(self._cutter.cut):
@@ -70,6 +70,7 @@ class Keeper:
                 _log.warning("points_not_cut", error=error.message)
                 with contextlib.suppress(FinemeshError):
                     await asyncio.to_thread(self._file.heal)
+                await asyncio.sleep(_LOOK_SECONDS)
 
     async def _shipping(self) -> None:
         """At every cut, and at intervals for what did not go."""

@@ -80,6 +80,10 @@ class RunStore(Protocol):
         """
         ...
 
+    async def update_all(self, changes: Mapping[Name, Change]) -> None:
+        """The same for many runs, in one transaction."""
+        ...
+
     async def apply_once(self, fact: JobFact, change: Change) -> Run | None:
         """The same for an event: an event that was applied before changes nothing."""
         ...

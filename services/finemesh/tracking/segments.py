@@ -1,9 +1,9 @@
 """Segments: what was committed since the last one, as a Parquet file that stands for itself.
 
-A cut writes the points of `tail`, sorted, to a file beside the database, and then moves them to `fresh` in
-one transaction that also counts the segment. A file whose number was not counted belongs to a cut that never
-was, and is removed; one that was counted stays until the object store has it. So each point is in the tail or
-in exactly one segment, whenever the process dies.
+A cut writes the points of `tail`, sorted, to a file beside the database, and moves them on in one transaction
+that also counts the segment: to `fresh`, or to `points` if they are many. A file whose number was not counted
+belongs to a cut that never was, and is removed; one that was counted stays until the object store has it. So
+each point is in the tail or in exactly one segment, whenever the process dies.
 
 Columns are `run`, `metric`, `attempt`, `step`, `time` and `value`. The metadata of the file, under
 `finemesh`, is JSON: `marks`, as `[run, attempt, sequence, thinned]`, those that have moved; and `deleted`,
@@ -31,7 +31,7 @@ from finemesh.tracking.points import AttemptKey, Mark, PointFile
 # What is held in memory while it is sorted and written: about 50 MB.
 SLICE_POINTS: Final = 500_000
 # So many fresh points are sorted together.
-SORT_POINTS: Final = 2_000_000
+SORT_POINTS: Final = 1_000_000
 METADATA: Final = b"finemesh"
 _NAME: Final = re.compile(r"points-(\d{12})-(\d{12})\.parquet")
 
@@ -46,6 +46,10 @@ _FORMAT: Final[dict[str, Any]] = {
 }
 _COUNT: Final = "SELECT count(*) FROM"
 _SLICE: Final = f"SELECT {COLUMNS} FROM tail WHERE rowid >= ? AND rowid < ? ORDER BY {SORTED}"  # noqa: S608
+_SORT: Final = f"""
+INSERT INTO points SELECT {COLUMNS} FROM fresh ORDER BY {SORTED};
+DELETE FROM fresh;
+"""  # noqa: S608
 _MARKS: Final = "SELECT run, attempt, sequence, thinned FROM marks JOIN runs USING (run_key)"
 
 
@@ -145,7 +149,10 @@ class Cutter:
                 return None
             number = self._last(cursor) + 1
             segment = Segment(number, number)
-            self._write(segment, self._moving(cursor), contents)
+            is_large = count >= SLICE_POINTS  # enough for its slices to be in good order already
+            if is_large:
+                cursor.execute(_SORT)
+            self._write(segment, self._moving(cursor, "points" if is_large else "fresh"), contents)
             cursor.execute("DELETE FROM tail")
             cursor.execute("DELETE FROM deleted")
             cursor.execute("UPDATE archive SET segment = ?", [number])
@@ -153,14 +160,14 @@ class Cutter:
             self._told = marks
             return segment
 
-    def _moving(self, cursor: Any) -> Iterator[pa.Table]:
+    def _moving(self, cursor: Any, table: str) -> Iterator[pa.Table]:
         """The points of the tail, each slice moved before it is given out; at least one, if empty."""
         names = _names(cursor)
         [(first, last)] = cursor.execute("SELECT coalesce(min(rowid), 0), max(rowid) FROM tail").fetchall()
         for start in range(first, (last or first) + 1, SLICE_POINTS):
             points = cursor.sql(_SLICE, params=[start, start + SLICE_POINTS]).to_arrow_table()
             cursor.register("cut_points", points)
-            cursor.execute("INSERT INTO fresh SELECT * FROM cut_points")
+            cursor.execute(f"INSERT INTO {table} SELECT * FROM cut_points")  # noqa: S608
             cursor.unregister("cut_points")
             yield _named(points, names)
 
@@ -171,8 +178,7 @@ class Cutter:
             [(count,)] = cursor.execute(f"{_COUNT} fresh").fetchall()
             if count < max(least, 1):
                 return False
-            cursor.execute(f"INSERT INTO points SELECT {COLUMNS} FROM fresh ORDER BY {SORTED}")  # noqa: S608
-            cursor.execute("DELETE FROM fresh")
+            cursor.execute(_SORT)
             cursor.commit()
             return True
 

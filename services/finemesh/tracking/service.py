@@ -101,6 +101,11 @@ class Tracking:
 
     async def get_run(self, principal: Principal, name: Name) -> Run:
         self._require_reader(principal, name.project)
+        overlay = self._summarizer.overlay(name)
+        [run] = await self._store.get(principal, [name])
+        current = overlay(run)
+        if current is not None:
+            return current
         await self._summarizer.settle()
         return (await self._store.get(principal, [name]))[0]
 

@@ -8,8 +8,9 @@ those are summarised from their points.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from finemesh.chassis.logs import get_logger
@@ -40,7 +41,9 @@ class Summarizer:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._pending: dict[str, Delta] = {}
+        self._settled: dict[str, Delta] = {}  # those that are being written
         self._behind: set[str] = set()
+        self._rebuilding: set[str] = set()
         self._woken = asyncio.Event()
         self._settling = asyncio.Lock()
 
@@ -60,23 +63,44 @@ class Summarizer:
             except UnavailableError as error:
                 _log.warning("summaries_behind", error=error.message, runs=len(self._behind))
 
+    def overlay(self, name: Name) -> Callable[[Run], Run | None]:
+        """What a run that is read from now on is, with the points that its summaries do not include yet.
+
+        Gives None where they must be settled first.
+        """
+        run = str(name)
+        deltas = [waiting[run] for waiting in (self._settled, self._pending) if run in waiting]
+        is_behind = run in self._behind or run in self._rebuilding
+
+        def current(found: Run) -> Run | None:
+            for delta in deltas:
+                if not delta.is_in(found.summarized):
+                    summaries = delta.applied_to(found.summaries, found.summarized)
+                    if summaries is None:
+                        return None
+                    marks = {**found.summarized, **delta.marks()}
+                    found = replace(found, summaries=summaries, summarized=marks)
+            return None if is_behind else found
+
+        return current
+
     async def settle(self) -> None:
         """Write all that was committed before the call. Raises UnavailableError; `run` then tries again."""
         async with self._settling:
             self._woken.clear()
-            pending, self._pending = self._pending, {}
-            behind, self._behind = self._behind, set()
+            self._settled, self._pending = self._pending, {}
+            behind = self._rebuilding = self._behind
+            self._behind = set()
             try:
+                behind |= await self._extend(self._settled)
+                self._settled = {}
                 while behind:
                     run = next(iter(behind))
                     await self._rebuild(run)
                     behind.remove(run)
-                while pending:
-                    run, delta = next(iter(pending.items()))
-                    await self._extend(run, delta)
-                    del pending[run]
             finally:
-                self._behind |= behind | pending.keys()
+                self._behind |= behind | self._settled.keys()
+                self._settled, self._rebuilding = {}, set()
                 if self._behind:
                     self._woken.set()
 
@@ -92,32 +116,33 @@ class Summarizer:
             _log.info("summaries_catch_up", runs=len(self._behind))
             await self.settle()
 
-    async def _extend(self, run: str, delta: Delta) -> None:
-        is_stale = False
+    async def _extend(self, deltas: Mapping[str, Delta]) -> set[str]:
+        """Add to the summaries, in one transaction; the runs that must be summarised anew."""
+        stale: set[str] = set()
 
-        def change(before: Run | None) -> Run | None:
-            nonlocal is_stale
-            if before is None or delta.is_in(before.summarized):
+        def extended(delta: Delta, run: Run | None) -> Run | None:
+            if run is None or delta.is_in(run.summarized):
                 return None
-            summaries = delta.applied_to(before.summaries, before.summarized)
-            is_stale = summaries is None
+            summaries = delta.applied_to(run.summaries, run.summarized)
             if summaries is None:
+                stale.add(str(run.name))
                 return None
-            return self._summarized(before, summaries, {**before.summarized, **delta.marks()})
+            return self._summarized(run, summaries, {**run.summarized, **delta.marks()})
 
-        await self._store.update(_name(run), change)
-        if is_stale:
-            await self._rebuild(run)
+        await self._store.update_all({_name(run): partial(extended, deltas[run]) for run in sorted(deltas)})
+        return stale
 
     async def _rebuild(self, run: str) -> None:
-        def read() -> tuple[RunPoints, tuple[Summary, ...]]:
-            points = self._points.read(run)
-            return points, summarize_run(points)
+        def read() -> tuple[dict[int, int], tuple[Summary, ...]]:
+            with self._points.snapshot() as points:  # a metric at a time: a run may have many points
+                curves = (points.read(run, [key]) for key in points.keys(run))
+                summaries = [each for curve in curves for each in summarize_run(RunPoints(curve, {}))]
+                return points.marks(run), tuple(summaries)
 
-        points, summaries = await asyncio.to_thread(read)
+        marks, summaries = await asyncio.to_thread(read)
 
         def change(before: Run | None) -> Run | None:
-            return self._summarized(before, summaries, dict(points.marks)) if before else None
+            return self._summarized(before, summaries, marks) if before else None
 
         await self._store.update(_name(run), change)
 
