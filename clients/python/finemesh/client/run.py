@@ -159,7 +159,7 @@ class Run:
         self._learn(columns)
         lists = {key: [float(value) for value in plain_list(column)] for key, column in columns.items()}
         all_steps = [int(step) for step in plain_list(steps)]
-        times_us = [int(1e6 * moment) for moment in plain_list(times)] if times is not None else None
+        times_us = [round(1e6 * moment) for moment in plain_list(times)] if times is not None else None
         for name, column in {**lists, "times": times_us}.items():
             if column is not None and len(column) != len(all_steps):
                 raise ValueError(f"{name} has {len(column)} entries, and steps {len(all_steps)}")

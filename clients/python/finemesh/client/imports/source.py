@@ -105,13 +105,13 @@ class Source:
         for key, column in columns.items():
             for rows in _slices(len(column.steps)):
                 count = len(column.steps[rows])
-                times_us = [int(1e6 * time) for time in column.times[rows]]
+                times_us = [round(1e6 * time) for time in column.times[rows]]
                 writer.append_columns([key], [0] * count, column.steps[rows], column.values[rows], times_us)
         writer.close()
         self._add_files(recording)
         ending = FinishRunRequest(state=f"STATE_{self.state}")  # pyright: ignore[reportArgumentType]
         last = max((max(column.times) for column in columns.values() if column.times), default=0.0)
-        ending.end_time.FromMicroseconds(int(1e6 * (self.end_time or last or 1.0)))
+        ending.end_time.FromMicroseconds(round(1e6 * (self.end_time or last or 1.0)))
         recording.end(ending)
         return recording
 
@@ -129,7 +129,7 @@ class Source:
         if self.parent_run_id:
             run.parent_run = f"projects/{project}/runs/{self.parent_run_id}"
         if start := self.start_time or first:
-            run.start_time.FromMicroseconds(int(1e6 * start))
+            run.start_time.FromMicroseconds(round(1e6 * start))
         return run
 
     def _checked(self) -> dict[str, Column]:
