@@ -20,10 +20,8 @@ from typing import Any
 import numpy as np
 from decide import agreement, decide  # pyright: ignore[reportMissingImports]  (the files beside this one)
 from PIL import Image
-from runtime import Runner  # pyright: ignore[reportMissingImports]
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from server import replay as server  # pyright: ignore[reportMissingImports]
 
 HERE = Path(__file__).parent
 _CHUNK_BYTES = 1 << 20
@@ -184,6 +182,10 @@ def verify(
     reasons = [f"{name} is not as the manifest says" for name in broken_files(package, manifest)]
     reasons += unsigned(package, key) if key else []
     if not reasons:
+        # Slow to load: whoever has a broken package learns it at once.
+        from runtime import Runner  # pyright: ignore[reportMissingImports]
+        from server import replay as server  # pyright: ignore[reportMissingImports]
+
         runner = Runner(package, base)
         compared, decided = replay(package, manifest, runner)
         served = server.check(runner, decide, package)
