@@ -33,6 +33,7 @@ from finemesh.cluster.lease import Lease
 from finemesh.cluster.reaper import Holding
 from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import spool_path, spools_of
+from finemesh.cluster.telemetry import lineage_request, sample
 from finemesh.cluster.warm import Warmth
 from finemesh.cluster.worker import Ending, Status
 from finemesh.core.attempts import Phase
@@ -40,6 +41,7 @@ from finemesh.core.errors import FencedError, FinemeshError
 from finemesh.v1 import attempt_pb2, progress_pb2, training_job_pb2, training_service_pb2
 from finemesh.v1 import attempt_service_pb2 as pb
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
+from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
 _POLL_SECONDS: Final = 0.3
@@ -77,6 +79,8 @@ class Supervisor:
         self._holdings: list[Holding] = []
         self._on_record = asyncio.Event()
         self._writing = True
+        self._lineage = b""
+        self._lineage_settled = asyncio.Event()
         self._is_stopping = False
 
     async def run(self) -> None:
@@ -94,6 +98,10 @@ class Supervisor:
                         await self._on_record.wait()
             exit_actor()
 
+    @property
+    def _is_training(self) -> bool:
+        return self._command.HasField("train_work")
+
     async def holdings(self) -> list[Holding]:
         """The processes of the attempt and what they were given, as soon as it is known: for the agent's
         record.
@@ -106,7 +114,12 @@ class Supervisor:
         group: Any = None
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
         shipping = asyncio.ensure_future(
-            asyncio.gather(self._ship(tracking), self._ship_evaluations(tracking), self._ship_log(service))
+            asyncio.gather(
+                self._ship(tracking),
+                self._ship_evaluations(tracking),
+                self._ship_log(service),
+                self._ship_lineage(tracking),
+            )
         )
         try:
             if not await self._unless_lost(holding, self._lease.held.wait()):
@@ -114,6 +127,7 @@ class Supervisor:
             group = reserve(self._command, self._warmth.node_id if self._warmth else "")
             ending = await self._unless_lost(holding, self._work(service, group))
             self._writing = False
+            self._lineage_settled.set()
             if ending is not None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_DRAIN_SECONDS):
@@ -174,6 +188,7 @@ class Supervisor:
         self._lease.renew_now()
         worker, running = crew.leader, asyncio.ensure_future(crew.run())
         stopping: asyncio.Task[None] | None = None
+        sampling = asyncio.create_task(sample(crew.actors)) if self._is_training else None
         while not running.done():
             await asyncio.wait({running}, timeout=_POLL_SECONDS)
             if not running.done():
@@ -181,15 +196,26 @@ class Supervisor:
                 await self._commit(service, worker)
             if self._lease.told_to_stop.is_set() and stopping is None:
                 stopping = asyncio.create_task(self._stop(worker))
-        if stopping:
-            stopping.cancel()
-        return running.result()
+        for task in filter(None, (stopping, sampling)):
+            task.cancel()
+        ending = running.result()
+        with contextlib.suppress(RayError):
+            await self._look_at_lineage(worker)
+        return ending
 
     async def _look(self, worker: Any) -> None:
         before = self._status
         self._status = await worker.status.remote()
+        if self._status.phase is Phase.RUNNING:
+            await self._look_at_lineage(worker)
         if (before.phase, bool(before.certificate)) != (self._status.phase, bool(self._status.certificate)):
             self._lease.renew_now()
+
+    async def _look_at_lineage(self, worker: Any) -> None:
+        if self._is_training and not self._lineage:
+            self._lineage = await worker.lineage.remote()
+        if self._lineage:
+            self._lineage_settled.set()
 
     async def _stop(self, worker: Any) -> None:
         """Ask, acknowledge, and kill when asking did not help in time."""
@@ -272,7 +298,7 @@ class Supervisor:
 
     async def _ship(self, tracking: grpc.aio.Channel) -> None:
         """Bring this attempt's points to Tracking, after what earlier ones have left on this disk."""
-        if not self._command.HasField("train_work"):
+        if not self._is_training:
             return
         job = resource_key(self._ref.resource)
         own = spool_path(self._site.spool_dir, job, self._ref.attempt)
@@ -281,6 +307,17 @@ class Supervisor:
                 if left < own:
                     await Shipper(tracking, left).ship(lambda: True)
             await Shipper(tracking, own).ship(lambda: not self._writing)
+
+    async def _ship_lineage(self, tracking: grpc.aio.Channel) -> None:
+        """Tell Tracking what the run is made of, once that is known."""
+        await self._lineage_settled.wait()
+        if not self._lineage:
+            return
+        request = lineage_request(self._command.train_work.run, self._lineage)
+        try:
+            await self._insist(TrackingServiceStub(tracking).UpdateRun, request)
+        except FinemeshError as error:
+            _log.warning("lineage_refused", resource=self._ref.resource, error=str(error))
 
     async def _ship_evaluations(self, tracking: grpc.aio.Channel) -> None:
         """Bring what was evaluated to Tracking, by this attempt and by earlier ones on this disk."""
@@ -291,7 +328,7 @@ class Supervisor:
 
     async def _ship_log(self, training: grpc.aio.Channel) -> None:
         """Bring what the attempt's processes write to Training, after what earlier ones have left here."""
-        if not self._command.HasField("train_work"):
+        if not self._is_training:
             return
         resource, folder = self._ref.resource, self._site.log_dir
         own = log_path(folder, resource_key(resource), self._ref.attempt)

@@ -11,6 +11,7 @@ import shutil
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ import ray
 
 from finemesh.chassis.errors import new_error_id, to_status, unexpected
 from finemesh.chassis.logs import configure_logging, get_logger
+from finemesh.client.machine import Sampler
 from finemesh.cluster.attempts import ref_of, resource_key, scratch_name
 from finemesh.cluster.config import Site
 from finemesh.cluster.devices import given, order_by_bus, visible_here
@@ -92,6 +94,11 @@ class Job:
     # Checkpoints that are uploaded and wait for the supervisor to commit them.
     uploaded: deque[training_job_pb2.Checkpoint] = field(default_factory=deque[training_job_pb2.Checkpoint])
     expired_uris: deque[str] = field(default_factory=deque[str])
+    # What the run is made of, serialised; empty until it is known.
+    lineage: bytes = b""
+    # Logs values at the step where the work is; None while nothing can be logged.
+    record: Callable[[dict[str, float]], None] | None = None
+    sampler: Sampler | None = None
 
     def progress(self, fraction: float, message: str) -> None:
         """Note how far the work is. Raises Stopped when it is to stop."""
@@ -144,6 +151,22 @@ class Worker:
         if self._job.uploaded and self._job.uploaded[0].step == step:
             self._job.uploaded.popleft()
         self._job.expired_uris.extend(expired_uris)
+
+    def lineage(self) -> bytes:
+        """What the run is made of, a serialised `Lineage`; empty until it is known."""
+        return self._job.lineage
+
+    def sample(self) -> dict[str, float]:
+        """What this process and its machine use now, as metrics."""
+        job = self._job
+        if job.sampler is None:
+            job.sampler = Sampler(job.rank, str(job.site.data_dir))
+        return job.sampler.sample()
+
+    def log_system(self, others: list[dict[str, float]]) -> None:
+        """Log what this rank uses, and what the others said that they do."""
+        if record := self._job.record:
+            record({name: value for part in (self.sample(), *others) for name, value in part.items()})
 
     def meet(self) -> str:
         """Open the place where the ranks meet, and say where it is."""

@@ -60,6 +60,15 @@ def code_here(folder: Path | None = None) -> Code:
     )
 
 
+def code_of(file: Path) -> Code:
+    """The commit of the repository that a module is in; nothing for one that was installed from a package."""
+    if not _git(file.parent, "ls-files", "--error-unmatch", file.name):
+        return Code()
+    code = code_here(file.parent)
+    code.command = ""
+    return code
+
+
 def hardware_here() -> Hardware:
     """The processor, the memory and the GPUs that CUDA may see here."""
     gpus = gpus_here()

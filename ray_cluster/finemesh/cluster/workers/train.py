@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import statistics
+import threading
 import time
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ from typing import Final
 
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.chassis.logs import get_logger
+from finemesh.client.lineage import code_of, environment_here, hardware_here
 from finemesh.cluster.attempts import resource_key
 from finemesh.cluster.meeting import met
 from finemesh.cluster.spool import SpoolWriter, spool_path
@@ -25,6 +27,7 @@ from finemesh.cluster.workers.uploads import Uploader
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError, PreconditionError
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.data import load_manifest
 from finemesh.finetune.checkpoint import verify_checkpoint
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcome, StopReason, TrainResult
@@ -34,6 +37,7 @@ from finemesh.finetune.rows import read_manifest
 from finemesh.finetune.usage import peak_device_memory_bytes
 from finemesh.v1 import attempt_pb2, training_job_pb2
 from finemesh.v1.evaluation_pb2 import Evaluation
+from finemesh.v1.lineage_pb2 import Lineage
 
 _TIMED_STEPS: Final = 1000
 
@@ -58,6 +62,8 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         )
         uploader = Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
         hooks = _Hooks(job, spool, _evaluations(job, spec, dataset), uploader, resume_from)
+        job.lineage = _lineage(spec, dataset).SerializeToString()
+        job.record = hooks.record
         try:
             with _group(job, spec) as group:
                 result = run_loop(
@@ -74,7 +80,8 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
                 )
             uploader.finish(result.checkpoint)
         finally:
-            spool.close()
+            job.record = None
+            hooks.close()
             uploader.close()
         if result.outcome is not Outcome.COMPLETED:
             raise Stopped(result.step)
@@ -160,6 +167,8 @@ class _Hooks(NoHooks):
         self._spool = spool
         self._evaluations = evaluations
         self._uploader = uploader
+        self._recording = threading.Lock()  # the spool is one thread's at a time
+        self._closed = False
         self.pace = _Pace()
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
@@ -168,9 +177,22 @@ class _Hooks(NoHooks):
         self._job.phase, self._job.step = Phase.RUNNING, step
         if "train/learning_rate" in values:
             self.pace.note(step)
-        self._spool.append(step, values)
+        with self._recording:
+            self._spool.append(step, values)
         if step == self._job.command.train_work.kill_after_step:  # the probe of a certificate
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def record(self, values: dict[str, float]) -> None:
+        """Log values that others than the loop have measured, at the step where the loop is."""
+        with self._recording:
+            if not self._closed:
+                self._spool.append(self._job.step, values)
+
+    def close(self) -> None:
+        """Close the spool."""
+        with self._recording:
+            self._closed = True
+            self._spool.close()
 
     def on_evaluation(self, split: str, step: int, folder: Path) -> None:
         self._evaluations.put(split, step, folder)
@@ -259,9 +281,19 @@ def _publish_evaluation(run: Path, store: Store, output_uri: str) -> None:
             store.put(run / name, f"{output_uri}/{name}", "application/json")
 
 
-def _result(result: TrainResult, dataset: Path, pace: _Pace) -> attempt_pb2.TrainingResult:
-    from finemesh.data import load_manifest
+def _lineage(spec: FineTuneSpec, dataset: Path) -> Lineage:
+    """What a training in this process is made of; `dataset` is the folder that was fetched."""
+    return Lineage(
+        dataset=spec.dataset,
+        dataset_digest=load_manifest(dataset).digest,
+        code=code_of(Path(__file__)),
+        environment=environment_here(),
+        seed=spec.optimization.seed,
+        hardware=hardware_here(),
+    )
 
+
+def _result(result: TrainResult, dataset: Path, pace: _Pace) -> attempt_pb2.TrainingResult:
     held_out = sum(ledger.kept for split, ledger in result.ledgers.items() if split != "train")
     usage = {
         "trained": result.ledgers["train"].kept,

@@ -32,7 +32,8 @@ def facts_of(run: run_pb2.Run) -> Iterator[tuple[str, object]]:
 
 def _made_of(lineage: Lineage) -> Iterator[tuple[str, object]]:
     code, environment, hardware = lineage.code, lineage.environment, lineage.hardware
-    digest = f" ({lineage.dataset_digest[:12]})" if lineage.dataset_digest else ""
+    short_digest = lineage.dataset_digest.removeprefix("sha256:")[:12]
+    digest = f" ({short_digest})" if short_digest else ""
     yield "dataset", escape(lineage.dataset + digest)
     changed = ", with changes since" if code.dirty else ""
     yield "code", escape(f"{code.repository} {code.commit[:12]}{changed}".strip())
