@@ -38,9 +38,9 @@ def place_of(attempt: ScriptedAttempt) -> str:
     return attempt.command.export_work.output_uri.removeprefix("s3://finemesh-test/")
 
 
-def write_content(folder: Path) -> Path:
-    """CONTENT below `folder`."""
-    for path, data in CONTENT.items():
+def write_content(folder: Path, content: Mapping[str, bytes] = CONTENT) -> Path:
+    """`content` below `folder`."""
+    for path, data in content.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
     return folder
@@ -52,16 +52,23 @@ async def upload_half(objects: ObjectStore, attempt: ScriptedAttempt, folder: Pa
     await upload_files(objects, folder, place_of(attempt), files[:2])
 
 
-async def release(objects: ObjectStore, attempt: ScriptedAttempt, folder: Path, *, told: bool = True) -> str:
-    """Upload CONTENT and end the attempt, with the files `told` or, as earlier releases did, without.
+async def release(
+    objects: ObjectStore,
+    attempt: ScriptedAttempt,
+    folder: Path,
+    *,
+    told: bool = True,
+    content: Mapping[str, bytes] = CONTENT,
+) -> str:
+    """Upload `content` and end the attempt, with the files `told` or, as earlier releases did, without.
 
     Returns where the package is.
     """
-    manifest = await upload_directory(objects, write_content(folder), place_of(attempt))
+    manifest = await upload_directory(objects, write_content(folder, content), place_of(attempt))
     await attempt.renew("VERIFYING")
     made = result()
     for file in manifest.files if told else ():
-        crc = zlib.crc32(CONTENT[file.path])
+        crc = zlib.crc32(content[file.path])
         made.export.files.add(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256, crc32=crc)
     await attempt.complete(made)
     return place_of(attempt)

@@ -9,6 +9,7 @@ import pytest
 from finemesh.chassis.s3 import S3ObjectStore
 
 from tests.support.export_client import ExportClient
+from tests.support.export_gateway import HttpDoor, gateway_before
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_dataprep import ScriptedDataPrep
 from tests.support.scripted_training import ScriptedTraining
@@ -63,6 +64,16 @@ def service(
         yield process.start()
     finally:
         process.stop()
+
+
+@pytest.fixture(scope="package")
+def door(
+    service: ServiceProcess, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[HttpDoor]:
+    """The gateway before the service."""
+    folder = tmp_path_factory.mktemp("gateway")
+    with gateway_before("export", service.address, service.key, s3_server, folder) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from finemesh.chassis.s3 import S3ObjectStore
 
 from tests.support.export_client import ExportClient
-from tests.support.export_gateway import HttpDoor, gateway_before
+from tests.support.export_gateway import HttpDoor
 from tests.support.packages import release
 from tests.support.scripted_cluster import ScriptedCluster
-from tests.support.servers import S3Server
-from tests.support.services import ServiceProcess
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def door(
-    service: ServiceProcess, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Generator[HttpDoor]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with gateway_before("export", service.address, service.key, s3_server, folder) as made:
-        yield made
 
 
 def headers_of(answer: subprocess.CompletedProcess[bytes]) -> tuple[dict[str, str], bytes]:

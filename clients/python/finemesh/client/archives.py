@@ -82,7 +82,9 @@ def _receive(
                     on_bytes(len(body.data))
         except RpcError as error:
             failures += 1
-            if error.code is not grpc.StatusCode.UNAVAILABLE or failures >= _TRIES:
+            # What broke off on the way comes with no reason of a service's.
+            away = error.code is grpc.StatusCode.UNAVAILABLE or not error.reason
+            if not away or failures >= _TRIES:
                 raise
             time.sleep(_PAUSE_SECONDS)
         else:
