@@ -21,11 +21,15 @@ class ExportClient:
     """A caller of one project."""
 
     def __init__(self, address: str, key: SigningKey, project: str, role: Role = Role.OPERATOR) -> None:
-        self.project = project
+        self.address, self.key, self.project = address, key, project
         self.parent = f"projects/{project}"
         token = key.mint("tester", role, [project], 600)
         self.channel = channel(address, lambda: token)
         self.stub = ExportServiceStub(self.channel)
+
+    def as_admin(self) -> ExportClient:
+        """The same for an admin. Close its channel when done."""
+        return ExportClient(self.address, self.key, self.project, Role.ADMIN)
 
     async def call(self, method: str, request: Any) -> Any:
         with translated():
