@@ -27,7 +27,7 @@ def series_of(
     """One series per metric that has points from `min_step` up to `max_step` (0: no limit), by key."""
     found: list[Series] = []
     for key in sorted(curves):
-        curve = _between(resolve(curves[key]), min_step, max_step)
+        curve = between(resolve(curves[key]), min_step, max_step)
         if len(curve):
             drawn = curve if max_points is None else downsample(curve, max_points)
             found.append(Series(run, key, drawn, len(curve)))
@@ -124,7 +124,8 @@ def in_messages(series: Series) -> Iterator[Series]:
         yield Series(series.run, series.key, part, len(part))
 
 
-def _between(curve: Curve, min_step: int, max_step: int) -> Curve:
+def between(curve: Curve, min_step: int, max_step: int) -> Curve:
+    """The points of a resolved curve from `min_step` up to `max_step` (0: no limit)."""
     start = int(np.searchsorted(curve.steps, min_step, side="left"))
     end = int(np.searchsorted(curve.steps, max_step, side="right")) if max_step else len(curve)
     return curve.take(slice(start, end))

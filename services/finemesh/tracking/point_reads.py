@@ -88,6 +88,13 @@ class Snapshot:
         query = f"SELECT run_key, count(*) FROM everything WHERE {condition} GROUP BY run_key"  # noqa: S608
         return {wanted[run_key]: count for run_key, count in self._cursor.execute(query).fetchall()}
 
+    def starts(self, runs: Sequence[str]) -> dict[str, int]:
+        """When the first point of each run was measured, in microseconds since 1970 UTC."""
+        wanted = {self._runs[run]: run for run in runs if run in self._runs}
+        condition = _one_of("run_key", wanted)
+        query = f"SELECT run_key, epoch_us(min(time)) FROM everything WHERE {condition} GROUP BY run_key"  # noqa: S608
+        return {wanted[run_key]: start for run_key, start in self._cursor.execute(query).fetchall()}
+
     def marks(self, run: str) -> dict[int, int]:
         """Per attempt of a run, the last durable batch."""
         query = "SELECT attempt, sequence FROM marks WHERE run_key = ?"

@@ -17,11 +17,13 @@ from finemesh.core.errors import FinemeshError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
 from finemesh.tracking import convert
 from finemesh.tracking.artifacts import Artifacts
+from finemesh.tracking.chart_servicer import ChartServicer
+from finemesh.tracking.charts import Charts
 from finemesh.tracking.domain import Batch
 from finemesh.tracking.downloads import Downloads
 from finemesh.tracking.drafts import check_mask
 from finemesh.tracking.file_servicer import FileServicer
-from finemesh.tracking.service import CurveQuery, Tracking
+from finemesh.tracking.service import Tracking
 from finemesh.tracking.sql_query import SqlQueries
 from finemesh.tracking.sql_servicer import SqlServicer
 from finemesh.v1 import run_pb2
@@ -35,7 +37,7 @@ Context = Any
 _Pending = tuple[Batch, asyncio.Future[int]] | FinemeshError | None
 
 
-class TrackingServicer(FileServicer, SqlServicer, TrackingServiceServicer):
+class TrackingServicer(ChartServicer, FileServicer, SqlServicer, TrackingServiceServicer):
     """One method per RPC."""
 
     def __init__(
@@ -43,12 +45,13 @@ class TrackingServicer(FileServicer, SqlServicer, TrackingServiceServicer):
         tracking: Tracking,
         artifacts: Artifacts,
         downloads: Downloads,
+        charts: Charts,
         queries: SqlQueries,
         clock: Clock,
     ) -> None:
+        ChartServicer.__init__(self, tracking, charts)
         FileServicer.__init__(self, artifacts, downloads, clock)
         SqlServicer.__init__(self, queries)
-        self._tracking = tracking
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> run_pb2.Run:
         project = parse_project(request.parent)
@@ -127,20 +130,6 @@ class TrackingServicer(FileServicer, SqlServicer, TrackingServiceServicer):
     ) -> pb.LogMetricBatchResponse:
         done = await self._tracking.submit(current_principal(), convert.batch_from_proto(request.batch))
         return pb.LogMetricBatchResponse(durable_sequence=await done)
-
-    async def QueryMetrics(
-        self, request: pb.QueryMetricsRequest, context: Context
-    ) -> pb.QueryMetricsResponse:
-        project = parse_project(request.parent)
-        query = CurveQuery(
-            runs=convert.names_from_proto(request.runs, request.parent, "runs"),
-            keys=tuple(request.keys),
-            max_points=request.max_points,
-            min_step=request.min_step,
-            max_step=request.max_step,
-        )
-        found = await self._tracking.query_metrics(current_principal(), project, query)
-        return pb.QueryMetricsResponse(series=[convert.series_to_proto(series) for series in found])
 
     async def WatchMetrics(
         self, request: pb.WatchMetricsRequest, context: Context
