@@ -74,7 +74,7 @@ def _item(trained: Trained, objective: AnyObjective, row: PictureRow, sample: An
         group=row.group,
         messages=[],
         image=image,
-        expected=_expected(trained.spec.task, row),
+        expected=expected_of(trained.spec.task, row),
         inputs={name: each.numpy() for name, each in inputs.items()},
         outputs={name: each.numpy() for name, each in outputs.items()},
         decision=_decision(trained.model, trained.spec.task, output, sample, outputs),
@@ -89,7 +89,7 @@ def _inputs(objective: AnyObjective, sample: Any) -> dict[str, torch.Tensor]:
     return {"pixel_values": batch.pixels_BCHW}
 
 
-def _expected(task: Task, row: PictureRow) -> Any:
+def expected_of(task: Task, row: PictureRow) -> Any:
     """What the dataset says of a picture, as JSON. Boxes are x, y, width, height in its pixels."""
     if task is Task.IMAGE_CLASSIFICATION:
         return row.class_name or next((each.class_name for each in row.objects), None)
