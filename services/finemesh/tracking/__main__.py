@@ -22,6 +22,7 @@ from finemesh.tracking.archive import Archive
 from finemesh.tracking.artifact_rows import ArtifactRows
 from finemesh.tracking.artifacts import Artifacts
 from finemesh.tracking.charts import Charts
+from finemesh.tracking.comparisons import Comparisons
 from finemesh.tracking.config import TrackingConfig
 from finemesh.tracking.consumer import consume
 from finemesh.tracking.domain import Batch
@@ -106,7 +107,8 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     charts = Charts(store, file)
     limits = SqlLimits(seconds=config.sql_timeout_seconds, memory_bytes=config.sql_memory_bytes)
     queries = SqlQueries(SqlRows(base.db), file, summarizer, limits)
-    servicer = TrackingServicer(tracking, artifacts, downloads, charts, queries, clock)
+    comparisons = Comparisons(store, summarizer, evaluations, clock)
+    servicer = TrackingServicer(tracking, artifacts, downloads, charts, queries, comparisons, clock)
     # Ready without S3: points need none, and artifacts say so themselves when it is away.
     checks = {"sql": base.db.check_ready, "nats": base.bus.check_ready, "points": writer.check_ready}
     server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)

@@ -83,7 +83,7 @@ def compare(runs: Sequence[Run], metric: str = "", goal: Goal | None = None) -> 
         )
     complete = (key for key in DECIDING if key in by_key and all(by_key[key].summaries))
     deciding = by_key.get(metric or next(complete, ""))
-    differences = _config_differences(runs)
+    differences = differing([run.params for run in runs])
     if deciding is None:
         listed = ", ".join(DECIDING)
         verdict = f"no verdict: the runs have none of {listed} in common; name the metric that decides"
@@ -100,11 +100,10 @@ def compare(runs: Sequence[Run], metric: str = "", goal: Goal | None = None) -> 
     return Comparison(differences, metrics, deciding.key, deciding.better_run, conclusive, verdict)
 
 
-def _config_differences(runs: Sequence[Run]) -> tuple[ConfigDifference, ...]:
-    """Parameters whose values differ, by name."""
-    params: list[Mapping[str, str]] = [run.params for run in runs]
-    fields = sorted({field for each in params for field in each})
-    rows = (ConfigDifference(field, tuple(each.get(field, "") for each in params)) for field in fields)
+def differing(told: Sequence[Mapping[str, str]]) -> tuple[ConfigDifference, ...]:
+    """Fields whose values differ between runs, by name."""
+    fields = sorted({field for each in told for field in each})
+    rows = (ConfigDifference(field, tuple(each.get(field, "") for each in told)) for field in fields)
     return tuple(row for row in rows if len(set(row.values)) > 1)
 
 

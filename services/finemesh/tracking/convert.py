@@ -25,7 +25,6 @@ from finemesh.v1 import (
     lineage_pb2,
     metric_pb2,
     run_pb2,
-    tracking_service_pb2,
     training_job_pb2,
 )
 
@@ -152,7 +151,7 @@ def summary_to_proto(summary: Summary, goal: Goal | None = None) -> run_pb2.Metr
         last_step=summary.last_step,
         best_value=summary.best_value,
         best_step=summary.best_step,
-        goal=_goal_to_proto(goal or summary.goal),
+        goal=goal_to_proto(goal or summary.goal),
         point_count=summary.point_count,
         min_value=summary.min_value,
         max_value=summary.max_value,
@@ -171,22 +170,6 @@ def series_to_proto(series: Series) -> metric_pb2.MetricSeries:
         total_points=series.total_points,
         thinned_points=series.thinned_points,
     )
-
-
-def comparison_to_proto(comparison: Comparison) -> tracking_service_pb2.CompareRunsResponse:
-    response = tracking_service_pb2.CompareRunsResponse(
-        metric=comparison.metric,
-        better_run=comparison.better_run,
-        conclusive=comparison.conclusive,
-        verdict=comparison.verdict,
-    )
-    for difference in comparison.config_differences:
-        response.config_differences.add(field=difference.field, values=difference.values)
-    for metric in comparison.metrics:
-        summaries = [summary_to_proto(each) if each else run_pb2.MetricSummary() for each in metric.summaries]
-        goal = _goal_to_proto(metric.goal)
-        response.metrics.add(key=metric.key, goal=goal, summaries=summaries, better_run=metric.better_run)
-    return response
 
 
 def best_event(run: Run, summary: Summary) -> Event:
@@ -253,7 +236,7 @@ def _text(value: str | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _goal_to_proto(goal: Goal | None) -> run_pb2.Goal:
+def goal_to_proto(goal: Goal | None) -> run_pb2.Goal:
     if goal is None:
         return run_pb2.GOAL_UNSPECIFIED
     return run_pb2.GOAL_MINIMIZE if goal is Goal.MINIMIZE else run_pb2.GOAL_MAXIMIZE

@@ -18,10 +18,9 @@ from finemesh.core.errors import (
     PreconditionError,
     ResourceExhaustedError,
 )
-from finemesh.core.metrics import Goal
 from finemesh.core.names import Name, parse_name
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
-from finemesh.tracking.compare import MAX_RUNS, Comparison, compare
+from finemesh.tracking.compare import MAX_RUNS
 from finemesh.tracking.curves import drawn, gathered, in_messages, series_of
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Series, after_fact
 from finemesh.tracking.downsample import MIN_POINTS
@@ -267,18 +266,6 @@ class Tracking:
                 if run.state.ended:
                     return
                 await subscription.woken.wait()
-
-    async def compare_runs(
-        self, principal: Principal, project: str, names: Sequence[Name], metric: str, goal: Goal | None
-    ) -> Comparison:
-        self._require_reader(principal, project)
-        if not 2 <= len(names) <= MAX_RUNS:
-            raise InvalidError.of("runs", f"name 2 to {MAX_RUNS} different runs")
-        await self._summarizer.settle()
-        runs = await self._store.get(principal, names)
-        comparison = compare(runs, metric, goal)
-        await self._store.publish_comparison(names, comparison)
-        return comparison
 
     async def apply_job_fact(self, fact: JobFact) -> None:
         """An event about a training job: its run is created, told of an attempt, or ended."""

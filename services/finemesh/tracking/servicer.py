@@ -19,6 +19,8 @@ from finemesh.tracking import convert
 from finemesh.tracking.artifacts import Artifacts
 from finemesh.tracking.chart_servicer import ChartServicer
 from finemesh.tracking.charts import Charts
+from finemesh.tracking.compare_servicer import CompareServicer
+from finemesh.tracking.comparisons import Comparisons
 from finemesh.tracking.domain import Batch
 from finemesh.tracking.downloads import Downloads
 from finemesh.tracking.drafts import check_mask
@@ -37,7 +39,7 @@ Context = Any
 _Pending = tuple[Batch, asyncio.Future[int]] | FinemeshError | None
 
 
-class TrackingServicer(ChartServicer, FileServicer, SqlServicer, TrackingServiceServicer):
+class TrackingServicer(ChartServicer, CompareServicer, FileServicer, SqlServicer, TrackingServiceServicer):
     """One method per RPC."""
 
     def __init__(
@@ -47,11 +49,13 @@ class TrackingServicer(ChartServicer, FileServicer, SqlServicer, TrackingService
         downloads: Downloads,
         charts: Charts,
         queries: SqlQueries,
+        comparisons: Comparisons,
         clock: Clock,
     ) -> None:
         ChartServicer.__init__(self, tracking, charts)
         FileServicer.__init__(self, artifacts, downloads, clock)
         SqlServicer.__init__(self, queries)
+        CompareServicer.__init__(self, comparisons)
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> run_pb2.Run:
         project = parse_project(request.parent)
@@ -137,15 +141,6 @@ class TrackingServicer(ChartServicer, FileServicer, SqlServicer, TrackingService
         name = parse_name(request.run, "runs", "run")
         async for found in self._tracking.watch_metrics(current_principal(), name, tuple(request.keys)):
             yield pb.WatchMetricsResponse(series=[convert.series_to_proto(series) for series in found])
-
-    async def CompareRuns(self, request: pb.CompareRunsRequest, context: Context) -> pb.CompareRunsResponse:
-        project = parse_project(request.parent)
-        names = convert.names_from_proto(request.runs, request.parent, "runs")
-        goal = convert.goal_from_proto(request.goal)
-        comparison = await self._tracking.compare_runs(
-            current_principal(), project, names, request.metric, goal
-        )
-        return convert.comparison_to_proto(comparison)
 
 
 def _run_name(text: str) -> Name:

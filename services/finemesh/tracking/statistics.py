@@ -124,7 +124,7 @@ def differences(sample: Sample, *, seed: int = 0, resamples: int = 0) -> list[Di
     Args:
         sample: two groups or more, on two items or more.
         seed: of the resampling.
-        resamples: 0 for 10,000, or fewer (never below 2,000) where there is much to draw.
+        resamples: 0 for `resamples_of(sample)`.
 
     Raises:
         ValueError: fewer than two groups or items.
@@ -132,8 +132,7 @@ def differences(sample: Sample, *, seed: int = 0, resamples: int = 0) -> list[Di
     if len(sample.groups) < 2 or len(sample.weights_I) < 2:
         raise ValueError("differences need two groups and two items")
     sums_GK, weights_G = _clusters(sample)
-    work = len(weights_G) * len(sample.groups)
-    count = resamples or int(np.clip(_MOST_DRAWS // work, _FEWEST_RESAMPLES, RESAMPLES))
+    count = resamples or resamples_of(sample)
     rng = np.random.default_rng(seed)
     residuals_GK = sums_GK - sample.group_means * weights_G[:, None]
     deviations_RK = _resampled(residuals_GK, weights_G, count, rng)
@@ -145,6 +144,12 @@ def differences(sample: Sample, *, seed: int = 0, resamples: int = 0) -> list[Di
         for first, second in itertools.combinations(range(len(sample.groups)), 2)
     ]
     return _corrected(pairs, len(sample.weights_I))
+
+
+def resamples_of(sample: Sample) -> int:
+    """How often to draw: 10,000 times, or fewer (never below 2,000) where there is much to draw."""
+    work = len(sample.weights_I) * len(sample.groups)
+    return int(np.clip(_MOST_DRAWS // work, _FEWEST_RESAMPLES, RESAMPLES))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -18,7 +18,7 @@ from finemesh.core.errors import FinemeshError
 from finemesh.v1 import evaluation_service_pb2 as pb
 from finemesh.v1.evaluation_pb2 import Evaluation, EvaluationItems, ItemMetric
 from finemesh.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
-from finemesh.v1.tracking_service_pb2 import DeleteRunRequest, FinishRunRequest
+from finemesh.v1.tracking_service_pb2 import CompareRunsRequest, DeleteRunRequest, FinishRunRequest
 from grpc.aio import AioRpcError
 
 from tests.support.servers import NatsServer, S3Server
@@ -159,6 +159,40 @@ async def test_what_makes_no_sense_is_refused_by_field(caller: Evaluations) -> N
     with pytest.raises(FinemeshError) as unknown:
         await caller.call("GetEvaluation", pb.GetEvaluationRequest(name=f"{run}/evaluations/test-s1-a1"))
     assert unknown.value.reason == "EVALUATION_NOT_FOUND"
+
+
+async def test_runs_are_compared_by_the_items_that_all_have(caller: Evaluations) -> None:
+    names: list[str] = []
+    for run_id, rank, shift in (("cmp-a1", "4", 0.0), ("cmp-a2", "4", 0.01), ("cmp-b1", "8", -0.5)):
+        seed = run_id[-1]
+        run = (await caller.client.create(run_id, params={"rank": rank, "optimization.seed": seed})).name
+        await caller.client.log(batch(run, 1, [1, 2], key="test/loss"))
+        request = logged(run, items=40, shift=shift)
+        # Every run has its own first item beside those that all have.
+        request.items.ids[0] = run_id
+        await caller.log(request)
+        names.append(run)
+    found = await caller.client.call(
+        "CompareRuns",
+        CompareRunsRequest(
+            parent="projects/p", runs=names, metric="test/loss", baseline=names[1], price_per_device_hour=3.0
+        ),
+    )
+    assert found.items_problem == ""
+    assert (found.items.item_count, found.items.left_out_count, found.items.cluster_count) == (39, 3, 20)
+    assert [list(group.runs) for group in found.items.groups] == [names[:2], names[2:]]
+    [difference] = found.items.differences
+    assert difference.estimate == pytest.approx(0.505)
+    assert (found.better_run, found.conclusive) == (names[2], difference.conclusive)
+    assert [cost.gain for cost in found.costs] == pytest.approx([0.01, 0.0, 0.51])
+    assert [each.field for each in found.config_differences] == ["optimization.seed", "rank"]
+    assert found.recommendations
+    [metric] = [each for each in found.metrics if each.key == "test/loss"]
+    assert metric.last_differences == [0.0, 0.0, 0.0]
+    without = CompareRunsRequest(parent="projects/p", runs=names, metric="test/loss")
+    without.runs.append((await caller.client.create("cmp-none", params={"rank": "1"})).name)
+    answer = await caller.client.call("CompareRuns", without)
+    assert answer.items_problem == "without an evaluation of the items of test: cmp-none"
 
 
 async def test_others_neither_read_nor_log(
