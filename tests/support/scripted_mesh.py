@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,7 +194,7 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
             job = batch.run.replace("/runs/", "/trainingJobs/")
             if principal.role is Role.ATTEMPT and principal.fence < self.fences[job]:
                 raise FencedError("superseded")
-            durable = self._take(batch)
+            durable = [self._take(single) for single in singles(batch)][-1]
             yield tracking_pb.LogMetricsResponse(
                 run=batch.run, attempt=batch.attempt, durable_sequence=durable
             )
@@ -213,6 +213,26 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         else:
             raise InvalidError(f"batch {batch.sequence} after {len(taken)}")
         return len(taken)
+
+
+def singles(batch: MetricBatch) -> Iterator[MetricBatch]:
+    """Each of the batches that travel as one, as its sender wrote it."""
+    at = 0
+    for place, length in enumerate(batch.lengths or [len(batch.steps)]):
+        chosen = slice(at, at + length)
+        keys = list(dict.fromkeys(batch.keys[index] for index in batch.key_indices[chosen]))
+        yield MetricBatch(
+            run=batch.run,
+            attempt=batch.attempt,
+            sequence=batch.sequence - max(len(batch.lengths) - 1, 0) + place,
+            keys=keys,
+            key_indices=[keys.index(batch.keys[index]) for index in batch.key_indices[chosen]],
+            steps=batch.steps[chosen],
+            values=batch.values[chosen],
+            times_us=batch.times_us[chosen],
+            thinned_points=0 if place else batch.thinned_points,
+        )
+        at += length
 
 
 def scripted_mesh(key: SigningKey, lease_seconds: float) -> ScriptedMesh:

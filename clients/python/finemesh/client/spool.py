@@ -5,6 +5,10 @@ serialised `finemesh.v1.MetricBatch`, which carries its own sequence number: who
 sends the same batches under the same numbers, so Tracking recognises every repetition. A record is handed to
 the operating system before the next step begins, so a SIGKILL of the writer loses nothing; a torn record at
 the end, which only a crash of the machine can leave, is not read, and written over by the next writer.
+
+A spool with a limit goes on in further files, `NAME_000001.spool` and so on, so that what is durable can be
+removed while the run still writes; as it fills up it becomes coarser (`finemesh.client.thinning`) and says in
+its batches how many points it left out.
 """
 
 from __future__ import annotations
@@ -19,11 +23,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from finemesh.client.thinning import Thinning
 from finemesh.v1.metric_pb2 import MetricBatch
 
 SUFFIX: Final = ".spool"
 _HEADER: Final = struct.Struct("<II")
 _MAX_RECORD_BYTES: Final = 16 << 20
+# A spool with a limit has about so many files; the first of them can go soonest.
+_PARTS: Final = 16
+_LOOK_RECORDS: Final = 256
 # Records kept in memory while the disk is full: hours of most runs, some tens of megabytes.
 MAX_HELD_RECORDS: Final = 100_000
 
@@ -31,28 +39,73 @@ _log = logging.getLogger("finemesh.spool")
 
 
 class SpoolWriter:
-    """Appends the points of one attempt, after what the file holds already. Used from one thread at a time.
+    """Appends the points of one attempt, after what the spool holds already. Used from one thread at a time.
 
-    While the disk takes nothing, records wait in memory: a full disk must not end a run. Beyond
-    `MAX_HELD_RECORDS` the newest points are dropped, and their number is logged at the end.
+    While the disk takes nothing, records wait in memory: a full disk must not end a run. As these come near
+    `MAX_HELD_RECORDS`, or the files near `limit_bytes` (0: no limit), points are left out; batches tell how
+    many.
     """
 
-    def __init__(self, path: Path, run: str, attempt: int) -> None:
+    def __init__(self, path: Path, run: str, attempt: int, limit_bytes: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._end, self._sequence = _whole(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._part_bytes = max(limit_bytes // _PARTS, 1)
+        self._look_bytes = self._part_bytes // 4 if limit_bytes else 1 << 62
+        parts = parts_of(path) or [path]
+        self._part = int(parts[-1].stem.partition("_")[2] or 0)
+        self._end, self._sequence = _whole(parts[-1])
+        if not self._sequence and len(parts) > 1:
+            self._sequence = _whole(parts[-2])[1]
+        self._file = _opened(parts[-1])
         self._held: deque[bytes] = deque()
-        self._dropped = 0
+        self._thinning = Thinning()
+        self._thinned = 0  # since the last batch
+        self._until_look = 1
+        self._next_look = 0  # the size of the file, in bytes
         self._run = run
         self._attempt = attempt
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
         """Write the values measured at `step`, now, as one batch. Never raises for a disk that is full."""
+        self._look()
+        if self._thinning.level:
+            kept = self._thinning.kept(values)
+            self._thinned += len(values) - len(kept)
+            if not kept:
+                return
+            values = kept
         count = len(values)
         now_us = time.time_ns() // 1000
-        self.append_columns(list(values), range(count), [step] * count, values.values(), [now_us] * count)
+        self._write(list(values), range(count), [step] * count, values.values(), [now_us] * count)
 
     def append_columns(
+        self,
+        keys: Sequence[str],
+        key_indices: Sequence[int],
+        steps: Sequence[int],
+        values: Sequence[float],
+        times_us: Sequence[int],
+    ) -> None:
+        """Write points as one batch: columns as `MetricBatch` has them, at most 200,000 points."""
+        self._look()
+        if self._thinning.level:
+            every = slice(None, None, 2**self._thinning.level)
+            self._thinned += len(steps) - len(steps[every])
+            key_indices, steps = key_indices[every], steps[every]
+            values, times_us = values[every], times_us[every]
+        self._write(keys, key_indices, steps, values, times_us)
+
+    def close(self) -> None:
+        """Try once more to write what waits, and close the file."""
+        if self._thinned:
+            self._write([], [], [], [], [])
+        self._write_held()
+        if self._held:
+            _log.error("points_lost", extra={"run": self._run, "batches": len(self._held)})
+        os.close(self._file)
+
+    def _write(
         self,
         keys: Sequence[str],
         key_indices: Sequence[int],
@@ -60,11 +113,6 @@ class SpoolWriter:
         values: Iterable[float],
         times_us: Sequence[int],
     ) -> None:
-        """Write points as one batch: columns as `MetricBatch` has them, at most 200,000 points."""
-        if len(self._held) >= MAX_HELD_RECORDS:
-            self._dropped += 1
-            self._write_held()
-            return
         batch = MetricBatch(
             run=self._run,
             attempt=self._attempt,
@@ -74,19 +122,13 @@ class SpoolWriter:
             steps=steps,
             values=values,
             times_us=times_us,
+            thinned_points=self._thinned,
         )
         payload = batch.SerializeToString()
         self._sequence += 1
+        self._thinned = 0
         self._held.append(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
         self._write_held()
-
-    def close(self) -> None:
-        """Try once more to write what waits, and close the file."""
-        self._write_held()
-        if self._held or self._dropped:
-            lost = {"run": self._run, "batches": len(self._held) + self._dropped}
-            _log.error("points_lost", extra=lost)
-        os.close(self._file)
 
     def _write_held(self) -> None:
         """Write what waits, each record at the end of the last whole one: a short write is written over."""
@@ -97,9 +139,32 @@ class SpoolWriter:
                     return
                 self._end += written
                 self._held.popleft()
+            if self._limit_bytes and self._end >= self._part_bytes:
+                self._begin_part()
         except OSError as error:
             if len(self._held) == 1:
                 _log.warning("spool_blocked", extra={"run": self._run, "error": str(error)})
+
+    def _begin_part(self) -> None:
+        """Raises OSError; the records then go on in the old one."""
+        file = _opened(self._path.with_name(f"{self._path.stem}_{self._part + 1:06d}{SUFFIX}"))
+        os.close(self._file)
+        self._file, self._end, self._part, self._next_look = file, 0, self._part + 1, 0
+
+    def _look(self) -> None:
+        """Now and then, and while records wait, see how full the spool is."""
+        self._until_look -= 1
+        if self._until_look > 0 and self._end < self._next_look and not self._held:
+            return
+        self._until_look, self._next_look = _LOOK_RECORDS, self._end + self._look_bytes
+        share = len(self._held) / MAX_HELD_RECORDS
+        if self._limit_bytes:
+            share = max(share, sum(_size(part) for part in parts_of(self._path)) / self._limit_bytes)
+        before = self._thinning.level
+        self._thinning.fill(share)
+        if self._thinning.level > before:
+            coarse = {"run": self._run, "keeping_one_of": 2**self._thinning.level}
+            _log.warning("spool_coarser", extra=coarse)
 
 
 class SpoolReader:
@@ -129,6 +194,38 @@ class SpoolReader:
         self.offset = 0
 
 
+class PartsReader:
+    """Reads a spool that goes on in several files, some of which may have been removed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader = SpoolReader((parts_of(path) or [path])[0])
+        self._last = 0
+        self.finished: list[tuple[Path, int]] = []
+        """Files that have been read to their end, each with the last number in it."""
+
+    def read(self, limit: int = 1000) -> list[MetricBatch]:
+        """The next records, at most `limit`; empty when there are none yet."""
+        batches = self._reader.read(limit)
+        while not batches:
+            following = next((part for part in parts_of(self._path) if part > self._reader.path), None)
+            if following is None:
+                break
+            batches = self._reader.read(limit)  # nothing is written to it once there is another
+            if not batches:
+                self.finished.append((self._reader.path, self._last))
+                self._reader = SpoolReader(following)
+                batches = self._reader.read(limit)
+        if batches:
+            self._last = batches[-1].sequence
+        return batches
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a spool that are there, in order."""
+    return [path] * path.exists() + sorted(path.parent.glob(f"{path.stem}_*{SUFFIX}"))
+
+
 def merged(batches: Sequence[MetricBatch]) -> MetricBatch:
     """Batches that follow each other as one, which is as good for Tracking and cheaper to carry."""
     keys = list(dict.fromkeys(key for batch in batches for key in batch.keys))
@@ -153,6 +250,17 @@ def merged(batches: Sequence[MetricBatch]) -> MetricBatch:
 def record_bytes(batch: MetricBatch) -> int:
     """Size of its record in a spool."""
     return _HEADER.size + batch.ByteSize()
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # durable, and removed meanwhile
+        return 0
 
 
 def _whole(path: Path) -> tuple[int, int]:
