@@ -11,7 +11,7 @@ import typer
 T = TypeVar("T")
 
 Filter = Annotated[str, typer.Option("--filter", help="Which to show, e.g. 'state = \"SUCCEEDED\"'.")]
-OrderBy = Annotated[str, typer.Option("--order-by", help="Order, e.g. 'create_time desc'.")]
+OrderBy = Annotated[str, typer.Option("--order-by", "--sort", help="Order, e.g. 'create_time desc'.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="At most this many.")]
 
 
