@@ -39,6 +39,8 @@ class AgentConfig:
             `data_dir` if it is relative.
         prepared_gb: how much of them is kept, in GB of 10^9 bytes; the least recently used go first, and with
             0 none is kept.
+        spool_gb: how much of the metrics of an attempt waits on disk while Tracking is away, in GB of 10^9
+            bytes; as it fills up they become coarser. 0: no limit.
         warm_workers: how many workers wait on each node of Ray with everything imported that a training
             needs; each takes some hundred MB, which the cluster reports.
         warm_refill_seconds: how long after one of them was given away the next one is made: its imports keep
@@ -64,6 +66,7 @@ class AgentConfig:
     data_dir: Path
     prepared_dir: Path = Path("prepared")
     prepared_gb: float = 20.0
+    spool_gb: float = 1.0
     warm_workers: int = 0
     warm_refill_seconds: float = 20.0
     local_pool: bool = False
@@ -77,6 +80,8 @@ class AgentConfig:
             raise InvalidError.of("cluster_id", "name the cluster, as the services know it")
         if not self.prepared_gb >= 0:
             raise InvalidError.of("prepared_gb", "must not be negative; 0 keeps nothing")
+        if not self.spool_gb >= 0:
+            raise InvalidError.of("spool_gb", "must not be negative; 0 sets no limit")
         if self.warm_workers < 0:
             raise InvalidError.of("warm_workers", "must not be negative; 0 keeps none ready")
 
@@ -87,6 +92,7 @@ class AgentConfig:
             data_dir=self.data_dir.resolve(),
             prepared_dir=(self.data_dir / self.prepared_dir).resolve(),
             prepared_bytes=int(self.prepared_gb * 1e9),
+            spool_bytes=int(self.spool_gb * 1e9),
             addresses={
                 "dataprep": self.dataprep_address,
                 "training": self.training_address,
@@ -120,6 +126,7 @@ class Site:
     client_tls: ClientTls | None = None
     prepared_dir: Path = Path("prepared")
     prepared_bytes: int = 0
+    spool_bytes: int = 0
     lease_seconds: float = 20.0
     log_level: str = "INFO"
 

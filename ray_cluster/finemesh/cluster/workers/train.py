@@ -58,7 +58,10 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
         resume_from = _fetch_checkpoint(job, store) if work.HasField("resume_from") else None
         job_folder = resource_key(job.command.resource)
         spool = SpoolWriter(
-            spool_path(job.site.spool_dir, job_folder, job.command.attempt), work.run, job.command.attempt
+            spool_path(job.site.spool_dir, job_folder, job.command.attempt),
+            work.run,
+            job.command.attempt,
+            job.site.spool_bytes,
         )
         uploader = Uploader(job, store, work.output_uri, after_step=resume_from.step if resume_from else 0)
         hooks = _Hooks(job, spool, _evaluations(job, spec, dataset), uploader, resume_from)
