@@ -1,0 +1,58 @@
+"""`finemesh export evaluate`: packages on this machine compared on a dataset. It joins the command line by
+the group `finemesh.commands`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from finemesh.core.errors import FinemeshError
+
+EXIT_FAILED: Final = 1
+_out: Final = Console()
+_err: Final = Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to those of `finemesh export`."""
+    for group in app.registered_groups:
+        if group.typer_instance and group.name == "export":
+            group.typer_instance.command("evaluate")(evaluate)
+
+
+def evaluate(
+    packages: Annotated[list[Path], typer.Argument(help="Folders of packages of one task.", exists=True)],
+    dataset: Annotated[Path, typer.Option(help="Folder of a canonical dataset.", exists=True)],
+    split: Annotated[str, typer.Option(help="Split to ask.")] = "test",
+    limit: Annotated[int, typer.Option(help="Ask so many rows at most; 0 asks all.", min=0)] = 0,
+    base: Annotated[Path | None, typer.Option(help="Folder of the base model, for adapters.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 128,
+    page: Annotated[Path | None, typer.Option("--html", help="Write the table as a page, too.")] = None,
+) -> None:
+    """Compare size, memory, latency and metrics of packages that were downloaded, each in its own runtime."""
+    from finemesh.package.evaluating import evaluate_packages
+    from finemesh.package.evaluation_page import HEAD, metric_names, rows, to_html
+
+    try:
+        with _err.status("running the packages"):
+            found = evaluate_packages(
+                packages, dataset, split, limit=limit, base_model=base, max_tokens=max_tokens
+            )
+    except FinemeshError as error:
+        _err.print(f"[red]error:[/] {error.message} [dim]({error.reason})[/]", highlight=False)
+        raise typer.Exit(EXIT_FAILED) from error
+    names = metric_names(found)
+    table = Table(*HEAD, *names, box=None, header_style="bold")
+    for row in rows(found, names):
+        table.add_row(*row)
+    _out.print(table)
+    if found[0].left_out:
+        _out.print(f"{found[0].left_out} rows could not be asked or judged")
+    if page:
+        page.write_text(to_html(found, str(dataset), split), encoding="utf-8")
+        _out.print(f"the same as a page: {page}")
