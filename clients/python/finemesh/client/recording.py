@@ -1,7 +1,7 @@
 """A run as a folder: all that a program says of it, kept until the mesh has it.
 
     run.json         what the run is: the request that creates it, as JSON
-    points.spool     its points, see `finemesh.client.spool`
+    points.spool     its points, in several files, see `finemesh.client.spool`
     changes.json     fields that were changed since, as JSON of a Run
     artifacts.jsonl  a line per file: a RunArtifact as JSON
     files/SHA256     contents of files that are still to be sent
@@ -45,14 +45,13 @@ class Sent:
 
     Attributes:
         run: its name in the mesh; empty before it was created there.
-        offset: bytes of the spool that are durable, up to batch `sequence`.
+        sequence: the last batch of points that is durable there.
         artifacts: lines of artifacts.jsonl that were sent.
         changes: digest of the changes that were told.
         ended: whether its end was told.
     """
 
     run: str = ""
-    offset: int = 0
     sequence: int = 0
     artifacts: int = 0
     changes: str = ""
@@ -195,7 +194,7 @@ class Recording:
     def sent(self) -> Sent:
         """How far it was carried; not at all if that is not known."""
         found = _read_json(self.folder / "sent.json")
-        return Sent(**found)
+        return Sent(**{name: found[name] for name in Sent.__slots__ if name in found})
 
     def note_sent(self, sent: Sent) -> None:
         _write_json(self.folder / "sent.json", {name: getattr(sent, name) for name in Sent.__slots__})

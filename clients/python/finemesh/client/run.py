@@ -38,7 +38,7 @@ from finemesh.client.files import (
 from finemesh.client.lineage import lineage_here
 from finemesh.client.recording import Recording, RecordingError
 from finemesh.client.settings import Settings, SettingsError, load_settings
-from finemesh.client.spool import SpoolReader, SpoolWriter
+from finemesh.client.spool import PartsReader, SpoolWriter
 from finemesh.v1.run_pb2 import Run as RunMessage
 from finemesh.v1.tracking_service_pb2 import CreateRunRequest, FinishRunRequest
 
@@ -46,6 +46,7 @@ DEFAULT_FOLDER: Final = "finemesh-runs"
 MAX_KEY_LENGTH: Final = 200
 MAX_STEP: Final = 2**53
 SYSTEM_SECONDS: Final = 10.0
+LIMIT_BYTES: Final = 4 << 30
 # How long the end of a run waits for the mesh.
 WAIT_SECONDS: Final = 30.0
 _BATCH_POINTS: Final = 20_000
@@ -71,6 +72,7 @@ class Run:
         settings: where the mesh is; found as everywhere if left out.
         offline: record only. Also where no mesh is described.
         system_metrics: log every few seconds what the process and its machine use.
+        limit_bytes: how much of its points may wait on disk; as that fills up fewer are kept, which is said.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Run:
         settings: Settings | None = None,
         offline: bool = False,
         system_metrics: bool = True,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         run_id = run_id or _made_up_id(name)
         home = Path(os.environ.get("FINEMESH_RUNS_DIR", DEFAULT_FOLDER))
@@ -114,7 +117,7 @@ class Run:
         self._step = _last_step(self._recording.spool)
         self._keys: set[str] = set()
         self._lock = threading.Lock()
-        self._spool = SpoolWriter(self._recording.spool, "", 1)
+        self._spool = SpoolWriter(self._recording.spool, "", 1, limit_bytes)
         self._files = FileThread(self._recording)
         self._ended = threading.Event()
         self._sender = None if offline else self._start_sender(settings)
@@ -343,7 +346,7 @@ def _text(value: Any) -> str:
 
 def _last_step(spool: Path) -> int:
     """The highest step in a spool; -1 if there is none."""
-    reader, highest = SpoolReader(spool), -1
+    reader, highest = PartsReader(spool), -1
     while batches := reader.read():
         highest = max([highest, *(step for batch in batches for step in batch.steps)])
     return highest

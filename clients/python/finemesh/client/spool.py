@@ -247,11 +247,6 @@ def merged(batches: Sequence[MetricBatch]) -> MetricBatch:
     return whole
 
 
-def record_bytes(batch: MetricBatch) -> int:
-    """Size of its record in a spool."""
-    return _HEADER.size + batch.ByteSize()
-
-
 def _opened(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 

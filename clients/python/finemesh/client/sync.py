@@ -20,17 +20,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
 import grpc
 
+from finemesh.client.carrier import Carrier
 from finemesh.client.connection import Connection, connect
 from finemesh.client.errors import RpcError
 from finemesh.client.recording import Recording, RecordingError, Sent
 from finemesh.client.settings import SettingsError
-from finemesh.client.spool import SpoolReader, merged, record_bytes
 from finemesh.v1.metric_pb2 import MetricBatch
 from finemesh.v1.run_artifact_pb2 import RunArtifact
 from finemesh.v1.tracking_service_pb2 import (
@@ -47,7 +46,6 @@ _RETRY_SECONDS: Final = 2.0
 _AFTER_SECONDS: Final = 60.0
 _CALL_SECONDS: Final = 60.0
 _CHUNK_BYTES: Final = 1 << 20
-_MAX_POINTS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +67,7 @@ class Sync:
         self._tracking = connection.tracking
         self._recording = recording
         self._sent = recording.sent()
+        self._carrier: Carrier | None = None
         self._points = 0
         self._files = 0
         self._problems: list[str] = []
@@ -105,23 +104,31 @@ class Sync:
             self._note()
 
     def _send_points(self) -> None:
-        reader = SpoolReader(self._recording.spool)
-        reader.offset = self._sent.offset
-        for batch, offset in _parts(reader):
-            batch.run = self._sent.run
-            try:
-                durable = self._log(batch)
-            except RpcError as error:
-                if error.reason != "SEQUENCE_GAP" or not self._sent.offset:
-                    raise
-                # The mesh knows less than is noted here: it was restored, or is another one.
-                self._sent.offset = self._sent.sequence = 0
-                self._send_points()
-                return
-            if durable >= batch.sequence:
-                self._sent.offset, self._sent.sequence = offset, batch.sequence
-                self._points += len(batch.steps)
-                self._note()
+        carrier = self._carrier or Carrier(self._recording.spool, self._sent.sequence)
+        self._carrier = None  # what fails begins anew
+        try:
+            while batches := carrier.waiting():
+                for batch in batches:
+                    self._send_batch(carrier, batch)
+        except RpcError as error:
+            durable = int(error.metadata.get("durable_sequence", self._sent.sequence))
+            if error.reason != "SEQUENCE_GAP" or durable >= self._sent.sequence:
+                raise
+            # The mesh knows less than is noted here: it was restored, or is another one.
+            self._sent.sequence = durable
+            self._send_points()
+            return
+        self._carrier = carrier
+
+    def _send_batch(self, carrier: Carrier, batch: MetricBatch) -> None:
+        batch.run = self._sent.run
+        durable = self._log(batch)
+        self._points += len(batch.steps)
+        if batch.thinned_points:
+            self._problems.append(f"{batch.thinned_points} points had been left out: the disk was full")
+        self._sent.sequence = durable
+        self._note()
+        carrier.acknowledge(durable)
 
     def _log(self, batch: MetricBatch) -> int:
         request = LogMetricBatchRequest(batch=batch)
@@ -221,18 +228,6 @@ def follow(connection: Connection, folder: Path, gone: Callable[[], bool]) -> bo
             time.sleep(pause)
     finally:
         recording.release()
-
-
-def _parts(reader: SpoolReader) -> Iterator[tuple[MetricBatch, int]]:
-    """Batches that follow each other as one, each with the offset behind it in the file."""
-    offset = reader.offset
-    while batches := reader.read():
-        while batches:
-            totals = accumulate(len(batch.steps) for batch in batches)
-            count = max(1, sum(total <= _MAX_POINTS for total in totals))
-            part, batches = batches[:count], batches[count:]
-            offset += sum(record_bytes(batch) for batch in part)
-            yield merged(part), offset
 
 
 def _messages(first: UploadRunArtifactRequest, content: Path) -> Iterator[UploadRunArtifactRequest]:
