@@ -30,6 +30,7 @@ from finemesh.package.formats import suitable_format
 from finemesh.package.golden import GOLDEN, golden_split, write_golden
 from finemesh.package.golden_pictures import decision_facts, picture_items
 from finemesh.package.golden_text import text_items
+from finemesh.package.licences import check_derivatives
 from finemesh.package.manifest import BaseModel, PackageManifest, load_package_manifest
 from finemesh.package.sbom import write_sbom
 from finemesh.package.shared import SharedFolders
@@ -54,6 +55,7 @@ def export_checkpoint(
     golden_items: int = 16,
     curves: Mapping[str, Curve] | None = None,
     shared: SharedFolders | None = None,
+    licence_override: str = "",
     progress: Callable[[float, str], None] = _no_progress,
 ) -> PackageManifest:
     """Write the package of a checkpoint into `out`, an empty or absent folder.
@@ -73,18 +75,22 @@ def export_checkpoint(
         golden_items: how many items the package must reproduce.
         curves: of the run's metrics, by name, for the model card.
         shared: where other exports of the checkpoint find what this one has made, and it what they have.
-        progress: told the fraction done and what is being done.
+        licence_override: why the licence of the base model does not stand in the way, as an admin said.
+        progress: told the fraction done and what is being done; what it raises ends the export.
 
     Raises:
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
         InvalidError: what `suitable_format` and `load_model` raise.
-        NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY.
+        NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY,
+            LICENCE_FORBIDS_DERIVATIVES, BASE_MODEL_CORRUPT.
+        ResourceExhaustedError: DISK_FULL. Whatever is raised, no half package is left.
     """
+    if out.exists() and any(out.iterdir()):
+        raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")
+    check_derivatives(base_metadata(base_model).get("license", ""), licence_override)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_existing(out)) as scratch:
         trained = Trained(spec, checkpoint, base_model, dataset, Path(scratch), shared)
         form = suitable_format(format, trained)
-        if out.exists() and any(out.iterdir()):
-            raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")
         progress(0.0, "reading the checkpoint")
         step = trained.state.step
         facts = {} if trained.speaks else decision_facts(trained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -143,9 +143,40 @@ class Check:
     passed: bool
 
     @property
+    def reason(self) -> str:
+        """What is wrong with it, if anything is."""
+        return f"{self.kind}: {self.what} is {self.value:.4g}, the limit is {self.limit:g}"
+
+    @property
     def bound(self) -> str:
         """The limit, as people read it."""
         return "" if self.limit is None else f"{'at most' if self.at_most else 'at least'} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenMetric:
+    """The task's metric over the golden items, of the trained model and of the package; 95% intervals."""
+
+    name: str
+    trained: float
+    trained_low: float
+    trained_high: float
+    package: float
+    package_low: float
+    package_high: float
+
+    @property
+    def loss(self) -> float:
+        """By how much the package's interval lies below the trained model's value; 0 if it holds it."""
+        return max(0.0, self.trained - max(self.package_high, self.package))
+
+    def check(self, limit: float) -> Check:
+        """As one of the checks of a report."""
+        what = (
+            f"fall of {self.name} beyond its interval, from {self.trained:.3f} to {self.package:.3f} "
+            f"[{self.package_low:.3f}, {self.package_high:.3f}]"
+        )
+        return Check("metric", what, self.loss, limit, at_most=True, passed=self.loss <= limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +193,7 @@ class ParityReport:
         runtime: names and versions of what ran it.
         seconds: of the fresh process.
         drift_allowed: it did not pass, and is released since the request says so.
+        metric: the task's, where the golden items have one.
     """
 
     passed: bool
@@ -173,6 +205,11 @@ class ParityReport:
     runtime: dict[str, str] = field(default_factory=dict[str, str])
     seconds: float = 0.0
     drift_allowed: bool = False
+    metric: GoldenMetric | None = None
+
+    def allowing_drift(self) -> ParityReport:
+        """The same, if it ran at all, released in spite of what differs."""
+        return replace(self, drift_allowed=bool(self.items) and not self.passed)
 
     @property
     def released(self) -> bool:
@@ -200,6 +237,7 @@ class ParityReport:
             runtime=dict(value.get("runtime", {})),
             seconds=float(value.get("seconds", 0)),
             drift_allowed=bool(value.get("drift_allowed", False)),
+            metric=GoldenMetric(**value["metric"]) if value.get("metric") else None,
         )
 
     def write(self, path: Path) -> None:

@@ -112,6 +112,8 @@ def _open_base(base_model: Path, files: ExitStack) -> dict[str, torch.Tensor]:
         names = ["model.safetensors"]
         if index.is_file():
             names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        if outside := [name for name in names if Path(name).name != name]:
+            raise ValueError(f"its index names {outside[0]!r}, which is no file of the folder")
         tensors: dict[str, torch.Tensor] = {}
         for name in names:
             opened = files.enter_context(safe_open(base_model / name, "pt"))
@@ -275,6 +277,8 @@ def _write_configs(module: Any, base_model: Path, out: Path, dtype: torch.dtype)
 
     module.config.dtype = str(dtype).removeprefix("torch.")
     module.config.architectures = [type(module).__name__]
+    if hasattr(module.config, "auto_map"):  # of code that is not in the package
+        del module.config.auto_map
     module.config.save_pretrained(out)
     if module.can_generate():
         own = (base_model / "generation_config.json").is_file()

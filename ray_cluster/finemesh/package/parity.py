@@ -18,10 +18,12 @@ from finemesh.finetune.manifests import MANIFEST, file_digest, write_manifest, w
 from finemesh.package.card import model_card
 from finemesh.package.contents import copy_scripts
 from finemesh.package.formats import FORMATS
+from finemesh.package.golden_metrics import golden_metric
 from finemesh.package.manifest import PARITY, PackageManifest, ParityReport, load_package_manifest
 
 _TIMEOUT_SECONDS: Final = 3600
 _SHOWN_CHARACTERS: Final = 500
+_DECISIONS: Final = "decisions.safetensors"
 
 
 def verify_package(
@@ -64,7 +66,9 @@ def verify_package(
     if reasons:
         return ParityReport(passed=False, reasons=tuple(reasons), limits=limits)
     started = time.perf_counter()
-    report = _run(manifest, package, base_model, limits, timeout_seconds)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        report = _run(manifest, package, base_model, limits, Path(elsewhere), timeout_seconds)
+        report = _measured(package, manifest, report, Path(elsewhere) / _DECISIONS)
     return replace(report, limits=limits, seconds=time.perf_counter() - started)
 
 
@@ -87,11 +91,29 @@ def _other_base(manifest: PackageManifest, base_model: Path) -> list[str]:
     ]
 
 
+def _measured(
+    package: Path, manifest: PackageManifest, report: ParityReport, decisions: Path
+) -> ParityReport:
+    """With the task's metric, if the package ran."""
+    metric = golden_metric(package, manifest, decisions) if decisions.is_file() else None
+    if metric is None:
+        return report
+    check = metric.check(report.limits.get("max_metric_loss") or 0.0)
+    return replace(
+        report,
+        metric=metric,
+        checks=(*report.checks, check),
+        passed=report.passed and check.passed,
+        reasons=report.reasons if check.passed else (*report.reasons, check.reason),
+    )
+
+
 def _run(
     manifest: PackageManifest,
     package: Path,
     base_model: Path | None,
     limits: dict[str, float | None],
+    elsewhere: Path,
     timeout_seconds: float,
 ) -> ParityReport:
     environment = {
@@ -100,30 +122,24 @@ def _run(
         "TRANSFORMERS_OFFLINE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    with tempfile.TemporaryDirectory() as elsewhere:
-        # Ours, not the package's own: whoever made it does not say how it is judged.
-        copy_scripts(FORMATS[manifest.format].runtime, Path(elsewhere))
-        command = [
-            sys.executable,
-            "-s",
-            "verify.py",
-            str(package.resolve()),
-            f"--limits={json.dumps(limits)}",
-        ]
-        if base_model is not None:
-            command.append(f"--base={base_model.resolve()}")
-        try:
-            done = subprocess.run(
-                command,
-                cwd=elsewhere,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=timeout_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return ParityReport(passed=False, reasons=(f"the check did not end in {timeout_seconds:.0f} s",))
+    # Ours, not the package's own: whoever made it does not say how it is judged.
+    copy_scripts(FORMATS[manifest.format].runtime, elsewhere)
+    command = [sys.executable, "-s", "verify.py", str(package.resolve()), f"--limits={json.dumps(limits)}"]
+    command.append(f"--decisions={elsewhere / _DECISIONS}")
+    if base_model is not None:
+        command.append(f"--base={base_model.resolve()}")
+    try:
+        done = subprocess.run(
+            command,
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ParityReport(passed=False, reasons=(f"the check did not end in {timeout_seconds:.0f} s",))
     try:
         return ParityReport.from_json(json.loads(done.stdout.strip().splitlines()[-1]))
     except (ValueError, IndexError, KeyError, TypeError):

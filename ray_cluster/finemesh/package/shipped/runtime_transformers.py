@@ -1,4 +1,4 @@
-"""How this package is run: by transformers, in 32 bits on the CPU.
+"""How this package is run: by transformers, on the CPU, in 32 bits or in the precision of its weights.
 
 Every `runtime.py` has a class `Runner` with these methods; `verify.py`, `predict.py` and the server know no
 other. Arrays are numpy's. Items of models that speak are conversations, with at most one picture; for the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+
+_DTYPES = {"MERGED_BF16": torch.bfloat16, "MERGED_FP16": torch.float16}
 
 
 class Runner:
@@ -53,7 +56,10 @@ class Runner:
         manifest = self._manifest
         auto_class = getattr(transformers, manifest["auto_class"])
         if manifest["format"] != "ADAPTER":
-            return auto_class.from_pretrained(package, dtype=torch.float32, use_safetensors=True)
+            if manifest["format"].startswith("BNB"):
+                self.versions["bitsandbytes"] = version("bitsandbytes")
+            dtype = _DTYPES.get(manifest["format"], torch.float32)
+            return auto_class.from_pretrained(package, dtype=dtype, use_safetensors=True)
         import peft
 
         self.versions["peft"] = peft.__version__

@@ -96,7 +96,8 @@ def _replay(
     decision = decide(runner.task, manifest["decisions"], outputs, size_px)
     agreeing, of = agreement(decision, expected["decision"])
     if tokens is not None:
-        decision["written"] = np.array(runner.write(inputs, len(tokens)), np.int64)
+        answer = runner.text(runner.write(inputs, len(tokens)))
+        decision["answer"] = np.frombuffer(answer.encode(), np.uint8)
     differences = {name: difference(value, outputs.get(name)) for name, value in expected["outputs"].items()}
     norms = [float(np.square(value, dtype=np.float64).sum()) for value in expected["outputs"].values()]
     squares = [each["squares"] for each in differences.values()]
