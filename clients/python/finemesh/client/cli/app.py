@@ -9,6 +9,7 @@ import typer
 
 from finemesh.client.cli import (
     certify,
+    compare,
     context,
     datasets,
     estimates,
@@ -66,6 +67,7 @@ def root(
 
 _ADDED = (
     certify,
+    compare,
     estimates,
     history,
     logs,

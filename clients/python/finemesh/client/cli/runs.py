@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from finemesh.client.cli.context import Commands, options, out
 from finemesh.client.cli.output import (
-    choice,
     duration,
     enum_name,
     moment,
@@ -28,13 +27,6 @@ from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 
 commands = Commands("runs", "See what was measured, and which run is better.")
-
-_GOALS = {
-    "auto": run_pb2.GOAL_UNSPECIFIED,
-    "minimize": run_pb2.GOAL_MINIMIZE,
-    "maximize": run_pb2.GOAL_MAXIMIZE,
-}
-_WAYS = {run_pb2.GOAL_MINIMIZE: "min", run_pb2.GOAL_MAXIMIZE: "max"}
 
 
 @commands("list")
@@ -97,61 +89,7 @@ def spec(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
     print_spec(found.spec, f"Run {short(found.name)}. {AGAIN}")
 
 
-@commands("compare")
-def compare(
-    runs: Annotated[list[str], typer.Argument(help="Ids or full names of two or more runs.")],
-    metric: Annotated[str, typer.Option(help="The metric that decides; chosen if left out.")] = "",
-    goal: Annotated[str, typer.Option(help=" | ".join(_GOALS))] = "auto",
-) -> None:
-    """Set runs side by side: what differs in them, their metrics, and which is better."""
-    connection = options.connection()
-    names = [connection.name("runs", run) for run in runs]
-    response = connection.tracking.CompareRuns(
-        pb.CompareRunsRequest(
-            parent=connection.parent, runs=names, metric=metric, goal=choice(goal, _GOALS, "--goal")
-        )
-    )
-    if options.json:
-        print_json(response)
-        return
-    print_comparison(response, names)
-
-
-def print_comparison(response: pb.CompareRunsResponse, names: list[str]) -> None:
-    """The answer of CompareRuns as two tables and a sentence."""
-    heads = [short(name) for name in names]
-    differences = [
-        (each.field, *(escape(value) for value in each.values)) for each in response.config_differences
-    ]
-    if differences:
-        out.print(table(("what differs", *heads), differences))
-    else:
-        out.print("[dim]the configurations do not differ[/]")
-    rows = [
-        (
-            f"[bold]{each.key}[/]" if each.key == response.metric else each.key,
-            _WAYS.get(each.goal, ""),
-            *(
-                _cell(summary, best=name == each.better_run)
-                for name, summary in zip(names, each.summaries, strict=True)
-            ),
-        )
-        for each in response.metrics
-    ]
-    out.print(table(("metric, last (best)", "goal", *heads), rows))
-    out.print(escape(response.verdict), soft_wrap=True)
-
-
 def _best(summary: run_pb2.MetricSummary) -> tuple[str, str]:
     """Its best value and that one's step; nothing of a metric that is better neither high nor low."""
     known = not math.isnan(summary.best_value)
     return (f"{summary.best_value:.6g}", str(summary.best_step)) if known else ("", "")
-
-
-def _cell(summary: run_pb2.MetricSummary, *, best: bool) -> str:
-    if not summary.key:
-        return "[dim]none[/]"
-    text = f"{summary.last_value:.5g}"
-    if not math.isnan(summary.best_value):
-        text += f" ({summary.best_value:.5g})"
-    return f"[green]{text}[/]" if best else text
