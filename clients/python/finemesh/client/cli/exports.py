@@ -32,6 +32,7 @@ from finemesh.client.cli.output import (
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
+from finemesh.client.cli.parity import print_parity
 from finemesh.client.transfer import OnBytes, download_files, partial_of
 from finemesh.v1 import export_pb2
 from finemesh.v1 import export_service_pb2 as pb
@@ -60,6 +61,13 @@ def create(
     ] = "",
     expire_days: Annotated[float, typer.Option(help="Delete it after so many days; 0 for never.")] = 0,
     *,
+    allow_drift: Annotated[
+        bool,
+        typer.Option("--allow-drift", help="Release it though it lies beyond its limits; its card says so."),
+    ] = False,
+    licence_override: Annotated[
+        str, typer.Option(help="Why a licence without derivatives is no obstacle; for admins, recorded.")
+    ] = "",
     pin: Annotated[bool, typer.Option("--pin", help="Keep it in spite of the project's retention.")] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")
@@ -78,6 +86,8 @@ def create(
         else choice(checkpoint, _CHECKPOINTS, "--checkpoint"),
         step=step,
         pinned=pin,
+        allow_drift=allow_drift,
+        licence_override=licence_override,
         expire_time=_in_days(expire_days),
     )
     ended = [_until_its_end(export) if wait else export for export in _ask(asked, formats, new_id)]
@@ -300,7 +310,7 @@ def _print_export(export: export_pb2.Export) -> None:
     if options.json:
         print_json(export)
         return
-    parity = export.parity
+    overridden = f"by {export.licence_override_subject}: {export.licence_override}"
     print_facts(
         [
             ("export", export.name),
@@ -309,22 +319,18 @@ def _print_export(export: export_pb2.Export) -> None:
             ("state", styled(enum_name(export, "state"))),
             ("step", export.step or ""),
             ("size", size(export.size_bytes) if export.size_bytes else ""),
-            (
-                "parity",
-                f"logits differ by at most {parity.max_logit_difference:.2g}, "
-                f"allowed {parity.logit_tolerance:.2g}; tokens agree {parity.token_agreement:.1%}; "
-                f"{parity.items} items in {escape(parity.runtime)}"
-                if parity.items
-                else "",
-            ),
             ("manifest", export.manifest_sha256),
             ("made by", export.made_by),
             ("group", export.group),
             ("expires", "never: pinned" if export.pinned else moment(export.expire_time)),
             ("downloads", export.download_count or ""),
+            ("licence", escape(overridden) if export.licence_override else ""),
             ("took", duration(export.start_time, export.end_time)),
         ]
     )
+    print_parity(export.parity)
+    if export.state == Export.STATE_SUCCEEDED and not export.parity.passed:
+        err.print("[yellow]released though it lies beyond its limits,[/] as --allow-drift asked for")
     if export.state == Export.STATE_REJECTED:
         err.print("[red]rejected:[/] the package does not behave like the trained model; it was not released")
     print_error_state(export.error)
