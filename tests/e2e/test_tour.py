@@ -79,7 +79,7 @@ def test_the_tour_leaves_what_it_says(toured: Shell) -> None:
     assert set(loaded) == {"train", "validation", "test"}
     with zipfile.ZipFile(folder / "package.zip") as package:
         names = {name.split("/", 1)[1] for name in package.namelist()}
-    assert {"manifest.json", "README.md", "verify.py"} <= names
+    assert {"manifest.json", "README.md", "verify.py", "serve.py", "curves/loss.png"} <= names
     said = (folder / "out.txt").read_text()
     assert "trainingJobs/r16" in said
     assert said.count("data: {") >= 1, "no Server-Sent Event"

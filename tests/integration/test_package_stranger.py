@@ -63,7 +63,7 @@ def export(root: Path, chosen: FineTuneSpec, base: Path, rows: list[dict[str, An
         curves={
             "train/loss": [(step, 3.0 / step) for step in range(1, 40)],
             "val/loss": [(10, 1.0), (20, 0.5)],
-            "system/energy_joules": [(10, 3.6e6)],
+            "energy_joules": [(10, 3.6e6)],
         },
     )
     return Path(shutil.move(root / "package", root / "elsewhere"))
@@ -210,7 +210,7 @@ def test_the_card_is_the_hub_s_and_what_it_shows_is_there(speaker: Path) -> None
     [result] = told.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.75, "test")
     assert "| test/accuracy | 0.75 | 0.5 to 0.9 |" in card.text
-    assert "used 1 kWh, as measured" in card.text
+    assert "GPUs of the training used 1 kWh, as measured" in card.text
     pictures = re.findall(r"!\[[^]]+]\(([^)]+)\)", card.text)
     assert pictures == ["curves/loss.png"]
     with Image.open(speaker / pictures[0]) as picture:

@@ -49,6 +49,8 @@ class AgentConfig:
         lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
         sync_seconds: how often the inventory is compared with each service.
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
+        signing_key_file: an Ed25519 key (PEM) that every package is signed with; the same path on each node.
+            Packages are not signed without one.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -73,6 +75,7 @@ class AgentConfig:
     lease_seconds: float = 20.0
     sync_seconds: float = 3.0
     allow_open_ray: bool = False
+    signing_key_file: Path | None = None
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -107,6 +110,7 @@ class AgentConfig:
                 region=self.s3.region,
             ),
             client_tls=self.client_tls,
+            signing_key_file=self.signing_key_file,
             lease_seconds=self.lease_seconds,
             log_level=self.log_level,
         )
@@ -124,6 +128,7 @@ class Site:
     addresses: Mapping[str, str]
     s3: S3Config
     client_tls: ClientTls | None = None
+    signing_key_file: Path | None = None
     prepared_dir: Path = Path("prepared")
     prepared_bytes: int = 0
     spool_bytes: int = 0

@@ -264,8 +264,9 @@ def _environment(manifest: PackageManifest) -> str:
     if joules is not None:
         kwh = joules / 3.6e6
         parts.append(
-            f"The training used {kwh:.3g} kWh, as measured: about {kwh * _CARBON_G_PER_KWH / 1000:.2g} kg "
-            f"of CO2 at the {_CARBON_G_PER_KWH} g/kWh that electricity caused on average worldwide in 2024."
+            f"The GPUs of the training used {kwh:.3g} kWh, as measured: about "
+            f"{kwh * _CARBON_G_PER_KWH / 1000:.2g} kg of CO2 at the {_CARBON_G_PER_KWH} g/kWh that "
+            "electricity caused on average worldwide in 2024."
         )
     return "\n\n".join(parts)
 

@@ -10,13 +10,11 @@ from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task
 from finemesh.finetune.rows import read_manifest
-from finemesh.package.curves import Curve, draw_curves
+from finemesh.package.curves import ENERGY, Curve, draw_curves
 from finemesh.package.environment import write_environment
 from finemesh.package.formats.format import SHIPPED, Format, Runtime, scripts_of
 from finemesh.package.trained import Trained
 
-# A run that measured what it used says so by this metric: the sum so far, in joules.
-ENERGY: Final = "system/energy_joules"
 _MATCHERS: Final = {Task.DETECTION, Task.INSTANCE_SEGMENTATION}
 
 

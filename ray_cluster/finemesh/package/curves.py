@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 CURVES: Final = "curves"
+# What the GPUs of a run used, in joules, the sum at its end: no picture, but a line of the card.
+ENERGY: Final = "energy_joules"
 MOST_PICTURES: Final = 8
 # What a reader asks for first. Others follow in the order of their names.
 _FIRST: Final = ("loss", "map", "mean_iou", "macro_f1", "accuracy", "token_accuracy", "learning_rate")
