@@ -56,7 +56,7 @@ class ServiceProcess:
     def start(self, *, ready: bool = True) -> ServiceProcess:
         """Start, and wait until it listens; with `ready` also until its dependencies answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        variables = [f"{name}={value}" for name, value in self._environment().items()]
+        variables = [f"{name}={value}" for name, value in self.environment().items()]
         command = ["/usr/bin/env", *variables, sys.executable, "-m", f"finemesh.{self.name}"]
         server = self._process = ServerProcess(command, self.folder, self.log_path)
         server.start()
@@ -102,7 +102,7 @@ class ServiceProcess:
         if self._process:
             self._process.stop()
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         assert self.key
         return {
             "FINEMESH_SERVICE_HOST": "127.0.0.1",

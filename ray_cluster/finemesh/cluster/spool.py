@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finemesh.client.spool import SUFFIX, SpoolReader, SpoolWriter, parts_of
 
-__all__ = ["SpoolReader", "SpoolWriter", "remove_spool", "spool_path", "spools_of"]
+__all__ = ["SpoolReader", "SpoolWriter", "parts_of", "remove_spool", "spool_path", "spools_of"]
 
 
 def spool_path(spool_dir: Path, job: str, attempt: int) -> Path:

@@ -76,6 +76,7 @@ class Archive:
         return merged
 
     async def _own(self) -> None:
+        await self._objects.ensure_bucket()
         owner = await asyncio.to_thread(self._cutter.owner)
         if not await self._objects.put_if_absent(OWNER_KEY, owner.encode()):
             found = (await self._objects.get_bytes(OWNER_KEY, max_bytes=_OWNER_BYTES)).decode()
