@@ -19,7 +19,7 @@ from finemesh.package.trained import Trained
 ONNXRUNTIME: Final = Runtime(
     name="onnxruntime",
     script="runtime_onnx.py",
-    beside=("onnx_pixels.py", "onnx_words.py"),
+    beside=("chat_template.py", "onnx_pixels.py", "onnx_words.py"),
     needs=("onnxruntime", "numpy", "pillow", "tokenizers", "jinja2", "safetensors"),
 )
 

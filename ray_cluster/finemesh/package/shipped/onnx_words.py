@@ -6,15 +6,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from chat_template import asked, compiled  # pyright: ignore[reportMissingImports]  (beside this file)
 from tokenizers import Tokenizer
 
 
@@ -28,7 +23,7 @@ class Words:
         self._tokenizer.no_truncation()
         config: dict[str, Any] = json.loads((package / "tokenizer_config.json").read_bytes())
         self._special = {name: _text(value) for name, value in config.items() if name.endswith("_token")}
-        self._template = _environment().from_string(_template(package, config) if template else "")
+        self._template = compiled(_template(package, config) if template else "")
 
     def ask(self, messages: Sequence[Any], *, parts: bool) -> str:
         """A conversation that the assistant shall answer, as the template writes it.
@@ -37,12 +32,7 @@ class Words:
             messages: content in parts.
             parts: the template takes parts, else their text in one.
         """
-        told = [
-            message if parts else {**message, "content": "".join(part["text"] for part in message["content"])}
-            for message in messages
-        ]
-        text: str = self._template.render(messages=told, add_generation_prompt=True, **self._special)
-        return text
+        return str(asked(self._template, messages, self._special, parts=parts))
 
     def tokens(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text; `special`: with the tokens that begin and end one."""
@@ -68,41 +58,3 @@ def _template(package: Path, config: dict[str, Any]) -> str:
     if not template:
         raise FileNotFoundError(f"{package} has no chat template: put chat_template.jinja into it")
     return str(template)
-
-
-class _Generation(Extension):
-    """`{% generation %}`, which marks what the assistant says and adds nothing to it."""
-
-    tags = {"generation"}  # noqa: RUF012  as jinja2 has it
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_same"), [], [], body).set_lineno(line)
-
-    def _same(self, caller: Any) -> str:
-        return str(caller())
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """As chat templates are written for: see `apply_chat_template` of transformers."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _json
-    known: dict[str, Any] = {"raise_exception": _refuse, "strftime_now": _now}
-    environment.globals.update(known)
-    return environment
-
-
-def _json(value: Any, indent: int | None = None, **options: Any) -> str:
-    """Without the escapes for HTML that jinja2's own has."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)  # noqa: DTZ005  the day where the user is
-
-
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
