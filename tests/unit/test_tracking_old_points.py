@@ -1,0 +1,86 @@
+"""A points file of an earlier release is read, goes on, and gets its segments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from finemesh.core.errors import PreconditionError
+from finemesh.tracking.domain import Batch
+from finemesh.tracking.points import PointFile
+from finemesh.tracking.segments import Contents, Cutter
+
+# What the first release wrote, word for word.
+FIRST_SCHEMA = """
+CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs(run_key INTEGER NOT NULL, run VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS metrics(metric_key INTEGER NOT NULL, key VARCHAR NOT NULL);
+CREATE TABLE IF NOT EXISTS marks(
+    run_key INTEGER NOT NULL, attempt SMALLINT NOT NULL, sequence BIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS points(
+    run_key INTEGER NOT NULL, metric_key INTEGER NOT NULL, attempt SMALLINT NOT NULL,
+    step BIGINT NOT NULL, time TIMESTAMP NOT NULL, value DOUBLE NOT NULL
+);
+INSERT INTO schema_version VALUES (1);
+INSERT INTO runs VALUES (1, 'projects/p/runs/old'), (2, 'projects/p/runs/other');
+INSERT INTO metrics VALUES (1, 'train/loss'), (2, 'val/loss');
+INSERT INTO marks VALUES (1, 1, 3), (1, 2, 1), (2, 1, 7);
+INSERT INTO points
+SELECT 1, 1, 1, step, make_timestamp(1760000000000000 + step), step / 2 FROM range(50) t(step);
+INSERT INTO points VALUES (1, 1, 2, 40, make_timestamp(1760000001000000), 'nan'::DOUBLE);
+INSERT INTO points VALUES (2, 2, 1, 9, make_timestamp(1760000002000000), 'inf'::DOUBLE);
+"""
+OLD = "projects/p/runs/old"
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    path = tmp_path / "points.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(FIRST_SCHEMA)
+    return path
+
+
+def opened(path: Path) -> PointFile:
+    return PointFile(path, memory_bytes=64 << 20, threads=1)
+
+
+def test_points_and_marks_of_the_first_release_are_read_and_go_on(old_file: Path) -> None:
+    for _ in range(2):  # the second time it is a file of this release
+        file = opened(old_file)
+        assert file.marks() == {OLD: {1: 3, 2: 1}, "projects/p/runs/other": {1: 7}}
+        curve = file.read(OLD, ["train/loss"]).curves["train/loss"]
+        assert curve.steps[:51].tolist() == [*range(50), 40]
+        assert curve.attempts[:51].tolist() == [1] * 50 + [2]
+        assert curve.times_us[3] == 1_760_000_000_000_003
+        assert np.isnan(curve.values[50])
+        file.close()
+    file = opened(old_file)
+    one = np.array([1], np.int64)
+    file.append([Batch(OLD, 2, 2, ("train/loss",), one - 1, one * 50, one * 0.5, one)])
+    assert file.read(OLD).curves["train/loss"].steps.tolist() == [*range(50), 40, 50]
+    file.close()
+
+
+def test_points_of_the_first_release_get_into_a_segment(old_file: Path) -> None:
+    file = opened(old_file)
+    cutter = Cutter(file, old_file.parent / "segments")
+    segment = cutter.cut()
+    assert segment
+    metadata = pq.read_metadata(cutter.path(segment))
+    assert metadata.num_rows == 52
+    assert Contents.of(metadata.metadata).marks[OLD, 1] == (3, 0)
+    file.close()
+
+
+def test_a_file_of_a_later_release_is_left_alone(old_file: Path) -> None:
+    opened(old_file).close()
+    with duckdb.connect(str(old_file)) as connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    with pytest.raises(PreconditionError) as refusal:
+        opened(old_file)
+    assert refusal.value.reason == "POINTS_TOO_NEW"
