@@ -24,6 +24,7 @@ from finemesh.embedded.config import DEFAULT_DATA_DIR, MeshConfig
 from finemesh.embedded.demo.run import run_demo
 from finemesh.embedded.doctor import Finding, Verdict, examine, worst
 from finemesh.embedded.mesh import Mesh
+from finemesh.embedded.rebuilding import rebuild_points
 from finemesh.embedded.state import ComponentRecord, State
 from finemesh.gateway import Tls
 
@@ -56,6 +57,9 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("doctor")(doctor)
     app.command("demo")(demo)
+    tracking = typer.Typer(no_args_is_help=True, help="Look after what Tracking keeps.")
+    tracking.command("rebuild")(rebuild)
+    app.add_typer(tracking, name="tracking")
 
 
 def up(
@@ -138,6 +142,22 @@ def demo(
     Exit codes: 0 everything is as promised; 1 something is not, the reason is printed; 130 interrupted.
     """
     sys.exit(asyncio.run(run_demo(source, output, keep=keep)))
+
+
+def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Make the metric points of a mesh that is stopped anew, from the segments in its object store.
+
+    Runs and everything else about them come from the database of Tracking, or its backup. The file of points
+    that is there is kept beside the new one.
+
+    Exit codes: 0 done; 1 refused or failed, the reason is printed.
+    """
+    try:
+        code = asyncio.run(rebuild_points(MeshConfig(data_dir=data_dir, services=False)))
+    except FinemeshError as error:
+        _err.print(f"[red]{escape(error.message)}[/]")
+        code = EXIT_FAILED
+    sys.exit(code)
 
 
 def _print_findings(findings: list[Finding]) -> None:

@@ -27,7 +27,7 @@ def port_names(config: MeshConfig) -> list[str]:
 
 def components(site: Site) -> list[Component]:
     """All components of the mesh."""
-    own = [*(_service(site, name) for name in SERVICES), _agent(site)] if site.config.services else []
+    own = [*(service(site, name) for name in SERVICES), _agent(site)] if site.config.services else []
     return [
         servers.nats(site),
         servers.object_store(site),
@@ -37,7 +37,7 @@ def components(site: Site) -> list[Component]:
     ]
 
 
-def _service(site: Site, name: str) -> Component:
+def service(site: Site, name: str) -> Component:
     """One of the four. It starts without NATS and S3, and is ready once it has them."""
     module = f"finemesh.{name}"
     own = {
