@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image
@@ -33,6 +32,27 @@ _TOKENS: Final = 4  # of each answer: the first follows a prompt, the others a c
 Item = tuple[list[Any], Image.Image | None]
 
 
+@contextlib.contextmanager
+def running(trained: Trained) -> Generator[Any]:
+    """The `Runner` of packages over the graphs in fp32, in this process."""
+    folder = trained.scratch / "onnx-running"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in files_of(whole_graphs(trained)):
+        os.link(path, folder / path.name)
+    trained.model.processor.save_pretrained(folder)
+    facts = {} if trained.speaks else decision_facts(trained)
+    manifest = {"spec": {"task": trained.spec.task.value}, "decisions": facts}
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    sys.path.insert(0, str(SHIPPED))  # its script imports the files beside it by their own names
+    try:
+        runner = import_module("runtime_onnx").Runner(folder)
+    finally:
+        sys.path.remove(str(SHIPPED))
+    yield runner
+    shutil.rmtree(folder)
+
+
 @dataclass(frozen=True)
 class Feeds:
     """Feeds of every graph, made again for each reader so that those of one item are held at a time."""
@@ -47,22 +67,13 @@ class Feeds:
     @classmethod
     @contextlib.contextmanager
     def of(cls, trained: Trained) -> Generator[Feeds]:
-        """By graphs in fp32, run as a package is. Raises PreconditionError, SPLIT_EMPTY."""
-        folder = trained.scratch / "onnx-calibration"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for path in files_of(whole_graphs(trained)):
-            os.link(path, folder / path.name)
-        trained.model.processor.save_pretrained(folder)
-        facts = {} if trained.speaks else decision_facts(trained)
-        manifest = {"spec": {"task": trained.spec.task.value}, "decisions": facts}
-        (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        chosen = list(islice(_items(trained), ITEMS))
-        if not chosen:
-            split = trained.spec.train_split
-            raise PreconditionError(f"no row of the split {split!r} can be used", reason="SPLIT_EMPTY")
-        yield cls(_load(folder), chosen)
-        shutil.rmtree(folder)
+        """By graphs in fp32. Raises PreconditionError, SPLIT_EMPTY."""
+        with running(trained) as runner:
+            chosen = list(islice(_items(trained), ITEMS))
+            if not chosen:
+                split = trained.spec.train_split
+                raise PreconditionError(f"no row of the split {split!r} can be used", reason="SPLIT_EMPTY")
+            yield cls(runner, chosen)
 
     def reader(self, graph: str) -> Any:
         """For onnxruntime: the feeds of one graph, one after the other."""
@@ -116,12 +127,3 @@ def _asked(row: Row) -> Item:
 
 def _picture(row: Row) -> Image.Image | None:
     return Image.open(io.BytesIO(row.images[0])).convert("RGB") if row.images and row.images[0] else None
-
-
-def _load(folder: Path) -> Any:
-    """The runner of a package in this process; its script imports the files beside it by their own names."""
-    sys.path.insert(0, str(SHIPPED))
-    try:
-        return import_module("runtime_onnx").Runner(folder)
-    finally:
-        sys.path.remove(str(SHIPPED))

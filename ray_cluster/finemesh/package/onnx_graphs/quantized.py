@@ -19,6 +19,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
+
 from finemesh.core.errors import InvalidError
 from finemesh.package.onnx_graphs.calibration import Feeds
 from finemesh.package.onnx_graphs.tracing import INLINE_BYTES
@@ -38,7 +40,7 @@ def write_dynamic(trained: Trained, out: Path) -> None:
 
     def shrink(source: Path, target: Path, _name: str) -> None:
         quantize_dynamic(
-            source,
+            _bare(source),
             target,
             op_types_to_quantize=[*_PRODUCTS],
             per_channel=True,
@@ -58,7 +60,7 @@ def write_static(trained: Trained, out: Path) -> None:
 
         def shrink(source: Path, target: Path, name: str) -> None:
             quantize_static(
-                source,
+                _bare(source),
                 target,
                 feeds.reader(name),
                 quant_format=QuantFormat.QDQ,
@@ -88,6 +90,15 @@ def write_four_bits(trained: Trained, out: Path) -> None:
 def is_large(graph: Path) -> bool:
     """Whether its weights lie beside it."""
     return graph.with_name(f"{graph.name}.data").exists() or graph.stat().st_size > INLINE_BYTES
+
+
+def _bare(graph: Path) -> Any:
+    """A graph without the shapes between its nodes: onnxruntime turns weights around, and then trips over
+    what is said of their shape.
+    """
+    model = onnx.load(str(graph))
+    del model.graph.value_info[:]
+    return model
 
 
 def _write(trained: Trained, out: Path, precision: str, shrink: Shrink) -> None:

@@ -79,6 +79,7 @@ def write_graph(graph: Graph, folder: Path) -> Path:
         first = str(error.__cause__ or error).strip()[:_TELLING_CHARACTERS]
         raise _unsuitable(f"torch's exporter does not take {graph.name}: {first}") from error
     _check_axes(graph, program.model)
+    _forget_sources(program.model)
     program.save(str(path), external_data=_weight_bytes(program.model) > INLINE_BYTES)
     return path
 
@@ -90,6 +91,14 @@ def _check_axes(graph: Graph, model: Any) -> None:
             if isinstance(value.shape[axis], int):
                 raise _unsuitable(f"its {name} would be fixed to {value.shape[axis]}")
             value.shape[axis] = name
+
+
+def _forget_sources(model: Any) -> None:
+    """Nodes come with the lines of source, on this machine, that they were made of."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
 
 
 def _unsuitable(why: str) -> InvalidError:

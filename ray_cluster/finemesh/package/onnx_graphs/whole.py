@@ -33,16 +33,16 @@ def whole_graphs(trained: Trained) -> Path:
     """A folder with graphs and `onnx.json` in fp32: made at the first asking, shared by what asks again."""
     folder = trained.scratch / "onnx"
     if not folder.exists():
-        making = trained.scratch / "onnx-making"
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        write_graphs(trained, making, torch.float32)
-        making.rename(folder)
+        if trained.shared is None:
+            write_graphs(trained, folder, torch.float32)
+        else:
+            trained.shared.fill(folder, "onnx", lambda made: write_graphs(trained, made, torch.float32))
     return folder
 
 
 def write_graphs(trained: Trained, folder: Path, dtype: torch.dtype) -> None:
     """Write graphs, `onnx.json` and the model's configs. Raises what `write_graph` raises."""
+    folder.mkdir(parents=True, exist_ok=True)
     graphs = _graphs(trained, dtype)
     names = [graph.name for graph in graphs]
     while graphs:  # each is let go once it is written
@@ -82,13 +82,14 @@ def _graphs(trained: Trained, dtype: torch.dtype) -> list[Graph]:
 def _load(trained: Trained, dtype: torch.dtype) -> Any:
     import transformers
 
-    attention = trained.family.plain_attention if trained.speaks else "sdpa"
+    eager = trained.family.name in _EAGER
+    attention = trained.family.plain_attention if trained.speaks else "eager" if eager else None
     return (
         getattr(transformers, trained.family.auto_class)
         .from_pretrained(
             trained.merged,
             dtype=dtype,
-            attn_implementation="eager" if trained.family.name in _EAGER else attention,
+            attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
         )

@@ -21,7 +21,7 @@ Arrays = dict[str, Any]
 PLAIN = frozenset(
     f"{name}ImageProcessor"
     for name in (
-        *("Blip", "CLIP", "ConditionalDetr", "ConvNext", "DeiT", "Detr", "Mask2Former", "RTDetr"),
+        *("Blip", "CLIP", "ConditionalDetr", "ConvNext", "Detr", "Mask2Former", "RTDetr"),
         *("Segformer", "Siglip", "ViT", "Yolos"),
     )
 )
@@ -42,13 +42,19 @@ def read_config(package: Path) -> dict[str, Any]:
 
 def prepare(picture: Image.Image, config: dict[str, Any]) -> Arrays:
     """`pixel_values` (1, C, H, W); of processors that cut tiles (1, N, C, H, W), the whole picture last,
-    beside `grid`, their rows and columns, (0, 0) where it was not cut.
+    beside `pixel_attention_mask` (1, N, H, W) and `grid`, their rows and columns, (0, 0) where it was not
+    cut.
     """
     pixels_HWC = np.asarray(picture.convert("RGB"))
     if config["image_processor_type"] in TILED:
         tiles, grid = _tiles(pixels_HWC, config)
         values_NCHW = np.stack([_normalised(tile, config) for tile in tiles])
-        return {"pixel_values": values_NCHW[None], "grid": np.array(grid)}
+        seen_NHW = np.ones((len(tiles), *values_NCHW.shape[2:]), np.int64)
+        return {
+            "pixel_values": values_NCHW[None],
+            "pixel_attention_mask": seen_NHW[None],
+            "grid": np.array(grid),
+        }
     if config.get("do_resize"):
         pixels_HWC = _resized(pixels_HWC, config)
     if config.get("do_center_crop"):
