@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import itertools
 import os
 import tempfile
 import urllib.parse
 import zipfile
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path, PurePosixPath
@@ -19,6 +22,7 @@ from finemesh.v1.dataprep_service_pb2 import CreateUploadRequest
 from finemesh.v1.dataset_pb2 import File, Upload
 
 _CHUNK_BYTES: Final = 1 << 20
+_BUFFERS: Final = 4
 _TIMEOUT_SECONDS: Final = 60.0
 _AGAIN: Final = "try again: what has arrived is kept"
 
@@ -199,14 +203,20 @@ def _fetch(file: File, stream: BufferedRandom, on_bytes: OnBytes | None) -> str:
 def _copy(
     response: http.client.HTTPResponse, stream: BinaryIO, digest: Any, on_bytes: OnBytes | None
 ) -> None:
-    """What is left of a response, by one buffer."""
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    while count := response.readinto(buffer):
-        chunk = buffer[:count]
-        stream.write(chunk)
-        digest.update(chunk)
-        if on_bytes:
-            on_bytes(count)
+    """What is left of a response. While one buffer is hashed, the next one is filled and written."""
+    buffers = [memoryview(bytearray(_CHUNK_BYTES)) for _ in range(_BUFFERS)]
+    hashed: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as hashing:
+        for buffer in itertools.cycle(buffers):
+            if len(hashed) == len(buffers):
+                hashed.popleft().result()
+            count = response.readinto(buffer)
+            if not count:
+                return
+            stream.write(buffer[:count])
+            hashed.append(hashing.submit(digest.update, buffer[:count]))
+            if on_bytes:
+                on_bytes(count)
 
 
 def fetch_page(url: str) -> bytes:
