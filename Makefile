@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 UNIT := $(PYTEST) tests/unit tests/property tests/architecture --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training bench-scheduler bench-tracking bench-gpu soak dist clean
+.PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training bench-scheduler bench-tracking bench-export bench-gpu soak dist clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench-scheduler: setup ## the scheduler with 100,000 jobs, 1,000 nodes and 50 pr
 
 bench-tracking: setup ## Tracking against MLflow, Aim and TensorBoard, a JSON line per bar; twenty minutes
 	$(BIN)/python -m tests.bench.tracking
+
+bench-export: setup ## packages on their way out, a JSON line per bar
+	$(BIN)/python -m tests.bench.export_download
 
 bench-gpu: setup ## the training loop on an accelerator against a plain loop of transformers and peft
 	$(BIN)/python -m tests.bench.gpu
