@@ -239,7 +239,7 @@ def test_a_faulty_row_is_put_aside_and_the_import_goes_on(gate: Gate) -> None:
     assert ended["state"] == "STATE_SUCCEEDED", ended
     ledger = ended["summary"]["ledger"]
     assert (ledger["inputs"], ledger["kept"], ledger["quarantined"]) == ("3", "2", "1")
-    _, said = gate.call("GET", f"{ended['name']}/ledger?filter=disposition%3D%22QUARANTINED%22")
+    _, said = gate.call("GET", f"{ended['name']}/ledger?filter=disposition+%3D+%22QUARANTINED%22")
     assert "ledgerEntries" in said, said
     [entry] = said["ledgerEntries"]
     assert entry["reason"] == "MASK_SIZE_MISMATCH"

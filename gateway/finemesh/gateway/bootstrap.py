@@ -171,6 +171,8 @@ def _transcoder(config: GatewayConfig) -> dict[str, Any]:
         convert_grpc_status=True,
         print_options={"stream_sse_style_delimited": True},
         request_validation_options={"reject_unknown_query_parameters": True},
+        # A blank of a filter, as curl and forms write it.
+        query_param_unescape_plus=True,
         max_request_body_size=config.max_request_bytes,
         max_response_body_size=4 * config.max_request_bytes,
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, RowMapping, Select, and_, case, func, literal, or_, true
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, case, func, literal, or_, true
 
 from finemesh.chassis.filtering import (
     MAX_FILTER_LENGTH,
@@ -85,12 +85,11 @@ class _Order:
 
     @property
     def selected(self) -> ColumnElement[Any] | None:
-        """What a query must select in addition, to tell the value: nothing for a plain column."""
-        column = self.field.column
-        return None if isinstance(column, Column) else column.label(self.label)
+        """What a query must select in addition, to tell the value: nothing for a column that it selects."""
+        return self.field.column.label(self.label) if self.label else None
 
     def value_of(self, row: RowMapping) -> Any:
-        value = row[self.field.column if self.selected is None else self.label]
+        value = row[self.label or self.field.column]
         return self.field.null_as if value is None else value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Float, Table, case, cast, select
+from sqlalchemy import Float, FromClause, Select, Table, and_, case, cast
 
 from finemesh.chassis.filtering import Field, Keyed, Kind
 from finemesh.chassis.paging import Listing
@@ -24,55 +24,54 @@ _STATISTICS: Final = {
 }
 
 
-def listing(runs: Table, summaries: Table) -> Listing:
-    """How runs are listed; newest first unless a request says otherwise."""
-    texts = ("name", "display_name", "training_job", "experiment", "parent_run")
-    return Listing(
-        {
-            **{name: Field(runs.c[name]) for name in texts},
-            "state": Field(runs.c.state, Kind.ENUM, tuple(RunState)),
-            "create_time": Field(runs.c.create_time, Kind.TIME),
-            "update_time": Field(runs.c.update_time, Kind.TIME),
-            "tags": Field(runs.c.tags, Kind.LABELS),
-            "labels": Field(runs.c.labels, Kind.LABELS),
-            "params": Keyed(_params(runs), orders=(True, False)),
-            "metrics": Keyed(_metrics(runs, summaries)),
-        }
-    )
+class Search:
+    """One search: its listing, and what its query is joined with once the listing has read the request."""
 
+    def __init__(self, runs: Table, summaries: Table) -> None:
+        self._runs = runs
+        self._summaries = summaries
+        self._joined: dict[str, FromClause] = {}
+        texts = ("name", "display_name", "training_job", "experiment", "parent_run")
+        self.listing = Listing(
+            {
+                **{name: Field(runs.c[name]) for name in texts},
+                "state": Field(runs.c.state, Kind.ENUM, tuple(RunState)),
+                "create_time": Field(runs.c.create_time, Kind.TIME),
+                "update_time": Field(runs.c.update_time, Kind.TIME),
+                "tags": Field(runs.c.tags, Kind.LABELS),
+                "labels": Field(runs.c.labels, Kind.LABELS),
+                "params": Keyed(self._param, orders=(True, False)),
+                "metrics": Keyed(self._metric),
+            }
+        )
 
-def _params(runs: Table) -> Any:
-    def resolve(parts: Sequence[str], number: bool) -> Field:
+    def apply(self, query: Select[Any]) -> Select[Any]:
+        """`query` of runs with the summaries that the request names: each metric is looked up once a run."""
+        for key, table in self._joined.items():
+            query = query.outerjoin(table, and_(table.c.run == self._runs.c.name, table.c.key == key))
+        return query
+
+    def _param(self, parts: Sequence[str], number: bool) -> Field:
         if not parts:
             raise ValueError('write params and the name of one, e.g. params.method or params."lora.rank"')
         key = ".".join(parts)
         if '"' in key:  # which SQLite's paths into JSON cannot write
             raise ValueError("a parameter with a quotation mark in its name cannot be searched for")
-        text = runs.c.params[key].as_string()
+        text = self._runs.c.params[key].as_string()
         if not number:
             return Field(text)
         return Field(case((text.regexp_match(_NUMBER), cast(text, Float))), Kind.NUMBER)
 
-    return resolve
-
-
-def _metrics(runs: Table, summaries: Table) -> Any:
-    def resolve(parts: Sequence[str], _number: bool) -> Field:
+    def _metric(self, parts: Sequence[str], _number: bool) -> Field:
         if not parts:
             raise ValueError(f'write metrics."name" and one of {", ".join(_STATISTICS)}, or none for last')
         named = len(parts) > 1 and parts[-1] in _STATISTICS
         key = ".".join(parts[:-1] if named else parts)
         statistic = _STATISTICS[parts[-1] if named else "last"]
-
-        def of(column: Column[Any]) -> ColumnElement[Any]:
-            found = select(column).where(summaries.c.run == runs.c.name, summaries.c.key == key)
-            return found.correlate(runs).scalar_subquery()
-
+        table = self._joined.setdefault(key, self._summaries.alias())
         return Field(
-            of(summaries.c[statistic]),
+            table.c[statistic],
             Kind.NUMBER,
-            is_set=of(summaries.c.point_count).is_not(None),
+            is_set=table.c.run.is_not(None),
             null_is_nan=statistic == "last_value",
         )
-
-    return resolve

@@ -43,7 +43,7 @@ from finemesh.tracking.access import not_found
 from finemesh.tracking.compare import Comparison
 from finemesh.tracking.domain import JobFact, Run, RunState, Summary
 from finemesh.tracking.ports import Change, CreateKey, PageQuery
-from finemesh.tracking.search import listing
+from finemesh.tracking.search import Search
 from finemesh.tracking.summaries import new_best
 
 METADATA: Final = MetaData()
@@ -94,7 +94,6 @@ DELETED: Final = Table(
     Column("name", String(256), primary_key=True),
     Column("delete_time", UtcDateTime, nullable=False),
 )
-LISTING: Final = listing(RUNS, SUMMARIES)
 CONSUMER: Final = "tracking"
 
 
@@ -155,8 +154,9 @@ class SqlRunStore:
     async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
         """One page of a project's runs, and the token of the next. Raises InvalidError."""
         request = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
-        page = LISTING.page(request, scope=project)
-        statement = select(RUNS).where(RUNS.c.project == project, _visible(principal))
+        search = Search(RUNS, SUMMARIES)
+        page = search.listing.page(request, scope=project)
+        statement = search.apply(select(RUNS)).where(RUNS.c.project == project, _visible(principal))
         async with self._db.read() as tx:
             rows, next_page_token = page.split(await tx.rows(page.apply(statement)))
             return await self._runs(tx, rows), next_page_token

@@ -16,7 +16,9 @@ from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import Name
 from finemesh.tracking.domain import Run, RunState, Summary
-from finemesh.tracking.store import CHASSIS, LISTING, SqlRunStore
+from finemesh.tracking.search import Search
+from finemesh.tracking.store import CHASSIS, SUMMARIES, SqlRunStore
+from finemesh.tracking.store import RUNS as TABLE
 
 pytestmark = pytest.mark.integration
 
@@ -136,4 +138,4 @@ async def test_orders_put_runs_without_the_value_last(store: SqlRunStore) -> Non
 )
 def test_a_wrong_search_is_told_what_is_wrong(filter_text: str, order_by: str, says: str) -> None:
     with pytest.raises(InvalidError, match=says):
-        LISTING.page(PageRequest(2, "", filter_text, order_by))
+        Search(TABLE, SUMMARIES).listing.page(PageRequest(2, "", filter_text, order_by))
