@@ -17,10 +17,12 @@ from typing import Final
 from tests.bench.measuring import Board
 from tests.bench.tracking_ingest import MILLIONS_AT_ONCE, history_bars, ingest_bars, sustained_bars
 from tests.bench.tracking_logging import logging_bars
+from tests.bench.tracking_program import program_bars
+from tests.bench.tracking_query import search_bars, watch_bars
 from tests.bench.tracking_reads import read_bars
 from tests.bench.tracking_site import site
 
-GROUPS: Final = ("ingest", "history", "stored", "logging")
+GROUPS: Final = ("ingest", "history", "stored", "logging", "program", "search", "watch")
 
 
 def stored_bars(board: Board, folder: Path, millions: int) -> None:
@@ -40,6 +42,12 @@ def run(board: Board, groups: list[str], millions: int) -> None:
                     history_bars(board, Path(folder))
                 case "logging":
                     logging_bars(board, Path(folder))
+                case "program":
+                    program_bars(board, Path(folder))
+                case "search":
+                    search_bars(board, Path(folder))
+                case "watch":
+                    watch_bars(board, Path(folder))
                 case _:
                     stored_bars(board, Path(folder), millions)
 
