@@ -10,13 +10,13 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from finemesh.core.errors import NotFoundError, PreconditionError
+from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.tracking import archive as archive_module
 from finemesh.tracking.archive import PREFIX, Archive, counting, stored_segments
 from finemesh.tracking.domain import Batch
 from finemesh.tracking.points import PointFile
 from finemesh.tracking.rebuild import rebuild
-from finemesh.tracking.segments import Cutter, Segment
+from finemesh.tracking.segments import Contents, Cutter, Segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,9 +171,18 @@ async def test_anyone_can_read_a_segment(tmp_path: Path) -> None:
     segment = world.cutter.cut()
     assert segment
     path = str(world.cutter.path(segment))
-    found = duckdb.sql(f"SELECT run, metric, attempt, step, epoch_us(time), value FROM '{path}'").fetchall()
+    query = f"SELECT run, metric, attempt, step, epoch_us(time), value FROM '{path}'"
+    with duckdb.connect() as reader:
+        found = reader.execute(query).fetchall()
     assert Counter((*row[:5], repr(row[5])) for row in found) == Counter(world.rows)
     world.file.close()
+
+
+def test_what_is_no_segment_is_refused() -> None:
+    for metadata in (None, {}, {b"finemesh": b"{}"}, {b"finemesh": b"not JSON"}):
+        with pytest.raises(InvalidError) as refusal:
+            Contents.of(metadata)
+        assert refusal.value.reason == "MALFORMED_SEGMENT"
 
 
 async def test_segments_that_cannot_be_used_say_why(tmp_path: Path) -> None:
