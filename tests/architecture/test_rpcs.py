@@ -8,6 +8,7 @@ import pytest
 from finemesh.chassis.attempts_servicer import AttemptServicer
 from finemesh.dataprep.servicer import DataPrepServicer
 from finemesh.export.servicer import ExportServicer
+from finemesh.tracking.alert_servicer import AlertServicer
 from finemesh.tracking.evaluation_servicer import EvaluationServicer
 from finemesh.tracking.servicer import TrackingServicer
 from finemesh.training.quota_servicer import QuotaServicer
@@ -15,6 +16,7 @@ from finemesh.training.servicer import TrainingServicer
 from finemesh.training.sweeps.servicer import SweepServicer
 from finemesh.training.workers.servicer import ClusterServicer, WorkerServicer
 from finemesh.v1 import (
+    alert_service_pb2,
     attempt_service_pb2,
     dataprep_service_pb2,
     evaluation_service_pb2,
@@ -27,6 +29,7 @@ from finemesh.v1 import (
 )
 
 SERVICES: list[tuple[Any, Any]] = [
+    (alert_service_pb2, AlertServicer),
     (attempt_service_pb2, AttemptServicer),
     (attempt_service_pb2, ClusterServicer),
     (dataprep_service_pb2, DataPrepServicer),

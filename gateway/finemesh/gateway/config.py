@@ -18,7 +18,7 @@ PUBLIC_SERVICES: Final = {
 """The gRPC service of each upstream. What is not here, such as AttemptService, is closed to the outside."""
 
 BESIDE: Final = {
-    "finemesh.v1.TrackingService": ("finemesh.v1.EvaluationService",),
+    "finemesh.v1.TrackingService": ("finemesh.v1.EvaluationService", "finemesh.v1.AlertService"),
     "finemesh.v1.TrainingService": (
         "finemesh.v1.SweepService",
         "finemesh.v1.QuotaService",

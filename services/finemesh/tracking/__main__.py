@@ -18,6 +18,9 @@ from finemesh.chassis.logs import get_logger
 from finemesh.chassis.service import Foundation, foundation, serve
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import UnavailableError
+from finemesh.tracking.alert_rows import AlertRows
+from finemesh.tracking.alert_servicer import AlertServicer, alert_event
+from finemesh.tracking.alert_watch import AlertWatch
 from finemesh.tracking.archive import Archive
 from finemesh.tracking.artifact_rows import ArtifactRows
 from finemesh.tracking.artifacts import Artifacts
@@ -43,6 +46,7 @@ from finemesh.tracking.sql_rows import SqlRows
 from finemesh.tracking.store import CHASSIS, SqlRunStore
 from finemesh.tracking.summarizer import Summarizer
 from finemesh.tracking.writer import Writer
+from finemesh.v1.alert_service_pb2_grpc import add_AlertServiceServicer_to_server
 from finemesh.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
 from finemesh.v1.tracking_service_pb2_grpc import add_TrackingServiceServicer_to_server
 
@@ -83,9 +87,13 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     store = SqlRunStore(base.db, base.outbox, notifier)
     summarizer = Summarizer(store, file, clock, config.summary_interval_seconds)
 
+    alert_rows = AlertRows(base.db, base.outbox, alert_event)
+    watch = AlertWatch(alert_rows, file, clock)
+
     def on_committed(batches: Sequence[Batch]) -> None:
         summarizer.note(batches)
         live.publish(batches)
+        watch.note(batches)
 
     writer = Writer(file, on_committed)
     cutter = Cutter(file, config.data_dir / "segments")
@@ -114,12 +122,15 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)
     server.add(add_TrackingServiceServicer_to_server, servicer)
     server.add(add_EvaluationServiceServicer_to_server, EvaluationServicer(evaluations, config.s3.bucket))
+    server.add(add_AlertServiceServicer_to_server, AlertServicer(alert_rows, store, watch, clock))
     await summarizer.catch_up()
+    await watch.start()
     writer.start()
     try:
         forgetting = forget_old_points(file, store, writer, clock, config.points_retention_days)
         consuming = consume(base.bus, tracking)
-        await serve(server, stop, base.relay.run(), summarizer.run(), consuming, keeper.run(), forgetting)
+        loops = (base.relay.run(), summarizer.run(), consuming, keeper.run(), forgetting, watch.run())
+        await serve(server, stop, *loops)
     finally:
         queries.close()
         await writer.stop()

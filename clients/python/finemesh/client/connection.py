@@ -11,6 +11,7 @@ import grpc
 
 from finemesh.client.errors import RpcError
 from finemesh.client.settings import Settings, load_settings
+from finemesh.v1.alert_service_pb2_grpc import AlertServiceStub
 from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceStub
 from finemesh.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from finemesh.v1.export_service_pb2_grpc import ExportServiceStub
@@ -59,6 +60,7 @@ class Connection:
         self.sweeps = SweepServiceStub(calls)
         self.workers = WorkerServiceStub(calls)
         self.tracking = TrackingServiceStub(calls)
+        self.alerts = AlertServiceStub(calls)
         self.evaluations = EvaluationServiceStub(calls)
         self.export = ExportServiceStub(calls)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from finemesh.client.cli import (
+    alerts,
     certify,
     compare,
     context,
@@ -86,6 +87,7 @@ for group in (
     training.commands,
     sweeps.commands,
     runs.commands,
+    alerts.commands,
     exports.commands,
     quotas.commands,
     workers.commands,
