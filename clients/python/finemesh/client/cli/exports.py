@@ -179,7 +179,7 @@ def download(
         result: dict[str, Any] = {"file": str(target), "sizeBytes": str(count)}
         said = f"{size(count)} in {target}"
     else:
-        count = _download_folder(name, target, resume=resume)
+        count = download_folder(name, target, resume=resume)
         result, said = {"folder": str(target), "files": count}, f"{count} files in {target}"
     if options.json:
         print_json(result)
@@ -194,7 +194,7 @@ def _download_archive(name: str, target: Path, *, resume: bool) -> int:
         return download_archive(connection, name, target, resume=resume, on_bytes=on_bytes)
 
 
-def _download_folder(name: str, target: Path, *, resume: bool) -> int:
+def download_folder(name: str, target: Path, *, resume: bool) -> int:
     connection = options.connection()
     request = pb.ListExportFilesRequest(parent=name)
     files = collect(connection.export.ListExportFiles, request, lambda page: iter(page.files), 1_000_000)
