@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import pytest
 import torch
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.export import ExportFormat
+from finemesh.core.spec.finetune import Task
 from finemesh.finetune.manifests import write_manifest
+from finemesh.finetune.rows import read_rows
 from finemesh.package.formats import suitable_format
 from finemesh.package.manifest import load_package_manifest
 from finemesh.package.onnx_graphs.calibration import running
@@ -25,10 +27,14 @@ from finemesh.package.onnx_graphs.quantized import write_dynamic, write_four_bit
 from finemesh.package.onnx_graphs.tracing import Graph, Traced, write_graph
 from finemesh.package.onnx_graphs.whole import read_facts, whole_graphs
 from finemesh.package.parity import verify_package
+from finemesh.package.shipped.onnx_pixels import prepare, read_config
 from finemesh.package.trained import Trained
 from onnx import numpy_helper
+from PIL import Image
+from transformers import AutoModelForCausalLM
 
 from tests.support.onnx_models import ITEMS, export_tiny, train_tiny
+from tests.support.picture_runs import picture_spec, tiny_picture_model
 
 pytestmark = pytest.mark.timeout(600)  # tracing is long work where many tests run at once
 
@@ -61,7 +67,7 @@ def ask(runner: Any, *words: str) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def test_a_language_model_writes_what_transformers_writes(speaker: Trained) -> None:
     """Alone, and beside prompts of other lengths; each logit of each token."""
-    model: Any = speaker.model.module
+    model: Any = AutoModelForCausalLM.from_pretrained(speaker.merged, dtype=torch.float32)
     with running(speaker) as runner:
         asked = ask(runner, "say red", "say green blue green", "and the first?")
         together: list[list[tuple[int, Any]]] = [[] for _ in asked]
@@ -92,6 +98,7 @@ def test_weights_of_fewer_bits_make_smaller_graphs_that_still_run(speaker: Train
     for name, write in (("8", write_dynamic), ("4", write_four_bits)):
         (tmp_path / name).mkdir()
         write(speaker, tmp_path / name)
+        assert b"site-packages" not in (tmp_path / name / "model.onnx").read_bytes()
         graph = tmp_path / name / "model.onnx"
         assert graph.stat().st_size < whole
         assert read_facts(tmp_path / name)["precision"].startswith(f"int{name}")
@@ -100,16 +107,20 @@ def test_weights_of_fewer_bits_make_smaller_graphs_that_still_run(speaker: Train
 
 
 def test_static_scales_follow_the_training_split(classifier: Trained, tmp_path: Path) -> None:
-    """The scale of the pixels is that of the lightest and darkest of them in the calibration items."""
+    """Eight bits of the pixels reach from the darkest to the lightest of the calibration items."""
     write_static(classifier, tmp_path)
-    assert f"by {classifier_items(classifier)} items" in read_facts(tmp_path)["precision"]
-    kinds = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
-    assert kinds.count("QuantizeLinear") > 0
-    assert kinds.count("DequantizeLinear") > kinds.count("QuantizeLinear")
-
-
-def classifier_items(trained: Trained) -> int:
-    return int(json.loads((trained.dataset / "manifest.json").read_bytes())["splits"]["train"])
+    rows = [*read_rows(classifier.dataset, "train")]
+    assert f"by {len(rows)} items" in read_facts(tmp_path)["precision"]
+    pictures = [Image.open(io.BytesIO(row.images[0])) for row in rows]
+    config = read_config(classifier.base_model)
+    pixels = np.concatenate([prepare(picture, config)["pixel_values"] for picture in pictures])
+    scales = {
+        each.name: numpy_helper.to_array(each)
+        for each in onnx.load(tmp_path / "model.onnx").graph.initializer
+        if each.name.endswith("_scale")
+    }
+    reach = max(pixels.max(), 0) - min(pixels.min(), 0)
+    assert scales["pixel_values_scale"] == pytest.approx(reach / 255, rel=1e-4)
 
 
 def test_a_package_passes_and_answers_with_onnxruntime_alone(package: Path, tmp_path: Path) -> None:
@@ -181,13 +192,9 @@ def test_an_axis_that_would_be_fixed_is_refused(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_cannot_be_right_is_refused_with_the_reason(speaker: Trained, tmp_path: Path) -> None:
-    from tests.support.onnx_models import picture_spec, tiny_picture_model
-
-    task = speaker.spec.task.DETECTION
-    spec = replace(picture_spec(task), base_model="rt")
+def test_what_cannot_be_right_is_refused_with_the_reason(tmp_path: Path) -> None:
     base = tiny_picture_model(tmp_path / "base", "rt-detr-v2")
-    detector = Trained(spec, tmp_path, base, tmp_path, tmp_path)
+    detector = Trained(picture_spec(Task.DETECTION), tmp_path, base, tmp_path, tmp_path)
     for form in (ExportFormat.ONNX, ExportFormat.ONNX_INT8_STATIC):
         with pytest.raises(InvalidError) as caught:
             suitable_format(form, detector)

@@ -30,13 +30,16 @@ class _Looking(Traced):
         return tuple(found[name] for name in self.outputs)
 
 
-def picture_graph(model: Any, pixels: Mapping[str, Any], facts: Mapping[str, Any]) -> Graph:
+def picture_graph(
+    model: Any, pixels: Mapping[str, Any], facts: Mapping[str, Any], *, by_bytecode: bool = False
+) -> Graph:
     """The whole model: any number of pictures, of any size where its processor keeps their shape.
 
     Args:
         model: of transformers.
         pixels: the config of its image processor.
         facts: `inputs` and `outputs`, the names of what it takes and gives (`decision_facts`).
+        by_bytecode: see `Graph`.
     """
     shapes = [sample_pixels(pixels, size)["pixel_values"].shape[1:] for size in _SAMPLES_PX]
     free = shapes[0] != shapes[1]
@@ -47,7 +50,7 @@ def picture_graph(model: Any, pixels: Mapping[str, Any], facts: Mapping[str, Any
         fed[_MASK] = torch.ones(2, *shapes[0][1:], dtype=torch.int64)
         axes[_MASK] = {0: "batch"} | ({1: "height", 2: "width"} if free else {})
     outputs = tuple(facts["outputs"])
-    return Graph("model", _Looking(model, outputs), fed, axes, outputs)
+    return Graph("model", _Looking(model, outputs), fed, axes, outputs, by_bytecode)
 
 
 def sample_pixels(pixels: Mapping[str, Any], size_px: tuple[int, int]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Graph:
         fed: example inputs by name; an axis that may vary is larger than 1 here.
         axes: of each input, the axes whose length may vary, by a name that equal lengths share.
         outputs: names, in the order of the module's.
+        by_bytecode: read what Python runs, where running it would fix the length of an axis.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Graph:
     fed: dict[str, torch.Tensor]
     axes: Mapping[str, Mapping[int, str]]
     outputs: tuple[str, ...]
+    by_bytecode: bool = False
 
 
 def write_graph(graph: Graph, folder: Path) -> Path:
@@ -64,9 +66,9 @@ def write_graph(graph: Graph, folder: Path) -> Path:
     free = {name: torch.export.Dim.DYNAMIC if "+" in name else torch.export.Dim(name) for name in names}
     shapes = {name: {axis: free[dim] for axis, dim in graph.axes[name].items()} for name in graph.fed}
     try:
-        with _quietly(), torch.inference_mode():
+        with _quietly(), torch.no_grad():
             program: Any = torch.onnx.export(
-                graph.module,
+                _exported(graph, shapes) if graph.by_bytecode else graph.module,
                 kwargs={"fed": graph.fed},
                 dynamo=True,
                 dynamic_shapes={"fed": shapes},
@@ -82,6 +84,11 @@ def write_graph(graph: Graph, folder: Path) -> Path:
     _forget_sources(program.model)
     program.save(str(path), external_data=_weight_bytes(program.model) > INLINE_BYTES)
     return path
+
+
+def _exported(graph: Graph, shapes: Any) -> Any:
+    fed, dims = {"fed": graph.fed}, {"fed": shapes}
+    return torch.export.export(graph.module, (), fed, dynamic_shapes=dims, strict=True)
 
 
 def _check_axes(graph: Graph, model: Any) -> None:

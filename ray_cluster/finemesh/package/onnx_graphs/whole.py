@@ -26,6 +26,8 @@ FACTS: Final = "onnx.json"
 CONFIGS: Final = ("config.json", "generation_config.json")
 # By fused attention these fix the number of their windows.
 _EAGER: Final = frozenset({"swin", "mask2former"})
+# Its code asks a tensor for its `len`, a number that running it would fix.
+_BY_BYTECODE: Final = frozenset({"d-fine"})
 _SAMPLE_PX: Final = (64, 64)
 
 
@@ -76,7 +78,8 @@ def _graphs(trained: Trained, dtype: torch.dtype) -> list[Graph]:
     pixels = getattr(processor, "image_processor", processor).to_dict()
     if trained.speaks:
         return seeing_graphs(model, trained.family.name, pixels)
-    return [picture_graph(model, pixels, decision_facts(trained))]
+    by_bytecode = trained.family.name in _BY_BYTECODE
+    return [picture_graph(model, pixels, decision_facts(trained), by_bytecode=by_bytecode)]
 
 
 def _load(trained: Trained, dtype: torch.dtype) -> Any:
