@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from finemesh.chassis.s3 import S3ObjectStore
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, PermissionDeniedError, PreconditionError
+from finemesh.v1 import export_retention_pb2
+from finemesh.v1 import export_service_pb2 as pb
 
 from tests.support.export_client import ExportClient, State
 from tests.support.packages import CONTENT, release, result
 from tests.support.scripted_cluster import ScriptedCluster
+from tests.support.scripted_training import ScriptedTraining
 from tests.support.training_client import FactLog
 
 pytestmark = pytest.mark.integration
@@ -132,3 +136,41 @@ async def test_what_people_say_of_an_export_can_be_changed(client: ExportClient,
         "update_mask",
         "export.expire_time",
     }
+
+
+async def test_checkpoints_of_interrupted_jobs_can_be_exported(
+    client: ExportClient, job: str, training: ScriptedTraining, cluster: ScriptedCluster
+) -> None:
+    """By the best one or by its step, and by the name of its run; the lineage says how the job ended."""
+    name = training.add(client.project, "stopped", training.jobs[job].spec.dataset, state="STATE_CANCELLED")
+    export = await client.create(name.replace("trainingJobs", "runs"))
+    assert (export.training_job, export.step) == (name, 20)
+    work = (await cluster.next_attempt()).command.export_work
+    assert work.lineage["training_job_state"] == "CANCELLED"
+    step = "CHECKPOINT_CHOICE_STEP"
+    assert (await client.create(name, checkpoint=step, step=30, validate_only=True)).step == 30
+    with pytest.raises(PreconditionError, match="40, 30, 20") as missing:
+        await client.create(name, checkpoint=step, step=31)
+    assert missing.value.reason == "NO_CHECKPOINT"
+    contradictory: list[dict[str, Any]] = [{"checkpoint": step}, {"step": 30}]
+    for wrong in contradictory:
+        with pytest.raises(InvalidError) as refused:
+            await client.create(name, **wrong)
+        assert [each.field for each in refused.value.violations] == ["export.step"]
+
+
+async def test_only_admins_say_how_long_exports_are_kept(client: ExportClient) -> None:
+    name = f"{client.parent}/exportRetention"
+    found = await client.call("GetExportRetention", pb.GetExportRetentionRequest(name=name))
+    assert not found.HasField("keep_last")
+    wrong = export_retention_pb2.ExportRetention(name=name, keep_last=-1)
+    wrong.max_age.FromSeconds(0)
+    request = pb.UpdateExportRetentionRequest(export_retention=wrong)
+    with pytest.raises(PermissionDeniedError):
+        await client.call("UpdateExportRetention", request)
+    admin = client.as_admin()
+    with pytest.raises(InvalidError) as refused:
+        await admin.call("UpdateExportRetention", request)
+    await admin.channel.close()
+    assert refused.value.reason == "INVALID_RETENTION"
+    assert [each.field.split(".")[1] for each in refused.value.violations] == ["keep_last", "max_age"]
