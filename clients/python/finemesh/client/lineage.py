@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -19,7 +20,7 @@ from finemesh.v1.lineage_pb2 import Code, Environment, Hardware, Lineage
 
 _GIT_SECONDS: Final = 5
 _MAX_COMMAND: Final = 1000
-_SECRET: Final = re.compile(r"token|secret|passw|credential|(^|[-_])key", re.IGNORECASE)
+_SECRET: Final = re.compile(r"(^|[-_])(token|secret|passw(or)?d|passphrase|credentials?|key)$", re.IGNORECASE)
 
 
 def lineage_here(*, dataset: str = "", dataset_digest: str = "", seed: int | None = None) -> Lineage:
@@ -34,6 +35,7 @@ def lineage_here(*, dataset: str = "", dataset_digest: str = "", seed: int | Non
     )
 
 
+@functools.cache
 def environment_here() -> Environment:
     """Python, system, and every library that is installed."""
     found = ((each.name, each.version) for each in metadata.distributions())
