@@ -13,14 +13,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from PIL import Image
 
 from .answering import Answer, Ended, Event, Wish
 from .batching import Batcher, QueueFullError
 from .conversation import ChatRequest, unfold
 from .errors import Refusal, unexpected
 from .measures import Measures
-from .seam import Answering, Arrays, Message, OneByOne, Runner
+from .seam import Answering, Arrays, OneByOne, Runner
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +74,7 @@ class Chat:
         if request.temperature and isinstance(self._answering, OneByOne):
             message = "this runtime takes the likeliest token each time: leave temperature out"
             raise Refusal(message, code="unsupported_value", param="temperature")
-        sees = self._runner.task == "VISION_LANGUAGE"
-        messages, images = await asyncio.to_thread(unfold, request, takes_images=sees)
-        inputs = await asyncio.to_thread(self._prepare, messages, images)
+        inputs = await asyncio.to_thread(self._prepare, request)
         answer = Answer(inputs, self._wish(request, inputs), self._runner.text, self._answering.end_ids)
         try:
             self._batcher.submit(answer)
@@ -87,7 +84,8 @@ class Chat:
             raise Refusal(message, status=429, code="queue_full") from error
         return answer
 
-    def _prepare(self, messages: Sequence[Message], images: Sequence[Image.Image]) -> Arrays:
+    def _prepare(self, request: ChatRequest) -> Arrays:
+        messages, images = unfold(request, takes_images=self._runner.task == "VISION_LANGUAGE")
         try:
             return self._runner.prepare(messages, images[0] if images else None)
         except Exception as error:  # a template that raises, or a processor that counts other pictures
