@@ -79,6 +79,7 @@ bench-tracking: setup ## Tracking against MLflow, Aim and TensorBoard, a JSON li
 
 bench-export: setup ## packages on their way out, a JSON line per bar
 	$(BIN)/python -m tests.bench.export_download
+	$(BIN)/python -m tests.bench.export_server
 	$(BIN)/python -m tests.bench.export_onnx
 
 bench-gpu: setup ## the training loop on an accelerator against a plain loop of transformers and peft

@@ -1,8 +1,8 @@
 """`python -m tests.bench.export_server`: the server of a package against the bare model, a JSON line per bar.
 
 The overhead is what a request over HTTP takes beyond the same work without the server, in the same process,
-in turns; the client is counted too. The throughput of 8 clients is that of the server as it is, against the same
-server that runs one request at a time. The model is a Llama of 31 M parameters with random weights.
+in turns; the client is counted too. The throughput of 8 clients is that of the server as it is, against the
+same server that runs one request at a time. The model is a Llama of 31 M parameters with random weights.
 """
 
 from __future__ import annotations
