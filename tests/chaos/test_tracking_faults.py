@@ -200,6 +200,7 @@ async def torn_files(world: World) -> None:
 
 
 async def clock_set_back(world: World) -> None:
+    await world.moves_on()  # it listens to signals by then
     world.signal_program(signal.SIGUSR1)
     await world.moves_on()
 

@@ -49,7 +49,7 @@ class Keeper:
 
     async def finish(self) -> None:
         """Cut what is left and ship it; what the store does not take in time waits for the next start."""
-        with contextlib.suppress(FinemeshError, TimeoutError):
+        with contextlib.suppress(FinemeshError, OSError):
             await asyncio.to_thread(self._cutter.cut)
             async with asyncio.timeout(_LAST_SHIPMENT_SECONDS):
                 await self._archive.ship()
@@ -81,10 +81,11 @@ class Keeper:
                     while await self._archive.merge():
                         pass
                 told = ""
-            except FinemeshError as error:
-                if error.reason != told:  # once, not at every interval for as long as the store is away
-                    _log.warning("segments_wait", reason=error.reason, error=error.message)
-                told = error.reason
+            except (FinemeshError, OSError) as error:
+                reason = error.reason if isinstance(error, FinemeshError) else "DISK"
+                if reason != told:  # once, not at every interval for as long as the store is away
+                    _log.warning("segments_wait", reason=reason, error=str(error))
+                told = reason
             self._cut_event.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_seconds):

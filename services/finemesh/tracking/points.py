@@ -31,6 +31,9 @@ UPDATE marks SET sequence = new_marks.sequence, thinned = new_marks.thinned FROM
 WHERE marks.run_key = new_marks.run_key AND marks.attempt = new_marks.attempt
 """
 
+# A reader that a slow client holds up must not hold up those who write.
+_LEAVE_SECONDS: Final = 5.0
+
 AttemptKey = tuple[str, int]  # run, attempt
 Mark = tuple[int, int]  # the last durable batch, and how many points the sender left out up to it
 
@@ -42,6 +45,8 @@ class PointFile:
         self.path = path
         self.moving = threading.Lock()  # held by whoever moves or deletes points that lie in the file
         self._changing = threading.RLock()
+        self._leaving = threading.Condition()
+        self._cursors = 0
         self._settings: dict[str, Any] = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": threads}
         self._run_keys: dict[str, int] = {}
         self._metric_keys: dict[str, int] = {}
@@ -58,6 +63,10 @@ class PointFile:
         """
         with self._changing:
             self.close()
+            # DuckDB waits for the last instance of a file to be gone, and would for ever if one of our
+            # threads let go of it meanwhile.
+            with self._leaving:
+                self._leaving.wait_for(lambda: not self._cursors, _LEAVE_SECONDS)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._connection = duckdb.connect(str(self.path), config=self._settings)
@@ -77,10 +86,10 @@ class PointFile:
         return self._connection is None
 
     def close(self) -> None:
-        if not self._is_closed:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with contextlib.suppress(duckdb.Error):
-                self._connection.close()
-            self._connection = None
+                connection.close()
 
     def heal(self) -> None:
         """Open the file anew if an error made it unusable. Raises UnavailableError while it stays so."""
@@ -157,15 +166,22 @@ class PointFile:
 
     @contextlib.contextmanager
     def cursor(self) -> Generator[Any]:
-        """A connection of its own to the same file. Raises UnavailableError for any error of DuckDB."""
-        connection = self._connection
-        if connection is None:
-            raise unavailable(FileNotFoundError("it is closed"))
+        """A connection of its own to the file. Raises UnavailableError for any error of it or the disk."""
+        with self._leaving:
+            if self._is_closed:
+                raise unavailable(FileNotFoundError("it is closed"))
+            cursor = self._connection.cursor()
+            self._cursors += 1
         try:
-            with connection.cursor() as cursor:
+            with cursor:
                 yield cursor
-        except duckdb.Error as error:
+        except (duckdb.Error, OSError) as error:
             raise unavailable(error) from error
+        finally:
+            del cursor
+            with self._leaving:
+                self._cursors -= 1
+                self._leaving.notify_all()
 
     def _load(self) -> None:
         rows = self._connection.execute
