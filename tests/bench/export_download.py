@@ -1,9 +1,10 @@
 """`make bench-export`, downloads: a file of a package against what the object store alone delivers.
 
-Ours is what `finemesh export download` does with one file: fetched through the gateway by its presigned URL,
-written, its SHA-256 checked. The peer fetches the same object from the store itself and writes it, unchecked.
-They take turns; the median of the ratios counts. Archives, made by the service while they are read, come by
-HTTP and by gRPC; they have no goal. `--profile` says where the client's and the service's time goes.
+Two bars: the same client, fetching and writing, through the gateway by the file's presigned URL; and what
+`finemesh export download` does, which checks the SHA-256 as well, against the client that does not. The peer
+fetches the same object from the store itself. They take turns; the median of the ratios counts. Archives,
+made by the service while they are read, come by HTTP and by gRPC; they have no goal. `--profile` says where
+the client's time goes.
 """
 
 from __future__ import annotations
@@ -130,12 +131,15 @@ def by_turns(ours: Callable[[], None], peer: Callable[[], None]) -> tuple[list[f
 
 
 def measure(at: Site, board: Board, folder: Path) -> None:
-    """One bar, and two lines without a goal."""
+    """Two bars, and two lines without a goal."""
     alone = folder / "alone"
 
     def single() -> None:
         [path] = download_files([at.file], folder / "got")
         path.unlink()
+
+    def through_the_gateway() -> None:
+        fetch(at.file.url, alone)
 
     def archive_by_http() -> None:
         headers = {"Authorization": f"Bearer {at.token}"}
@@ -148,15 +152,22 @@ def measure(at: Site, board: Board, folder: Path) -> None:
         fetch(at.store_url, alone)
 
     bars = {
-        "single file, gateway and SHA-256, against the store alone": (single, GOAL),
-        "archive by HTTP, against the store alone": (archive_by_http, 0.0),
-        "archive by gRPC, every file checked, against the store alone": (archive_by_grpc, 0.0),
+        "single file through the gateway": (through_the_gateway, GOAL),
+        "single file through the gateway, SHA-256 checked": (single, GOAL),
+        "archive by HTTP": (archive_by_http, 0.0),
+        "archive by gRPC, every file checked": (archive_by_grpc, 0.0),
     }
     for bar, (ours, goal) in bars.items():
         our_seconds, peer_seconds = by_turns(ours, peer)
         ratio = statistics.median(theirs / our for our, theirs in zip(our_seconds, peer_seconds, strict=True))
-        median = statistics.median(our_seconds)
-        board.show(f"download, {bar}", median, goal, "s", statistics.median(peer_seconds), ratio)
+        board.show(
+            f"download, {bar}, against the store alone",
+            statistics.median(our_seconds),
+            goal,
+            "s",
+            statistics.median(peer_seconds),
+            ratio,
+        )
 
 
 def profile(at: Site, folder: Path) -> None:
