@@ -13,8 +13,10 @@ manifest.json                                     written last: facts, and SHA-2
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +37,7 @@ from finemesh.package.manifest import BaseModel, PackageManifest, load_package_m
 from finemesh.package.sbom import write_sbom
 from finemesh.package.shared import SharedFolders
 from finemesh.package.trained import Trained
+from finemesh.package.unquantised import base_change
 
 _LIBRARIES: Final = ("torch", "transformers", "peft", "safetensors", "tokenizers", "pillow")
 
@@ -88,17 +91,19 @@ def export_checkpoint(
     if out.exists() and any(out.iterdir()):
         raise AlreadyExistsError(f"{out} is not empty: give a new folder", reason="OUTPUT_NOT_EMPTY")
     check_derivatives(base_metadata(base_model).get("license", ""), licence_override)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_existing(out)) as scratch:
+    with ExitStack() as made:
+        scratch = made.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_existing(out)))
         trained = Trained(spec, checkpoint, base_model, dataset, Path(scratch), shared)
         form = suitable_format(format, trained)
         progress(0.0, "reading the checkpoint")
         step = trained.state.step
+        made.enter_context(_whole_or_nothing(out))
         facts = {} if trained.speaks else decision_facts(trained)
-        out.mkdir(parents=True, exist_ok=True)
         progress(0.2, "running the golden items")
         split = golden_split(trained)
         items_of = text_items if trained.speaks else picture_items
         items = write_golden(trained, items_of, split, golden_items, out / GOLDEN)
+        change = base_change(trained, split, out / GOLDEN)
         progress(0.6, f"writing {format.value} weights")
         form.write(trained, out)
         trained.model.processor.save_pretrained(out)
@@ -110,7 +115,7 @@ def export_checkpoint(
             base_model=_base_model(spec, base_model),
             spec=spec.to_dict(),
             lineage=lineage,
-            metrics={**trained.state.metrics, **(metrics or {})},
+            metrics={**trained.state.metrics, **(metrics or {}), **change},
             golden_items=items,
             golden_split=split,
             versions={name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -127,6 +132,17 @@ def export_checkpoint(
         write_manifest(out, manifest.facts())
     progress(1.0, "exported")
     return load_package_manifest(out)
+
+
+@contextmanager
+def _whole_or_nothing(folder: Path) -> Generator[None]:
+    """Leave nothing in a folder that could not be filled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _existing(folder: Path) -> Path:

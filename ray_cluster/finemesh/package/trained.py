@@ -39,6 +39,7 @@ class Trained:
         dataset: local folder of its dataset.
         scratch: takes what formats share, on the file system of the packages; the caller removes it.
         shared: where other exports of the same checkpoint find what this one has made; None for nowhere.
+        as_trained: whether the base is quantised as training had it; then nothing is merged.
     """
 
     spec: FineTuneSpec
@@ -47,6 +48,7 @@ class Trained:
     dataset: Path
     scratch: Path
     shared: SharedFolders | None = None
+    as_trained: bool = False
 
     @cached_property
     def family(self) -> Family:
@@ -70,7 +72,8 @@ class Trained:
     @cached_property
     def on_cpu(self) -> FineTuneSpec:
         """The spec, to be computed on the CPU in fp32, so that a difference found later is one of the package
-        and not of rounding. An adapter that was trained on a quantised base goes onto the unquantised one.
+        and not of rounding. An adapter that was trained on a quantised base goes onto the unquantised one,
+        unless it is wanted `as_trained`.
         """
         spec = replace(
             self.spec,
@@ -78,7 +81,7 @@ class Trained:
             resources=Resources(),
             sequence=replace(self.spec.sequence, over_length=OverLength.DROP),
         )
-        if isinstance(spec.method, Lora):
+        if isinstance(spec.method, Lora) and not self.as_trained:
             spec = replace(spec, method=replace(spec.method, quantization=Quantization.NONE))
         return spec
 

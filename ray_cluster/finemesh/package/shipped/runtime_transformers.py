@@ -107,6 +107,9 @@ class Runner:
         return inputs
 
     def _prepare_text(self, messages: list[dict[str, Any]], picture: Any) -> dict[str, Any]:
+        if self._manifest["spec"].get("objective") == "TEXT":  # it goes on with a text, and knows no turns
+            text = "".join(part["text"] for part in messages[-1]["content"])
+            return dict(self.processor(text=[text], return_tensors="pt"))
         if not hasattr(self.processor, "image_processor"):
             messages = [
                 {"role": message["role"], "content": "".join(part["text"] for part in message["content"])}
