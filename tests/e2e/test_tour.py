@@ -102,6 +102,18 @@ def test_every_list_and_show_speaks_json(toured: Shell) -> None:
     assert toured.json("export show pkg")["state"] == "STATE_SUCCEEDED"
 
 
+def test_a_run_says_what_it_was_made_of_and_used(toured: Shell) -> None:
+    run, made = toured.json("runs show r16"), toured.json("dataset show items")
+    assert run["lineage"]["datasetDigest"] == made["summary"]["digest"]
+    assert run["lineage"]["environment"]["libraries"]["torch"].startswith("2.")
+    assert run["lineage"]["hardware"]["cpuCount"] >= 1
+    assert run["lineage"]["seed"] == run["params"]["optimization.seed"]
+    assert {"system/memory_bytes", "system/machine/cpu_percent"} <= {each["key"] for each in run["metrics"]}
+    shown = toured.run("finemesh runs show r16").stdout
+    for words in ("checkpoint", "best", "finemesh train logs r16", "torch 2."):
+        assert words in shown
+
+
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [

@@ -16,6 +16,8 @@ from finemesh.v1.run_pb2 import Run
 from finemesh.v1.tracking_service_pb2 import UpdateRunRequest
 
 SAMPLE_SECONDS: Final = 5.0
+# How often is asked whether rank 0 has begun to log.
+_READY_SECONDS: Final = 0.5
 
 _log = get_logger("finemesh.supervisor")
 
@@ -34,10 +36,9 @@ async def sample(actors: list[Any]) -> None:
     leader, *others = actors
     while True:
         try:
-            await leader.log_system.remote(
-                list(await asyncio.gather(*(each.sample.remote() for each in others)))
-            )
+            measured = list(await asyncio.gather(*(each.sample.remote() for each in others)))
+            logged: bool = await leader.log_system.remote(measured)
         except RayError as error:  # an actor has died, which the supervisor hears in other ways
             _log.info("not_sampled", error=str(error)[:200])
             return
-        await asyncio.sleep(SAMPLE_SECONDS)
+        await asyncio.sleep(SAMPLE_SECONDS if logged else _READY_SECONDS)

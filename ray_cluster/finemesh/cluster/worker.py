@@ -163,10 +163,12 @@ class Worker:
             job.sampler = Sampler(job.rank, str(job.site.data_dir))
         return job.sampler.sample()
 
-    def log_system(self, others: list[dict[str, float]]) -> None:
-        """Log what this rank uses, and what the others said that they do."""
-        if record := self._job.record:
-            record({name: value for part in (self.sample(), *others) for name, value in part.items()})
+    def log_system(self, others: list[dict[str, float]]) -> bool:
+        """Log what this rank uses, and what the others said that they do. Whether anything can be logged."""
+        record, own = self._job.record, self.sample()
+        if record:
+            record({name: value for part in (own, *others) for name, value in part.items()})
+        return record is not None
 
     def meet(self) -> str:
         """Open the place where the ranks meet, and say where it is."""
