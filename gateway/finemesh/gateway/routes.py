@@ -126,7 +126,9 @@ def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
         _TYPE: "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
         "allow_origin_string_match": [{"exact": origin} for origin in origins],
         "allow_methods": "GET, POST, PATCH, DELETE, PUT, OPTIONS",
-        "allow_headers": "authorization, content-type, grpc-timeout, x-grpc-web, x-user-agent, traceparent",
-        "expose_headers": "grpc-status, grpc-message, grpc-status-details-bin, content-disposition",
+        "allow_headers": "authorization, content-type, grpc-timeout, x-grpc-web, x-user-agent, traceparent, "
+        "range, if-range",
+        "expose_headers": "grpc-status, grpc-message, grpc-status-details-bin, content-disposition, "
+        "accept-ranges, content-range, etag",
         "max_age": "600",
     }
