@@ -24,7 +24,6 @@ from finemesh.core.spec.export import ExportFormat
 from finemesh.finetune.families import FAMILIES
 from finemesh.package.formats import FORMATS
 from finemesh.package.parity import verify_package
-from finemesh.package.shared import SharedFolders
 from finemesh.package.trained import Trained
 
 from tests.bench.measuring import ENVIRONMENT, FEW, ROOT, SCRATCH, Board
@@ -109,21 +108,13 @@ def exact_bars(board: Board, folder: Path) -> None:
 def drift_bars(board: Board, folder: Path) -> None:
     """Sizes, and how far each is off as a share of the outputs' norm."""
     for family in ("llama", "vit"):
-        trained = _learnt(folder / family, family)
+        trained = train_tiny(folder / family, family, steps=_STEPS, counts={"train": 64, "test": 16})
         for form in (ExportFormat.ONNX, *_SHRUNK):
             limit = FORMATS[form].tolerance.max_relative_difference
             try:
                 _gate(board, trained, form, family, "largest difference as a share", limit)
             except InvalidError as error:
                 print(json.dumps({"bar": f"{form} of {family}", "refused": error.message}), flush=True)
-
-
-def _learnt(root: Path, family: str) -> Trained:
-    trained = train_tiny(root, family, steps=_STEPS, counts={"train": 64, "test": 16})
-    shared = SharedFolders(root / "shared", "one", lambda: None)
-    return Trained(
-        trained.spec, trained.checkpoint, trained.base_model, trained.dataset, root / "scratch", shared
-    )
 
 
 def _gate(board: Board, trained: Trained, form: ExportFormat, family: str, what: str, limit: float) -> None:

@@ -12,6 +12,7 @@ from finemesh.finetune.families import family_named
 from finemesh.finetune.loop import train
 from finemesh.package.exporting import export_checkpoint
 from finemesh.package.manifest import PackageManifest
+from finemesh.package.shared import SharedFolders
 from finemesh.package.trained import Trained
 
 from tests.support.conversations import colour_rows, spec, text_rows, tiny_model, write_dataset
@@ -33,7 +34,8 @@ def train_tiny(root: Path, family: str, *, steps: int = 1, counts: dict[str, int
         chosen = replace(chosen, method=Full(towers))
     dataset = write_dataset(root / "dataset", rows)
     result = train(chosen, base_model=base, dataset=dataset, work=root / "work")
-    return Trained(chosen, result.checkpoint.path, base, dataset, root / "scratch")
+    shared = SharedFolders(root / "shared", "one", lambda: None)
+    return Trained(chosen, result.checkpoint.path, base, dataset, root / "scratch", shared)
 
 
 def _work(root: Path, family: str, counts: dict[str, int]) -> tuple[FineTuneSpec, list[dict[str, Any]], Path]:
