@@ -69,13 +69,15 @@ def mlflow_server(folder: Path) -> Generator[str]:
     [port] = free_ports(1)
     python = peer_python("tracking-mlflow", MLFLOW)
     database, artifacts = f"sqlite:///{folder / 'mlflow.db'}", f"{folder / 'artifacts'}"
-    command = [str(python), "-m", "mlflow", "server", "--backend-store-uri", database]
+    # Its own jobs, of which none is asked for, would only take its time.
+    command = ["/usr/bin/env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"]
+    command += [str(python), "-m", "mlflow", "server", "--backend-store-uri", database]
     command += ["--default-artifact-root", artifacts, "--host", "127.0.0.1", "--port", str(port)]
     server = ServerProcess(command, folder, folder / "mlflow.log")
     try:
         server.start()
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(f"{url}/health"), "mlflow", 120)
+        wait_until(lambda: _answers(f"{url}/health"), "mlflow", 300)
         yield url
     finally:
         server.kill()
