@@ -25,7 +25,7 @@ from finemesh.core.errors import (
 from finemesh.v1.tracking_service_pb2 import LogMetricsRequest
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 
-POLL_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.02
 _BACK_OFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
 # Trying again cannot help: what is sent is not wanted.
 REFUSALS: Final = (FencedError, PermissionDeniedError, InvalidError, NotFoundError)

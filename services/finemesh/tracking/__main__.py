@@ -113,7 +113,7 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     )
     downloads = Downloads(store, file, summarizer)
     charts = Charts(store, file)
-    limits = SqlLimits(seconds=config.sql_timeout_seconds, memory_bytes=config.sql_memory_bytes)
+    limits = SqlLimits(config.sql_timeout_seconds, config.sql_cpu_seconds, config.sql_memory_bytes)
     queries = SqlQueries(SqlRows(base.db), file, summarizer, limits)
     comparisons = Comparisons(store, summarizer, evaluations, clock)
     servicer = TrackingServicer(tracking, artifacts, downloads, charts, queries, comparisons, clock)

@@ -22,7 +22,8 @@ class TrackingConfig(ServiceConfig):
             the points can be rebuilt.
         points_retention_days: how long after its end the points of a run are kept; what summarises them
             stays. 0: for ever.
-        sql_timeout_seconds: for a query of SQL, of its processor time and from its start to its end.
+        sql_timeout_seconds: for a query of SQL, from its start to its end.
+        sql_cpu_seconds: for a query of SQL, of processor time.
         sql_memory_bytes: for the rows and the work of a query of SQL; two run at once.
     """
 
@@ -30,7 +31,8 @@ class TrackingConfig(ServiceConfig):
     points_memory_bytes: int = 256 << 20
     points_threads: int = 2
     summary_interval_seconds: float = DEFAULT_INTERVAL_SECONDS
-    sql_timeout_seconds: int = 30
+    sql_timeout_seconds: float = 60.0
+    sql_cpu_seconds: int = 20
     sql_memory_bytes: int = 512 << 20
     segment_interval_seconds: float = 30.0
     points_retention_days: float = 0.0

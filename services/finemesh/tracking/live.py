@@ -15,10 +15,13 @@ MAX_BACKLOG_POINTS: Final = 500_000
 
 
 class Subscription:
-    """One watcher of one run: `woken` is set when there is something to take or to look at."""
+    """One watcher of one run: `woken` is set when there is something to take or to look at, `changed` when
+    the state of the run is to be looked at, as it is at first.
+    """
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()
+        self.changed = True
         self._batches: list[Batch] = []
         self._points = 0
 
@@ -66,4 +69,5 @@ class Live:
     def wake(self, run: str) -> None:
         """Make the watchers look at the state of the run."""
         for subscription in self._subscriptions.get(run, ()):
+            subscription.changed = True
             subscription.woken.set()

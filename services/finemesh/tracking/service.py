@@ -258,18 +258,20 @@ class Tracking:
             for series in series_of(str(name), past.curves):
                 for part in in_messages(series):
                     yield [part]
-            sent = dict(past.marks)
-            while True:
+            sent, ended = dict(past.marks), False
+            while not ended:
                 subscription.woken.clear()
                 # The state first: what was durable when the run ended is then in the subscription.
-                [run] = await self._store.get(principal, [name])
+                if subscription.changed:
+                    subscription.changed = False
+                    [run] = await self._store.get(principal, [name])
+                    ended = run.state.ended
                 fresh = [each for each in subscription.take() if each.sequence > sent.get(each.attempt, 0)]
                 sent |= {batch.attempt: batch.sequence for batch in fresh}
                 if series := series_of(str(name), gathered(fresh, keys)):
                     yield series
-                if run.state.ended:
-                    return
-                await subscription.woken.wait()
+                if not ended:
+                    await subscription.woken.wait()
 
     async def apply_job_fact(self, fact: JobFact) -> None:
         """An event about a training job: its run is created, told of an attempt, or ended."""

@@ -31,7 +31,7 @@ _PLAIN: Final = frozenset(
     {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
     | {"FLOAT", "DOUBLE", "VARCHAR"}
 )
-_SETTINGS: Final[dict[str, Any]] = {
+SETTINGS: Final[dict[str, Any]] = {
     "enable_external_access": "false",
     "allow_community_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -82,10 +82,11 @@ class Answers:
 def answer(requests: BinaryIO, answers: Answers) -> None:
     """Answer the one order on stdin. Raises RefusedError and what DuckDB raises."""
     order: Mapping[str, Any] = json.loads(requests.readline())
-    _limit(resource.RLIMIT_CPU, order["seconds"], order["seconds"] + 1)  # a signal of its own, then the kill
+    # A signal of its own comes before the kill.
+    _limit(resource.RLIMIT_CPU, order["cpu_seconds"], order["cpu_seconds"] + 1)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
-    with duckdb.connect(":memory:", config=_SETTINGS) as connection:
+    with duckdb.connect(":memory:", config=SETTINGS) as connection:
         # Libraries and stacks of threads that are mapped by now do not count.
         _limit(resource.RLIMIT_AS, _mapped_bytes() + 2 * order["memory_bytes"])
         connection.execute("SET TimeZone = 'UTC'")
@@ -97,10 +98,9 @@ def answer(requests: BinaryIO, answers: Answers) -> None:
             connection.unregister("incoming")
         for view, definition in order["views"].items():
             connection.execute(f"CREATE VIEW {view} AS {definition}")
-        connection.execute("SET lock_configuration = true")
-        connection.execute("BEGIN TRANSACTION READ ONLY")
+        confine(connection)
         _open_nothing_more()
-        result = _result(connection, order["query"])
+        result = asked(connection, order["query"])
         if order["as_rows"]:
             _send_rows(result, answers, order["max_rows"])
         else:
@@ -108,7 +108,13 @@ def answer(requests: BinaryIO, answers: Answers) -> None:
     answers.send(b"D", b"")
 
 
-def _result(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
+def confine(connection: duckdb.DuckDBPyConnection) -> None:
+    """From here on no setting is taken, and nothing is changed."""
+    connection.execute("SET lock_configuration = true")
+    connection.execute("BEGIN TRANSACTION READ ONLY")
+
+
+def asked(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyRelation:
     """The query, not run yet. Raises RefusedError for anything but one statement that reads."""
     statements = connection.extract_statements(query)
     if len(statements) != 1:
@@ -189,7 +195,7 @@ def _mapped_bytes() -> int:
         return 0
 
 
-def _refused(error: Exception) -> tuple[str, str]:
+def refused(error: Exception) -> tuple[str, str]:
     """Kind and words of what ended a query."""
     if isinstance(error, RefusedError):
         return error.kind, str(error)
@@ -206,5 +212,5 @@ if __name__ == "__main__":
     try:
         answer(sys.stdin.buffer, told)
     except Exception as error:
-        kind, words = _refused(error)
+        kind, words = refused(error)
         told.send_json(b"E", {"kind": kind, "message": words})

@@ -35,14 +35,16 @@ class SqlLimits:
     """What one query may take.
 
     Attributes:
-        seconds: from start to end, and of processor time.
+        seconds: from start to end, however busy the machine is.
+        cpu_seconds: of processor time.
         memory_bytes: of the process for rows and query, besides its libraries.
         rows: of the result, at most.
         result_bytes: of the result, at most.
         points: that the process may be given.
     """
 
-    seconds: int = 30
+    seconds: float = 60.0
+    cpu_seconds: int = 20
     memory_bytes: int = 512 << 20
     rows: int = 1_000_000
     result_bytes: int = 256 << 20
@@ -67,7 +69,7 @@ class SqlProcesses:
         Raises InvalidError (SQL_INVALID, SQL_NOT_ALLOWED), ResourceExhaustedError (SQL_TIMEOUT,
         SQL_OUT_OF_MEMORY, SQL_RESULT_TOO_LARGE), and what `feed` raises.
         """
-        limits = {"seconds": self._limits.seconds, "memory_bytes": self._limits.memory_bytes}
+        limits = {"cpu_seconds": self._limits.cpu_seconds, "memory_bytes": self._limits.memory_bytes}
         line = json.dumps({**order, **limits}).encode() + b"\n"
         async with self._slots:
             process = _started()
@@ -91,7 +93,7 @@ class SqlProcesses:
                 async with asyncio.timeout_at(deadline):
                     kind, payload = await asyncio.shield(reading)
             except TimeoutError:
-                raise self._timed_out() from None
+                raise self._timed_out(f"{self._limits.seconds:g} s") from None
             total_bytes += len(payload)
             if total_bytes > self._limits.result_bytes:
                 raise _too_large(f"the result has more than {self._limits.result_bytes >> 20} MiB")
@@ -112,7 +114,7 @@ class SqlProcesses:
         if failure is not None:
             return failure if isinstance(failure, Exception) else RuntimeError(repr(failure))
         if signal_number == signal.SIGXCPU:
-            return self._timed_out()
+            return self._timed_out(f"{self._limits.cpu_seconds} s of processor time")
         return self._out_of_memory(f"the system ended it by signal {signal_number}")
 
     def _refusal(self, kind: str, message: str) -> Exception:
@@ -128,9 +130,9 @@ class SqlProcesses:
             case _:
                 return RuntimeError(message)
 
-    def _timed_out(self) -> FinemeshError:
+    def _timed_out(self, what: str) -> FinemeshError:
         return ResourceExhaustedError(
-            f"the query took longer than {self._limits.seconds} s: name fewer runs or keys, or ask for less",
+            f"the query took more than {what}: name fewer runs or keys, or ask for less",
             reason="SQL_TIMEOUT",
         )
 

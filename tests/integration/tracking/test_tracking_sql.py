@@ -32,7 +32,7 @@ VIEWS: Final = ("runs", "params", "labels", "tags", "summaries", "metrics", "poi
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, nats: NatsServer) -> Generator[ServiceProcess]:
     """With limits that a test can reach."""
-    limits = {"FINEMESH_SQL_TIMEOUT_SECONDS": "4", "FINEMESH_SQL_MEMORY_BYTES": str(96 << 20)}
+    limits = {"FINEMESH_SQL_CPU_SECONDS": "2", "FINEMESH_SQL_MEMORY_BYTES": str(96 << 20)}
     process = tracking_process(tmp_path_factory.mktemp("sql"), nats, **limits)
     yield process.start()
     process.stop()
@@ -67,7 +67,7 @@ async def ask(
 ) -> list[pb.QuerySqlResponse]:
     request = pb.QuerySqlRequest(parent=parent, query=query, **fields)
     try:
-        return [part async for part in client.stub.QuerySql(request, timeout=60)]
+        return [part async for part in client.stub.QuerySql(request, timeout=90)]
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
 
@@ -113,82 +113,39 @@ async def test_an_answer_is_one_arrow_stream(reader: Client) -> None:
     assert len(pa.ipc.open_stream(io.BytesIO(b"".join(part.arrow for part in empty))).read_all()) == 0
 
 
-ESCAPES: Final = {
+# One of each kind: all that DuckDB and the system refuse is in tests/unit/test_tracking_sandbox.py.
+REFUSED: Final = {
     "COPY runs TO '{file}'": "SQL_NOT_ALLOWED",
-    "COPY (SELECT 1) TO '/dev/stdout'": "SQL_NOT_ALLOWED",
-    "COPY runs FROM '{file}'": "SQL_NOT_ALLOWED",
-    "EXPORT DATABASE '{folder}/out'": "SQL_NOT_ALLOWED",
-    "IMPORT DATABASE '{folder}'": "SQL_NOT_ALLOWED",
-    "ATTACH '{file}' AS other": "SQL_NOT_ALLOWED",
-    "ATTACH ':memory:' AS other": "SQL_NOT_ALLOWED",
-    "INSTALL httpfs": "SQL_NOT_ALLOWED",
-    "LOAD httpfs": "SQL_NOT_ALLOWED",
-    "LOAD '{file}'": "SQL_NOT_ALLOWED",
-    "PRAGMA database_list": "SQL_NOT_ALLOWED",
-    "PRAGMA enable_profiling": "SQL_NOT_ALLOWED",
-    "CALL pragma_version()": "SQL_NOT_ALLOWED",
-    "SET memory_limit = '64GB'": "SQL_NOT_ALLOWED",
-    "SET GLOBAL enable_external_access = true": "SQL_NOT_ALLOWED",
-    "RESET lock_configuration": "SQL_NOT_ALLOWED",
-    "SET VARIABLE a = 1": "SQL_NOT_ALLOWED",
-    "CREATE TABLE t AS SELECT 1": "SQL_NOT_ALLOWED",
-    "CREATE SECRET (TYPE s3)": "SQL_NOT_ALLOWED",
-    "INSERT INTO params VALUES ('x', 'y', 'z')": "SQL_NOT_ALLOWED",
-    "DELETE FROM runs": "SQL_NOT_ALLOWED",
-    "DROP TABLE runs": "SQL_NOT_ALLOWED",
-    "BEGIN": "SQL_NOT_ALLOWED",
-    "ROLLBACK": "SQL_NOT_ALLOWED",
-    "PREPARE p AS SELECT 1": "SQL_NOT_ALLOWED",
-    "SELECT 1; SELECT 2": "SQL_NOT_ALLOWED",
-    "SELECT 1; SET threads = 64": "SQL_NOT_ALLOWED",
-    "WITH gone AS (DELETE FROM runs RETURNING *) SELECT * FROM gone": "SQL_NOT_ALLOWED",
-    "SELECT * FROM read_csv('{file}')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM read_parquet('{file}')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM read_json('http://127.0.0.1:1/')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM read_parquet('s3://bucket/key')": "SQL_NOT_ALLOWED",
     "SELECT * FROM read_text('{file}')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM read_blob('/proc/self/environ')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM sniff_csv('{file}')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM parquet_metadata('{file}')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM glob('{folder}/*')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM query('SELECT * FROM read_text(''{file}'')')": "SQL_NOT_ALLOWED",
-    "EXPLAIN ANALYZE SELECT * FROM read_text('{file}')": "SQL_NOT_ALLOWED",
-    "SELECT * FROM duckdb_secrets()": "SQL_NOT_ALLOWED",
-    "SELECT * FROM '{file}'": "SQL_NOT_ALLOWED",
-    "SELECT getenv('HOME')": "SQL_INVALID",
     "SELECT * FROM order": "SQL_INVALID",
-    "SELECT * FROM _SETTINGS": "SQL_INVALID",
-    "SELECT * FROM connection": "SQL_INVALID",
-    "SELEC 1": "SQL_INVALID",
     "": "SQL_INVALID",
     "SELECT * FROM range(20000)": "SQL_RESULT_TOO_LARGE",
     "SELECT list(range) FROM range(1000000000)": "SQL_OUT_OF_MEMORY",
-    "SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)": "SQL_OUT_OF_MEMORY",
-    "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a, b) = 7": "SQL_TIMEOUT",
+    "SELECT repeat('x', 10000000) FROM range(900)": "SQL_OUT_OF_MEMORY",
     "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT count(*) FROM r": "SQL_TIMEOUT",
 }
 
 
-async def test_what_reads_no_view_is_refused(reader: Client, tmp_path: Path) -> None:
+async def test_what_asks_too_much_is_refused(reader: Client, tmp_path: Path) -> None:
     file = tmp_path / "secret.csv"
     file.write_text("name\nsecret\n")
 
     async def reason(query: str) -> str:
         try:
-            return f"answered: {await ask(reader, query.format(file=file, folder=tmp_path))}"
+            return f"answered: {await ask(reader, query.format(file=file))}"
         except FinemeshError as error:
             return error.reason if len(error.message) > 20 else error.message
 
-    assert dict(zip(ESCAPES, await asyncio.gather(*map(reason, ESCAPES)), strict=True)) == ESCAPES
-    assert [each.name for each in tmp_path.iterdir()] == ["secret.csv"]
+    assert dict(zip(REFUSED, await asyncio.gather(*map(reason, REFUSED)), strict=True)) == REFUSED
+    assert file.read_text() == "name\nsecret\n"
 
 
 async def test_other_projects_are_not_there(reader: Client) -> None:
-    for view in VIEWS:
-        found = await rows(reader, f"SELECT * FROM {view}")
-        assert not [row for row in found if any("secret" in str(value) for value in row)]
-    everything = "SELECT string_agg(run, ' ') FROM internal.point_runs JOIN points USING (run)"
-    assert "secret" not in str(await rows(reader, everything))
+    tables = [*VIEWS, "internal.point_runs"]
+    everything = " UNION ALL ".join(f"SELECT each::VARCHAR FROM {table} AS each" for table in tables)
+    found = str(await rows(reader, everything))
+    assert "projects/p/runs/b" in found
+    assert "secret" not in found
     with pytest.raises(PermissionDeniedError):
         await ask(reader, "SELECT 1", parent="projects/secret")
     with pytest.raises(FinemeshError):
