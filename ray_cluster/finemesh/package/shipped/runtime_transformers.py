@@ -82,7 +82,10 @@ class Runner:
         if self.task not in ("LANGUAGE", "VISION_LANGUAGE"):
             return transformers.AutoImageProcessor.from_pretrained(package, backend="pil")
         if (package / "processor_config.json").exists():
-            return transformers.AutoProcessor.from_pretrained(package, backend="pil")
+            processor = transformers.AutoProcessor.from_pretrained(package, backend="pil")
+            # Some processors leave the template with their tokenizer.
+            processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
+            return processor
         return transformers.AutoTokenizer.from_pretrained(package)
 
     def prepare(self, messages: list[dict[str, Any]], image: Image.Image | None) -> dict[str, Any]:
