@@ -34,6 +34,7 @@ def logged(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Run:
         for step in range(20):
             run.log({"loss": 1 / (1 + step)}, step)
         run.log_artifact(Path(__file__), "code.py")
+        run.finish(wait_seconds=100)
     assert not folder.exists(), "not all of it is in the mesh"
     return run
 

@@ -80,6 +80,7 @@ def test_a_run_is_in_the_mesh_when_its_block_ends(
         run.log_table("confusion", {"class": ["cat", 'the "dog"'], "count": np.array([3, 4])}, step=3)
         run.log_artifact(Path(__file__), "code/test.py")
         run.update(notes="# Because")
+        run.finish(wait_seconds=100)
     assert not folder.exists()
     found = got(mesh, run.id)
     assert found.state == run_pb2.Run.STATE_FINISHED
@@ -138,6 +139,7 @@ def test_what_was_logged_before_a_kill_is_kept_and_gone_on_with(
     with Run(folder=tmp_path, settings=settings, system_metrics=False) as run:
         assert run.id == run_id
         run.log({"train/loss": -1.0})
+        run.finish(wait_seconds=100)
     found = points_of(mesh, run_id, "train/loss")
     assert found[-1][1] == -1.0
     assert [step for step, _ in found] == list(range(len(found)))
