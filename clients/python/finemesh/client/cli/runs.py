@@ -71,8 +71,11 @@ def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
             *((f"  {key}", escape(value)) for key, value in sorted(found.params.items())),
         ]
     )
-    rows = [(m.key, f"{m.last_value:.6g}", m.last_step, *_best(m), m.point_count) for m in found.metrics]
-    out.print(table(("metric", "last", "at step", "best", "at step", "points"), rows))
+    rows = [
+        (m.key, f"{m.last_value:.6g}", m.last_step, *_best(m), *_extremes(m), m.point_count)
+        for m in found.metrics
+    ]
+    out.print(table(("metric", "last", "at step", "best", "at step", "min", "max", "points"), rows))
     print_checkpoints(found)
 
 
@@ -87,6 +90,12 @@ def spec(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
     if not found.HasField("spec"):
         raise typer.BadParameter(f"{short(found.name)} was logged by another program: it has no spec")
     print_spec(found.spec, f"Run {short(found.name)}. {AGAIN}")
+
+
+def _extremes(summary: run_pb2.MetricSummary) -> tuple[str, str]:
+    """Nothing of a metric without a finite value."""
+    low, high = summary.min_value, summary.max_value
+    return ("", "") if math.isnan(low) else (f"{low:.6g}", f"{high:.6g}")
 
 
 def _best(summary: run_pb2.MetricSummary) -> tuple[str, str]:
