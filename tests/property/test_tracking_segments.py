@@ -165,6 +165,23 @@ async def test_a_merge_that_died_half_way_counts_nothing_twice(tmp_path: Path) -
     world.file.close()
 
 
+async def test_segments_that_were_not_shipped_yet_are_used_too(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for shipped in (True, False, False):
+        world.append(RUNS[0], 1, 4)
+        world.cutter.cut()
+        if shipped:
+            await world.archive.ship()
+    (tmp_path / "segments" / Segment(4, 4).name).write_bytes(b"PAR1 torn")
+    world.file.close()
+    assert await rebuild(world.objects, tmp_path / "points.duckdb") == 12
+    world.open()
+    assert Counter(rows_of(world.file)) == Counter(world.rows)
+    await world.archive.ship()
+    assert counting(await stored_segments(world.objects)) == [Segment(n, n) for n in (1, 2, 3)]
+    world.file.close()
+
+
 async def test_anyone_can_read_a_segment(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.append(RUNS[0], 2, 4)

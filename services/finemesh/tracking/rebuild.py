@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,32 +26,55 @@ _OWNER_BYTES: Final = 100
 
 
 async def rebuild(objects: ObjectStore, path: Path) -> int:
-    """Make the points file `path` from the segments in the object store; returns how many points it has.
+    """Make the points file `path` from the segments in the object store, and those that still wait beside it;
+    returns how many points it has.
 
-    A file that is there is kept beside it, with `.replaced` at the end of its name.
+    A file that is there is kept, with `.replaced` at the end of its name.
 
     Raises:
         NotFoundError: SEGMENTS_NOT_FOUND.
-        PreconditionError: SEGMENTS_MISSING, or POINTS_IN_USE.
+        PreconditionError: SEGMENTS_MISSING.
         UnavailableError: the store is away.
     """
-    segments = counting(await stored_segments(objects))
+    stored, waiting = await stored_segments(objects), _waiting(path.parent / "segments")
+    segments = counting([*stored, *waiting])
     _check(segments)
-    owner = (await objects.get_bytes(OWNER_KEY, max_bytes=_OWNER_BYTES)).decode()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="rebuilding-") as folder:
         fresh = Path(folder) / path.name
         file = PointFile(fresh, memory_bytes=_MEMORY_BYTES, threads=2)
         try:
             for segment in segments:
-                part = Path(folder) / segment.name
-                await objects.get_file(PREFIX + segment.name, part)
+                part = waiting.get(segment) or Path(folder) / segment.name
+                if segment not in waiting:
+                    await objects.get_file(PREFIX + segment.name, part)
                 await asyncio.to_thread(_add, file, part)
-                part.unlink()
-            points = _finish(file, owner, segments[-1].last)
+                if segment not in waiting:
+                    part.unlink()
+            points = _finish(file, await _owner(objects), segments[-1].last)
         finally:
             file.close()
         _replace(path, fresh)
     return points
+
+
+def _waiting(folder: Path) -> dict[Segment, Path]:
+    """Segments that were cut and not shipped, the last of which a crash may have torn."""
+    found: dict[Segment, Path] = {}
+    for path in folder.glob("*"):
+        segment = Segment.parse(path.name)
+        with contextlib.suppress(pa.ArrowInvalid, OSError):
+            if segment is not None and pq.read_metadata(path).num_columns:
+                found[segment] = path
+    return found
+
+
+async def _owner(objects: ObjectStore) -> str | None:
+    """Which points file the segments are of; None if none was shipped."""
+    try:
+        return (await objects.get_bytes(OWNER_KEY, max_bytes=_OWNER_BYTES)).decode()
+    except NotFoundError:
+        return None
 
 
 def _check(segments: Sequence[Segment]) -> None:
@@ -124,11 +148,11 @@ def _sort(file: PointFile, least: int) -> None:
             cursor.commit()
 
 
-def _finish(file: PointFile, owner: str, number: int) -> int:
+def _finish(file: PointFile, owner: str | None, number: int) -> int:
     """Go on where the segments end; returns how many points there are."""
     _sort(file, least=1)
     with file.cursor() as cursor:
         cursor.execute("DELETE FROM deleted")
-        cursor.execute("UPDATE archive SET id = ?, segment = ?", [owner, number])
+        cursor.execute("UPDATE archive SET id = coalesce(?, id), segment = ?", [owner, number])
         [(count,)] = cursor.execute("SELECT count(*) FROM everything").fetchall()
         return count
