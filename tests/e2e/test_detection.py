@@ -64,3 +64,8 @@ def test_a_detector_is_trained_and_tested(running_mesh: RunningMesh, tmp_path: P
     assert (job["state"], job["step"]) == ("STATE_SUCCEEDED", "4")
     measured = run("runs", "show", job["run"].rpartition("/")[2], "--json")
     assert {"test/map", "test/map50", "test/map/circle"} <= set(re.findall(r"test/[\w/]+", measured))
+    kept = json.loads(run("runs", "evaluations", "finds-shapes", "--json"))
+    assert {each["split"] for each in kept} == {"val", "test"}
+    tested = next(each["name"].rpartition("/")[2] for each in kept if each["split"] == "test")
+    items = [json.loads(line) for line in run("runs", "items", "finds-shapes", tested).splitlines()]
+    assert {"id", "digest", "group", "average_precision"} <= set(items[0])

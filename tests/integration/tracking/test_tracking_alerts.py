@@ -49,7 +49,7 @@ class Events:
             ids = [(fact, alert.run.rpartition("/")[2], alert.step) for fact, alert in self.told]
             return [each for each in ids if each[1] in runs]
 
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: len(facts()) >= len(wanted))
         assert facts() == wanted
 
@@ -150,7 +150,7 @@ async def test_a_silent_run_is_told_of_until_it_speaks(
     await caller.rule("alive", run=run, no_heartbeat=AlertRule.NoHeartbeat(seconds=1))
     await events.until([("fired", "silent", 0)])
     await caller.client.log(points(run, 1, 0, 1.0))
-    async with asyncio.timeout(20), events.changed:
+    async with asyncio.timeout(60), events.changed:
         await events.changed.wait_for(
             lambda: ("cleared", run) in [(fact, alert.run) for fact, alert in events.told]
         )

@@ -239,7 +239,7 @@ async def test_attempts_and_kills_leave_each_evaluation_once(
     complete = asyncio.Event()
     shipping = asyncio.create_task(ship_evaluations(tracking, tmp_path, complete.is_set))
     await clients(job=job, attempt=2, fence=2, of=with_store).log(batch(run, 1, [1], attempt=2))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while len(evaluations_of(tmp_path)) == 4:  # noqa: ASYNC110  files tell of no event
             await asyncio.sleep(0.01)
         with_store.kill()
