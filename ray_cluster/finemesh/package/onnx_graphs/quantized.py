@@ -106,10 +106,13 @@ def _write(trained: Trained, out: Path, precision: str, shrink: Shrink) -> None:
     facts = read_facts(whole)
     shrunk = False
     for path in files_of(whole):
-        if path.suffix == ".onnx":
+        if path.suffix == ".onnx" and _has_products(path):
             with _quietly(path.name):
                 shrink(path, out / path.name, path.stem)
             shrunk |= _bytes(out / path.name) < _bytes(path)
+        elif path.suffix == ".onnx":
+            for each in path.parent.glob(f"{path.name}*"):
+                shutil.copyfile(each, out / each.name)
         elif path.name != FACTS and path.suffix != ".data":
             shutil.copyfile(path, out / path.name)
     if not shrunk:
@@ -119,6 +122,11 @@ def _write(trained: Trained, out: Path, precision: str, shrink: Shrink) -> None:
             reason="FORMAT_UNSUITABLE",
         )
     write_facts(out, facts | {"precision": precision})
+
+
+def _has_products(graph: Path) -> bool:
+    model = onnx.load(str(graph), load_external_data=False)
+    return any(node.op_type in (*_PRODUCTS, "Conv") for node in model.graph.node)
 
 
 def _bytes(graph: Path) -> int:
