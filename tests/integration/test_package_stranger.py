@@ -25,11 +25,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.finetune.loop import train
+from finemesh.package.evaluating import evaluate_packages
+from finemesh.package.evaluation_page import to_html
 from finemesh.package.exporting import export_checkpoint
+from finemesh.package.manifest import load_package_manifest
 from finemesh.package.signing import sign
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -58,7 +61,12 @@ def export(root: Path, chosen: FineTuneSpec, base: Path, rows: list[dict[str, An
         out=root / "package",
         format=ExportFormat.MERGED,
         lineage={"training_job": JOB, "dataset_digest": "sha256:" + "0" * 64},
-        metrics={"test/accuracy": 0.75, "test/accuracy_low": 0.5, "test/accuracy_high": 0.9},
+        metrics={
+            "test/accuracy": 0.75,
+            "test/accuracy_low": 0.5,
+            "test/accuracy_high": 0.9,
+            **{name: value for name, value in result.metrics.items() if name.startswith("test/map")},
+        },
         golden_items=ITEMS,
         curves={
             "train/loss": [(step, 3.0 / step) for step in range(1, 40)],
@@ -92,8 +100,8 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Editable installs are .pth files, which are read in the first folder alone.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     python = folder / "bin" / "python"
-    done = run(python, "-c", "import torch, fastapi; import finemesh")
-    assert "No module named 'finemesh'" in done.stderr
+    looked = "from importlib.util import find_spec as f; print(bool(f('torch')), bool(f('finemesh')))"
+    assert run(python, "-c", looked).stdout.split() == ["True", "False"]
     return python
 
 
@@ -193,6 +201,36 @@ def key_pair(stem: Path) -> tuple[Path, Path]:
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return private, public
+
+
+def test_packages_are_compared_by_what_the_training_loop_found(detector: Path) -> None:
+    """The loop's own test, over the same split, came to the same figures by its own processor and model."""
+    dataset = detector.parent / "dataset"
+    [one] = evaluate_packages([detector], dataset, "test")
+    tested = load_package_manifest(detector).metrics
+    assert one.items == 6
+    for name in ("map", "map50", "map_low", "map_high"):
+        assert one.metrics[name] == pytest.approx(tested[f"test/{name}"], abs=1e-6)
+    assert one.size_bytes > (detector / "model.safetensors").stat().st_size
+    assert 0 < one.seconds[0] <= one.seconds[1]
+    assert one.peak_memory_bytes > 50e6
+    page = to_html([one, one], "<data>", "test")
+    assert "<script" not in page
+    assert "&lt;data&gt;" in page
+    assert page.count("<circle") == 2
+
+
+def test_packages_of_two_tasks_are_not_compared(speaker: Path, detector: Path) -> None:
+    with pytest.raises(InvalidError) as caught:
+        evaluate_packages([speaker, detector], detector.parent / "dataset", "test")
+    assert caught.value.reason == "PACKAGES_OF_TWO_TASKS"
+
+
+def test_a_package_that_does_not_run_says_why(detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(PreconditionError) as caught:
+        evaluate_packages([detector], detector.parent / "dataset", "test")
+    assert caught.value.reason == "PACKAGE_DOES_NOT_RUN"
 
 
 def test_a_key_of_another_kind_signs_nothing(speaker: Path, tmp_path: Path) -> None:

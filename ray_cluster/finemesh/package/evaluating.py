@@ -220,7 +220,13 @@ def _evaluate(
         peak_memory_bytes=facts["peak_memory_bytes"],
         items=len(questions),
         left_out=left_out,
-        metrics=judge(task, labels, judged, background=BACKGROUND if covered else ""),
+        metrics=judge(
+            task,
+            labels,
+            judged,
+            background=BACKGROUND if covered else "",
+            seed=manifest.spec["optimization"]["seed"],
+        ),
         versions=facts["versions"],
     )
 

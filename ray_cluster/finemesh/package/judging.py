@@ -35,7 +35,6 @@ MAIN_METRIC: Final = {
     "DETECTION": "map",
     "INSTANCE_SEGMENTATION": "map",
 }
-_SEED: Final = 0
 _Figures = Mapping[str, Callable[[Counts], Counts]]
 
 
@@ -64,7 +63,7 @@ class Judged:
 
 
 def judge(
-    task: str, labels: Sequence[str], items: Sequence[Judged], *, background: str = ""
+    task: str, labels: Sequence[str], items: Sequence[Judged], *, background: str = "", seed: int = 0
 ) -> dict[str, float]:
     """The metrics of a task, with 95% intervals as `<name>_low` and `<name>_high` where they have one.
 
@@ -73,6 +72,7 @@ def judge(
         labels: its classes, by their index.
         items: what was decided of each.
         background: in semantic segmentation, the class of what no object covers; empty if it has none.
+        seed: of the intervals; with the training's they are those of its own test.
 
     Raises:
         ValueError: no items.
@@ -80,38 +80,38 @@ def judge(
     if not items:
         raise ValueError("no items to judge")
     if task in SPEAKS:
-        return _answers(items)
+        return _answers(items, seed)
     ids = {name: index for index, name in enumerate(labels)}
     if task == "IMAGE_CLASSIFICATION":
         figures: _Figures = {"accuracy": confusion.accuracy, "macro_f1": confusion.macro_f1}
-        return _counted(figures, items, lambda item: _class_counts(item, ids))
+        return _counted(figures, items, lambda item: _class_counts(item, ids), seed)
     if task == "SEMANTIC_SEGMENTATION":
         uncovered = ids[background] if background else UNLABELLED
         figures = {"mean_iou": confusion.mean_iou, "pixel_accuracy": confusion.accuracy}
-        return _counted(figures, items, lambda item: _pixel_counts(item, ids, uncovered))
-    return _found(items, ids, masks=task == "INSTANCE_SEGMENTATION")
+        return _counted(figures, items, lambda item: _pixel_counts(item, ids, uncovered), seed)
+    return _found(items, ids, seed, masks=task == "INSTANCE_SEGMENTATION")
 
 
-def _answers(items: Sequence[Judged]) -> dict[str, float]:
+def _answers(items: Sequence[Judged], seed: int) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name, metric in OPEN_METRICS.items():
         told = [
             (value, item.group) for item in items if (value := metric(item.said, item.expected)) is not None
         ]
         if told:
-            interval = clustered_mean([value for value, _ in told], [group for _, group in told], _SEED)
+            interval = clustered_mean([value for value, _ in told], [group for _, group in told], seed)
             metrics |= interval.named(name)
     return metrics
 
 
 def _counted(
-    figures: _Figures, items: Sequence[Judged], count: Callable[[Judged], Counts]
+    figures: _Figures, items: Sequence[Judged], count: Callable[[Judged], Counts], seed: int
 ) -> dict[str, float]:
     sums_I3C = np.stack([count(item) for item in items])
     groups = [item.group for item in items]
     metrics: dict[str, float] = {}
     for name, figure in figures.items():
-        metrics |= clustered(sums_I3C, groups, figure, _SEED).named(name)
+        metrics |= clustered(sums_I3C, groups, figure, seed).named(name)
     return metrics
 
 
@@ -131,14 +131,14 @@ def _pixel_counts(item: Judged, ids: Mapping[str, int], uncovered: int) -> Count
     return confusion.counts(expected_HW[counted_HW].astype(np.int64), predicted, len(ids))
 
 
-def _found(items: Sequence[Judged], ids: Mapping[str, int], *, masks: bool) -> dict[str, float]:
+def _found(items: Sequence[Judged], ids: Mapping[str, int], seed: int, *, masks: bool) -> dict[str, float]:
     scenes = [_scene(item, ids) for item in items]
     truths = (
         [[_region(each["mask"], item.size_px) for each in item.expected] for item in items] if masks else ()
     )
     found = [_masked(item) if masks else _boxed(item) for item in items]
     result = evaluate(scenes, found, ids, truths)
-    low, high = result.interval(_SEED)
+    low, high = result.interval(seed)
     return {**average_precisions(result, ""), "map_low": low, "map_high": high}
 
 

@@ -1,0 +1,31 @@
+"""A package whose requirements are installed into an empty environment: long, and for `make soak` alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_package_stranger import environ, export
+from tests.support.conversations import colour_rows, spec, tiny_model
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
+
+
+def test_a_package_runs_with_nothing_but_its_requirements(rounds: int, tmp_path: Path) -> None:
+    if rounds == 1:
+        pytest.skip("make soak installs it")
+    rows = list(colour_rows({"train": 16, "test": 8}))
+    package = export(tmp_path, spec(), tiny_model(tmp_path / "base", "llava"), rows)
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    install = [python, "-m", "pip", "install", "--quiet", "--requirement", package / "requirements.txt"]
+    subprocess.run(install, env=environ(), check=True)
+    done = subprocess.run(
+        [python, package / "verify.py"], cwd="/", env=environ(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert json.loads(done.stdout)["passed"]
