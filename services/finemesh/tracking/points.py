@@ -31,6 +31,9 @@ UPDATE marks SET sequence = new_marks.sequence, thinned = new_marks.thinned FROM
 WHERE marks.run_key = new_marks.run_key AND marks.attempt = new_marks.attempt
 """
 
+# More in the tail than this would leave holes in the file as large; commits wait for the next cut.
+MAX_TAIL_POINTS: Final = 1_500_000
+_ROOM_SECONDS: Final = 5.0
 # A reader that a slow client holds up must not hold up those who write.
 _LEAVE_SECONDS: Final = 5.0
 
@@ -47,6 +50,8 @@ class PointFile:
         self._changing = threading.RLock()
         self._leaving = threading.Condition()
         self._cursors = 0
+        self._room = threading.Condition()
+        self._tail_points = 0
         self._settings: dict[str, Any] = {"memory_limit": f"{memory_bytes // 2**20}MiB", "threads": threads}
         self._run_keys: dict[str, int] = {}
         self._metric_keys: dict[str, int] = {}
@@ -133,6 +138,19 @@ class PointFile:
             self._write_marks(marks, run_keys)
         self._run_keys, self._metric_keys = run_keys, metric_keys
         self._marks |= marks
+        with self._room:
+            self._tail_points += sum(len(batch) for batch in batches)
+
+    def note_cut(self, points: int) -> None:
+        """So many points have left the tail."""
+        with self._room:
+            self._tail_points -= points
+            self._room.notify_all()
+
+    def wait_for_room(self) -> None:
+        """Until the tail has room, or so long that it seems that nobody cuts it."""
+        with self._room:
+            self._room.wait_for(lambda: self._tail_points < MAX_TAIL_POINTS, _ROOM_SECONDS)
 
     def delete(self, run: str) -> None:
         """Remove a run's points and marks. Raises UnavailableError."""
@@ -193,6 +211,8 @@ class PointFile:
         self._marks = {
             (run, attempt): (last, thinned) for run, attempt, last, thinned in rows(query).fetchall()
         }
+
+        [(self._tail_points,)] = rows("SELECT count(*) FROM tail").fetchall()
 
     @contextlib.contextmanager
     def _transaction(self) -> Generator[None]:

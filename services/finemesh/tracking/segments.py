@@ -158,6 +158,7 @@ class Cutter:
             cursor.execute("UPDATE archive SET segment = ?", [number])
             cursor.commit()
             self._told = marks
+            self._file.note_cut(count)
             return segment
 
     def _moving(self, cursor: Any, table: str) -> Iterator[pa.Table]:

@@ -117,6 +117,7 @@ class Writer:
                 self._tell(self._deleted(item))
                 continue
             group, follower = self._group(item)
+            self._file.wait_for_room()
             self._tell(self._committed(group))
             if isinstance(follower, _Delete):
                 self._tell(self._deleted(follower))
