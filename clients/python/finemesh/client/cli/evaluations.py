@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from finemesh.client.cli.context import options, out
-from finemesh.client.cli.output import moment, print_json, print_list, print_text, short
+from finemesh.client.cli.output import moment, print_json, print_json_line, print_list, short
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
 from finemesh.client.cli.runs import commands
 from finemesh.client.connection import Connection
@@ -67,7 +67,7 @@ def items(
             about = {"id": item}
             for key, column in (("digest", page.digests), ("group", page.groups)):
                 about |= {key: column[index]} if column else {}
-            print_text(json.dumps({**about, **values}, ensure_ascii=False))
+            print_json_line({**about, **values})
 
 
 @commands("log-items")
