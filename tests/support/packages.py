@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,9 @@ async def release(
 
     Returns where the package is.
     """
-    manifest = await upload_directory(objects, write_content(folder, content), place_of(attempt))
+    async with attempt.kept_alive():
+        await asyncio.to_thread(write_content, folder, content)
+        manifest = await upload_directory(objects, folder, place_of(attempt))
     await attempt.renew("VERIFYING")
     made = result()
     for file in manifest.files if told else ():
