@@ -175,6 +175,11 @@ class Page:
     binding: str
     after: Sequence[Any] | None
 
+    @property
+    def columns(self) -> list[ColumnElement[Any]]:
+        """The columns that it is ordered by, which a query must select; `apply` adds what is not a column."""
+        return [order.field.column for order in self.orders if order.selected is None]
+
     def apply(self, query: Select[Any]) -> Select[Any]:
         """`query` with condition, order and limit. It must select the columns that it is ordered by."""
         selected = (order.selected for order in self.orders)
