@@ -41,7 +41,7 @@ from tests.support.conversations import colour_rows, spec, tiny_model, write_dat
 from tests.support.picture_runs import picture_spec, tiny_picture_model
 from tests.support.shapes import shape_rows
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 JOB = "projects/test/trainingJobs/colours"
 ITEMS = 3
@@ -112,7 +112,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedPr
         env=environ(),
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
