@@ -147,6 +147,11 @@ class PointFile:
             self._tail_points -= points
             self._room.notify_all()
 
+    def reclaim(self) -> None:
+        """Give the room of points that have moved on back to the file, while nothing is being committed."""
+        with self._changing, contextlib.suppress(UnavailableError), self.cursor() as cursor:
+            cursor.execute("CHECKPOINT")
+
     def wait_for_room(self) -> None:
         """Until the tail has room, or so long that it seems that nobody cuts it."""
         with self._room:

@@ -159,7 +159,9 @@ class Cutter:
             cursor.commit()
             self._told = marks
             self._file.note_cut(count)
-            return segment
+        if is_large:
+            self._file.reclaim()
+        return segment
 
     def _moving(self, cursor: Any, table: str) -> Iterator[pa.Table]:
         """The points of the tail, each slice moved before it is given out; at least one, if empty."""
