@@ -157,7 +157,7 @@ def test_what_is_cancelled_ends_and_can_be_deleted(toured: Shell) -> None:
     toured.run("finemesh train cancel long")  # what is cancelled stays so
     assert toured.json("train show long")["state"] == "STATE_CANCELLED"
     for command, reason in (
-        ("export create long --format merged", "TRAINING_JOB_NOT_READY"),
+        ("export create long --step 100000", "NO_CHECKPOINT"),
         ("train cancel r4", "TRAINING_JOB_ENDED"),
         ("dataset cancel items", "ALREADY_ENDED"),
         ("export cancel pkg", "EXPORT_ENDED"),

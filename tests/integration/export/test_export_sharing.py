@@ -57,16 +57,17 @@ async def test_whoever_waits_goes_on_when_the_maker_is_cancelled(
     first = await client.create(job)
     attempt = await cluster.next_attempt()
     await attempt.renew("RUNNING")
-    second, third = await client.create(job), await client.create(job)
-    assert first.name in second.progress.message
-    assert (await client.cancel(third.name)).state == State.STATE_CANCELLED
-    assert (await client.cancel(first.name)).state == State.STATE_CANCELLING
-    taken_over = await cluster.next_attempt()
-    assert taken_over.command.resource == second.name
-    await attempt.stop()
-    await taken_over.renew("VERIFYING")
-    fourth = await client.create(job)
-    await taken_over.complete(result(passed=False, difference=1.0))
+    async with attempt.kept_alive():
+        second, third = await client.create(job), await client.create(job)
+        assert first.name in second.progress.message
+        assert (await client.cancel(third.name)).state == State.STATE_CANCELLED
+        assert (await client.cancel(first.name)).state == State.STATE_CANCELLING
+        taken_over = await cluster.next_attempt()
+        assert taken_over.command.resource == second.name
+        await attempt.stop()
+    async with taken_over.kept_alive():
+        fourth = await client.create(job)
+        await taken_over.complete(result(passed=False, difference=1.0))
     rejected = await client.until(fourth.name, "REJECTED")  # by the same evidence
     assert rejected.parity.max_logit_difference == 1.0
     assert (await client.until(second.name, "REJECTED")).made_by == ""
