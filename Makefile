@@ -78,6 +78,7 @@ bench-tracking: setup ## Tracking against MLflow, Aim and TensorBoard, a JSON li
 	$(BIN)/python -m tests.bench.tracking
 
 bench-export: setup ## packages on their way out, a JSON line per bar
+	$(BIN)/python -m tests.bench.export_merge
 	$(BIN)/python -m tests.bench.export_download
 	$(BIN)/python -m tests.bench.export_server
 	$(BIN)/python -m tests.bench.export_onnx
