@@ -33,6 +33,7 @@ VIEWS: Final = ("runs", "params", "labels", "tags", "summaries", "metrics", "poi
 def service(tmp_path_factory: pytest.TempPathFactory, nats: NatsServer) -> Generator[ServiceProcess]:
     """With limits that a test can reach."""
     limits = {"FINEMESH_SQL_CPU_SECONDS": "2", "FINEMESH_SQL_MEMORY_BYTES": str(96 << 20)}
+    limits["FINEMESH_SQL_TIMEOUT_SECONDS"] = "110"  # on a machine that is very busy, too
     process = tracking_process(tmp_path_factory.mktemp("sql"), nats, **limits)
     yield process.start()
     process.stop()
@@ -67,7 +68,7 @@ async def ask(
 ) -> list[pb.QuerySqlResponse]:
     request = pb.QuerySqlRequest(parent=parent, query=query, **fields)
     try:
-        return [part async for part in client.stub.QuerySql(request, timeout=90)]
+        return [part async for part in client.stub.QuerySql(request, timeout=115)]
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
 
