@@ -80,7 +80,7 @@ def mlflow_server(folder: Path) -> Generator[str]:
         wait_until(lambda: _answers(f"{url}/health"), "mlflow", 300)
         yield url
     finally:
-        server.kill()
+        server.stop()  # it ends its own processes, which a kill would leave behind
 
 
 def _answers(url: str) -> bool:
