@@ -63,7 +63,7 @@ def model_of(base: Path, chosen: FineTuneSpec) -> Model:
     return model
 
 
-def test_the_loss_is_that_of_transformers(base: Path, dataset: Path) -> None:
+def test_the_loss_is_that_of_transformers(base: Path, dataset: Path, tmp_path: Path) -> None:
     model = model_of(base, wanted())
     objective = PlainText(wanted(), model, dataset)
     split = objective.encode("train")
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_transformers(base: Path, dataset: Path) -> None:
         targets += ids.shape[1] - 1
     assert batch.weight == targets
     assert objective.loss(batch).item() == pytest.approx(expected, rel=1e-5)
-    validated = objective.validate(split)
+    validated = objective.validate(split, tmp_path)
     assert validated["val/loss"] == pytest.approx(expected / targets, rel=1e-5)
     assert validated["val/perplexity"] == pytest.approx(math.exp(expected / targets), rel=1e-5)
 

@@ -61,7 +61,7 @@ def test_points_and_marks_of_the_first_release_are_read_and_go_on(old_file: Path
         file.close()
     file = opened(old_file)
     one = np.array([1], np.int64)
-    file.append([Batch(OLD, 2, 2, ("train/loss",), one - 1, one * 50, one * 0.5, one)])
+    file.append([Batch(OLD, 2, 2, ("train/loss",), one - 1, one * 50, np.array([0.5]), one)])
     assert file.read(OLD).curves["train/loss"].steps.tolist() == [*range(50), 40, 50]
     file.close()
 
