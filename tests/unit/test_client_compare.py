@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import re
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -104,13 +102,9 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     assert plots.FORMATS == ("png", "svg")
 
 
-def test_the_tables_show_differences_intervals_and_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    written = io.StringIO()
-    console: Any = out
-    monkeypatch.setattr(console, "file", written)
-    monkeypatch.setattr(console, "width", 200, raising=False)
-    print_comparison(answer(), NAMES)
+def test_the_tables_show_differences_intervals_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "_width", 200)  # `width` is a property, whose setting would not be undone
+    with out.capture() as captured:
+        print_comparison(answer(), NAMES)
     for words in ("+0.125", "-0.3 to +0.05", "not yet", "210", "cannot tell yet", "To tell more"):
-        assert words in written.getvalue()
+        assert words in captured.get()

@@ -106,8 +106,9 @@ def test_writes_are_only_tried_again_unseen(config: GatewayConfig) -> None:
 def test_every_method_is_either_streaming_reading_or_a_write() -> None:
     methods = read_methods(packaged_descriptor_set(), list(PUBLIC_SERVICES.values()))
     tracking = methods[PUBLIC_SERVICES["tracking"]]
-    assert set(tracking.streaming) == {"WatchRun", "LogMetrics", "WatchMetrics"}
-    assert set(tracking.reading) == {"GetRun", "ListRuns", "QueryMetrics"}
+    files = {"UploadRunArtifact", "DownloadRunMetrics"}
+    assert set(tracking.streaming) == {"WatchRun", "LogMetrics", "WatchMetrics", "QuerySql", *files}
+    assert set(tracking.reading) == {"GetRun", "ListRuns", "ListRunArtifacts", "QueryMetrics"}
 
 
 def test_only_health_and_presigned_requests_need_no_token(config: GatewayConfig) -> None:
