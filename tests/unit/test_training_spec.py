@@ -214,7 +214,7 @@ def test_everything_that_is_wrong_is_named_at_once_by_its_path() -> None:
         dataset="d",
         lora=pb.LoraMethod(rank=-2, towers=[pb.TOWER_LANGUAGE, 77]),  # pyright: ignore[reportArgumentType]
         optimization=pb.OptimizationSpec(learning_rate=math.nan, schedule=9),  # pyright: ignore[reportArgumentType]
-        resources=pb.ResourceSpec(gpus=1.5),
+        resources=pb.ResourceSpec(gpus=0.001),
         max_quarantined_fraction=2,
     )
     with pytest.raises(InvalidError) as refused:
