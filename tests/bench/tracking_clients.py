@@ -206,7 +206,8 @@ class Aim:
     def read(self, runs: list[str]) -> int:
         total = 0
         for run in runs:
-            for metric in self._repo.get_run(self._ids[run]).metrics():
+            found = self._repo.get_run(self._ids[run])  # none before Aim has indexed it, when it pleases
+            for metric in found.metrics() if found else ():
                 _, (values, _, _) = metric.values.sparse_numpy()[0], metric.data.numpy()[1]
                 total += len(values)
         return total
