@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec import document
-from finemesh.core.spec.export import CheckpointSelection, ExportFormat, ExportSpec, ParityTolerance
 from finemesh.core.spec.finetune import (
     FineTuneSpec,
     Full,
@@ -30,7 +29,6 @@ from finemesh.core.spec.finetune import (
 from finemesh.core.spec.optimization import Optimizer
 
 GOOD = FineTuneSpec(Task.VISION_LANGUAGE, "some/model", "projects/p/datasets/d")
-GOOD_EXPORT = ExportSpec("projects/p/trainingJobs/t", (ExportFormat.ADAPTER, ExportFormat.MERGED))
 
 
 def fields(error: InvalidError) -> set[str]:
@@ -40,7 +38,6 @@ def fields(error: InvalidError) -> set[str]:
 def test_good_specs_pass() -> None:
     GOOD.validate()
     replace(GOOD, method=Full((Tower.LANGUAGE, Tower.CONNECTOR))).validate()
-    GOOD_EXPORT.validate()
 
 
 def test_every_violation_is_named_at_once() -> None:
@@ -164,27 +161,6 @@ def test_fingerprint_depends_on_values_not_on_how_they_are_written() -> None:
     as_float = FineTuneSpec.from_dict(json.loads(json.dumps(as_int.to_dict())))
     assert as_int.fingerprint() == as_float.fingerprint()
     assert as_int.fingerprint() != GOOD.fingerprint()
-
-
-def test_export_spec_names_what_is_wrong() -> None:
-    wrong = ExportSpec(
-        training_job="projects/p/runs/r",
-        formats=(ExportFormat.ADAPTER, ExportFormat.ADAPTER),
-        checkpoint=CheckpointSelection.STEP,
-        tolerance=ParityTolerance(max_difference=float("nan"), min_agreement=2.0),
-        golden_items=0,
-    )
-    with pytest.raises(InvalidError) as caught:
-        wrong.validate()
-    assert fields(caught.value) == {
-        "spec.training_job",
-        "spec.formats",
-        "spec.step",
-        "spec.tolerance.max_difference",
-        "spec.tolerance.min_agreement",
-        "spec.golden_items",
-    }
-    assert ExportSpec.from_dict(json.loads(json.dumps(GOOD_EXPORT.to_dict()))) == GOOD_EXPORT
 
 
 @pytest.mark.parametrize(
