@@ -132,9 +132,7 @@ class Mesh:
 
     def kill(self, name: str) -> int:
         """SIGKILL the main process of a component, as a crash would; it is started again. Returns the pid."""
-        supervisor = self._supervisor(name)
-        supervisor.ready.clear()
-        return supervisor.kill()
+        return self._supervisor(name).kill()
 
     # ---- facts
 

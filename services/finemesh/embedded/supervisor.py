@@ -100,11 +100,13 @@ class Supervisor:
         self._set(State.STOPPED)
 
     def kill(self) -> int:
-        """SIGKILL its main process, as a crash would. Returns the pid, 0 if none runs."""
+        """SIGKILL its main process, as a crash would, and see it gone. Returns the pid, 0 if none runs."""
         process = self._process
         if process is None or process.poll() is not None:
             return 0
         process.kill()
+        process.wait()  # until then it still looks alive, and its port may answer: it would be ready again
+        self.ready.clear()
         return process.pid
 
     def _start(self) -> None:
