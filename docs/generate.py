@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import command_line
 import configuration
 import fine_tune_schema
 import model_families
@@ -29,6 +30,7 @@ itself. How a training job is paused, preempted, tried again and limited: [jobs]
 def generated() -> dict[Path, str]:
     """Every file, with its text."""
     return {
+        ROOT / "docs/reference/cli.md": command_line.page(),
         ROOT / "docs/reference/configuration.md": configuration.page(),
         ROOT / "docs/reference/models.md": model_families.page(),
         ROOT / "docs/reference/presets.md": spec_pages.presets_page(),

@@ -32,10 +32,7 @@ def create(
     rule_id: Annotated[str, typer.Option("--id", help="Id of the rule; made up if left out.")] = "",
     name: Annotated[str, typer.Option(help="A name for people.")] = "",
 ) -> None:
-    """Create a rule, of one kind. It looks at running runs from their first point on.
-
-    Example: finemesh alerts create --metric train/loss --diverge 0.5 --run r16
-    """
+    """Create a rule, of one kind. It looks at running runs from their first point on."""
     connection = options.connection()
     rule = AlertRule(display_name=name, metric=metric, run=connection.name("runs", run) if run else "")
     given = {

@@ -16,6 +16,7 @@ from finemesh.client.cli import (
     estimates,
     evaluations,
     events,
+    examples,
     exports,
     history,
     logs,
@@ -104,4 +105,5 @@ def main() -> None:
     """Entry point of `finemesh`."""
     for plugin in sorted(entry_points(group="finemesh.commands"), key=lambda each: each.name):
         plugin.load()(app)
+    examples.add_to(app)
     context.run(app)

@@ -43,8 +43,6 @@ def compare(
 ) -> None:
     """Set runs side by side: what differs in them, their metrics, which is better, and whether that is more
     than noise.
-
-    Example: finemesh runs compare r4 r16 --metric test/accuracy --html comparison.html --plot curves.png
     """
     if plot and plot.suffix.lstrip(".").lower() not in FORMATS:
         raise typer.BadParameter(f"{plot.name} is neither .png nor .svg", param_hint="--plot")

@@ -32,7 +32,7 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_CODES: Final = {
     0: "done, and the outcome is good",
     EXIT_FAILED: "refused, or it ended badly: failed, cancelled, rejected, or a check that did not pass",
-    EXIT_USAGE: "the command line is wrong",
+    EXIT_USAGE: "the command line, or the request, is wrong",
     EXIT_NOT_FOUND: "there is no such thing",
     EXIT_DENIED: "no token, or one without the right",
     EXIT_UNAVAILABLE: "the mesh cannot be reached",

@@ -54,11 +54,7 @@ def estimate(
         int, typer.Option(help="Tokens of the largest batch, as a preflight says.", min=0)
     ] = 0,
 ) -> None:
-    """Say what a fine-tune would take in memory, time and money. Exit code 1 if it fits nowhere.
-
-    Examples: finemesh train estimate -f spec.yaml;
-    finemesh train estimate -f spec.yaml -o optimization.micro_batch_size=4
-    """
+    """Say what a fine-tune would take in memory, time and money. Exit code 1 if it fits nowhere."""
     connection = options.connection()
     given = Given(file=spec_file, model=model, dataset=dataset, task=task, gpus=gpus)
     response = lint(as_seen_from_here(to_message(given.read(overrides or []))))

@@ -54,10 +54,7 @@ def items(
     run: Annotated[str, typer.Argument(help="Id or full name of the run.")],
     evaluation: Annotated[str, typer.Argument(help="Id of the evaluation, e.g. test-s100-a1.")],
 ) -> None:
-    """Print the items of an evaluation, a JSON line each: id, digest, group, and its metrics.
-
-    Example: finemesh runs items r16 test-s100-a1 | head
-    """
+    """Print the items of an evaluation, a JSON line each: id, digest, group, and its metrics."""
     connection = options.connection()
     name = f"{connection.name('runs', run)}/evaluations/{evaluation}"
     connection.evaluations.GetEvaluation(pb.GetEvaluationRequest(name=name))
@@ -79,10 +76,7 @@ def log_items(
     dataset: Annotated[str, typer.Option(help="Where the items come from.")] = "",
     variant: Annotated[str, typer.Option(help="What was evaluated, if not the model of the run.")] = "",
 ) -> None:
-    """Log what a model made of items, for runs of other programs. The same again changes nothing.
-
-    Example: finemesh runs log-items mine results.jsonl --split test --step 100
-    """
+    """Log what a model made of items, for runs of other programs. The same again changes nothing."""
     connection = options.connection()
     request = pb.LogEvaluationRequest(
         parent=connection.name("runs", run),

@@ -27,10 +27,7 @@ def logs(
     attempt: Annotated[int, typer.Option(min=0, help="Only of this attempt; 0 means of all.")] = 0,
     tail: Annotated[int, typer.Option(min=0, help="Begin with the last so many lines.")] = 0,
 ) -> None:
-    """Print what the attempts at a job have written: their log, stdout and stderr.
-
-    Example: finemesh train logs r16 -f --tail 20
-    """
+    """Print what the attempts at a job have written: their log, stdout and stderr."""
     name = options.connection().name("trainingJobs", job)
     request = pb.StreamTrainingJobLogsRequest(name=name, attempt=attempt, tail=tail, follow=follow)
     shown = 0

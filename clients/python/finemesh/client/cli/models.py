@@ -41,10 +41,7 @@ def list_families() -> None:
 def show(
     model: Annotated[str, typer.Argument(help="Name of a family, or folder of a model.")],
 ) -> None:
-    """Show a family, or the families that take the model of a folder.
-
-    Examples: finemesh models show llava; finemesh models show ./my-model
-    """
+    """Show a family, or the families that take the model of a folder."""
     if Path(model).expanduser().is_dir():
         found = _families_of(model)
     else:

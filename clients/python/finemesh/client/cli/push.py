@@ -33,8 +33,6 @@ def push_export(
     """Carry a released package on to a running Ollama, the Hugging Face hub or an S3 bucket.
 
     The hub reads HF_TOKEN, S3 reads AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-
-    Example: finemesh export push colours-gguf ollama://localhost/colours
     """
     try:
         place = Target.of(target)

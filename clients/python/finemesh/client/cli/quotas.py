@@ -33,10 +33,7 @@ def set_quota(
     max_gpu_hours: Annotated[str, typer.Option(help="GPU-hours per window, or none.")] = "",
     window_hours: Annotated[float | None, typer.Option(help="Length of that window, in hours.")] = None,
 ) -> None:
-    """Change the quota of the project; what is not given stays as it is. For admins.
-
-    Example: finemesh quota set --max-gpus 8 --max-gpu-hours none
-    """
+    """Change the quota of the project; what is not given stays as it is. For admins."""
     quota = _quota()
     if weight is not None:
         quota.weight = weight

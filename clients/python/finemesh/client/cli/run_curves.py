@@ -36,10 +36,7 @@ def curves(
     max_points: Annotated[int, typer.Option(min=0, help="Points of a curve; 0 means 1000.")] = 0,
     form: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "plot",
 ) -> None:
-    """Draw curves of runs over one axis. With --format csv or --json, as data.
-
-    Example: finemesh runs curves a b --key val/loss --over train/tokens --smooth 1e6
-    """
+    """Draw curves of runs over one axis. With --format csv or --json, as data."""
     form = choice(form, _FORMATS, "--format")
     connection = options.connection()
     request = pb.QueryMetricsRequest(

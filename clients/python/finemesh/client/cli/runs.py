@@ -81,10 +81,7 @@ def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
 
 @commands("spec")
 def spec(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]) -> None:
-    """Print what a run was started from, as a spec file that starts the same again.
-
-    Example: finemesh runs spec r16 > again.yaml; finemesh train submit -f again.yaml
-    """
+    """Print what a run was started from, as a spec file that starts the same again."""
     connection = options.connection()
     found = connection.tracking.GetRun(pb.GetRunRequest(name=connection.name("runs", run)))
     if not found.HasField("spec"):

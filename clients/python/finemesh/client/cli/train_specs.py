@@ -96,10 +96,7 @@ def preset(
     gpus: Gpus = 0,
     overrides: Overrides = None,
 ) -> None:
-    """Print a preset as a spec file, every value written out.
-
-    Example: finemesh train preset balanced --task vision-language > spec.yaml
-    """
+    """Print a preset as a spec file, every value written out."""
     given = Given(preset=level, task=task, model=model, dataset=dataset, gpus=gpus)
     print_spec(
         to_message(given.read(overrides or [])), f"Preset {level}. Train: finemesh train submit -f FILE"

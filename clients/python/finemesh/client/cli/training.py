@@ -75,11 +75,7 @@ def submit(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Submit nothing if the linter warns.")] = False,
 ) -> None:
-    """Submit a fine-tune, from a spec file or a preset, with some fields changed, or from fields alone.
-
-    Examples: finemesh train submit --preset quick --model ./llava --dataset items;
-    finemesh train submit -f spec.yaml -o lora.rank=32
-    """
+    """Submit a fine-tune, from a spec file or a preset, with some fields changed, or from fields alone."""
     connection = options.connection()
     given = Given(file=spec_file, preset=preset, model=model, dataset=dataset, task=task, gpus=gpus)
     spec = _linted(given.read(overrides or []), strict=strict)
@@ -227,7 +223,7 @@ def resume(job: JobId) -> None:
 def set_priority(
     job: JobId, priority: Annotated[int, typer.Argument(help="Higher runs first; may be negative.")]
 ) -> None:
-    """Give a job that has not ended another priority. Example: finemesh train priority tj-42 -- -5"""
+    """Give a job that has not ended another priority."""
     connection = options.connection()
     request = pb.SetTrainingJobPriorityRequest(name=connection.name("trainingJobs", job), priority=priority)
     _print_job(connection.training.SetTrainingJobPriority(request))

@@ -70,10 +70,7 @@ def drain(
         bool, typer.Option("--follow/--no-follow", help="Return when the node can be switched off.")
     ] = True,
 ) -> None:
-    """Take a node out of use: nothing new goes there, and trainings save and go on elsewhere.
-
-    Example: finemesh workers drain node-7 --wait
-    """
+    """Take a node out of use: nothing new goes there, and trainings save and go on elsewhere."""
     workers = options.connection().workers
     found = workers.DrainNode(pb.DrainNodeRequest(name=_find(node).name, leave_work=leave_work))
     while follow and found.state == Node.STATE_DRAINING:
