@@ -55,7 +55,9 @@ def read(path: Path) -> SpecFile:
     """The file at `path`. Raises SpecFileError."""
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SpecFileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise SpecFileError(f"{path} cannot be read: {error}") from error
 
 

@@ -154,7 +154,7 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
         return ""
     head = "".join(f"<th>{_text(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    return f"<h2>{_text(title)}</h2><table><tr>{head}</tr>{body}</table>"
+    return f"<h2>{_text(title)}</h2><div class='wide'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _cell(value: Cell) -> str:
@@ -230,30 +230,39 @@ _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
- body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto;
-  padding: 0 1rem }}
- h1 {{ border-left: .5rem solid #2a8a4a; padding-left: .75rem }}
- h1.passed_with_warnings {{ border-color: #d99a1c }} h1.failed {{ border-color: #c0392b }}
- table {{ border-collapse: collapse; width: 100% }} th {{ background: #f5f5f5 }}
- th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }}
+ :root {{ color-scheme: light dark; --ink: #222; --page: #fff; --soft: #666; --line: #ddd; --tint: #f5f5f5;
+  --token: #ececec; --bar: #9aa7b5; --loss: #2a8a4a; --on: #0b3d1c; --a: #bfe8cb; --b: #95d6a9;
+  --cut: #c0392b; --image: #e2dcf5; --on-image: #4a3a8a }}
+ @media (prefers-color-scheme: dark) {{ :root {{ --ink: #ececf0; --page: #161618; --soft: #a0a0a8;
+  --line: #3a3a40; --tint: #212125; --token: #2e2e34; --bar: #6d7a88; --loss: #3fae66; --on: #d6f5df;
+  --a: #1d4a2c; --b: #28633b; --cut: #ff8a7a; --image: #3a3160; --on-image: #d9d0ff }} }}
+ body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 70rem;
+  margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }}
+ .wide {{ overflow-x: auto; overflow-wrap: normal }}
+ h1 {{ border-left: .5rem solid var(--loss); padding-left: .75rem }}
+ h1.passed_with_warnings {{ border-color: #d99a1c }} h1.failed {{ border-color: var(--cut) }}
+ table {{ border-collapse: collapse; width: 100% }} th {{ background: var(--tint) }}
+ th, td {{ text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line);
+  vertical-align: top }}
  td:first-child {{ overflow-wrap: anywhere; min-width: 6rem }} td:last-child {{ overflow-wrap: anywhere }}
  td.n {{ text-align: right; font-variant-numeric: tabular-nums }}
- svg {{ width: 100%; font-size: 11px; fill: #555 }} line {{ stroke: #c0392b; stroke-dasharray: 4 3 }}
- rect.all {{ fill: #9aa7b5 }} rect.loss {{ fill: #2a8a4a }}
+ svg {{ width: 100%; font-size: 11px; fill: var(--soft) }}
+ line {{ stroke: var(--cut); stroke-dasharray: 4 3 }}
+ rect.all {{ fill: var(--bar) }} rect.loss {{ fill: var(--loss) }}
  .key {{ display: inline-block; width: .8em; height: .8em }}
- .key.all {{ background: #9aa7b5 }} .key.loss {{ background: #2a8a4a }}
- pre {{ background: #fafafa; border: 1px solid #ddd; padding: .75rem; white-space: pre-wrap;
+ .key.all {{ background: var(--bar) }} .key.loss {{ background: var(--loss) }}
+ pre {{ background: var(--tint); border: 1px solid var(--line); padding: .75rem; white-space: pre-wrap;
   overflow-wrap: anywhere }}
  pre span {{ unicode-bidi: isolate }} i {{ font-style: normal }} i:empty::before {{ content: "·" }}
- i:hover {{ outline: 1px solid #222 }}
- .prompt {{ color: #777 }} .prompt i:nth-child(even) {{ background: #ececec }}
- pre .loss {{ color: #0b3d1c; font-weight: 600 }} pre .loss i {{ background: #bfe8cb }}
- pre .loss i:nth-child(even) {{ background: #95d6a9 }}
- .cut {{ color: #c0392b; text-decoration: line-through }}
- .image {{ background: #e2dcf5; color: #4a3a8a; border-radius: .3rem; padding: 0 .3rem }}
+ i:hover {{ outline: 1px solid var(--ink) }}
+ .prompt {{ color: var(--soft) }} .prompt i:nth-child(even) {{ background: var(--token) }}
+ pre .loss {{ color: var(--on); font-weight: 600 }} pre .loss i {{ background: var(--a) }}
+ pre .loss i:nth-child(even) {{ background: var(--b) }}
+ .cut {{ color: var(--cut); text-decoration: line-through }}
+ .image {{ background: var(--image); color: var(--on-image); border-radius: .3rem; padding: 0 .3rem }}
 </style>
 <h1 class="{verdict}">{title}</h1>
 {top}

@@ -44,7 +44,9 @@ def evaluate(
                 packages, dataset, split, limit=limit, base_model=base, max_tokens=max_tokens
             )
     except FinemeshError as error:
-        _err.print(f"[red]error:[/] {error.message} [dim]({error.reason})[/]", highlight=False)
+        _err.print(
+            f"[red]error:[/] {error.message} [dim]({error.reason})[/]", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(EXIT_FAILED) from error
     names = metric_names(found)
     table = Table(*HEAD, *names, box=None, header_style="bold")

@@ -7,7 +7,15 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from finemesh.client.plots import Compared, draw_curves, draw_parallel, draw_scatter, picture_of, single
+from finemesh.client.plots import (
+    Compared,
+    by_interest,
+    draw_curves,
+    draw_parallel,
+    draw_scatter,
+    picture_of,
+    single,
+)
 from finemesh.v1.tracking_service_pb2 import CompareRunsResponse
 
 _NEEDED_NONE: Final = "no number would"
@@ -76,12 +84,12 @@ def _items(compared: Compared) -> str:
 
 def _metrics(answer: CompareRunsResponse, names: Sequence[str]) -> str:
     rows: list[tuple[str, ...]] = []
-    for metric in answer.metrics:
+    for metric in by_interest(answer):
         cells: list[str] = []
         for summary, difference in zip(metric.summaries, metric.last_differences, strict=True):
             last, best = _figure(summary.last_value), _figure(summary.best_value)
             change = f" ({difference:+.3g})" if difference and not math.isnan(difference) else ""
-            cells.append(f"{last}{change}, best {best}" if summary.key else "")
+            cells.append(f"{last}{change}{best and f', best {best}'}" if summary.key else "")
         rows.append((metric.key, *cells))
     return f"<h2>Metrics, last and best</h2>{_table(('metric', *names), rows)}" if rows else ""
 

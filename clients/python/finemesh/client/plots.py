@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from finemesh.v1.metric_pb2 import MetricSeries
-from finemesh.v1.tracking_service_pb2 import CompareRunsResponse
+from finemesh.v1.tracking_service_pb2 import CompareRunsResponse, MetricComparison
 
 MISSING: Final = "pictures need matplotlib: pip install 'finemesh-client[plots]'"
 FORMATS: Final = ("png", "svg")
@@ -19,6 +19,9 @@ _INK: Final = "#7a7a7a"
 _STYLES: Final = ("-", "--", ":", "-.")
 _MAX_AXES: Final = 8
 _MAX_LABELLED: Final = 20
+
+
+_SYSTEM: Final = "system/"  # what metrics of the machine begin with
 
 
 class PlotsMissingError(Exception):
@@ -52,6 +55,13 @@ class Compared:
             for run, mean in zip(group.runs, group.run_means, strict=True)
         }
         return [means.get(name, value) for name, value in zip(self.names, last, strict=True)]
+
+
+def by_interest(answer: CompareRunsResponse) -> list[MetricComparison]:
+    """The metrics as people look for them: the one that decides, the others by name, the machine's last."""
+    return sorted(
+        answer.metrics, key=lambda each: (each.key != answer.metric, each.key.startswith(_SYSTEM), each.key)
+    )
 
 
 def figure_of(compared: Compared) -> Any:

@@ -70,6 +70,14 @@ def files_of(package: Path, target: Target) -> list[str]:
     return sorted(path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file())
 
 
+def check(target: Target) -> None:
+    """Raises PushError if the library or the secret that pushing there needs is missing."""
+    if target.scheme == "hub":
+        _hub()
+    elif target.scheme == "s3":
+        _s3_client(os.environ)
+
+
 def push(package: Path, target: Target, on_file: OnFile = lambda _path: None) -> str:
     """Send a package. What is there already is not sent again.
 
@@ -143,6 +151,19 @@ def _ask_ollama(
 
 
 def _to_hub(package: Path, target: Target, files: list[str], on_file: OnFile) -> str:
+    api, repository = _hub(), f"{target.host}/{target.path}"
+    import huggingface_hub
+
+    on_file(f"{len(files)} files")
+    try:
+        api.create_repo(repository, exist_ok=True, private=True)
+        done = api.upload_folder(repo_id=repository, folder_path=package, commit_message="Upload a package")
+    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise PushError(f"the hub did not take {repository}: {error}") from error
+    return str(done.commit_url)
+
+
+def _hub() -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
@@ -152,14 +173,7 @@ def _to_hub(package: Path, target: Target, files: list[str], on_file: OnFile) ->
         raise PushError(
             "HF_TOKEN is not set: make a token that may write, at https://huggingface.co/settings/tokens"
         )
-    api, repository = huggingface_hub.HfApi(token=token), f"{target.host}/{target.path}"
-    on_file(f"{len(files)} files")
-    try:
-        api.create_repo(repository, exist_ok=True, private=True)
-        done = api.upload_folder(repo_id=repository, folder_path=package, commit_message="Upload a package")
-    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise PushError(f"the hub did not take {repository}: {error}") from error
-    return str(done.commit_url)
+    return huggingface_hub.HfApi(token=token)
 
 
 # ---- S3

@@ -43,7 +43,7 @@ def create(
         "--silent": bool(silent),
     }
     if sum(given.values()) != 1:
-        raise typer.BadParameter(f"give one of {'; '.join(given)}")
+        raise typer.BadParameter(f"say what to look for by one of: {'; '.join(given)}")
     if above is not None or below is not None:
         rule.threshold.CopyFrom(AlertRule.Threshold(above=above, below=below))
     elif stall:

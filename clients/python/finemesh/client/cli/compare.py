@@ -15,7 +15,7 @@ from finemesh.client.cli.output import choice, print_json, short, table
 from finemesh.client.cli.runs import commands
 from finemesh.client.comparison_page import page_of
 from finemesh.client.connection import Connection
-from finemesh.client.plots import FORMATS, Compared, PlotsMissingError, figure_of, picture_of
+from finemesh.client.plots import FORMATS, Compared, PlotsMissingError, by_interest, figure_of, picture_of
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.metric_pb2 import MetricSeries
@@ -81,7 +81,7 @@ def print_comparison(response: pb.CompareRunsResponse, names: Sequence[str]) -> 
                 )
             ),
         )
-        for each in response.metrics
+        for each in by_interest(response)
     ]
     out.print(table(("metric, last ± (best)", "goal", *heads), rows))
     if response.HasField("items"):
@@ -168,7 +168,9 @@ def _curves(
 ) -> dict[str, list[MetricSeries]]:
     """The curves of a few metrics that have any: the one that decides, and those people look at first."""
     curved = [
-        each.key for each in response.metrics if any(summary.point_count > 1 for summary in each.summaries)
+        each.key
+        for each in by_interest(response)
+        if any(summary.point_count > 1 for summary in each.summaries)
     ]
     first = [key for key in (response.metric, *_CURVES) if key in curved]
     keys = list(dict.fromkeys([*first, *curved]))[:_MAX_CURVES]

@@ -47,8 +47,9 @@ _BY_STATUS: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: EXIT_UNAVAILABLE,
 }
 
-# People read stdout through pipes; progress and errors go to stderr.
-out: Final = Console()
+_PIPED_WIDTH: Final = 240  # characters
+# Progress and errors go to stderr: stdout can be piped, and in a pipe nothing limits the width of a table.
+out: Final = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 err: Final = Console(stderr=True)
 
 

@@ -48,6 +48,8 @@ def tail(
     limit: Annotated[int, typer.Option(help="Stop after this many events; 0 for never.", min=0)] = 0,
 ) -> None:
     """Print events until interrupted."""
+    if not subject or len(subject.split()) != 1:
+        raise typer.BadParameter(f"{subject!r} is no subject: write one like {ALL}", param_hint="--subject")
     subscriber = Subscriber(options.settings(), subject=subject, start=parse_start(start))
 
     async def follow() -> None:

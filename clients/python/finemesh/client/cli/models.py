@@ -44,6 +44,10 @@ def show(
     """Show a family, or the families that take the model of a folder."""
     if Path(model).expanduser().is_dir():
         found = _families_of(model)
+    elif "/" in model.removeprefix("modelFamilies/"):
+        raise typer.BadParameter(
+            f"there is no folder {model}; give a folder, or a name of `finemesh models list`"
+        )
     else:
         name = f"modelFamilies/{model.removeprefix('modelFamilies/')}"
         found = [options.connection().training.GetModelFamily(pb.GetModelFamilyRequest(name=name))]

@@ -146,7 +146,9 @@ def size(size_bytes: int) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    made = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")  # an id that is cut could not be typed again
     for row in rows:
         made.add_row(*(str(cell) for cell in row))
     return made
@@ -173,6 +175,12 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
         if value not in ("", None):
             shown.add_row(name, str(value))
     out.print(shown)
+
+
+def print_link(name: str, url: str) -> None:
+    """A link on a line of its own, whole however narrow the terminal is; nothing if there is none."""
+    if url:
+        out.print(f"[dim]{name}[/]  {escape(url)}", highlight=False, soft_wrap=True)
 
 
 def print_error_state(error: Any) -> None:

@@ -17,6 +17,7 @@ from finemesh.client.cli.output import (
     enum_name,
     print_error_state,
     print_facts,
+    print_link,
     styled,
     table,
     wait_with_progress,
@@ -91,9 +92,9 @@ def _print_report(report: Report) -> None:
                 ("rows", f"{limit}; {'packed' if result.packing else 'padded'}"),
                 ("longest batch", escape(_batch(result.longest_batch))),
                 ("took", duration(report.start_time, report.end_time)),
-                ("page", report.html_url),
             ]
         )
+        print_link("page", report.html_url)
         _print_tables(result)
         _print_rows(result)
     print_error_state(report.error)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from finemesh.client.cli.context import EXIT_FAILED, err, options, out
 from finemesh.client.cli.exports import ExportId, commands, download_folder
 from finemesh.client.cli.output import print_json, size
-from finemesh.client.pushing import PushError, Target, files_of, push
+from finemesh.client.pushing import PushError, Target, check, files_of, push
 
 
 @commands("push")
@@ -36,6 +36,8 @@ def push_export(
     """
     try:
         place = Target.of(target)
+        if place.scheme != "hub" or yes:
+            check(place)
         with tempfile.TemporaryDirectory() as scratch:
             package = folder or Path(scratch)
             download_folder(options.connection().name("exports", export), package, resume=True)

@@ -17,6 +17,7 @@ from finemesh.client.cli.output import (
     enum_name,
     print_error_state,
     print_facts,
+    print_link,
     styled,
     table,
     wait_with_progress,
@@ -140,9 +141,9 @@ def _print_report(report: Report) -> None:
         *_measured(report.measures),
         ("findings", ", ".join(f"{kind} {count}" for kind, count in sorted(report.finding_counts.items()))),
         ("took", duration(report.start_time, report.end_time)),
-        ("page", report.html_url),
     ]
     print_facts(facts if report.state == Report.STATE_SUCCEEDED else facts[:1])
+    print_link("page", report.html_url)
     if report.findings:
         rows = [
             (enum_name(f, "severity"), f.id, *map(_shown, (f.row_id, f.field, f.evidence, f.remedy)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finemesh.client.cli.context import EXIT_FAILED, EXIT_USAGE, Commands, err, options
+from finemesh.client.cli.context import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Commands, err, options
 from finemesh.client.cli.output import (
     enum_name,
     moment,
@@ -129,8 +129,9 @@ def _find(given: str) -> Node:
     err.print(
         f"[red]error:[/] {problem} called {given!r}: take one of the ids of `finemesh workers list`",
         highlight=False,
+        soft_wrap=True,
     )
-    raise typer.Exit(EXIT_USAGE)
+    raise typer.Exit(EXIT_USAGE if found else EXIT_NOT_FOUND)
 
 
 def _print(node: Node) -> None:

@@ -66,6 +66,8 @@ class ConvertOptions:
                 wrong[name] = f"{value} is negative: give 0 or more"
         if not 0 <= self.min_mask_iou <= 1:
             wrong["min_mask_iou"] = f"{self.min_mask_iou} is not a fraction: give 0 to 1"
-        if (self.target is DatasetFormat.TEMPLATE) is not bool(self.template):
-            wrong["template"] = "belongs to the form template, which needs one"
+        if self.target is DatasetFormat.TEMPLATE and not self.template:
+            wrong["template"] = "is empty: give the Jinja template of a row, which the form TEMPLATE fills in"
+        elif self.template and self.target is not DatasetFormat.TEMPLATE:
+            wrong["template"] = f"is for the form TEMPLATE, not for {self.target.name}: leave it out"
         refuse(wrong)
