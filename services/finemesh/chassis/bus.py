@@ -115,6 +115,7 @@ class NatsEventBus:
                 subscription = await self._bind(durable, subject)
                 await self._drain(subscription, durable, handler)
             except (NatsError, OSError, UnavailableError) as error:
+                _raise_if_cancelled()
                 log.warning("bus.consume_retry", durable=durable, error=repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -206,6 +207,7 @@ class NatsEventBus:
                 with contextlib.suppress(NatsTimeoutError):
                     for message in await subscription.fetch(1, timeout=FETCH_TIMEOUT_SECONDS):
                         await _handle(message, durable, handler)
+                _raise_if_cancelled()
         finally:
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
@@ -214,6 +216,13 @@ class NatsEventBus:
         if not self._client.is_connected:
             where = ", ".join(self._config.servers)
             raise UnavailableError(f"no connection to NATS at {where}", reason="NATS_UNAVAILABLE")
+
+
+def _raise_if_cancelled() -> None:
+    """The client loses a cancellation that comes at once with a message, or with the connection's end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _handle(message: Msg, durable: str, handler: Handler) -> None:
