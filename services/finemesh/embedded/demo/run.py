@@ -27,7 +27,8 @@ from finemesh.embedded.mesh import Mesh
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
-_LAST_EVENTS_SECONDS: Final = 5.0
+# The relay of a service that was killed waits for the lease of the one before.
+_LAST_EVENTS_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.5
 
 
@@ -143,7 +144,7 @@ class _EventCount:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def wait_for(self, fact: str, count: int) -> bool:
-        """Whether an event came so often, within a few seconds: the relays may still be at it."""
+        """Whether an event came so often, within half a minute: the relays may still be at it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_EVENTS_SECONDS), self._changed:
                 await self._changed.wait_for(lambda: self._counts.get(fact, 0) >= count)
