@@ -21,6 +21,8 @@ from finemesh.embedded.demo.run import run_main_job
 from finemesh.v1 import tracking_service_pb2, training_job_pb2, training_service_pb2
 from rich.console import Console
 
+from tests.support.servers import PATIENCE_SECONDS
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 # Everything but the object store, which stands in for one that is kept elsewhere.
@@ -35,7 +37,7 @@ MOMENTS = (
     "training_job.resumed",
     "export.started",
 )
-OUTAGE_SECONDS = 10.0
+OUTAGE_SECONDS = 5.0
 # What the demo makes: two jobs, two exports, and five datasets.
 ONCE_EACH = {
     "dataset.imported": 1,
@@ -88,11 +90,11 @@ async def harm(mesh: Mesh, facts: Facts, plan: Sequence[tuple[str, str]]) -> Non
     async def kill(fact: str, victim: str) -> None:
         await facts.wait_for(fact)
         mesh.kill(victim)
-        await mesh.wait_ready(victim, 60)
+        await mesh.wait_ready(victim, PATIENCE_SECONDS)
 
     async def outage() -> None:
         await facts.wait_for("training_job.checkpointed", 2)
-        await mesh.wait_ready("tracking", 60)
+        await mesh.wait_ready("tracking", PATIENCE_SECONDS)
         pid = mesh.pids()["tracking"]
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -116,7 +118,7 @@ async def running(*works: Coroutine[Any, Any, None]) -> AsyncGenerator[list[asyn
     finally:
         for task in tasks:
             task.cancel()
-        _, left = await asyncio.wait(tasks, timeout=20)
+        _, left = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
         for task in left:
             task.print_stack()
         assert not left, "a task does not end when it is cancelled"
@@ -138,7 +140,7 @@ async def test_the_demo_outlives_everything(seed: int, tmp_path: Path) -> None:
             ):
                 await run_main_job(mesh, None, tmp_path, tmp_path / "out", display, watch, findings)
             assert findings.failures == [], (findings.events, facts.kinds)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await harming
                 # The relay of a killed service waits for its predecessor's lease.
                 for fact, count in ONCE_EACH.items():

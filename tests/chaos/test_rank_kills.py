@@ -16,6 +16,7 @@ from finemesh.finetune.distributed import ALONE
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
 from tests.support.ranks import Leg, carry_out, environments
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -77,7 +78,7 @@ def launch(
                 told.append(json.loads(line))
                 if told[-1].get("step") == killed_after and "train/loss" in told[-1]:
                     (leader, other)[killed].kill()
-            codes = [leader.wait(60), other.wait(60)]
+            codes = [leader.wait(PATIENCE_SECONDS), other.wait(PATIENCE_SECONDS)]
         finally:
             leader.kill()
             other.kill()

@@ -22,13 +22,12 @@ from finemesh.cluster.shipper import Shipper
 from finemesh.cluster.spool import parts_of
 from finemesh.tracking.points import PointFile
 
-from tests.support.servers import NatsServer, S3Server
+from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
-PATIENCE_SECONDS = 30.0
 OUTAGE_SECONDS = 0.5
 _Point = tuple[int, str, str]  # step, metric, repr of the value
 

@@ -18,7 +18,7 @@ from finemesh.core.errors import InvalidError, UnavailableError
 from finemesh.events.v1.dataset_events_pb2 import DatasetImported
 
 from tests.support.memory_event_bus import MemoryEventBus
-from tests.support.servers import NatsServer
+from tests.support.servers import PATIENCE_SECONDS, NatsServer
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
@@ -38,7 +38,7 @@ async def bus(request: pytest.FixtureRequest) -> AsyncGenerator[EventBus]:
 
 
 async def until_ready(bus: EventBus) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             with contextlib.suppress(UnavailableError):
                 return await bus.check_ready()
@@ -82,7 +82,7 @@ class Collector:
             raise self._failures.pop(0)
 
     async def wait_for(self, count: int) -> list[Delivery]:
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(PATIENCE_SECONDS), self._changed:
             await self._changed.wait_for(lambda: len(self.received) >= count)
         return self.received
 
@@ -140,7 +140,7 @@ async def test_the_handler_works_in_the_trace_of_the_sender(
     with span() as sender:
         await bus.publish(imported(project).message())
     spawn(bus.consume(f"{project}-a", everything(project), handler))
-    assert await asyncio.wait_for(seen.get(), 10) == sender.trace_id
+    assert await asyncio.wait_for(seen.get(), PATIENCE_SECONDS) == sender.trace_id
 
 
 async def test_a_repeated_id_is_stored_once(bus: EventBus, project: str, spawn: Spawn) -> None:
@@ -226,7 +226,7 @@ async def test_plain_messages_reach_those_who_listen_now(bus: EventBus, project:
     await bus.send(subject, b"nobody hears this")
     async with bus.listen(f"finemesh.v1.heartbeat.{project}") as deliveries:
         await bus.send(subject, b"beat", {"who": "me"})
-        delivery = await asyncio.wait_for(anext(deliveries), 10)
+        delivery = await asyncio.wait_for(anext(deliveries), PATIENCE_SECONDS)
     assert (delivery.subject, delivery.payload) == (subject, b"beat")
     assert delivery.headers.get("who") == "me"
     assert (delivery.sequence, delivery.attempt) == (0, 1)

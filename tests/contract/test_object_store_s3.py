@@ -17,7 +17,7 @@ from finemesh.chassis.presign import presign
 from finemesh.chassis.s3 import PART_BYTES, S3Config, S3ObjectStore
 from finemesh.core.errors import FinemeshError, InvalidError, PreconditionError, UnavailableError
 
-from tests.support.servers import S3Server, free_ports
+from tests.support.servers import PATIENCE_SECONDS, S3Server, free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +50,7 @@ def http(method: str, url: str, body: bytes | None = None) -> tuple[int, bytes, 
     if body is not None:
         request.add_header("content-type", "application/octet-stream")
     try:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
             return response.status, response.read(), response.headers.get("content-disposition", "")
     except urllib.error.HTTPError as error:
         with error:

@@ -48,7 +48,7 @@ def running_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMe
         return bool(found)
 
     try:
-        wait_until(ready, "finemesh up", 60)
+        wait_until(ready, "finemesh up")
         yield RunningMesh(folder, found[0].url, found[0].ports)
     finally:
         mesh.stop()

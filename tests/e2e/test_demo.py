@@ -6,15 +6,14 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
-from typing import Final
 
 import pytest
 from finemesh.embedded.processes import find
 from finemesh.embedded.site import executable
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+from tests.support.servers import PATIENCE_SECONDS
 
-_END_SECONDS: Final = 30.0
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
 @pytest.mark.parametrize("moment", ["starting the mesh", "import:"])
@@ -42,7 +41,7 @@ def test_ctrl_c_leaves_nothing(moment: str, tmp_path: Path) -> None:
         rest = threading.Thread(target=demo.stderr.read)
         rest.start()
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(_END_SECONDS) == 130
+        assert demo.wait(PATIENCE_SECONDS) == 130
         rest.join()
     finally:
         demo.kill()

@@ -25,6 +25,8 @@ from finemesh.embedded.site import executable
 from finemesh.gateway.config import PUBLIC_SERVICES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.servers import PATIENCE_SECONDS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 _READY_SECONDS = 20.0
@@ -52,7 +54,7 @@ class Running:
             f"{self.mesh.url}{path}",
             headers={"authorization": f"Bearer {token}"},
             retries=False,
-            timeout=20,
+            timeout=PATIENCE_SECONDS,
             **options,
         )
 
@@ -91,7 +93,9 @@ async def test_every_listener_is_on_loopback(running: Running) -> None:
 async def test_health_by_service_name(running: Running, name: str) -> None:
     async with grpc.aio.insecure_channel(running.mesh.address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=PUBLIC_SERVICES[name]), timeout=5)
+        answer = await stub.Check(
+            health_pb2.HealthCheckRequest(service=PUBLIC_SERVICES[name]), timeout=PATIENCE_SECONDS
+        )
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -111,7 +115,7 @@ async def test_list_by_reflection(running: Running, name: str) -> None:
     command += ["--header", header, "--reflect-header", header, "--data", '{"parent": "projects/demo"}']
     url = f"{running.mesh.url}/finemesh.v1.{_LISTS[name][1]}"
     done = await asyncio.to_thread(
-        subprocess.run, [*command, url], capture_output=True, text=True, timeout=60, check=False
+        subprocess.run, [*command, url], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {}
@@ -148,7 +152,7 @@ async def test_doctor_is_content(running: Running) -> None:
 @pytest.mark.parametrize("name", [*SERVICES, "agent"])
 async def test_what_is_killed_comes_back(running: Running, name: str) -> None:
     pid = running.mesh.kill(name)
-    await running.mesh.wait_ready(name, 30)
+    await running.mesh.wait_ready(name, PATIENCE_SECONDS)
     assert running.mesh.pids()[name] != pid
     if name in _LISTS:
         answer = await running.request("GET", f"/v1/projects/demo/{_LISTS[name][0]}")

@@ -26,6 +26,7 @@ from finemesh.v1 import dataset_pb2
 from google.api.httpbody_pb2 import HttpBody
 
 from tests.e2e.conftest import RunningMesh
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -106,7 +107,7 @@ def files_of(connection: Connection, dataset: Dataset) -> list[dataset_pb2.File]
 
 def fetch(url: str, **headers: str) -> Any:
     """GET without a token: the URL is the permission."""
-    return urllib3.request("GET", url, headers=headers, retries=False, timeout=20)
+    return urllib3.request("GET", url, headers=headers, retries=False, timeout=PATIENCE_SECONDS)
 
 
 def test_a_streamed_source_is_imported(imported: Dataset) -> None:
@@ -193,7 +194,7 @@ async def test_an_import_is_told_as_a_cloud_event(connection: Connection, import
         async with aclosing(Subscriber(connection.settings, subject=subject, start=1).events()) as events:
             return await anext(events)
 
-    event = await asyncio.wait_for(first(), 20)
+    event = await asyncio.wait_for(first(), PATIENCE_SECONDS)
     assert event.resource == imported.name
     assert event.headers["ce-specversion"] == "1.0"
     assert event.headers["ce-type"] == "finemesh.v1.dataset.imported"

@@ -16,6 +16,7 @@ import urllib3
 
 from tests.e2e.conftest import RunningMesh
 from tests.support.conversations import tiny_model
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -35,7 +36,13 @@ class Preflights:
     def process(self, command: Sequence[str], expect: int = 0) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, "COLUMNS": "160", "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
-            command, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=200, check=False
+            command,
+            cwd=self.folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
         )
         assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         assert "Traceback" not in done.stderr
@@ -92,10 +99,10 @@ def test_the_report_counts_every_row_of_every_split(preflights: Preflights) -> N
     for each in splits.values():
         assert int(each["placeholders"]) == int(each["features"]) == 49 * int(each["images"])
     assert result["model"]["task"] == "VISION_LANGUAGE"
-    stored = urllib3.request("GET", report["jsonUrl"], retries=False, timeout=20)
+    stored = urllib3.request("GET", report["jsonUrl"], retries=False, timeout=PATIENCE_SECONDS)
     assert stored.status == 200
     assert stored.json() == result
-    page = urllib3.request("GET", report["htmlUrl"], retries=False, timeout=20)
+    page = urllib3.request("GET", report["htmlUrl"], retries=False, timeout=PATIENCE_SECONDS)
     assert page.headers["content-type"].startswith("text/html")
     token = (preflights.folder / ".finemesh" / "secrets" / "admin.token").read_text().strip()
     listed = urllib3.request(
@@ -103,7 +110,7 @@ def test_the_report_counts_every_row_of_every_split(preflights: Preflights) -> N
         f"{preflights.url}/v1/{dataset['name']}/preflightReports",
         headers={"authorization": f"Bearer {token}"},
         retries=False,
-        timeout=20,
+        timeout=PATIENCE_SECONDS,
     ).json()
     [told] = [each for each in listed["preflightReports"] if each["name"] == report["name"]]
     assert told["result"]["splits"] == result["splits"]

@@ -16,6 +16,7 @@ from finemesh.client import Run, Settings, load_settings
 from tensorboard.backend.event_processing import event_accumulator
 
 from tests.e2e.conftest import RunningMesh
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -52,7 +53,7 @@ def command(mesh: RunningMesh, *words: str, expect: int = 0) -> str:
 def http(settings: Settings, mesh: RunningMesh, method: str, path: str, body: bytes = b"") -> Any:
     headers = {"authorization": f"Bearer {settings.token}", "content-type": "application/json"}
     return urllib3.request(
-        method, f"{mesh.url}/v1/{path}", headers=headers, body=body, retries=False, timeout=20
+        method, f"{mesh.url}/v1/{path}", headers=headers, body=body, retries=False, timeout=PATIENCE_SECONDS
     )
 
 

@@ -21,6 +21,7 @@ from finemesh.chassis.config import Secret
 from finemesh.chassis.s3 import S3Config, S3ObjectStore
 
 from tests.e2e.conftest import RunningMesh
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
 
@@ -52,7 +53,12 @@ class Gate:
     ) -> tuple[int, Any]:
         headers = {"authorization": f"Bearer {self.token() if token is None else token}"}
         answer = urllib3.request(
-            method, f"{self.url}/v1/{path}", json=body, headers=headers, retries=False, timeout=30
+            method,
+            f"{self.url}/v1/{path}",
+            json=body,
+            headers=headers,
+            retries=False,
+            timeout=PATIENCE_SECONDS,
         )
         return answer.status, answer.json()
 

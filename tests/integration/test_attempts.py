@@ -24,6 +24,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from tests.support.attempt_owner import CHASSIS, ScriptedOwner, create_tables
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -311,7 +312,7 @@ async def test_the_loop_looks_after_what_is_due(owner: ScriptedOwner, clock: Man
     await eager.dispatch(JOB, delay_seconds=5)
     loop = asyncio.create_task(eager.queue.run())
     clock.advance(5)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not await eager.commands(JOB):  # noqa: ASYNC110  SQL has no event to wait for
             await asyncio.sleep(0.01)
     loop.cancel()

@@ -32,6 +32,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.servers import PATIENCE_SECONDS
+
 pytestmark = pytest.mark.integration
 
 SERVICE = "test.Echo"
@@ -260,7 +262,7 @@ async def test_a_stream_cancelled_in_mid_write_ends_in_order(
     assert await stream.read() == b"first"
     assert len(await stream.read()) == 1 << 20
     stream.cancel()
-    await asyncio.wait_for(echo.cancelled.wait(), 5)
+    await asyncio.wait_for(echo.cancelled.wait(), PATIENCE_SECONDS)
     assert await call(signed_in, "unary_unary", b"alive") == [b"alive"]
     assert [line["code"] for line in lines(log, "rpc")] == ["CANCELLED", "OK"]
 

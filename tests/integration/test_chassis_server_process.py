@@ -172,7 +172,7 @@ async def serves(address: str, tls: ClientTls | None) -> bool:
     async with channel(address, None, tls) as made:
         health: Any = health_pb2_grpc.HealthStub(made)
         try:
-            await health.Check(health_pb2.HealthCheckRequest(), timeout=3)
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=20)
         except grpc.aio.AioRpcError as error:
             return error.code() != grpc.StatusCode.UNAVAILABLE
         return True

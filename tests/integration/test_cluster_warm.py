@@ -112,7 +112,7 @@ async def heard(mesh: ScriptedMesh, resource: str) -> GpuRelease:
         every = (release for sync in mesh.syncs for release in sync.gpu_releases)
         return [release for release in every if release.attempt.resource == resource]
 
-    await until(told, "the release", 90)
+    await until(told, "the release")
     return told()[0]
 
 
@@ -138,13 +138,13 @@ keepers = Keepers()
 keepers.take(holding)
 assert keepers.has(holding.node, holding.devices[0])
 other = ray.remote(Keeper).options(num_cpus=0, num_gpus=1).remote()
-print(json.dumps([ray.get(other.gpu.remote(), timeout=30)]))
+print(json.dumps([ray.get(other.gpu.remote(), timeout=90)]))
 """
 
 
 async def filled(site: Site, without: set[int]) -> set[int]:
     """Wait until the cluster reports a worker that is warm. Returns it; it is none of `without`."""
-    await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker", 150)
+    await until(lambda: site.mesh.syncs[-1].capacity.warm_workers == 1, "a warm worker")
     await until(lambda: len(warm(site) - without) == 1, "the one before to be gone")
     return warm(site) - without
 
@@ -164,11 +164,11 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     )
 
     cancelled = await train(site, "cancelled")
-    await until(lambda: cancelled.step or cancelled.completions, "a step", 60)
+    await until(lambda: cancelled.step or cancelled.completions, "a step")
     assert cancelled.pids == first
     assert site.cpus_free == site.ray.cpus - 1
     cancelled.cancelled = True
-    await until(lambda: cancelled.completions, "the cancellation", 90)
+    await until(lambda: cancelled.completions, "the cancellation")
     assert cancelled.outcome == "cancelled"
     await until(lambda: site.cpus_free == site.ray.cpus, "the CPU back")
     await until(lambda: not alive(first), "the end of the worker")
@@ -179,11 +179,11 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     await site.start_agent()
     assert await filled(site, first) == second
     orphaned = await train(site, "orphaned", gpus=1)
-    await until(lambda: orphaned.pids, "its report", 90)
+    await until(lambda: orphaned.pids, "its report")
     assert orphaned.pids == second
     (gpu,) = next(report for report in orphaned.reports if report.worker.pids).worker.gpu_ids
     assert gpu in {"0", "1"}
-    await until(lambda: orphaned.completions, "the refusal", 90)  # of a machine without an accelerator
+    await until(lambda: orphaned.completions, "the refusal")  # of a machine without an accelerator
     assert mesh.syncs[-1].capacity.gpus == GPUS
     await until(lambda: site.mesh.syncs[-1].capacity.gpus_free == GPUS, "the GPU back")
     await until(lambda: not alive(second), "the end of the worker")
@@ -196,7 +196,7 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     # Whatever ends the supervisor ends the worker.
     third = await filled(site, second)
     killed = await train(site, "killed")
-    await until(lambda: killed.step or killed.completions, "a step", 60)
+    await until(lambda: killed.step or killed.completions, "a step")
     assert killed.pids == third
     standbys = [p for p in site.ray.processes if p.cmdline() and p.cmdline()[0].startswith("ray::Standby")]
     min(standbys, key=psutil.Process.create_time).kill()
@@ -208,6 +208,6 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     for pid in fourth:
         os.kill(pid, signal.SIGKILL)
     cold = await train(site, "cold")
-    await until(lambda: cold.step or cold.completions, "a step", 90)
+    await until(lambda: cold.step or cold.completions, "a step")
     assert cold.step
     assert cold.pids.isdisjoint(fourth)

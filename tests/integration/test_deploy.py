@@ -33,7 +33,7 @@ from finemesh.training.config import TrainingConfig
 from finemesh.v1 import dataprep_service_pb2
 from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceStub
 
-from tests.support.servers import S3Server, ServerProcess, free_ports, wait_until
+from tests.support.servers import PATIENCE_SECONDS, S3Server, ServerProcess, free_ports, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -192,7 +192,10 @@ def test_nats_takes_its_configuration(services: dict[str, Service], tmp_path: Pa
     config = tmp_path / "nats.json"
     config.write_text(_on_host(nats, (_mounts(nats)["/site"] / "nats.json").read_text()))
     subprocess.run(
-        [executable("nats-server"), "-t", "-c", str(config)], check=True, capture_output=True, timeout=30
+        [executable("nats-server"), "-t", "-c", str(config)],
+        check=True,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
     )
 
 
@@ -205,7 +208,7 @@ def test_the_cluster_script_ends_with_the_first_of_its_two(tmp_path: Path) -> No
     ended = subprocess.run(
         ["sh", str(DEPLOY / "cluster.sh")],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        timeout=20,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert ended.returncode == 1
@@ -285,7 +288,7 @@ def _probe(deployment: Deployment) -> str:
         env=os.environ | deployment.environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     return found.stdout.strip()
@@ -295,7 +298,9 @@ def _list_datasets(address: str, credentials: grpc.ChannelCredentials, token: st
     with grpc.secure_channel(address, credentials) as channel:
         stub: Any = DataPrepServiceStub(channel)
         request = dataprep_service_pb2.ListDatasetsRequest(parent="projects/demo")
-        return stub.ListDatasets(request, metadata=(("authorization", f"Bearer {token}"),), timeout=10)
+        return stub.ListDatasets(
+            request, metadata=(("authorization", f"Bearer {token}"),), timeout=PATIENCE_SECONDS
+        )
 
 
 def test_a_client_reaches_a_service_through_tls_on_both_ways(deployment: Deployment) -> None:

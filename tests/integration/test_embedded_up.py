@@ -20,11 +20,9 @@ from finemesh.embedded.site import executable
 from finemesh.embedded.state import ComponentRecord, MeshRecord, State, is_held, read_record
 
 from tests.support.certificates import self_signed
-from tests.support.servers import wait_until
+from tests.support.servers import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.integration
-
-_END_SECONDS = 20.0
 
 
 class Up:
@@ -46,7 +44,7 @@ class Up:
 
     def wait_for(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first printed line that meets the condition."""
-        wait_until(lambda: any(map(condition, self.lines)) or self.process.poll() is not None, "a line", 60)
+        wait_until(lambda: any(map(condition, self.lines)) or self.process.poll() is not None, "a line")
         return next(filter(condition, self.lines))
 
     def wait_ready(self) -> dict[str, Any]:
@@ -56,7 +54,7 @@ class Up:
         """Send a signal and wait for the end. Returns the exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(_END_SECONDS)
+            return self.process.wait(PATIENCE_SECONDS)
         finally:
             self.close()
 
@@ -127,7 +125,7 @@ def test_interrupted_it_leaves_no_process_and_no_port(start: Callable[[], Up], m
 
 def test_interrupted_before_anything_started(start: Callable[[], Up]) -> None:
     up = start()
-    wait_until(lambda: up.data_dir.exists() or up.process.poll() is not None, "the data directory", 30)
+    wait_until(lambda: up.data_dir.exists() or up.process.poll() is not None, "the data directory")
     up.end(signal.SIGINT)
     mesh_id = _mesh_id(up.data_dir)
     assert not mesh_id or find(mesh_id) == []
@@ -147,7 +145,7 @@ def test_a_second_up_says_who_holds_the_folder(start: Callable[[], Up]) -> None:
     ready = first.wait_ready()
     second = start()
     failed = second.wait_for(lambda line: line.get("mesh") == "failed")
-    assert second.process.wait(_END_SECONDS) == 1
+    assert second.process.wait(PATIENCE_SECONDS) == 1
     assert failed["reason"] == "MESH_RUNNING"
     assert failed["pid"] == str(first.process.pid)
     assert failed["since"] in failed["message"]
@@ -177,7 +175,7 @@ def test_after_a_kill_everything_ends_by_itself(start: Callable[[], Up]) -> None
     up.wait_ready()
     mesh_id = _mesh_id(up.data_dir)
     up.end(signal.SIGKILL)
-    wait_until(lambda: find(mesh_id) == [], "the end of the processes", 15)
+    wait_until(lambda: find(mesh_id) == [], "the end of the processes")
 
 
 def test_processes_of_others_are_left_alone(start: Callable[[], Up], tmp_path: Path) -> None:
@@ -198,7 +196,11 @@ def test_a_port_in_use_is_named(tmp_path: Path, free_port: int) -> None:
     with socket.create_server(("127.0.0.1", free_port)):
         command = [executable("finemesh"), "up", "--no-services", "--port", str(free_port)]
         done = subprocess.run(
-            [*command, "--data-dir", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+            [*command, "--data-dir", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
     assert done.returncode == 1
     assert f"port {free_port} of 127.0.0.1 is in use" in done.stderr
@@ -222,7 +224,7 @@ def test_with_a_certificate_the_door_speaks_tls(tmp_path: Path) -> None:
 
 def test_doctor_without_a_mesh(tmp_path: Path) -> None:
     command = [executable("finemesh"), "doctor", "--json", "--data-dir", str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
     assert findings["mesh"]["verdict"] == "warning"

@@ -23,7 +23,7 @@ from finemesh.core.errors import InvalidError, UnavailableError
 from sqlalchemy import func, select
 
 from tests.support.memory_event_bus import MemoryEventBus
-from tests.support.servers import NatsServer
+from tests.support.servers import PATIENCE_SECONDS, NatsServer
 
 pytestmark = pytest.mark.integration
 
@@ -73,7 +73,7 @@ async def running(relay: Relay) -> AsyncGenerator[None]:
             await task
 
 
-async def until(condition: Callable[[], bool], timeout_seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], timeout_seconds: float = PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(timeout_seconds):
         while not condition():  # noqa: ASYNC110  what is awaited happens in another process or in SQL
             await asyncio.sleep(0.01)
@@ -323,7 +323,7 @@ async def test_nothing_is_lost_while_nats_is_killed_again_and_again(
                 server.kill()
                 await write(database, outbox, event("a", b"in the dark %d" % number))
                 server.start()
-        await until(lambda: b"59" in got, timeout_seconds=60)
+        await until(lambda: b"59" in got)
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
     numbered = [int(payload) for payload in got if payload.isdigit()]

@@ -19,6 +19,8 @@ import pytest
 import typer.main
 from finemesh.client.cli.app import app
 
+from tests.support.servers import PATIENCE_SECONDS
+
 pytestmark = pytest.mark.integration
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -109,7 +111,7 @@ def test_the_client_says_what_is_missing(fresh: Path, tmp_path: Path) -> None:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 5

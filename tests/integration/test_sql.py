@@ -30,6 +30,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, StatementError
 
+from tests.support.servers import PATIENCE_SECONDS
+
 pytestmark = pytest.mark.integration
 
 METADATA = MetaData()
@@ -73,7 +75,7 @@ async def test_a_block_commits_or_leaves_nothing(db: Database) -> None:
 async def test_a_transaction_within_a_transaction_is_refused_instead_of_waiting_for_itself(
     db: Database,
 ) -> None:
-    async with asyncio.timeout(5), db.begin() as tx:
+    async with asyncio.timeout(PATIENCE_SECONDS), db.begin() as tx:
         with pytest.raises(RuntimeError, match="begin\\(\\) within begin"):
             await db.begin().__aenter__()
         await tx.execute(insert(THINGS).values(id=1))
@@ -159,7 +161,7 @@ async def test_read_modify_write_under_the_lock_loses_no_update(
 async def test_readers_do_not_wait_for_a_writer(db: Database) -> None:
     async with db.begin() as tx:
         await tx.execute(insert(THINGS).values(id=1))
-        async with asyncio.timeout(2), db.read() as reader:
+        async with asyncio.timeout(PATIENCE_SECONDS), db.read() as reader:
             assert await reader.row(select(THINGS)) is None
 
 
@@ -182,7 +184,7 @@ async def test_a_database_that_is_away_says_so(url: str) -> None:
     # aiosqlite does not wait for the thread of a connection that failed; the thread still calls this loop.
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
-            await asyncio.to_thread(thread.join, 5)
+            await asyncio.to_thread(thread.join, PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("url", ["mysql://a/b", "sqlite://", "sqlite:///:memory:", "nonsense"])

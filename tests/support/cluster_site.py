@@ -14,7 +14,7 @@ from tests.support.ray_head import RayHeadProcess, agent_command
 from tests.support.scripted_mesh import CLUSTER, HeldAttempt, ScriptedMesh, until
 from tests.support.servers import NatsServer, S3Server, ServerProcess
 
-LEASE_SECONDS = 4.0
+LEASE_SECONDS = 10.0
 
 
 class Site:
@@ -75,9 +75,7 @@ class Site:
         """Start, and wait until it says that it has Ray."""
         seen = len(self.mesh.syncs)
         self._agent.start()
-        await until(
-            lambda: any(sync.capacity.nodes for sync in self.mesh.syncs[seen:]), "the agent's Ray", 60
-        )
+        await until(lambda: any(sync.capacity.nodes for sync in self.mesh.syncs[seen:]), "the agent's Ray")
 
     def kill_agent(self) -> None:
         self._agent.kill()

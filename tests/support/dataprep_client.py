@@ -14,6 +14,7 @@ from finemesh.v1 import dataset_pb2
 from finemesh.v1.dataprep_service_pb2_grpc import DataPrepServiceStub
 
 from tests.support.scripted_cluster import translated
+from tests.support.servers import PATIENCE_SECONDS
 
 
 class DataPrepClient:
@@ -28,7 +29,7 @@ class DataPrepClient:
 
     async def call(self, method: str, request: Any) -> Any:
         with translated():
-            return await getattr(self.stub, method)(request, timeout=20)
+            return await getattr(self.stub, method)(request, timeout=PATIENCE_SECONDS)
 
     async def announce(self, content: bytes, filename: str = "scenes.zip") -> dataset_pb2.Upload:
         """Ask for a place to put `content`."""
@@ -66,7 +67,7 @@ class DataPrepClient:
 def put(url: str, content: bytes) -> int:
     """PUT to a presigned URL; the HTTP status."""
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE_SECONDS)
     try:
         connection.request("PUT", f"{parts.path}?{parts.query}", body=content)
         return connection.getresponse().status

@@ -13,6 +13,7 @@ from finemesh.v1.export_service_pb2_grpc import ExportServiceStub
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from tests.support.scripted_cluster import translated
+from tests.support.servers import PATIENCE_SECONDS
 
 State = export_pb2.Export.State
 
@@ -33,7 +34,7 @@ class ExportClient:
 
     async def call(self, method: str, request: Any) -> Any:
         with translated():
-            return await getattr(self.stub, method)(request, timeout=20)
+            return await getattr(self.stub, method)(request, timeout=PATIENCE_SECONDS)
 
     async def create(self, training_job: str, export_id: str = "", **fields: Any) -> export_pb2.Export:
         request_fields = {key: fields.pop(key) for key in ("request_id", "validate_only") if key in fields}
@@ -86,7 +87,9 @@ class ExportClient:
                 parts.append(part.data)
         return b"".join(parts)
 
-    async def until(self, name: str, wanted: str, timeout_seconds: float = 20) -> export_pb2.Export:
+    async def until(
+        self, name: str, wanted: str, timeout_seconds: float = PATIENCE_SECONDS
+    ) -> export_pb2.Export:
         """Watch until the export is in state `wanted`."""
         last = None
         try:

@@ -101,7 +101,7 @@ class GpuNode:
             process.suspend()
         for process in found:
             process.kill()
-        psutil.wait_procs(found, 10)
+        psutil.wait_procs(found, 60)
         if self._process:
             self._process.kill()
 

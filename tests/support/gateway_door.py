@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from tests.support.servers import S3Server
+from tests.support.servers import PATIENCE_SECONDS, S3Server
 
 BUCKET = "finemesh-gateway"
 LIMIT_BYTES = 1 << 20
@@ -38,7 +39,11 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 
 class Training(training_service_pb2_grpc.TrainingServiceServicer):
+    def __init__(self) -> None:
+        self._asked = defaultdict[str, threading.Event](threading.Event)
+
     def GetTrainingJob(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._asked[request.name].set()
         if request.name.endswith("/none"):
             detail = any_pb2.Any()
             detail.Pack(error_details_pb2.ErrorInfo(reason="TRAINING_JOB_NOT_FOUND", domain="finemesh"))
@@ -48,9 +53,12 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         return training_job_pb2.TrainingJob(name=request.name, display_name=str(seen.get("authorization")))
 
     def WatchTrainingJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
-        for state in (training_job_pb2.TrainingJob.STATE_QUEUED, training_job_pb2.TrainingJob.STATE_RUNNING):
-            yield training_job_pb2.TrainingJob(name=request.name, state=state)
-            time.sleep(0.2)
+        """A job runs once somebody has asked for it."""
+        yield training_job_pb2.TrainingJob(name=request.name, state=training_job_pb2.TrainingJob.STATE_QUEUED)
+        assert self._asked[request.name].wait(PATIENCE_SECONDS)
+        yield training_job_pb2.TrainingJob(
+            name=request.name, state=training_job_pb2.TrainingJob.STATE_RUNNING
+        )
 
 
 class DataPrep(dataprep_service_pb2_grpc.DataPrepServiceServicer):

@@ -13,7 +13,7 @@ import psutil
 from finemesh.chassis.auth import write_private_file
 from finemesh.embedded.environment import ray_environment
 
-from tests.support.servers import ServerProcess, executable, free_ports, wait_until
+from tests.support.servers import PATIENCE_SECONDS, ServerProcess, executable, free_ports, wait_until
 
 
 @dataclass
@@ -77,7 +77,7 @@ class RayHeadProcess:
             server.require_running()
             return announced.is_file()
 
-        wait_until(registered, "Ray's head", 60)
+        wait_until(registered, "Ray's head")
         return self
 
     @property
@@ -96,7 +96,7 @@ class RayHeadProcess:
         for process in processes:
             if process.is_running():
                 process.kill()
-        psutil.wait_procs(processes, 10)
+        psutil.wait_procs(processes, PATIENCE_SECONDS)
 
     def remove(self) -> None:
         self.kill()

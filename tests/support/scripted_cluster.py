@@ -20,6 +20,8 @@ from finemesh.v1 import attempt_pb2, attempt_service_pb2, training_job_pb2, trai
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
+from tests.support.servers import PATIENCE_SECONDS
+
 Phase = attempt_service_pb2.RenewLeaseRequest.Phase
 SYNC_SECONDS = 0.2
 
@@ -212,7 +214,7 @@ class ScriptedCluster:
             await self._service_channel.close()
             await self._attempt_channel.close()
 
-    async def next_attempt(self, timeout_seconds: float = 20) -> ScriptedAttempt:
+    async def next_attempt(self, timeout_seconds: float = PATIENCE_SECONDS) -> ScriptedAttempt:
         async with asyncio.timeout(timeout_seconds):
             return await self.commands.get()
 

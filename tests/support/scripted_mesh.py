@@ -31,6 +31,8 @@ from finemesh.v1.training_service_pb2_grpc import (
     add_TrainingServiceServicer_to_server,
 )
 
+from tests.support.servers import PATIENCE_SECONDS
+
 CLUSTER = "c"
 STOP_SECONDS = 30.0
 
@@ -241,7 +243,7 @@ def scripted_mesh(key: SigningKey, lease_seconds: float) -> ScriptedMesh:
     return make(key, lease_seconds)
 
 
-async def until(condition: Any, what: str, timeout_seconds: float = 30.0) -> None:
+async def until(condition: Any, what: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
     """Poll `condition` while the event loop goes on. Raises TimeoutError that names `what`."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-START_TIMEOUT_SECONDS: Final = 30.0
+from finemesh.embedded.ports import PortReservations
+
+# Tests share a machine that may be slow: this finds what hangs, not what takes its time.
+PATIENCE_SECONDS: Final = 120.0
 
 # Ask the kernel to end the server when the tests are killed, then become the server. A small interpreter does
 # this in place of `preexec_fn`, which forks in Python and so must not run beside an open gRPC channel.
@@ -39,15 +41,18 @@ def executable(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports that were free on loopback a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """`count` different TCP ports that were free on loopback a moment ago.
+
+    None is one that the kernel gives to outgoing connections: a server may be killed and find it free again.
+    """
+    reservations = PortReservations({})
+    try:
+        return [reservations.take(str(number)) for number in range(count)]
+    finally:
+        reservations.release()
 
 
-def wait_until(ready: Callable[[], bool], what: str, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+def wait_until(ready: Callable[[], bool], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
     """Poll `ready` until it is true. Raises TimeoutError that names `what`."""
     deadline = time.monotonic() + timeout_seconds
     while not ready():
@@ -91,7 +96,7 @@ class ServerProcess:
             return
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
         self.process = None

@@ -78,7 +78,7 @@ class ServiceProcess:
         with grpc.insecure_channel(self.address) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             try:
-                response = stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=2)
+                response = stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)
             except grpc.RpcError:
                 return ""
         return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)

@@ -18,7 +18,7 @@ from finemesh.v1 import fine_tune_spec_pb2, metric_pb2, run_pb2, training_job_pb
 from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 
-from tests.support.servers import NatsServer, S3Server
+from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server
 from tests.support.services import ServiceProcess
 
 
@@ -37,7 +37,7 @@ class Client:
 
     async def call(self, method: str, request: Any) -> Any:
         try:
-            return await getattr(self.stub, method)(request, timeout=20)
+            return await getattr(self.stub, method)(request, timeout=PATIENCE_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 
@@ -107,7 +107,10 @@ def job_event(fact: str, name: str, *, attempt: int = 0, rank: int = 8) -> Event
 
 
 async def until_run(
-    client: Client, name: str, wanted: Callable[[run_pb2.Run], bool], timeout_seconds: float = 15
+    client: Client,
+    name: str,
+    wanted: Callable[[run_pb2.Run], bool],
+    timeout_seconds: float = PATIENCE_SECONDS,
 ) -> run_pb2.Run:
     """Wait until the run is there and `wanted` holds of it."""
     async with asyncio.timeout(timeout_seconds):

@@ -16,6 +16,7 @@ from finemesh.v1 import training_service_pb2 as pb
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
 from tests.support.scripted_cluster import translated
+from tests.support.servers import PATIENCE_SECONDS
 
 State = training_job_pb2.TrainingJob.State
 
@@ -32,7 +33,7 @@ class TrainingClient:
 
     async def call(self, method: str, request: Any) -> Any:
         with translated():
-            return await getattr(self.stub, method)(request, timeout=20)
+            return await getattr(self.stub, method)(request, timeout=PATIENCE_SECONDS)
 
     async def create(
         self, dataset_name: str, job_id: str = "", **fields: Any
@@ -90,7 +91,7 @@ class TrainingClient:
         self,
         name: str,
         wanted: str | Callable[[training_job_pb2.TrainingJob], bool],
-        timeout_seconds: float = 20,
+        timeout_seconds: float = PATIENCE_SECONDS,
     ) -> training_job_pb2.TrainingJob:
         """Watch until the job is in state `wanted`, or until `wanted` holds of it."""
         last = None
@@ -123,7 +124,7 @@ class FactLog:
     async def until(self, last: str) -> list[Event]:
         """Every event up to the first `last`, waiting for it."""
         events: list[Event] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not events or events[-1].fact != last:
                 events.append(await self._events.get())
         return events

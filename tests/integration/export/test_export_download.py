@@ -15,6 +15,7 @@ from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, Pre
 from tests.support.export_client import ExportClient
 from tests.support.packages import CONTENT, release
 from tests.support.scripted_cluster import ScriptedCluster
+from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -77,11 +78,11 @@ async def test_each_file_can_be_fetched_by_its_url(
     assert not rest.next_page_token
     assert [file.path for file in files] == sorted(CONTENT)
     for file in files:
-        with urllib.request.urlopen(file.url, timeout=10) as response:
+        with urllib.request.urlopen(file.url, timeout=PATIENCE_SECONDS) as response:
             assert response.read() == CONTENT[file.path]
     large = files[2]
     ranged = urllib.request.Request(large.url, headers={"Range": "bytes=1000-1999"})
-    with urllib.request.urlopen(ranged, timeout=10) as response:
+    with urllib.request.urlopen(ranged, timeout=PATIENCE_SECONDS) as response:
         assert response.status == 206
         assert response.read() == CONTENT[large.path][1000:2000]
     with pytest.raises(InvalidError):

@@ -16,6 +16,7 @@ from finemesh.v1 import export_service_pb2 as pb
 from tests.support.export_client import ExportClient, State
 from tests.support.packages import place_of, release, result, upload_half
 from tests.support.scripted_cluster import ScriptedCluster
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 
 pytestmark = pytest.mark.integration
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.integration
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str) -> None:
     """Wait for what the service does on a timer."""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await holds():  # noqa: ASYNC110  another process is waited for
                 await asyncio.sleep(0.05)
     except TimeoutError:

@@ -11,7 +11,7 @@ from finemesh.chassis.auth import Role
 from finemesh.chassis.bus import BusConfig, NatsEventBus
 from finemesh.core.errors import UnavailableError
 
-from tests.support.servers import NatsServer
+from tests.support.servers import PATIENCE_SECONDS, NatsServer
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client, tracking_process
 
@@ -43,7 +43,7 @@ def own(tmp_path: Path, nats: NatsServer) -> Generator[ServiceProcess]:
 async def bus(nats: NatsServer) -> AsyncGenerator[NatsEventBus]:
     bus = NatsEventBus(BusConfig(servers=(nats.url,), client_name="test"))
     await bus.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
                 await bus.check_ready()

@@ -19,6 +19,7 @@ from finemesh.v1.alert_service_pb2_grpc import AlertServiceStub
 from finemesh.v1.metric_pb2 import MetricBatch
 from grpc.aio import AioRpcError
 
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client, batch
 
@@ -49,7 +50,7 @@ class Events:
             ids = [(fact, alert.run.rpartition("/")[2], alert.step) for fact, alert in self.told]
             return [each for each in ids if each[1] in runs]
 
-        async with asyncio.timeout(60), self.changed:
+        async with asyncio.timeout(PATIENCE_SECONDS), self.changed:
             await self.changed.wait_for(lambda: len(facts()) >= len(wanted))
         assert facts() == wanted
 
@@ -74,7 +75,7 @@ class Alerts:
 
     async def call(self, method: str, request: Any) -> Any:
         try:
-            return await getattr(self._stub, method)(request, timeout=20)
+            return await getattr(self._stub, method)(request, timeout=PATIENCE_SECONDS)
         except AioRpcError as error:
             raise from_rpc_error(error) from None
 
@@ -150,7 +151,7 @@ async def test_a_silent_run_is_told_of_until_it_speaks(
     await caller.rule("alive", run=run, no_heartbeat=AlertRule.NoHeartbeat(seconds=1))
     await events.until([("fired", "silent", 0)])
     await caller.client.log(points(run, 1, 0, 1.0))
-    async with asyncio.timeout(60), events.changed:
+    async with asyncio.timeout(PATIENCE_SECONDS), events.changed:
         await events.changed.wait_for(
             lambda: ("cleared", run) in [(fact, alert.run) for fact, alert in events.told]
         )

@@ -21,7 +21,7 @@ from finemesh.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from finemesh.v1.tracking_service_pb2 import CompareRunsRequest, DeleteRunRequest, FinishRunRequest
 from grpc.aio import AioRpcError
 
-from tests.support.servers import NatsServer, S3Server
+from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client, batch
 
@@ -51,7 +51,7 @@ class Evaluations:
 
     async def call(self, method: str, request: object) -> object:
         try:
-            return await getattr(self._stub, method)(request, timeout=20)
+            return await getattr(self._stub, method)(request, timeout=PATIENCE_SECONDS)
         except AioRpcError as error:
             raise from_rpc_error(error) from None
 
@@ -239,7 +239,7 @@ async def test_attempts_and_kills_leave_each_evaluation_once(
     complete = asyncio.Event()
     shipping = asyncio.create_task(ship_evaluations(tracking, tmp_path, complete.is_set))
     await clients(job=job, attempt=2, fence=2, of=with_store).log(batch(run, 1, [1], attempt=2))
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(evaluations_of(tmp_path)) == 4:  # noqa: ASYNC110  files tell of no event
             await asyncio.sleep(0.01)
         with_store.kill()

@@ -30,7 +30,7 @@ from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.run_artifact_pb2 import RunArtifact
 from tensorboard.backend.event_processing import event_accumulator
 
-from tests.support.servers import NatsServer, S3Server
+from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client, tracking_process
 
@@ -69,7 +69,7 @@ async def upload(
             yield message
 
     try:
-        return await client.stub.UploadRunArtifact(messages(), timeout=20)
+        return await client.stub.UploadRunArtifact(messages(), timeout=PATIENCE_SECONDS)
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error) from None
 

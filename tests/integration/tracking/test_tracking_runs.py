@@ -20,6 +20,7 @@ from finemesh.events.v1 import run_events_pb2
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.tracking import Client, batch, job_event, until_run
 
 pytestmark = pytest.mark.integration
@@ -100,7 +101,7 @@ async def test_watchers_get_each_point_once_and_end_with_the_run(clients: Client
         await client.log(batch(run, number, range(number * 10, number * 10 + 10)))
         await client.log(batch(run, 1, range(10)))
     await client.call("FinishRun", pb.FinishRunRequest(name=run))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for response in responses:
             [series] = response.series
             seen += series.steps
@@ -174,7 +175,7 @@ async def test_comparison_and_its_events(clients: Clients, bus: NatsEventBus) ->
     reading = asyncio.create_task(
         bus.consume("test-compared", event_subject("run", "*", "compared", "*"), collect)
     )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         event = await compared
     reading.cancel()
     payload = run_events_pb2.RunCompared.FromString(event.payload)

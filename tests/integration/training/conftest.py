@@ -22,12 +22,12 @@ Type = Callable[..., Result]
 
 # Short enough for tests, long enough for a busy machine.
 SETTINGS = {
-    "FINEMESH_LEASE_SECONDS": "3",
-    "FINEMESH_START_TIMEOUT_SECONDS": "4",
-    "FINEMESH_CANCEL_GRACE_SECONDS": "2",
-    "FINEMESH_PAUSE_GRACE_SECONDS": "2",
+    "FINEMESH_LEASE_SECONDS": "5",
+    "FINEMESH_START_TIMEOUT_SECONDS": "8",
+    "FINEMESH_CANCEL_GRACE_SECONDS": "3",
+    "FINEMESH_PAUSE_GRACE_SECONDS": "3",
     "FINEMESH_RESTART_DELAY_SECONDS": "0.1",
-    "FINEMESH_CLUSTER_LIVE_SECONDS": "2",
+    "FINEMESH_CLUSTER_LIVE_SECONDS": "5",
 }
 
 
@@ -94,11 +94,12 @@ def type_in(
     token.chmod(0o600)
     said = ["--server", service.address, "--project", client.project, "--token-file", str(token)]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(context.out, "_width", 200)  # it asked for its width when it was imported
 
     def run(*words: str, code: int = 0) -> Result:
         context.options.__init__()  # as in a process of its own
         monkeypatch.setattr(context.options, "_connection", None)
-        done = CliRunner().invoke(app, [*words, *said], env={"COLUMNS": "200"})
+        done = CliRunner().invoke(app, [*words, *said])
         assert done.exit_code == code, f"{done.output} {done.exception!r}"
         return done
 

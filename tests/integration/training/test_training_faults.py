@@ -12,7 +12,7 @@ from finemesh.core.errors import UnavailableError
 from tests.integration.training.conftest import SETTINGS
 from tests.support.scripted_cluster import ScriptedCluster
 from tests.support.scripted_dataprep import ScriptedDataPrep
-from tests.support.servers import NatsServer, S3Server, free_ports
+from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server, free_ports
 from tests.support.services import ServiceProcess
 from tests.support.training_client import State, TrainingClient, following
 
@@ -41,7 +41,7 @@ def own_service(
 ) -> Generator[ServiceProcess]:
     """A service that the test may kill; not started yet."""
     settings = {**SETTINGS, "FINEMESH_DATAPREP_ADDRESS": own_dataprep.address}
-    settings["FINEMESH_START_TIMEOUT_SECONDS"] = "20"  # a killed relay holds the outbox for 5 s more
+    settings["FINEMESH_START_TIMEOUT_SECONDS"] = "60"  # a killed relay holds the outbox for 5 s more
     process = ServiceProcess("training", tmp_path / "training", own_nats, s3_server, settings)
     yield process
     process.stop()
@@ -93,7 +93,7 @@ async def test_a_restarted_service_goes_on_with_the_leases_it_finds(
     own_service: ServiceProcess, own_client: TrainingClient, own_dataprep: ScriptedDataPrep
 ) -> None:
     dataset = own_dataprep.add_trainable(PROJECT)
-    own_service.settings["FINEMESH_LEASE_SECONDS"] = "15"
+    own_service.settings["FINEMESH_LEASE_SECONDS"] = "60"
     own_service.start()
     job = await own_client.create(dataset)
     async with cluster_of(own_service).running() as cluster:
@@ -114,7 +114,7 @@ async def test_a_restarted_service_goes_on_with_the_leases_it_finds(
 
 async def renewed(call: Callable[[], Awaitable[str]]) -> str:
     """Repeat `call` while the service is away."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
                 return await call()

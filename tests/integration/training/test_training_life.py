@@ -11,6 +11,7 @@ from finemesh.v1 import fine_tune_spec_pb2, training_job_pb2
 from google.rpc import code_pb2
 
 from tests.support.scripted_cluster import ScriptedAttempt, ScriptedCluster
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 from tests.support.training_client import FactLog, State, TrainingClient
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 
 async def renew_until_refused(attempt: ScriptedAttempt) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             await attempt.renew()
             await asyncio.sleep(0.2)

@@ -20,6 +20,7 @@ from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 from google.rpc import code_pb2
 
 from tests.support.scripted_cluster import ScriptedCluster, translated
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 from tests.support.training_client import TrainingClient
 
@@ -48,7 +49,7 @@ async def read(client: TrainingClient, name: str, **wish: Any) -> list[pb.LogLin
 async def write(path: Path, count: int, who: str) -> None:
     """Let a process write so many lines and kill itself in the middle of the next."""
     command = [sys.executable, "-c", WRITER, str(path), str(count), who]
-    done = await asyncio.to_thread(subprocess.run, command, timeout=60, check=False)
+    done = await asyncio.to_thread(subprocess.run, command, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -74,7 +75,7 @@ async def test_what_killed_attempts_wrote_is_complete_and_in_order(
     assert not tmp_path.joinpath("job").exists()
     await client.cancel(job.name)
     await second.stop()
-    lines = await asyncio.wait_for(following, 20)
+    lines = await asyncio.wait_for(following, PATIENCE_SECONDS)
     stars = "*" * len(SECRET)
     wanted = [f"line {n} by one who knows {stars}" for n in range(5000)] + ["and then nothi"]
     wanted += [f"line {n} by two" for n in range(20)] + ["and then nothi"]

@@ -13,6 +13,7 @@ from finemesh.v1 import quota_service_pb2 as pb
 from finemesh.v1.quota_service_pb2_grpc import QuotaServiceStub
 
 from tests.support.scripted_cluster import ScriptedCluster, translated
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 from tests.support.training_client import TrainingClient
 
@@ -23,7 +24,7 @@ async def call(service: ServiceProcess, role: Role, projects: list[str], method:
     token = service.key.mint("tester", role, projects, 600)
     async with channel(service.address, lambda: token) as opened:
         with translated():
-            return await getattr(QuotaServiceStub(opened), method)(request, timeout=20)
+            return await getattr(QuotaServiceStub(opened), method)(request, timeout=PATIENCE_SECONDS)
 
 
 async def test_a_quota_lets_a_job_wait_until_it_is_raised(

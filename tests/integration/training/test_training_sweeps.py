@@ -16,7 +16,7 @@ from finemesh.v1.sweep_service_pb2_grpc import SweepServiceStub
 from tests.integration.training.conftest import SETTINGS
 from tests.support.scripted_cluster import ScriptedAttempt, ScriptedCluster, translated
 from tests.support.scripted_dataprep import ScriptedDataPrep
-from tests.support.servers import NatsServer, S3Server
+from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server
 from tests.support.services import ServiceProcess
 from tests.support.training_client import State, TrainingClient, following, make_spec
 
@@ -36,7 +36,7 @@ class SweepClient:
 
     async def call(self, method: str, request: Any) -> Any:
         with translated():
-            return await getattr(self.stub, method)(request, timeout=20)
+            return await getattr(self.stub, method)(request, timeout=PATIENCE_SECONDS)
 
     async def create(self, dataset: str, sweep_id: str, **fields: Any) -> Sweep:
         asked = {key: fields.pop(key) for key in ("request_id", "validate_only") if key in fields}
@@ -52,7 +52,7 @@ class SweepClient:
         return await self.call("GetSweep", pb.GetSweepRequest(name=name))
 
     async def until(self, name: str, state: Sweep.State) -> Sweep:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             with translated():
                 async for sweep in self.stub.WatchSweep(pb.WatchSweepRequest(name=name)):
                     if sweep.state == state:
@@ -91,7 +91,7 @@ async def own(
 ) -> AsyncGenerator[ServiceProcess]:
     """A service that the test may kill."""
     settings = {**SETTINGS, "FINEMESH_DATAPREP_ADDRESS": dataprep.address}
-    settings["FINEMESH_START_TIMEOUT_SECONDS"] = "20"  # a killed relay holds the outbox for 5 s more
+    settings["FINEMESH_START_TIMEOUT_SECONDS"] = "60"  # a killed relay holds the outbox for 5 s more
     process = ServiceProcess("training", tmp_path, nats_server, s3_server, settings)
     yield process.start()
     process.stop()
@@ -177,7 +177,7 @@ async def test_a_cancelled_sweep_stops_its_jobs_and_may_be_deleted_with_them(
         await sweeps.call("DeleteSweep", delete)
     assert live.value.reason == "SWEEP_LIVE"
     await sweeps.call("CancelSweep", pb.CancelSweepRequest(name=sweep.name))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             if await attempt.renew() == "CANCEL":
                 break

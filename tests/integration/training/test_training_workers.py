@@ -15,6 +15,7 @@ from finemesh.v1 import worker_service_pb2 as pb
 from finemesh.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 from tests.support.scripted_cluster import ScriptedCluster, translated
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 from tests.support.training_client import State, TrainingClient
 
@@ -34,7 +35,7 @@ class Workers:
         return await self.stub.GetNode(pb.GetNodeRequest(name=name))
 
     async def until(self, name: str, state: Node.State) -> worker_pb2.Node:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 node = await self.node(name)
                 if node.state == state:
@@ -82,7 +83,7 @@ async def test_a_drain_moves_the_training_and_ends_when_nothing_is_left(
     await asyncio.sleep(1.5)  # longer than the mover waits between its looks
     assert await attempt.renew(step=8) == "CONTINUE"
     await workers.stub.DrainNode(pb.DrainNodeRequest(name=nodes[0]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             if await attempt.renew(step=8) != "CONTINUE":
                 break
