@@ -1,4 +1,6 @@
-"""A package whose requirements are installed into an empty environment: long, and for `make soak` alone."""
+"""A package whose requirements are installed into an empty environment, by pip: that takes minutes, and
+is for `make soak` alone.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_package_stranger import environ, export
+from tests.integration.test_package_stranger import ask_as_openai, export
 from tests.support.conversations import colour_rows, spec, tiny_model
+from tests.support.package_server import environ, served
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
 
@@ -29,3 +32,5 @@ def test_a_package_runs_with_nothing_but_its_requirements(rounds: int, tmp_path:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert json.loads(done.stdout)["passed"]
+    with served(python, package) as address:
+        ask_as_openai(address, package)

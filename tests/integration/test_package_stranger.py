@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -38,6 +37,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from tests.support.conversations import colour_rows, spec, tiny_model, write_dataset
+from tests.support.package_server import environ, served
 from tests.support.picture_runs import picture_spec, tiny_picture_model
 from tests.support.shapes import shape_rows
 
@@ -117,34 +117,19 @@ def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedPr
     )
 
 
-def environ() -> dict[str, str]:
-    """Nothing of this environment helps, and nobody else's model is fetched."""
-    kept = {name: each for name, each in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
-    return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
 @pytest.fixture(scope="module")
 def address(stranger: Path, speaker: Path) -> Generator[str]:
     """One command in the unpacked folder serves it."""
-    process = subprocess.Popen(
-        [stranger, "serve.py", "--port", "0"], cwd=speaker, env=environ(), stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr
-    try:
-        told: list[str] = []
-        for line in process.stderr:  # until it listens, and again until the model is loaded
-            told.append(line)
-            if "ready: " in line:
-                break
-        listens = re.search(r"http://127\.0\.0\.1:\d+", "".join(told))
-        assert listens, "".join(told)
-        yield listens[0]
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+    with served(stranger, speaker) as address:
+        yield address
 
 
 def test_it_is_asked_as_openai_is(address: str, speaker: Path) -> None:
+    ask_as_openai(address, speaker)
+
+
+def ask_as_openai(address: str, speaker: Path) -> None:
+    """By whole answers and by streams: each says what the trained model wrote."""
     items = [json.loads(line) for line in (speaker / "golden/inputs.jsonl").read_text().splitlines()]
     assert len(items) == ITEMS
     with httpx.Client(base_url=address, timeout=60) as client:

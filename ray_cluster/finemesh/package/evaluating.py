@@ -23,15 +23,16 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
-from finemesh.core.spec.finetune import Task
+from finemesh.core.spec.finetune import Objective, Task
 from finemesh.core.spec.ledger import LedgerEntry
 from finemesh.finetune.heads import BACKGROUND
 from finemesh.finetune.jsonlines import write_lines
 from finemesh.finetune.pictures import sound_pictures
-from finemesh.finetune.rows import no_rows, read_images, read_rows
+from finemesh.finetune.rows import TEXT_COLUMNS, no_rows, read_images, read_rows
 from finemesh.package.contents import copy_scripts
 from finemesh.package.formats import FORMATS
 from finemesh.package.golden_pictures import expected_of
+from finemesh.package.golden_text import halves, said
 from finemesh.package.judging import SPEAKS, Judged, judge
 from finemesh.package.manifest import PackageManifest, load_package_manifest
 
@@ -125,7 +126,9 @@ def _questions(
     task: Task, manifest: PackageManifest, dataset: Path, split: str, limit: int
 ) -> tuple[list[Question], int]:
     """The rows that can be asked, and how many cannot: a picture too many, nothing to compare with."""
-    rows = _spoken(dataset, split) if task in SPEAKS else _pictured(task, dataset, split)
+    plain = manifest.spec.get("objective") == Objective.TEXT
+    speaks = _begun if plain else _spoken
+    rows = speaks(dataset, split) if task in SPEAKS else _pictured(task, dataset, split)
     found = [*islice(rows, limit or None)]
     labels = set(manifest.decisions.get("labels", ()))
     sound = [each for each in found if each is not None and _is_known(task, each.expected, labels)]
@@ -151,6 +154,13 @@ def _spoken(dataset: Path, split: str) -> Iterator[Question | None]:
         image = row.images[0] if row.images and shows else b""
         expected = "".join(part["text"] for part in answer["content"])
         yield Question(row.row_id, row.group, asked, image, expected)
+
+
+def _begun(dataset: Path, split: str) -> Iterator[Question | None]:
+    """Of models of plain text: how they go on with the first half of each."""
+    for row in read_rows(dataset, split, TEXT_COLUMNS):
+        text, rest = halves(row.text)
+        yield Question(row.row_id, row.group, [said(text)], b"", rest) if text else None
 
 
 def _pictured(task: Task, dataset: Path, split: str) -> Iterator[Question | None]:

@@ -19,7 +19,7 @@ import gguf
 import numpy as np
 from safetensors import safe_open
 
-from finemesh.package.gguf_words import UnknownWordsError, words_of
+from finemesh.package.gguf_words import UnknownWordsError, begins_texts, words_of
 
 Config = Mapping[str, Any]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,8 +48,8 @@ ARCHITECTURES: Final = {
 }
 
 
-def unsuitable(folder: Path) -> str:
-    """Why llama.cpp could not compute the model of a folder, or nothing."""
+def unsuitable(folder: Path, *, plain: bool = False) -> str:
+    """Why llama.cpp could not compute the model of a folder, or nothing; `plain`: trained on plain text."""
     config: Config = json.loads((folder / "config.json").read_bytes())
     kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
@@ -65,12 +65,13 @@ def unsuitable(folder: Path) -> str:
         return "only a part of each head has positions, which was not proven with llama.cpp"
     try:
         words_of(folder, int(config["vocab_size"]))
+        _ = plain and begins_texts(folder)
     except UnknownWordsError as error:
         return str(error)
     return ""
 
 
-def write_gguf(model: Path, words: Path, out: Path, *, half: bool) -> None:
+def write_gguf(model: Path, words: Path, out: Path, *, half: bool, plain: bool = False) -> None:
     """Write the file.
 
     Args:
@@ -78,6 +79,7 @@ def write_gguf(model: Path, words: Path, out: Path, *, half: bool) -> None:
         words: a folder with tokenizer.json, and the chat template.
         out: the file, which must not exist.
         half: matrices in 16 bits, otherwise in 32.
+        plain: it was trained on plain text: no template, and texts begin as its tokenizer has it.
 
     Raises:
         ValueError: a weight is beyond what 16 bits hold.
@@ -87,8 +89,12 @@ def write_gguf(model: Path, words: Path, out: Path, *, half: bool) -> None:
     architecture = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture.arch])
     _write_facts(writer, config, half=half)
-    words_of(words, int(config["vocab_size"])).write(writer)
+    found = words_of(words, int(config["vocab_size"]))
+    found.write(writer, begins=plain and begins_texts(words))
     _write_ends(writer, config, words)
+    template = words / "chat_template.jinja"
+    if template.is_file() and not plain:
+        writer.add_chat_template(plain_template(template.read_text(encoding="utf-8")))
     with ExitStack() as stack:
         tensors = list(_tensors(model, config, architecture, stack, half=half))
         for name, shape, dtype, _ in tensors:
@@ -138,7 +144,7 @@ def _write_facts(writer: gguf.GGUFWriter, config: Config, *, half: bool) -> None
 
 
 def _write_ends(writer: gguf.GGUFWriter, config: Config, words: Path) -> None:
-    """The tokens that begin and end, and the chat template."""
+    """The tokens that begin and end."""
     tokenizer = json.loads((words / "tokenizer_config.json").read_bytes())
     added = json.loads((words / "tokenizer.json").read_bytes())["added_tokens"]
     ids = {each["content"]: each["id"] for each in added}
@@ -152,9 +158,6 @@ def _write_ends(writer: gguf.GGUFWriter, config: Config, words: Path) -> None:
         token = ids.get(text["content"] if isinstance(text, dict) else text, config.get(f"{name}_token_id"))
         if isinstance(token, int):
             write(token)
-    template = words / "chat_template.jinja"
-    if template.is_file():
-        writer.add_chat_template(plain_template(template.read_text(encoding="utf-8")))
 
 
 def plain_template(template: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import gguf
+from tokenizers import Tokenizer
 
 _CONTRACTIONS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -52,7 +53,8 @@ class Words:
     scores: Sequence[float]
     leading_space: bool = False
 
-    def write(self, writer: gguf.GGUFWriter) -> None:
+    def write(self, writer: gguf.GGUFWriter, *, begins: bool) -> None:
+        """`begins`: llama.cpp puts the token that begins a text before it; a template writes it itself."""
         writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.cut or "default")
         writer.add_token_list(list(self.tokens))
@@ -62,8 +64,7 @@ class Words:
         else:
             writer.add_token_scores(list(self.scores))
             writer.add_add_space_prefix(self.leading_space)
-        # The chat template writes them, as in training.
-        writer.add_add_bos_token(False)
+        writer.add_add_bos_token(begins)
         writer.add_add_eos_token(False)
 
 
@@ -92,6 +93,20 @@ def words_of(folder: Path, size: int) -> Words:
         return Words("gpt2", _cut(content), tokens, kinds, merges, ())
     scores = _scores(model["vocab"], merges, size)
     return Words("llama", "", tokens, kinds, (), scores, _leading_space(content))
+
+
+def begins_texts(folder: Path) -> bool:
+    """Whether the tokenizer of a folder puts the token that begins a text before it.
+
+    Raises:
+        UnknownWordsError: it puts something else there, or something behind.
+    """
+    around = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("").tokens
+    begin = json.loads((folder / "tokenizer_config.json").read_bytes()).get("bos_token")
+    known = begin["content"] if isinstance(begin, dict) else begin
+    if around not in ([], [known]):
+        raise UnknownWordsError(f"its tokenizer puts {' '.join(around)} around a text")
+    return bool(around)
 
 
 def _tokens(content: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from finemesh.core.spec.finetune import Objective
 from finemesh.finetune.attention import attention
 from finemesh.finetune.batches import collate
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Sample
@@ -24,7 +23,6 @@ from finemesh.package.golden import GoldenItem
 from finemesh.package.trained import Trained
 
 MAX_GENERATED_TOKENS: Final = 8
-_FEWEST_WORDS: Final = 2  # of a text that can be cut into two
 # Of a prompt alone they follow from its tokens, and runtimes make them as they go.
 _FOLLOW: Final = {"attention_mask", "position_ids"}
 
@@ -43,7 +41,7 @@ def text_items(trained: Trained, split: str, wanted: list[str]) -> Iterator[Gold
     """The items of these rows, in their order; an item shows one picture at most."""
     model = trained.model
     encoder = Encoder(model.family, model.processor, model.config, trained.on_cpu.sequence)
-    of_text = trained.spec.objective is Objective.TEXT
+    of_text = trained.plain
     ranks = {row_id: rank for rank, row_id in enumerate(wanted)}
     columns = TEXT_COLUMNS if of_text else ROW_COLUMNS
     rows = (row for row in read_rows(trained.dataset, split, columns) if row.row_id in ranks)
@@ -72,15 +70,24 @@ def _questions(rows: Mapping[str, Row], encoded: EncodedSplit) -> Iterator[_Prom
 def _beginnings(model: Model, rows: Iterable[Row]) -> Iterator[_Prompt]:
     """The first half of the words of each text, as one message that no template touches."""
     for row in rows:
-        words = row.text.split()
-        if len(words) < _FEWEST_WORDS:
+        text, rest = halves(row.text)
+        if not text:
             continue
-        half = len(words) // 2
-        text = " ".join(words[:half])
         ids_T = np.array(model.tokenizer(text)["input_ids"], np.int64)
         sample = Sample(row.row_id, row.group, ids_T, np.zeros(len(ids_T), np.bool_))
-        messages = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        yield _Prompt(row, sample, messages, " ".join(words[half:]))
+        yield _Prompt(row, sample, [said(text)], rest)
+
+
+def halves(text: str) -> tuple[str, str]:
+    """The first half of the words of a text and the others; a text of one word has no first half."""
+    words = text.split()
+    half = len(words) // 2
+    return " ".join(words[:half]), " ".join(words[half:])
+
+
+def said(text: str) -> dict[str, Any]:
+    """A text as a message, for runtimes that take no less."""
+    return {"role": "user", "content": [{"type": "text", "text": text}]}
 
 
 def _item(model: Model, prompt: _Prompt, encoded: EncodedSplit) -> GoldenItem:

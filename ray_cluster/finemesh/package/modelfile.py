@@ -53,31 +53,38 @@ def frame_of(ask: Ask) -> Frame | None:
     return frame if same else None
 
 
-def modelfile(frame: Frame, stops: Sequence[str], context_tokens: int) -> str:
+def modelfile(frame: Frame | None, stops: Sequence[str], context_tokens: int) -> str:
     """The Modelfile of a package whose weights are in model.gguf.
 
     Args:
-        frame: of its chat template.
+        frame: of its chat template; None goes on with what it is told.
         stops: texts of the tokens that end an answer.
         context_tokens: the most that it was made for.
     """
-    template = [f"{{{{- {_go(frame.start)} -}}}}", "{{- range .Messages -}}"]
-    for word, role in zip(("if", "else if", "else if"), _ROLES, strict=True):
-        before, after = frame.around[role]
-        template.append(f'{{{{- {word} eq .Role "{role}" -}}}}')
-        template.append(f"{{{{- {_go(before)} -}}}}{{{{- .Content -}}}}{{{{- {_go(after)} -}}}}")
-    template += ["{{- end -}}", "{{- end -}}", f"{{{{- {_go(frame.answer)} -}}}}"]
-    lines = ["FROM ./model.gguf", f'TEMPLATE """{"".join(template)}"""']
+    template = _template(frame) if frame else "{{ .Prompt }}"
+    lines = ["FROM ./model.gguf", f'TEMPLATE """{template}"""']
     lines += [f"PARAMETER stop {_go(stop)}" for stop in dict.fromkeys(stops)]
     # Answers as they were checked: the likeliest token each time.
     lines += [f"PARAMETER num_ctx {context_tokens}", "PARAMETER temperature 0"]
     return "\n".join(lines) + "\n"
 
 
-def write_modelfile(out: Path, ask: Ask, stops: Sequence[str], context_tokens: int) -> bool:
-    """Write `Modelfile` into a package. False: its template says more than Ollama's language can."""
-    frame = frame_of(ask)
-    if frame is None:
+def _template(frame: Frame) -> str:
+    """A frame in Go's language."""
+    template = [f"{{{{- {_go(frame.start)} -}}}}", "{{- range .Messages -}}"]
+    for word, role in zip(("if", "else if", "else if"), _ROLES, strict=True):
+        before, after = frame.around[role]
+        template.append(f'{{{{- {word} eq .Role "{role}" -}}}}')
+        template.append(f"{{{{- {_go(before)} -}}}}{{{{- .Content -}}}}{{{{- {_go(after)} -}}}}")
+    return "".join([*template, "{{- end -}}", "{{- end -}}", f"{{{{- {_go(frame.answer)} -}}}}"])
+
+
+def write_modelfile(out: Path, ask: Ask | None, stops: Sequence[str], context_tokens: int) -> bool:
+    """Write `Modelfile` into a package; one without `ask` knows no turns. False: its template says more than
+    Ollama's language can.
+    """
+    frame = frame_of(ask) if ask else None
+    if ask and not frame:
         return False
     (out / "Modelfile").write_text(modelfile(frame, stops, context_tokens), encoding="utf-8")
     return True

@@ -14,6 +14,7 @@ from finemesh.core.spec.finetune import (
     TEXT_TOWERS,
     FineTuneSpec,
     Lora,
+    Objective,
     OverLength,
     Precision,
     Quantization,
@@ -68,6 +69,11 @@ class Trained:
     def speaks(self) -> bool:
         """Whether it answers in words: of language, or of vision and language."""
         return self.spec.task in TEXT_TOWERS
+
+    @property
+    def plain(self) -> bool:
+        """Whether it goes on with texts, as it was trained, and knows no turns of a conversation."""
+        return self.spec.objective is Objective.TEXT
 
     @cached_property
     def on_cpu(self) -> FineTuneSpec:

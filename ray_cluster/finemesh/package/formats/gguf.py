@@ -37,7 +37,7 @@ _BLOCK: Final = 32
 def _refuse(trained: Trained) -> str:
     if trained.spec.task is not Task.LANGUAGE:
         return "llama.cpp was proven here with models of language alone"
-    return unsuitable(trained.base_model)
+    return unsuitable(trained.base_model, plain=trained.plain)
 
 
 def _refuse_rows(block: int) -> Callable[[Trained], str]:
@@ -74,7 +74,7 @@ def _writer(form: ExportFormat) -> Callable[[Trained, Path], None]:
 def _write(trained: Trained, out: Path, *, half: bool) -> None:
     words = _words(trained)
     try:
-        write_gguf(trained.merged, words, out, half=half)
+        write_gguf(trained.merged, words, out, half=half, plain=trained.plain)
     except ValueError as error:
         raise InvalidError.of("export.format", str(error), reason="FORMAT_UNSUITABLE") from error
 
@@ -101,7 +101,7 @@ def _write_modelfile(trained: Trained, out: Path) -> None:
     special = {
         name: str(text) for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)
     }
-    ask = ask_with(compiled(plain_template(tokenizer.chat_template)), special)
+    ask = None if trained.plain else ask_with(compiled(plain_template(tokenizer.chat_template)), special)
     context_tokens = trained.model.config.max_position_embeddings
     write_modelfile(out, ask, [tokenizer.eos_token], context_tokens)
 

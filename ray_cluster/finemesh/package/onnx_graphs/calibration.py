@@ -19,10 +19,11 @@ from PIL import Image
 from finemesh.core.errors import PreconditionError
 from finemesh.finetune.manifests import MANIFEST
 from finemesh.finetune.order import epoch_order
-from finemesh.finetune.rows import Row, read_rows
+from finemesh.finetune.rows import ROW_COLUMNS, TEXT_COLUMNS, Row, read_rows
 from finemesh.package.formats.format import SHIPPED
 from finemesh.package.golden import Arrays
 from finemesh.package.golden_pictures import decision_facts
+from finemesh.package.golden_text import said
 from finemesh.package.onnx_graphs.whole import files_of, whole_graphs
 from finemesh.package.trained import Trained
 
@@ -42,7 +43,8 @@ def running(trained: Trained) -> Generator[Any]:
         os.link(path, folder / path.name)
     trained.model.processor.save_pretrained(folder)
     facts = {} if trained.speaks else decision_facts(trained)
-    manifest = {"spec": {"task": trained.spec.task.value}, "decisions": facts}
+    spec = {"task": trained.spec.task.value, "objective": trained.spec.objective.value}
+    manifest = {"spec": spec, "decisions": facts}
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     sys.path.insert(0, str(SHIPPED))  # its script imports the files beside it by their own names
     try:
@@ -113,7 +115,7 @@ def _items(trained: Trained) -> Iterator[Item]:
     split = trained.spec.train_split
     row_ids = [row.row_id for row in read_rows(trained.dataset, split, columns=("row_id",))]
     chosen = {row_ids[index] for index in epoch_order(row_ids, seed=1, epoch=0)[: 2 * ITEMS]}
-    for row in read_rows(trained.dataset, split):
+    for row in read_rows(trained.dataset, split, TEXT_COLUMNS if trained.plain else ROW_COLUMNS):
         if row.row_id in chosen and len(row.images) <= 1:
             item = _asked(row) if trained.speaks else ([], _picture(row))
             if item[0] or item[1]:
@@ -121,6 +123,8 @@ def _items(trained: Trained) -> Iterator[Item]:
 
 
 def _asked(row: Row) -> Item:
+    if row.text:
+        return [said(row.text)], None
     answers = [turn for turn, message in enumerate(row.messages) if message["role"] == "assistant"]
     return ([*row.messages[: answers[-1]]], _picture(row)) if answers else ([], None)
 

@@ -49,17 +49,18 @@ def refuse_onnx(trained: Trained) -> str:
         if kind not in KNOWN:
             return f"its pictures are prepared by {kind}, which only transformers has; export it as MERGED"
     if trained.speaks:
-        return _refuse_speaker(processor, trained.base_model)
+        return _refuse_speaker(processor, trained.base_model, plain=trained.plain)
     return ""
 
 
-def _refuse_speaker(processor: Any, base_model: Any) -> str:
+def _refuse_speaker(processor: Any, base_model: Any, *, plain: bool) -> str:
     from transformers import AutoConfig
 
     tokenizer = getattr(processor, "tokenizer", processor)
     if not getattr(tokenizer, "is_fast", False):
         return "its tokenizer has no tokenizer.json, which is what runs outside of Python's transformers"
-    if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
+    template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+    if not template and not plain:
         return "it has no chat template: put chat_template.jinja into the folder of the base model"
     config: Any = AutoConfig.from_pretrained(base_model, local_files_only=True).get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}

@@ -47,7 +47,9 @@ class Runner:
     def __init__(self, package: Path, base: str | None = None) -> None:
         """Load the package in a folder; it needs no `base`."""
         del base
-        self.task = str(json.loads((package / "manifest.json").read_bytes())["spec"]["task"])
+        spec: dict[str, Any] = json.loads((package / "manifest.json").read_bytes())["spec"]
+        self.task = str(spec["task"])
+        self._plain = spec.get("objective") == "TEXT"  # it goes on with a text, and knows no turns
         self.versions = {
             "cyllama": version("cyllama"),
             "llama.cpp's ggml": str(llama_cpp.ggml_version()),
@@ -61,7 +63,8 @@ class Runner:
         self.context_tokens = int(self._model.n_ctx_train)
         ids = range(self._model.n_vocab)
         self.end_ids = frozenset(token for token in ids if self._vocabulary.is_eog(token))
-        self._template = compiled(self._model.meta_val_str("tokenizer.chat_template") or "")
+        template = "" if self._plain else self._model.meta_val_str("tokenizer.chat_template")
+        self._template = compiled(template)
         self._special = {
             name: self._vocabulary.get_text(token) if token >= 0 else ""
             for name, token in (
@@ -75,8 +78,11 @@ class Runner:
         """What the model is fed: `input_ids` (1, T), by the template and the tokenizer of the file."""
         if image is not None:
             raise ValueError("this package reads text alone: send no picture")
-        text = asked(self._template, messages, self._special, parts=False)
-        tokens = self._vocabulary.tokenize(text, False, True)
+        if self._plain:
+            text = "".join(part["text"] for part in messages[-1]["content"])
+        else:
+            text = asked(self._template, messages, self._special, parts=False)
+        tokens = self._vocabulary.tokenize(text, self._plain, True)
         return {"input_ids": np.array([tokens], np.int64)}
 
     def outputs(self, inputs: dict[str, Any], tokens_G: Any = None) -> dict[str, Any]:

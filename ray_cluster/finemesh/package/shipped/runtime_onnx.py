@@ -64,6 +64,8 @@ class Runner:
         self._manifest: dict[str, Any] = json.loads((package / "manifest.json").read_bytes())
         self._facts: dict[str, Any] = json.loads((package / "onnx.json").read_bytes())
         self.task = str(self._manifest["spec"]["task"])
+        # It goes on with a text, and knows no turns.
+        self._plain = self._manifest["spec"].get("objective") == "TEXT"
         self.versions = {
             "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
@@ -76,7 +78,7 @@ class Runner:
         if self.task != "LANGUAGE":
             self._pixels = onnx_pixels.read_config(package)
         if self.task in _SPEAKS:
-            self._words = Words(package)
+            self._words = Words(package, template=not self._plain)
             self.end_ids = frozenset(self._facts["end_ids"])
             self.context_tokens = int(self._facts["context_tokens"])
         if self._facts.get("asks"):
@@ -95,6 +97,9 @@ class Runner:
             if "pixel_mask" in self._manifest["decisions"]["inputs"]:
                 seen["pixel_mask"] = np.ones((1, *seen["pixel_values"].shape[2:]), np.int64)
             return seen
+        if self._plain:
+            text = "".join(part["text"] for part in messages[-1]["content"])
+            return {"input_ids": np.array([self._words.tokens(text, special=True)], np.int64)}
         text = self._words.ask(messages, parts=self.task == "VISION_LANGUAGE")
         if seen:
             text = text.replace(self._facts["image_token"], self._stand_in(seen), 1)

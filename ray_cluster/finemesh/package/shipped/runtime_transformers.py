@@ -119,8 +119,31 @@ class Runner:
                 for message in messages
             ]
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if hasattr(self.processor, "qformer_tokenizer"):
+            return self._prepare_queries(messages, text, picture)
         pictures = {"images": [picture]} if picture else {}
         return dict(self.processor(text=[text], add_special_tokens=False, return_tensors="pt", **pictures))
+
+    def _prepare_queries(self, messages: list[dict[str, Any]], text: str, picture: Any) -> dict[str, Any]:
+        """InstructBLIP as it was trained: what its queries found stands where the template shows the picture,
+        and they read the words of that message. Its own processor would put it before everything, and have
+        them read the whole text. Without a picture the model is fed a blank one, which finds no place.
+        """
+        processor = self.processor
+        place = str(processor.image_token)
+        made = dict(
+            processor.tokenizer(
+                [text.replace(place, place * processor.num_query_tokens, 1)],
+                add_special_tokens=False,
+                return_tensors="pt",
+            )
+        )
+        shown = picture or Image.new("RGB", (1, 1))
+        made["pixel_values"] = processor.image_processor([shown], return_tensors="pt")["pixel_values"]
+        parts = [part for message in messages for part in message["content"] if _shows(message)]
+        words = "".join(part["text"] for part in parts if part["type"] == "text")
+        read = processor.qformer_tokenizer([words], truncation=True, return_tensors="pt")
+        return made | {f"qformer_{name}": read[name] for name in ("input_ids", "attention_mask")}
 
     @torch.inference_mode()
     def outputs(self, inputs: dict[str, Any], tokens_G: Any = None) -> dict[str, Any]:
@@ -226,6 +249,10 @@ def _padded(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
             parts = [np.pad(part, ((0, 0), (longest - part.shape[1], 0))) for part in parts]
         made[name] = torch.from_numpy(np.concatenate(parts))
     return made
+
+
+def _shows(message: dict[str, Any]) -> bool:
+    return any(part["type"] == "image" for part in message["content"])
 
 
 def _context_tokens(config: Any) -> int:
