@@ -11,6 +11,7 @@ import errno
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -21,6 +22,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from finemesh.core.errors import ResourceExhaustedError
 
 PORTION_BYTES: Final = 8 << 20  # of a tensor that is in memory at a time
+_AT_ONCE: Final = 2  # shards: while a portion of one is computed, one of another is written
 _DTYPES: Final = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -69,10 +71,14 @@ def write_shards(folder: Path, tensors: Mapping[str, Planned], shard_bytes: int)
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=shard_bytes,
     )
+
+    def write(name: str) -> None:
+        with (folder / name).open("wb", buffering=0) as stream:
+            _write(stream, {member: tensors[member] for member in split.filename_to_tensors[name]})
+
     try:
-        for name, members in split.filename_to_tensors.items():
-            with (folder / name).open("wb", buffering=0) as stream:
-                _write(stream, {member: tensors[member] for member in members})
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(write, split.filename_to_tensors))  # a list, for what one of them raises
         if split.is_sharded:
             index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
             (folder / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
