@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 _RAY_CLIENT = """
 import sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-print("answer", ray.get(ray.remote(lambda: 42).remote(), timeout=PATIENCE_SECONDS))
+print("answer", ray.get(ray.remote(lambda: 42).remote(), timeout=100))
 """
 
 
