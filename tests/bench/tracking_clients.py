@@ -189,7 +189,7 @@ class Aim:
         Path(target).mkdir(parents=True, exist_ok=True)
         if not Repo.exists(target):
             Repo.from_path(target, init=True)
-        self._repo, self._run, self._target = Repo.from_path(target), Run, target
+        self._repo, self._run, self._opened, self._target = Repo.from_path(target), Run, Repo, target
         self._ids: dict[str, str] = {}
 
     def log(self, run: str, columns: dict[str, np.ndarray]) -> None:
@@ -201,15 +201,18 @@ class Aim:
         logged.close()
 
     def settle(self) -> None:
-        return
+        """Index: nothing that is not is read back. Aim's own server would do so, when it pleases."""
+        from aim.sdk.index_manager import RepoIndexManager  # pyright: ignore[reportMissingImports]
+
+        manager = RepoIndexManager.get_index_manager(self._repo)
+        for run in self._ids.values():
+            manager.index(run)
 
     def read(self, runs: list[str]) -> int:
-        total = 0
+        repo, total = self._opened(self._target), 0
         for run in runs:
-            found = self._repo.get_run(self._ids[run])  # none before Aim has indexed it, when it pleases
-            for metric in found.metrics() if found else ():
-                _, (values, _, _) = metric.values.sparse_numpy()[0], metric.data.numpy()[1]
-                total += len(values)
+            for metric in self._run(self._ids[run], repo=repo, read_only=True).metrics():
+                total += len(metric.values.sparse_numpy()[1])
         return total
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import select
 import statistics
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
@@ -13,15 +16,15 @@ import grpc
 from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 
-from tests.bench.measuring import Board
-from tests.bench.tracking_clients import Finemesh, columns_of
+from tests.bench.measuring import ENVIRONMENT, ROOT, Board
+from tests.bench.tracking_clients import METRICS, Finemesh, columns_of
 from tests.bench.tracking_ingest import next_run
 from tests.bench.tracking_site import Site
 
 ARRIVING: Final = 100_000  # points/s
 _RUNS: Final = 10
 _ASKED: Final = 20
-_STEPS: Final = 200  # of five metrics, to each of ten runs, ten times a second
+_STEPS: Final = 200  # of five metrics, to each of ten runs, at once: ten times a second
 
 
 def read_bars(board: Board, own: Site, runs: Sequence[str]) -> None:
@@ -52,28 +55,36 @@ def caller(target: str) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def arriving(target: str) -> Generator[Callable[[], float]]:
-    """A client that logs ARRIVING points/s to ten runs; gives what it came to."""
-    stop, logged = threading.Event(), [0]
-    client, first, began = Finemesh(target), next_run(), time.perf_counter()
-
-    def log() -> None:
-        step = 0
-        while not stop.is_set():
-            due = began + step / _STEPS / 10
-            for number in range(_RUNS):
-                client.log(f"r{first + number}", columns_of(number, _STEPS, step))
-            client.settle()
-            step += _STEPS
-            logged[0] += _RUNS * _STEPS * 5
-            stop.wait(max(0.0, due + 0.1 - time.perf_counter()))
-
-    thread = threading.Thread(target=log)
-    thread.start()
+    """A client process that logs ARRIVING points/s to ten runs; gives, afterwards, what it came to."""
+    command = [sys.executable, "-m", "tests.bench.tracking_reads", target, str(next_run())]
+    sender = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert sender.stdout
+    sender.stdout.readline()  # it has begun
+    rates: list[float] = []
     try:
-        yield lambda: logged[0] / (time.perf_counter() - began)
+        yield lambda: rates[0]
     finally:
-        stop.set()
-        thread.join()
+        rates += map(float, sender.communicate("\n")[0].split())
+
+
+def send(target: str, first: int) -> None:
+    """Log until there is something on stdin; prints when it begins, and points/s."""
+    client, logged, began = Finemesh(target), 0, 0.0
+    for step in itertools.count(0, _STEPS):
+        for number in range(_RUNS):
+            client.log(f"r{first + number}", columns_of(number, _STEPS, step))
+        client.settle()
+        if not began:  # the runs are there, and nothing is to be made up for
+            began = time.perf_counter()
+            print(flush=True)
+            continue
+        logged += _RUNS * _STEPS * len(METRICS)
+        due = began + logged / ARRIVING
+        if select.select([sys.stdin], [], [], max(0.0, due - time.perf_counter()))[0]:
+            break
+    print(logged / (time.perf_counter() - began))
 
 
 def median_ms(ask: Callable[[], Any]) -> float:
@@ -83,3 +94,7 @@ def median_ms(ask: Callable[[], Any]) -> float:
         ask()
         times.append((time.perf_counter() - began) * 1000)
     return statistics.median(times)
+
+
+if __name__ == "__main__":
+    send(sys.argv[1], int(sys.argv[2]))
