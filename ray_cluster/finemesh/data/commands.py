@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from rich import filesize
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from finemesh.core.spec.data import DatasetManifest
 
 EXIT_FAILED: Final = 1
+_FIRST_FAULTY: Final = 5
 _FORMS: Final = tuple(form.value.replace("_", "-") for form in DatasetFormat)
 _FORMATS: Final = tuple(form.value.replace("_", "-") for form in AnnotationFormat)
 _MASKS: Final = tuple(form.value.replace("_", "-") for form in MaskForm)
@@ -91,8 +93,8 @@ def compile_annotations(
         with _progress(hidden=as_json) as progress:
             manifest = compile_source(source, out, options, form, progress, split=_shares(split, seed))
     except FinemeshError as error:
-        reason = f"[red]{escape(error.reason)}[/]"
-        _err.print(f"{reason}: {escape(error.message)}", highlight=False, soft_wrap=True)
+        said = f"[red]error:[/] {escape(error.message)} [dim]({error.reason})[/]"
+        _err.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from None
     if as_json:
         typer.echo(json.dumps(manifest.to_json()))
@@ -134,12 +136,13 @@ def _chosen(value: str, kind: Any, name: str) -> Any:
 def _print(manifest: DatasetManifest, out: Path) -> None:
     ledger = manifest.ledger
     reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.by_reason.items())
-    size = f"{manifest.total_bytes / 1e6:.1f} MB"
-    _out.print(f"{manifest.rows} rows, {size} in {escape(str(out))}", highlight=False)
+    size = filesize.decimal(manifest.total_bytes)
+    _out.print(f"{manifest.rows} rows, {size} in {escape(str(out))}", highlight=False, soft_wrap=True)
     _out.print(
         f"ledger: {ledger.inputs} in = {ledger.kept} kept + {ledger.quarantined} quarantined"
         f" + {ledger.dropped} dropped{f' ({reasons})' if reasons else ''}",
         highlight=False,
+        soft_wrap=True,
     )
     if manifest.proof is not None and manifest.proof.masks:
         proof = manifest.proof
@@ -150,6 +153,21 @@ def _print(manifest: DatasetManifest, out: Path) -> None:
         )
     for warning in manifest.warnings:
         _err.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+    if ledger.quarantined:
+        _print_first_faulty(out)
+
+
+def _print_first_faulty(out: Path) -> None:
+    """The first rows that were set aside, each with its reason; the ledger has them all."""
+    import pyarrow.parquet as pq
+
+    faulty = pq.read_table(out / "ledger", filters=[("disposition", "=", "quarantined")])
+    for row in faulty.slice(0, _FIRST_FAULTY).to_pylist():
+        said = f"{row['row_id']} {row['field']}".rstrip() + f": {row['message']}"
+        shown = "".join(each if each.isprintable() else "·" for each in said)  # out of the source
+        _err.print(f"  {escape(shown)}", highlight=False, soft_wrap=True)
+    if len(faulty) > _FIRST_FAULTY:
+        _err.print(f"  and {len(faulty) - _FIRST_FAULTY} more: all are in {out / 'ledger'}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,17 @@ def test_rows_are_split_anew_and_like_pictures_stay_together(tmp_path: Path) -> 
     assert run(*command[:1], str(tmp_path / "two"), *command[2:-1], "0.6,0.2")[0] == 2
 
 
+def test_rows_set_aside_are_told_with_their_reasons(tmp_path: Path) -> None:
+    """The first five, and how many more there are."""
+    images = [{"id": n, "width": 4, "height": 4, "file_name": f"{n}.png"} for n in range(8)]
+    boxes = [{**COCO["annotations"][0], "id": n, "image_id": n, "category_id": 99} for n in range(7)]
+    (tmp_path / "c.json").write_text(json.dumps({**COCO, "images": images, "annotations": boxes}))
+    command = [str(tmp_path / "c.json"), str(tmp_path / "out"), "--to", "canonical", "--max-quarantined", "1"]
+    code, told = run(*command)
+    assert (code, told.count("category 99 is not listed")) == (0, 5)
+    assert "and 2 more" in told
+
+
 def test_errors_say_what_is_wrong_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(COCO)[:-9])
     code, told = run(str(tmp_path / "c.json"), str(tmp_path / "out"), "--to", "yolo-detection")
