@@ -283,7 +283,7 @@ async def test_a_relay_killed_between_publishing_and_marking_has_its_effect_once
     sent = [event("a", b"%d" % number, project) for number in range(5)]
     await write(database, outbox, *sent)
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, database_url, nats_server.url)
-    assert await asyncio.wait_for(child.wait(), 30) == -signal.SIGKILL
+    assert await asyncio.wait_for(child.wait(), PATIENCE_SECONDS) == -signal.SIGKILL
 
     inbox, effects = Inbox(tables), list[str]()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 from finemesh.chassis.auth import Role
 from finemesh.core.errors import (
-    FinemeshError,
     InvalidError,
     PreconditionError,
 )
 from finemesh.v1 import metric_pb2
+from finemesh.v1 import tracking_service_pb2 as pb
+from grpc.aio import AioRpcError
 
-from tests.support.servers import NatsServer
+from tests.support.servers import NatsServer, free_ports
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client, batch, tracking_process
 
@@ -34,14 +36,19 @@ async def test_kill_in_mid_stream_loses_and_doubles_nothing(own: ServiceProcess)
     batches = [batch(run, number, range(number * 100, number * 100 + 100)) for number in range(1, 301)]
     acknowledged = 0
 
+    async def all_but_the_last() -> AsyncIterator[pb.LogMetricsRequest]:
+        for each in batches[:-1]:
+            yield pb.LogMetricsRequest(batch=each)
+        await asyncio.get_running_loop().create_future()  # the stream is open when the process dies
+
     async def log_and_kill() -> None:
         nonlocal acknowledged
-        async for durable in client.stream(batches):
-            acknowledged = durable
-            if acknowledged >= 40 and own.health():
+        async for response in client.stub.LogMetrics(all_but_the_last()):
+            acknowledged = response.durable_sequence
+            if acknowledged >= 40:
                 own.kill()
 
-    with pytest.raises(FinemeshError):
+    with pytest.raises(AioRpcError):
         await log_and_kill()
     assert 40 <= acknowledged < 300
     await client.channel.close()
@@ -166,7 +173,7 @@ async def test_points_are_taken_while_nats_is_away(tmp_path: Path, clients: Clie
 
 
 async def test_a_second_process_on_the_same_points_says_so(service: ServiceProcess, tmp_path: Path) -> None:
-    second = replace(service, port=service.port + 1, folder=tmp_path, _process=None)
+    second = replace(service, port=free_ports(1)[0], folder=tmp_path, _process=None)
     try:
         with pytest.raises(AssertionError):
             second.start(ready=False)
