@@ -150,6 +150,7 @@ class TestTokens:
         expected = {401: code_pb2.UNAUTHENTICATED, 403: code_pb2.PERMISSION_DENIED}
         assert body["code"] == expected[answer.status]
         assert body["message"].startswith(("Jw", "Audiences"))
+        assert body["details"][0]["reason"] == "TOKEN_INVALID"
 
     def test_token_in_the_query_does_not_count(self, door: Door) -> None:
         path = f"/v1/projects/demo/trainingJobs/a?access_token={door.token()}"
@@ -195,9 +196,15 @@ class TestCalls:
         assert answer.status == 400
         assert "colour" in answer.json()["message"]
 
+    def test_unknown_path_is_named(self, door: Door) -> None:
+        body = door.request("GET", "/v1/projects/demo/nonsense").json()
+        assert (body["code"], body["details"][0]["reason"]) == (code_pb2.NOT_FOUND, "PATH_NOT_FOUND")
+        assert "GET /v1/projects/demo/nonsense" in body["message"]
+
     def test_malformed_json_is_refused(self, door: Door) -> None:
         answer = door.request("POST", "/v1/projects/demo/uploads", body=b'{"filename": ')
         assert (answer.status, answer.json()["code"]) == (400, code_pb2.INVALID_ARGUMENT)
+        assert answer.json()["details"][0]["reason"] == "MALFORMED_REQUEST"
 
     def test_unknown_path_is_404_as_status(self, door: Door) -> None:
         answer = door.request("GET", "/v1/nothing")
@@ -230,10 +237,12 @@ class TestCalls:
         body = json.dumps({"filename": "a" * (2 * LIMIT_BYTES)}).encode()
         answer = door.request("POST", "/v1/projects/demo/uploads", body=body)
         assert (answer.status, answer.json()["code"]) == (413, code_pb2.OUT_OF_RANGE)
+        assert answer.json()["details"][0]["reason"] == "REQUEST_TOO_LARGE"
 
     def test_absent_service_is_unavailable(self, door: Door) -> None:
         answer = door.request("GET", "/v1/projects/demo/runs/a")
         assert (answer.status, answer.json()["code"]) == (503, code_pb2.UNAVAILABLE)
+        assert answer.json()["details"][0]["reason"] == "SERVICE_UNAVAILABLE"
 
     def test_internal_service_cannot_be_reached(self, door: Door) -> None:
         request = attempt_service_pb2.RenewLeaseRequest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -134,3 +135,18 @@ def test_service_that_is_not_described_is_refused(config: GatewayConfig) -> None
     upstreams = (Upstream("other", "finemesh.v1.OtherService", "127.0.0.1:1"),)
     with pytest.raises(InvalidError, match=r"finemesh\.v1\.OtherService"):
         envoy_bootstrap(replace(config, upstreams=upstreams))
+
+
+def test_every_reply_of_envoy_itself_has_a_reason(config: GatewayConfig) -> None:
+    """The rarer ones cannot be provoked in a moment: REQUEST_TIMEOUT, TOO_MANY_REQUESTS."""
+    text = json.dumps(envoy_bootstrap(config))
+    (manager,) = (
+        each["filters"][0]["typed_config"]
+        for each in json.loads(text)["static_resources"]["listeners"][0]["filter_chains"]
+    )
+    bodies = [
+        each["body_format_override"]["json_format"] for each in manager["local_reply_config"]["mappers"]
+    ]
+    documented = Path(__file__, "../../../docs/reference/errors.md").resolve().read_text()
+    assert {each["details"][0]["reason"] for each in bodies} <= set(re.findall(r"[A-Z_]{5,}", documented))
+    assert all(each["message"] for each in bodies)

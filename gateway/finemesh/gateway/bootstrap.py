@@ -19,20 +19,22 @@ _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 _PROVIDER: Final = "finemesh"
 _MEBIBYTE: Final = 1024 * 1024
 _MAX_CONNECTIONS: Final = 4096
-# What a local reply means as a google.rpc.Code, by its HTTP status (https://cloud.google.com/apis/design/errors).
-_CODES: Final = {
-    400: 3,
-    401: 16,
-    403: 7,
-    404: 5,
-    405: 12,
-    408: 4,
-    413: 11,
-    415: 3,
-    429: 8,
-    502: 14,
-    503: 14,
-    504: 4,
+_NO_PATH: Final = "there is no %REQ(:METHOD)% %PATH(NQ:ORIG_OR_PATH)%: the protos tell all methods and paths"
+# What a local reply means, by its HTTP status: google.rpc.Code (https://cloud.google.com/apis/design/errors),
+# the reason of its ErrorInfo, and what to do beside Envoy's own words.
+_REPLIES: Final = {
+    400: (3, "MALFORMED_REQUEST", "%LOCAL_REPLY_BODY%"),
+    401: (16, "TOKEN_INVALID", "%LOCAL_REPLY_BODY%: send authorization: Bearer and a token of this mesh"),
+    403: (7, "TOKEN_INVALID", "%LOCAL_REPLY_BODY%: send a token that was made for this mesh"),
+    404: (5, "PATH_NOT_FOUND", _NO_PATH),
+    405: (12, "PATH_NOT_FOUND", _NO_PATH),
+    408: (4, "REQUEST_TIMEOUT", "%LOCAL_REPLY_BODY%: send the request faster"),
+    413: (11, "REQUEST_TOO_LARGE", "%LOCAL_REPLY_BODY%: upload archives and files in streams"),
+    415: (3, "MALFORMED_REQUEST", "%LOCAL_REPLY_BODY%"),
+    429: (8, "TOO_MANY_REQUESTS", "%LOCAL_REPLY_BODY%: wait a while, and send it again"),
+    502: (14, "SERVICE_UNAVAILABLE", "%LOCAL_REPLY_BODY%: send it again"),
+    503: (14, "SERVICE_UNAVAILABLE", "%LOCAL_REPLY_BODY%: send it again"),
+    504: (4, "SERVICE_UNAVAILABLE", "%LOCAL_REPLY_BODY%: send it again"),
 }
 
 
@@ -196,16 +198,17 @@ def _local_replies() -> dict[str, Any]:
     headers = [{"header_filter": {"header": header}} for header in (transcoded, other)]
     plain = {"or_filter": {"filters": headers}}
 
-    def mapper(status: int, code: int) -> dict[str, Any]:
+    def mapper(status: int, code: int, reason: str, message: str) -> dict[str, Any]:
         value = {"default_value": status, "runtime_key": f"finemesh.local_reply_{status}"}
         same = {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
-        body = {"code": code, "message": "%LOCAL_REPLY_BODY%", "details": []}
+        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "finemesh"}
+        body = {"code": code, "message": message, "details": [info]}
         return {
             "filter": {"and_filter": {"filters": [plain, same]}},
             "body_format_override": {"json_format": body},
         }
 
-    return {"mappers": [mapper(status, code) for status, code in _CODES.items()]}
+    return {"mappers": [mapper(status, *reply) for status, reply in _REPLIES.items()]}
 
 
 def _access_log(path: Path) -> dict[str, Any]:

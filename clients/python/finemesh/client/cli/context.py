@@ -157,6 +157,10 @@ def _explain_rpc(error: RpcError) -> int:
     message = error.message
     if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
         message = f"the mesh cannot be reached ({message}); is `finemesh up` running? try `finemesh doctor`"
+    if error.code is grpc.StatusCode.UNAUTHENTICATED and not error.reason:  # said by the gateway
+        message = (
+            f"the token is not accepted ({message}): give the mesh's with --token-file or FINEMESH_TOKEN"
+        )
     kind = error.reason or error.code.name
     err.print(f"[red]error:[/] {escape(message)} [dim]({kind})[/]", highlight=False, soft_wrap=True)
     for violation in error.violations:
