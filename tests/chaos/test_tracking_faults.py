@@ -19,14 +19,14 @@ import pytest
 from finemesh.chassis.auth import Role
 from finemesh.chassis.client_channel import channel
 from finemesh.cluster.shipper import Shipper
-from finemesh.cluster.spool import parts_of
+from finemesh.cluster.spool import SpoolReader, parts_of
 from finemesh.tracking.points import PointFile
 
 from tests.support.servers import PATIENCE_SECONDS, NatsServer, S3Server
 from tests.support.services import ServiceProcess
 from tests.support.tracking import Client
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 OUTAGE_SECONDS = 0.5
 _Point = tuple[int, str, str]  # step, metric, repr of the value
@@ -190,10 +190,14 @@ async def torn_files(world: World) -> None:
     world.service.kill()
     world.signal_program(signal.SIGKILL)
     log = world.points.with_name("points.duckdb.wal")
-    for path in (log, parts_of(world.spool)[-1]):
-        if path.exists():
-            with path.open("ab") as file:
-                file.write(world.rng.randbytes(world.rng.randint(1, 200)))
+    spool = SpoolReader(parts_of(world.spool)[-1])
+    while spool.read():
+        pass
+    ends = {log: log.stat().st_size, spool.path: spool.offset} if log.exists() else {spool.path: spool.offset}
+    for path, end in ends.items():
+        with path.open("r+b") as file:
+            file.seek(end)
+            file.write(world.rng.randbytes(world.rng.randint(1, 200)))
     world.service.start()
     world.log()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
+from finemesh.client import growing_file
 from finemesh.cluster.spool import SpoolReader, SpoolWriter, remove_spool, spool_path, spools_of
+from finemesh.v1.metric_pb2 import MetricBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,20 +34,30 @@ def written(folder: Path, rows: list[dict[str, float]]) -> Path:
     return path
 
 
-@given(rows=st.lists(VALUES, max_size=8), data=st.data())
-def test_a_torn_tail_costs_only_the_torn_record(rows: list[dict[str, float]], data: st.DataObject) -> None:
+@given(rows=st.lists(VALUES, max_size=8), zeros=st.integers(0, 100), data=st.data())
+def test_a_torn_end_costs_only_the_torn_record_and_is_written_over(
+    rows: list[dict[str, float]], zeros: int, data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder), [{"a": 0.0}, *rows])
-        whole = SpoolReader(path).read()
+        reader, whole, ends = SpoolReader(path), list[MetricBatch](), list[int]()
+        while found := reader.read(1):
+            whole += found
+            ends.append(reader.offset)
         kept_bytes = data.draw(st.integers(0, path.stat().st_size))
         os.truncate(path, kept_bytes)
+        os.truncate(path, kept_bytes + zeros)  # what had been allocated beyond
         torn = SpoolReader(path).read()
+        writer = SpoolWriter(path, RUN, 1)
+        writer.append(7, {"after": 0.5})
+        writer.close()
+        after = SpoolReader(path).read()
     assert [batch.sequence for batch in whole] == list(range(1, len(rows) + 2))
+    least = sum(end <= kept_bytes for end in ends)  # zeros that are cut off and come back are no loss
+    assert whole[:least] == torn[:least] == after[:least]
     assert torn == whole[: len(torn)]
-    size_of_torn = sum(8 + batch.ByteSize() for batch in torn)
-    next_size = 8 + whole[len(torn)].ByteSize() if len(torn) < len(whole) else 0
-    assert size_of_torn <= kept_bytes
-    assert not next_size or kept_bytes < size_of_torn + next_size
+    assert after[:-1] == torn
+    assert (after[-1].sequence, list(after[-1].steps), list(after[-1].values)) == (len(torn) + 1, [7], [0.5])
 
 
 @given(rows=st.lists(VALUES, min_size=1, max_size=5), data=st.data())
@@ -83,6 +98,52 @@ def test_values_and_steps_come_back(tmp_path: Path) -> None:
         "train/learning_rate": 0.1,
     }
     assert list(second.values) == [float("inf")]
+
+
+def test_a_spool_of_an_earlier_release_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    """It held batches alone: `length, crc32`, and the message."""
+    path = tmp_path / "000001.spool"
+    old = [
+        MetricBatch(run=RUN, attempt=1, sequence=number, keys=["a"], key_indices=[0], steps=[number])
+        for number in (1, 2)
+    ]
+    for batch in old:
+        batch.values.append(batch.sequence / 3)
+        batch.times_us.append(5)
+    payloads = [batch.SerializeToString() for batch in old]
+    records = (struct.pack("<II", len(each), zlib.crc32(each)) + each for each in payloads)
+    path.write_bytes(b"".join(records) + b"\x07torn")
+    assert SpoolReader(path).read() == old
+    writer = SpoolWriter(path, RUN, 1)
+    writer.append(3, {"a": 1.0})
+    writer.close()
+    found = SpoolReader(path).read()
+    assert found[:2] == old
+    assert [(batch.sequence, list(batch.steps), list(batch.values)) for batch in found[2:]] == [
+        (3, [3], [1.0])
+    ]
+
+
+def test_points_are_written_where_they_cannot_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that cannot promise room; then it can."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    path = tmp_path / "000001.spool"
+    with monkeypatch.context() as patch:
+        patch.setattr(growing_file.os, "posix_fallocate", refuse)
+        writer = SpoolWriter(path, RUN, 1)
+        for step in range(300):
+            writer.append(step, {"a": step / 7, "b": 1.0})
+    writer.append(300, {"a": 300 / 7, "b": 1.0})
+    writer.close()
+    found = SpoolReader(path).read()
+    assert [(each.sequence, list(each.values)) for each in found] == [
+        (step + 1, [step / 7, 1.0]) for step in range(301)
+    ]
 
 
 def test_sigkill_of_the_writer_loses_no_point_it_had_appended(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from finemesh.client import spool
+from finemesh.client import growing_file, spool
 from finemesh.client.spool import PartsReader, SpoolWriter, parts_of
 from finemesh.client.thinning import Thinning
 from finemesh.v1.metric_pb2 import MetricBatch
@@ -94,7 +94,8 @@ def test_a_disk_that_takes_nothing_costs_detail_and_no_step(
     path = tmp_path / "000001.spool"
     writer = SpoolWriter(path, RUN, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(spool.os, "pwrite", full)
+        patch.setattr(growing_file.os, "pwrite", full)
+        patch.setattr(growing_file.os, "posix_fallocate", full)
         for step in range(5_000):
             writer.append(step, {"train/loss": 1.0})
     writer.append(5_000, {"train/loss": 1.0, "val/loss": 2.0})

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from finemesh.client.files import (
     FileThread,
@@ -115,9 +115,9 @@ class Run:
         self.id = self._recording.begin(request).run_id
         self._recording.reopen()
         self._step = _last_step(self._recording.spool)
-        self._keys: set[str] = set()
         self._lock = threading.Lock()
-        self._spool = SpoolWriter(self._recording.spool, "", 1, limit_bytes)
+        self._spool = SpoolWriter(self._recording.spool, "", 1, limit_bytes, _check_names)
+        self._append = self._spool.append
         self._files = FileThread(self._recording)
         self._ended = threading.Event()
         self._sender = None if offline else self._start_sender(settings)
@@ -136,20 +136,16 @@ class Run:
 
         Raises ValueError or TypeError for what is no metric; never because of the disk or the mesh.
         """
-        if not values.keys() <= self._keys:
-            self._learn(values)
         with self._lock:
             if step is None:
                 step = self._step + 1
             elif not 0 <= step <= MAX_STEP:
                 raise ValueError(f"{step} is not a step: count from 0")
+            self._append(step, values)
             self._step = max(self._step, int(step))
-            self._append(int(step), values)
 
-    def _append(self, step: int, values: Mapping[str, float]) -> None:
-        if self._ended.is_set():
-            raise ValueError(f"run {self.id} has ended: nothing can be logged to it any more")
-        self._spool.append(step, values)
+    def _refuse(self, *_: object) -> NoReturn:
+        raise ValueError(f"run {self.id} has ended: nothing can be logged to it any more")
 
     def log_many(self, columns: Mapping[str, Any], steps: Any, times: Any = None) -> None:
         """Log columns of values, one per entry of `steps`: arrays of numpy, or any sequences.
@@ -159,7 +155,7 @@ class Run:
             steps: of the points.
             times: when they were measured, seconds since 1970; now if left out.
         """
-        self._learn(columns)
+        _check_names(columns)
         lists = {key: [float(value) for value in plain_list(column)] for key, column in columns.items()}
         all_steps = [int(step) for step in plain_list(steps)]
         times_us = [round(1e6 * moment) for moment in plain_list(times)] if times is not None else None
@@ -181,7 +177,7 @@ class Run:
         part, moments = steps[rows], times_us[rows]
         with self._lock:
             if self._ended.is_set():
-                raise ValueError(f"run {self.id} has ended: nothing can be logged to it any more")
+                self._refuse()
             self._step = max(self._step, *part)
             self._spool.append_columns(
                 list(columns),
@@ -190,15 +186,6 @@ class Run:
                 [value for column in columns.values() for value in column[rows]],
                 moments * len(columns),
             )
-
-    def _learn(self, values: Mapping[str, Any]) -> None:
-        """Check names that were not logged before. Raises ValueError."""
-        for key in values:
-            if not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable():
-                raise ValueError(
-                    f"{key[:80]!r}: a metric's name has 1 to {MAX_KEY_LENGTH} printable characters"
-                )
-            self._keys.add(key)
 
     # Files
 
@@ -272,6 +259,7 @@ class Run:
         with self._lock:
             self._ended.set()
             self._spool.close()
+            self._append = self._refuse
         ending.end_time.FromMicroseconds(time.time_ns() // 1000)
         self._recording.end(ending)
         self._recording.release()
@@ -335,6 +323,12 @@ class Run:
 def _made_up_id(name: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
     return f"{slug if slug[:1].isalpha() else 'run'}-{secrets.token_hex(4)}".replace("--", "-")
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for key in names:
+        if not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable():
+            raise ValueError(f"{key[:80]!r}: a metric's name has 1 to {MAX_KEY_LENGTH} printable characters")
 
 
 def _text(value: Any) -> str:
