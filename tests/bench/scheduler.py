@@ -7,6 +7,7 @@ could exceed, all GPUs in use all the time, since there are always jobs that wai
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from collections import Counter
@@ -102,11 +103,15 @@ def day(board: Board) -> None:
     board.show("longest that no job of some size of some project has started", hours, STARVED_HOURS, "h")
 
 
+PARTS: Final = {"passes": passes, "day": day, "service": scheduler_service.run}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.scheduler", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     board = Board(COMMAND)
-    passes(board)
-    day(board)
-    scheduler_service.main(COMMAND)
+    for part in parser.parse_args().only:
+        PARTS[part](board)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from finemesh.chassis.attempts_servicer import authorise_attempt, mint_attempt_t
 from finemesh.chassis.auth import Role, SigningKey, TokenVerifier, current_principal
 from finemesh.chassis.grpc_server import GrpcServer, ServerConfig
 from finemesh.core.attempts import AttemptRef
-from finemesh.core.errors import FencedError, InvalidError
+from finemesh.core.errors import FencedError, InvalidError, PreconditionError
 from finemesh.v1 import attempt_pb2, training_job_pb2
 from finemesh.v1 import attempt_service_pb2 as pb
 from finemesh.v1 import tracking_service_pb2 as tracking_pb
@@ -75,6 +75,7 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         self.batches: dict[tuple[str, int], list[MetricBatch]] = {}
         self.syncs: list[pb.SyncClusterRequest] = []
         self.stale: list[AttemptRef] = []
+        self.orders: pb.NodeOrders | None = None
         self.logs: dict[tuple[str, int], bytes] = {}
         self.batches_per_stream = 0  # 0: as many as come
         self._servers: dict[str, GrpcServer] = {}
@@ -165,7 +166,8 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         named = {AttemptRef(each.resource, each.attempt, each.fence) for each in request.attempts}
         stale = [ref for ref in self.stale if ref in named]
         return pb.SyncClusterResponse(
-            stale=[pb.AttemptRef(resource=r.resource, attempt=r.attempt, fence=r.fence) for r in stale]
+            stale=[pb.AttemptRef(resource=r.resource, attempt=r.attempt, fence=r.fence) for r in stale],
+            node_orders=self.orders,
         )
 
     async def CommitCheckpoint(  # noqa: N802
@@ -213,7 +215,11 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         elif batch.sequence == len(taken) + 1:
             taken.append(batch)
         else:
-            raise InvalidError(f"batch {batch.sequence} after {len(taken)}")
+            raise PreconditionError(
+                f"batch {batch.sequence} after {len(taken)}",
+                reason="SEQUENCE_GAP",
+                metadata={"durable_sequence": str(len(taken))},
+            )
         return len(taken)
 
 

@@ -193,6 +193,8 @@ class Agent:
         if entry.command.resources.gpus and self._releases.settling(self._ledger.live()):
             return
         entry.command.avoided_nodes[:] = sorted(self._pool.avoided)
+        if self._pool.avoided.intersection(entry.command.nodes):  # drained since they were chosen
+            del entry.command.nodes[:]
         if unit := self._pool.choose(entry.command):
             self._ledger.launching(entry.ref, unit)
             if await self._pool.give(unit, entry.command):

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from finemesh.chassis.errors import from_status
 from finemesh.cluster.attempts import actor_name, ref_of
 from finemesh.cluster.config import Site
-from finemesh.cluster.nodes import away_from
+from finemesh.cluster.nodes import away_from, only_on
 from finemesh.cluster.reaper import Holding
 from finemesh.cluster.worker import CONCURRENCY, Ending, Worker
 from finemesh.v1 import attempt_pb2
@@ -50,10 +50,13 @@ def bundles_of(command: attempt_pb2.Command) -> list[Bundle]:
 
 
 def reserve(command: attempt_pb2.Command, near: str = "") -> Any:
-    """The placement group, by the attempt's name: Ray gives the resources when it has them, those of the node
-    `near` if that has them.
+    """The placement group, by the attempt's name: Ray gives the resources when it has them, those of the
+    nodes that the command names; if it names none those of the node `near` if that has them.
     """
     bundles, avoided, name = bundles_of(command), command.avoided_nodes, actor_name(ref_of(command))
+    if command.nodes:
+        places: Any = [only_on(node_id) for node_id in command.nodes]
+        return placement_group(bundles, strategy="PACK", name=name, bundle_label_selector=places)
     alive = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in avoided]
     nodes = [node["Resources"] for node in alive]
     fits = any(

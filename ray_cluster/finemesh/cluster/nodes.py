@@ -90,6 +90,11 @@ def away_from(node_ids: Collection[str]) -> dict[str, str]:
     return {_NODE_LABEL: f"!in({','.join(sorted(node_ids))})"} if node_ids else {}
 
 
+def only_on(node_id: str) -> dict[str, str]:
+    """The label selector of one node."""
+    return {_NODE_LABEL: node_id}
+
+
 def node_of_actor(actor: Any) -> str:
     """The id of the node on which an actor runs; empty while that is not known."""
     found: dict[str, Any] = state.actor_table(actor._actor_id.hex())  # noqa: SLF001

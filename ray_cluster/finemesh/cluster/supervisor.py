@@ -46,9 +46,13 @@ from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
 _POLL_SECONDS: Final = 0.3
 _PLACEMENT_POLL_SECONDS: Final = 1.0
+# How long the nodes that the service has chosen are waited for, before Ray chooses.
+_NODES_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.5
 # How long a finished attempt waits for Tracking before it leaves the rest of its points to the agent.
 _DRAIN_SECONDS: Final = 60.0
+# The same of its log, which nothing is computed from.
+_LOG_SECONDS: Final = 5.0
 # How long one that is over waits for the agent to put down which GPUs it had.
 _RECORD_SECONDS: Final = 5.0
 # Which part of the time to stop the worker has; the rest is for telling how it ended.
@@ -75,6 +79,7 @@ class Supervisor:
         self._lease = Lease(self._command, site.lease_seconds)
         self._status = Status()
         self._warmth = warmth
+        self._group: Any = None
         self._crew: Crew | None = None
         self._holdings: list[Holding] = []
         self._on_record = asyncio.Event()
@@ -111,37 +116,35 @@ class Supervisor:
         return self._holdings
 
     async def _run(self, service: grpc.aio.Channel, tracking: grpc.aio.Channel) -> None:
-        group: Any = None
         holding = asyncio.create_task(self._lease.hold(service, self._describe))
         shipping = asyncio.ensure_future(
             asyncio.gather(
-                self._ship(tracking),
-                self._ship_evaluations(tracking),
-                self._ship_log(service),
-                self._ship_lineage(tracking),
+                self._ship(tracking), self._ship_evaluations(tracking), self._ship_lineage(tracking)
             )
         )
+        logging = asyncio.create_task(self._ship_log(service))
         try:
             if not await self._unless_lost(holding, self._lease.held.wait()):
                 return
-            group = reserve(self._command, self._warmth.node_id if self._warmth else "")
-            ending = await self._unless_lost(holding, self._work(service, group))
+            self._reserve()
+            ending = await self._unless_lost(holding, self._work(service))
             self._writing = False
             self._lineage_settled.set()
             if ending is not None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_DRAIN_SECONDS):
-                        await asyncio.wait([shipping, holding], return_when=asyncio.FIRST_COMPLETED)
+                for sending, seconds in ((shipping, _DRAIN_SECONDS), (logging, _LOG_SECONDS)):
+                    await asyncio.wait(
+                        [sending, holding], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                    )
                 await self._unless_lost(holding, self._complete(service, ending))
         finally:
             if holding.done() and self._lease.lost_because:
                 _log.warning("lease_lost", resource=self._ref.resource, because=self._lease.lost_because)
             self._kill_worker()
-            if group is not None:
-                remove_placement_group(group)
-            for task in (holding, shipping):
+            if self._group is not None:
+                remove_placement_group(self._group)
+            for task in (holding, shipping, logging):
                 task.cancel()
-            await asyncio.gather(holding, shipping, return_exceptions=True)
+            await asyncio.gather(holding, shipping, logging, return_exceptions=True)
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         return channel(self._site.addresses[service], self._lease.current_token, self._site.client_tls)
@@ -159,21 +162,38 @@ class Supervisor:
 
     # ---- the worker
 
-    async def _work(self, service: grpc.aio.Channel, group: Any) -> Ending:
+    def _reserve(self) -> None:
+        self._group = reserve(self._command, self._warmth.node_id if self._warmth else "")
+
+    async def _placed(self) -> bool:
+        """Wait for the resources. False when told to stop before. Nodes that have not had them for long, for
+        another's work or because they have gone, are not insisted on.
+        """
+        patience = time.monotonic() + _NODES_SECONDS
+        while not await asyncio.to_thread(self._group.wait, _PLACEMENT_POLL_SECONDS):
+            if self._lease.told_to_stop.is_set():
+                return False
+            if self._command.nodes and time.monotonic() >= patience:
+                _log.warning("nodes_busy", resource=self._ref.resource, nodes=list(self._command.nodes))
+                remove_placement_group(self._group)
+                del self._command.nodes[:]
+                self._reserve()
+        return True
+
+    async def _work(self, service: grpc.aio.Channel) -> Ending:
         """Start the worker and stay with it to its end. A worker that dies is an error that may be tried
         again.
         """
         kills_before = kernel_kills()
         try:
             self._status = Status(message="waiting for resources")
-            while not await asyncio.to_thread(group.wait, _PLACEMENT_POLL_SECONDS):
-                if self._lease.told_to_stop.is_set():
-                    return Ending(stopped_at_step=0)
+            if not await self._placed():
+                return Ending(stopped_at_step=0)
             self._status = Status(message="starting a worker")
             if self._warmth:
-                self._crew = await self._warmth.join(self._site, self._command, group)
+                self._crew = await self._warmth.join(self._site, self._command, self._group)
             else:
-                self._crew = Crew(self._site, self._command, group)
+                self._crew = Crew(self._site, self._command, self._group)
             return await self._attend(service, self._crew)
         except RayError as error:
             peak = self._status.peak_memory_bytes

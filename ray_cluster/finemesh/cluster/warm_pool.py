@@ -100,7 +100,9 @@ class WarmPool:
         if not command.HasField("train_work") or max(command.resources.workers, command.resources.gpus) > 1:
             return ""
         for name, unit in self._units.items():
-            if unit.ready and _node_of(name) not in command.avoided_nodes:
+            node_id = _node_of(name)
+            wanted = node_id in command.nodes if command.nodes else node_id not in command.avoided_nodes
+            if unit.ready and wanted:
                 del self._units[name]
                 _log.info("warm_worker_given", unit=name, resource=command.resource)
                 self._refill_from = time.monotonic() + self._refill_seconds

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, insert, select, update
+from sqlalchemy import RowMapping, Select, and_, bindparam, func, insert, select, update
 
 from finemesh.chassis.sql import Tx
 from finemesh.chassis.tables import ChassisTables
@@ -30,12 +30,18 @@ class AttemptRows:
     """The tables `attempts` and `clusters` of one service."""
 
     def __init__(self, tables: ChassisTables) -> None:
-        self._table = tables.attempts
+        self._table = table = tables.attempts
         self._clusters = tables.clusters
+        # Made once: putting them together takes longer than carrying them out.
+        own = and_(*(table.c[name] == bindparam(f"of_{name}") for name in ("resource", "attempt", "fence")))
+        self._found = select(table).where(own)
+        mine = select(table).where(table.c.resource == bindparam("resource"))
+        self._latest = mine.order_by(table.c.attempt.desc()).limit(1)
+        self._changed = update(table).where(own)
 
     async def insert(self, tx: Tx, attempt: Attempt) -> None:
-        row = _row_of(attempt)
-        await tx.execute(insert(self._table).values(**row, directive_time=attempt.create_time))
+        row = _row_of(attempt) | {"directive_time": attempt.create_time}
+        await tx.execute(insert(self._table), row)
 
     async def change(
         self, tx: Tx, attempt: Attempt, *, directive_time: datetime | None = None, **fields: Any
@@ -46,23 +52,24 @@ class AttemptRows:
         values = {name: row[name] for name in fields}
         if directive_time is not None:
             values["directive_time"] = directive_time
-        await tx.execute(update(self._table).where(self._is(attempt.ref)).values(values))
+        await tx.execute(self._changed, values | _key(attempt.ref))
         return changed
 
     async def find(self, tx: Tx, ref: AttemptRef) -> Attempt | None:
         """The attempt with this number and this fence."""
-        row = await tx.row(select(self._table).where(self._is(ref)))
+        row = await tx.row(self._found, _key(ref))
         return None if row is None else _attempt_of(row)
 
     async def latest(self, tx: Tx, resource: str) -> Attempt | None:
         """The newest attempt at a resource, live or ended."""
-        mine = select(self._table).where(self._table.c.resource == resource)
-        row = await tx.row(mine.order_by(self._table.c.attempt.desc()).limit(1))
+        row = await tx.row(self._latest, {"resource": resource})
         return None if row is None else _attempt_of(row)
 
     async def directive_time(self, tx: Tx, ref: AttemptRef) -> datetime:
         """When the attempt's directive last changed."""
-        return await tx.scalar(select(self._table.c.directive_time).where(self._is(ref)))
+        row = await tx.row(self._found, _key(ref))
+        assert row is not None, "an attempt that was told something is there"
+        return row["directive_time"]
 
     async def started_count(self, tx: Tx, resource: str) -> int:
         started = and_(self._table.c.resource == resource, self._table.c.start_time.is_not(None))
@@ -92,11 +99,9 @@ class AttemptRows:
     async def _all(self, tx: Tx, query: Select[Any]) -> list[Attempt]:
         return [_attempt_of(row) for row in await tx.rows(query)]
 
-    def _is(self, ref: AttemptRef) -> ColumnElement[bool]:
-        table = self._table
-        return and_(
-            table.c.resource == ref.resource, table.c.attempt == ref.attempt, table.c.fence == ref.fence
-        )
+
+def _key(ref: AttemptRef) -> dict[str, Any]:
+    return {"of_resource": ref.resource, "of_attempt": ref.attempt, "of_fence": ref.fence}
 
 
 def _capacity_of(content: dict[str, Any]) -> ClusterCapacity:

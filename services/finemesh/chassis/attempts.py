@@ -10,8 +10,8 @@ Every method takes the resource's lock first (`Tx.lock`); so must the use cases 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -114,8 +114,16 @@ class AttemptQueue(Generic[R]):
 
     # Within a transaction of the owner
 
-    async def dispatch(self, tx: Tx, resource: str, cluster: str, *, delay_seconds: float = 0.0) -> Attempt:
-        """Start the next attempt at `resource`: at once, or when `delay_seconds` have passed.
+    async def dispatch(
+        self,
+        tx: Tx,
+        resource: str,
+        cluster: str,
+        *,
+        nodes: Sequence[str] = (),
+        delay_seconds: float = 0.0,
+    ) -> Attempt:
+        """Start the next attempt at `resource`: at once on `nodes`, or when `delay_seconds` have passed.
 
         Raises PreconditionError, reason ATTEMPT_LIVE, while another attempt has not ended.
         """
@@ -137,9 +145,12 @@ class AttemptQueue(Generic[R]):
             command=b"",
             create_time=now,
             lease_expire_time=now + timedelta(seconds=delay_seconds),
+            nodes=tuple(nodes),
         )
+        if delay_seconds <= 0:
+            attempt = await self._ordered(tx, attempt)
         await self._rows.insert(tx, attempt)
-        return attempt if delay_seconds > 0 else await self._send(tx, attempt)
+        return attempt
 
     async def request_stop(
         self, tx: Tx, resource: str, directive: Directive = Directive.CANCEL, error: ErrorRecord | None = None
@@ -305,12 +316,19 @@ class AttemptQueue(Generic[R]):
             await self.owner.on_lost(tx, lost)
 
     async def _send(self, tx: Tx, attempt: Attempt) -> Attempt:
+        sent = await self._ordered(tx, attempt)
+        return await self._rows.change(
+            tx, attempt, state=sent.state, lease_expire_time=sent.lease_expire_time, command=sent.command
+        )
+
+    async def _ordered(self, tx: Tx, attempt: Attempt) -> Attempt:
+        """The attempt with its command, which goes out with `tx`; its row is left to the caller to write."""
         deadline = self._clock.now() + timedelta(seconds=self.settings.start_timeout_seconds)
-        sent = await self._rows.change(tx, attempt, state=AttemptState.DISPATCHED, lease_expire_time=deadline)
+        sent = replace(attempt, state=AttemptState.DISPATCHED, lease_expire_time=deadline)
         command = await self.owner.command(tx, sent)
         message = command_message(attempt.cluster, attempt.resource, command, COMMAND_SCHEMA)
         await self._outbox.append(tx, message)
-        return await self._rows.change(tx, sent, command=command)
+        return replace(sent, command=command)
 
     async def _end(
         self, tx: Tx, attempt: Attempt, outcome: Outcome, error: ErrorRecord | None = None

@@ -8,6 +8,7 @@ explicitly what it meant.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from google.protobuf.message import Message
@@ -43,9 +44,15 @@ def document_of(message: Message) -> dict[str, Any]:
 
 def spec_to_proto(spec: FineTuneSpec) -> pb.FineTuneSpec:
     """The message that says what `spec` says, nothing left to defaults."""
+    return pb.FineTuneSpec.FromString(_written(spec))
+
+
+@functools.lru_cache(4096)
+def _written(spec: FineTuneSpec) -> bytes:
+    """Written once: every look at a job shows its spec."""
     message = pb.FineTuneSpec()
     _fill(message, document.write(spec))
-    return message
+    return message.SerializeToString()
 
 
 def resources_to_proto(resources: Resources) -> pb.ResourceSpec:

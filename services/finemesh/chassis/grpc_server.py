@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -25,6 +26,7 @@ from finemesh.core.errors import FinemeshError, InvalidError, PreconditionError
 
 CONFIG_EXIT_CODE: Final = 2
 _HARD_STOP_SECONDS: Final = 10.0
+_SWITCH_SECONDS: Final = 0.0005
 
 _log = get_logger("finemesh.server")
 
@@ -169,6 +171,8 @@ def run_service(name: str, main: Main, log_level: str = "INFO") -> None:
     2 for a FinemeshError (wrong configuration), 1 for anything else. Does not return.
     """
     configure_logging(name, log_level)
+    # The threads of the database take a turn with each statement: none is to wait the usual 5 ms for it.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     asyncio.run(_run_and_exit(main))
 
 

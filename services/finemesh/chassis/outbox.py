@@ -61,16 +61,15 @@ class Outbox:
                 reason="MESSAGE_TOO_LARGE",
             )
         await tx.lock(outgoing.key)  # so that sequence numbers of one resource rise in the order of commits
-        await tx.execute(
-            insert(self.tables.outbox).values(
-                id=outgoing.id,
-                resource=outgoing.key,
-                subject=outgoing.subject,
-                headers=dict(outgoing.headers),
-                payload=outgoing.payload,
-                create_time=self.clock.now(),
-            )
-        )
+        row = {
+            "id": outgoing.id,
+            "resource": outgoing.key,
+            "subject": outgoing.subject,
+            "headers": dict(outgoing.headers),
+            "payload": outgoing.payload,
+            "create_time": self.clock.now(),
+        }
+        await tx.execute(insert(self.tables.outbox), row)
         tx.after_commit(self.woken.set)
 
 

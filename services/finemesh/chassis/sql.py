@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -25,6 +26,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
+from finemesh.chassis.sqlite_connection import OneTripConnection
 from finemesh.core.errors import InvalidError, UnavailableError
 
 LOCK_TIMEOUT_SECONDS: Final = 10.0
@@ -60,6 +62,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
+@functools.cache
+def _insert_new(table: Table, dialect: str) -> Executable:
+    """Made once: what it says does not depend on the values."""
+    kind = sqlite if dialect == "sqlite" else postgresql
+    return kind.insert(table).on_conflict_do_nothing()
+
+
 class Tx:
     """An open transaction. Commits when the `async with` block that made it ends, rolls back on an error."""
 
@@ -73,12 +82,16 @@ class Tx:
     ) -> CursorResult[Any]:
         return await self.connection.execute(statement, parameters)
 
-    async def row(self, statement: Executable) -> RowMapping | None:
+    async def row(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> RowMapping | None:
         """The first row as a mapping, or None."""
-        return (await self.execute(statement)).mappings().first()
+        return (await self.execute(statement, parameters)).mappings().first()
 
-    async def rows(self, statement: Executable) -> list[RowMapping]:
-        return list((await self.execute(statement)).mappings().all())
+    async def rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> list[RowMapping]:
+        return list((await self.execute(statement, parameters)).mappings().all())
 
     async def scalar(self, statement: Executable) -> Any:
         """The first column of the first row, or None."""
@@ -90,9 +103,8 @@ class Tx:
 
         A concurrent transaction that inserts the same key is waited for, so the answer is final.
         """
-        dialect = sqlite if self.connection.dialect.name == "sqlite" else postgresql
-        statement = dialect.insert(table).values(**values).on_conflict_do_nothing()
-        return (await self.execute(statement)).rowcount == 1
+        statement = _insert_new(table, self.connection.dialect.name)
+        return (await self.execute(statement, values)).rowcount == 1
 
     async def lock(self, *names: str) -> None:
         """Hold the locks of these resources until the transaction ends.
@@ -205,7 +217,11 @@ def _engine(url: URL) -> AsyncEngine:
         return create_async_engine(
             url, pool_size=POOL_SIZE, pool_pre_ping=True, connect_args={"server_settings": patience}
         )
-    engine = create_async_engine(url, pool_size=POOL_SIZE, connect_args={"timeout": LOCK_TIMEOUT_SECONDS})
+
+    async def connect() -> Any:
+        return await OneTripConnection(str(url.database), LOCK_TIMEOUT_SECONDS)
+
+    engine = create_async_engine(url, pool_size=POOL_SIZE, async_creator=connect)
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

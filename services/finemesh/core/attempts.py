@@ -79,6 +79,8 @@ class Attempt:
     start_time: datetime | None = None
     end_time: datetime | None = None
     error: ErrorRecord | None = None
+    # Where its workers were put; told to the cluster with the command, and kept by who has put them there.
+    nodes: tuple[str, ...] = ()
 
     @property
     def resource(self) -> str:

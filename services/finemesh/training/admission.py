@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from finemesh.core.errors import ErrorRecord, NotFoundError
@@ -9,6 +10,20 @@ from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Objective, Ta
 from finemesh.training.ports import DatasetFacts, Datasets
 
 MAX_LINEAGE: Final = 64
+
+
+class DescribedOnce:
+    """Implements `ports.Datasets` for one round of checks: many jobs train on the same dataset."""
+
+    def __init__(self, datasets: Datasets) -> None:
+        self._datasets = datasets
+        self._asked: dict[str, asyncio.Future[DatasetFacts]] = {}
+
+    async def describe(self, name: str) -> DatasetFacts:
+        """Raises what the first to ask got."""
+        if name not in self._asked:
+            self._asked[name] = asyncio.ensure_future(self._datasets.describe(name))
+        return await asyncio.shield(self._asked[name])
 
 
 async def examine(datasets: Datasets, spec: FineTuneSpec) -> ErrorRecord | None:

@@ -65,6 +65,7 @@ def command_of(
         attempt=attempt.number,
         fence=attempt.ref.fence,
         cluster=attempt.cluster,
+        nodes=attempt.nodes,
         token=token,
         traceparent=trace_headers().get("traceparent", ""),
         resources=resources_to_proto(job.spec.resources),

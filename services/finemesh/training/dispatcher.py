@@ -6,6 +6,7 @@ the one before, by whatever process.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from finemesh.core.names import parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain, fairness
 from finemesh.training.claims import Claim
-from finemesh.training.domain import Step, TrainingJob
+from finemesh.training.domain import TrainingJob
 from finemesh.training.placement import Decisions, Placed, Snapshot, decide
 from finemesh.training.ports import Store, Unit, View
 from finemesh.training.quotas import Quota
@@ -74,9 +75,11 @@ class Dispatcher:
         if snapshot is None:
             return 0
         read = time.perf_counter()
-        decided = decide(snapshot, PLACE_BATCH)
+        # In a thread: it computes for tens of milliseconds, and requests are not to wait for it.
+        decided = await asyncio.to_thread(decide, snapshot, PLACE_BATCH)
         if decided.preempted:  # who stops depends on what each has saved: look, and decide again
-            decided = decide(await self._with_saved_times(snapshot), PLACE_BATCH)
+            snapshot = await self._with_saved_times(snapshot)
+            decided = await asyncio.to_thread(decide, snapshot, PLACE_BATCH)
         self._memory.reservations = decided.reservations
         log.debug(
             "scheduling_pass",
@@ -173,8 +176,9 @@ class Dispatcher:
             for name, why in decided.blocked.items()
             if name in entries and entries[name].demand.message != why
         ]
-        for name, why in news[:TELL_BATCH]:
-            await self._change(name, lambda unit, found, why=why: self._tell(unit, found, why))
+        if news:
+            async with self._store.begin() as unit:
+                await unit.tell(dict(news[:TELL_BATCH]), self._clock.now())
 
     async def _change(self, name: str, act: Callable[[Unit, TrainingJob], Awaitable[None]]) -> bool:
         """Act on a job in a transaction of its own. Returns whether that was committed."""
@@ -194,10 +198,6 @@ class Dispatcher:
         attempt = await unit.dispatch(job, placed.cluster, placed.nodes)
         await unit.save(domain.dispatched(job, attempt, self._clock.now()))
         log.info("job_dispatched", job=placed.name, attempt=attempt.number, cluster=placed.cluster)
-
-    async def _tell(self, unit: Unit, job: TrainingJob, why: str) -> None:
-        if job.state in {State.QUEUED, State.STARTING} and job.worker is None:
-            await unit.save(Step(replace(job, message=why, update_time=self._clock.now())))
 
     async def _preempt(self, unit: Unit, job: TrainingJob, other: str) -> None:
         if job.state not in {State.STARTING, State.RUNNING} or job.worker is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import RowMapping, insert, select
 
@@ -36,7 +36,7 @@ class HistoryRows:
         if not entries:
             return
         actor = _caller()
-        rows = [
+        rows: list[Mapping[str, Any]] = [
             {
                 **asdict(entry),
                 "project": name.project,
@@ -46,7 +46,7 @@ class HistoryRows:
             }
             for sequence, entry in enumerate(entries, start=known + 1)
         ]
-        await self._tx.execute(insert(HISTORY).values(rows))
+        await self._tx.execute(insert(HISTORY), rows)
 
     async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
         asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)

@@ -118,6 +118,10 @@ class View(Protocol):
 class Unit(View, Protocol):
     """One transaction: jobs, checkpoints, attempts, events and commands change together or not at all."""
 
+    async def tell(self, news: Mapping[str, str], now: datetime) -> None:
+        """Let jobs, by name, say why they wait; those that do not wait any more stay as they are."""
+        ...
+
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         """Note that `key` creates `name`; the name that an earlier request with this key created, if one did.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import case, func, insert, null, or_, select
+from sqlalchemy import CursorResult, case, func, insert, null, or_, select
 
 from finemesh.chassis.filtering import Field
 from finemesh.chassis.paging import Listing, PageRequest
@@ -25,9 +26,18 @@ from finemesh.training.rooms import Gang, Room
 from finemesh.training.tables import ALLOCATIONS, CHASSIS, CHECKPOINTS, JOBS, QUOTAS
 from finemesh.training.waiting import Demand
 
-_WAITS: Final = or_(JOBS.c.state == State.QUEUED, (JOBS.c.state == State.STARTING) & JOBS.c.worker.is_(None))
+WAITS: Final = or_(JOBS.c.state == State.QUEUED, (JOBS.c.state == State.STARTING) & JOBS.c.worker.is_(None))
+_TURN: Final = 100
 _QUOTAS: Final = Listing({"project": Field(QUOTAS.c.project)}, key="project", default_order="project")
 _LIVE: Final = CHASSIS.attempts.c.state != AttemptState.ENDED
+
+
+async def _in_turns(rows: CursorResult[Any]) -> AsyncGenerator[Any]:
+    """All rows; others have their turn in between, for thousands take long to make values of."""
+    for part in rows.partitions(_TURN):
+        for row in part:
+            yield row
+        await asyncio.sleep(0)
 
 
 class QueueRows:
@@ -41,16 +51,16 @@ class QueueRows:
         """
         resources = JOBS.c.spec["resources"]
         if since is None:
-            waits, changed = null(), _WAITS
+            waits, changed = null(), WAITS
         else:
-            waits, changed = case((_WAITS, 1), else_=0), JOBS.c.update_time >= since
-            resources = case((_WAITS, resources), else_=null())
+            waits, changed = case((WAITS, 1), else_=0), JOBS.c.update_time >= since
+            resources = case((WAITS, resources), else_=null())
         columns: list[Any] = [JOBS.c.name, JOBS.c.create_time, JOBS.c.priority, JOBS.c.message]
         columns += [JOBS.c.not_before, resources, waits]
         found: list[Demand] = []
         gone: list[str] = []
-        rows: list[Any] = list(await self._tx.execute(select(*columns).where(changed)))
-        for name, created, priority, message, not_before, needs, waiting in rows:
+        async for row in _in_turns(await self._tx.execute(select(*columns).where(changed))):
+            name, created, priority, message, not_before, needs, waiting = row
             if since is not None and not waiting:
                 gone.append(name)
             else:
@@ -63,7 +73,8 @@ class QueueRows:
         recent = [
             (attempts.c.cluster == cluster) & (attempts.c.end_time > seen) for cluster, seen in since.items()
         ]
-        return [_claim_of(row) for row in await self._tx.execute(_claims().where(or_(_LIVE, *recent)))]
+        rows = await self._tx.execute(_claims().where(or_(_LIVE, *recent)))
+        return [_claim_of(row) async for row in _in_turns(rows)]
 
     async def past_claims(self, since: datetime, project: str | None = None) -> list[Claim]:
         """What was held at `since` or later, by one project or by all."""
@@ -71,7 +82,7 @@ class QueueRows:
         query = _claims().where(or_(_LIVE, attempts.c.end_time > since))
         if project is not None:
             query = query.where(ALLOCATIONS.c.project == project)
-        return [_claim_of(row) for row in await self._tx.execute(query)]
+        return [_claim_of(row) async for row in _in_turns(await self._tx.execute(query))]
 
     async def saved_times(self, names: Sequence[Name]) -> dict[str, datetime]:
         """When the latest checkpoint of each job was committed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -32,11 +34,21 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "spec": job.spec.to_dict(),
         "run": job.run,
         "output_uri": job.output_uri,
-        "dataset_uri": job.dataset_uri,
-        "priority": job.priority,
         "max_restarts": job.max_restarts,
         "kill_after_step": job.kill_after_step,
         "pause_at_step": job.pause_at_step,
+        "max_run_seconds": job.max_run_seconds,
+        "estimate": to_json(job.estimate),
+        "create_time": job.create_time,
+        **changing_values(job),
+    }
+
+
+def changing_values(job: TrainingJob) -> dict[str, Any]:
+    """The columns that change in the life of a job: all that it was not submitted with, and its priority."""
+    return {
+        "dataset_uri": job.dataset_uri,
+        "priority": job.priority,
         "state": job.state,
         "fraction": job.fraction,
         "message": job.message,
@@ -52,15 +64,12 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "resume_certificates": [asdict(each) for each in job.resume_certificates],
         "row_usage": dict(job.row_usage),
         "peak_memory_bytes": job.peak_memory_bytes,
-        "estimate": to_json(job.estimate),
         "micro_batch_size": job.micro_batch_size,
         "error": asdict(job.error) if job.error else None,
-        "create_time": job.create_time,
         "start_time": job.start_time,
         "end_time": job.end_time,
         "update_time": job.update_time,
         "revision": job.revision,
-        "max_run_seconds": job.max_run_seconds,
         "history_size": job.history_size,
         "state_time": job.state_time,
         "run_seconds": job.run_seconds,
@@ -74,7 +83,7 @@ def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
     worker = row["worker"]
     return TrainingJob(
         name=Name(row["project"], "trainingJobs", row["id"]),
-        spec=FineTuneSpec.from_dict(row["spec"]),
+        spec=_spec_of(json.dumps(row["spec"])),
         state=TrainingJobState(row["state"]),
         worker=Worker(
             worker["cluster"],
@@ -93,6 +102,12 @@ def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
         pace=_pace_of(row["pace"]),
         **{name: row[name] for name in _PLAIN},
     )
+
+
+@functools.lru_cache(4096)
+def _spec_of(text: str) -> FineTuneSpec:
+    """Read once: a job is looked at with each of its reports, and the jobs of a sweep are much alike."""
+    return FineTuneSpec.from_dict(json.loads(text))
 
 
 # Columns that are fields of the same name and type.

@@ -17,7 +17,7 @@ from finemesh.core.errors import ErrorRecord, FinemeshError, PreconditionError
 from finemesh.core.names import parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
-from finemesh.training.admission import examine
+from finemesh.training.admission import DescribedOnce, examine
 from finemesh.training.dispatcher import Dispatcher
 from finemesh.training.domain import Step, TrainingJob
 from finemesh.training.ports import Datasets, Store
@@ -27,6 +27,7 @@ log: Final = structlog.get_logger(__name__)
 
 CHECK_BATCH: Final = 100
 PASS_REST: Final = 3.0  # so much longer than a pass takes it rests: requests come in between
+REST_AT_MOST_SECONDS: Final = 2.0
 _CHECKS_AT_ONCE: Final = 8
 
 
@@ -76,7 +77,7 @@ class Scheduler:
                 await work()
             except FinemeshError as error:
                 log.warning("scheduler_failed", reason=error.reason, error=error.message)
-            await asyncio.sleep(min(rest * (time.monotonic() - began), self._settings.interval_seconds))
+            await asyncio.sleep(min(rest * (time.monotonic() - began), REST_AT_MOST_SECONDS))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.interval_seconds):
                     await woken.wait()
@@ -93,12 +94,13 @@ class Scheduler:
         """Check the jobs whose checks are due. Returns how many there were."""
         async with self._store.read() as view:
             jobs = await view.unvalidated(self._clock.now(), CHECK_BATCH)
-        slots = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        datasets = DescribedOnce(self._datasets)
+        slots, writer = asyncio.Semaphore(_CHECKS_AT_ONCE), asyncio.Lock()
 
         async def check(job: TrainingJob) -> None:
             async with slots:
                 try:
-                    await self._check(job)
+                    await self._check(job, datasets, writer)
                 except Exception:  # one job in trouble must not keep the others waiting
                     log.exception("admission_failed", job=str(job.name))
 
@@ -107,17 +109,23 @@ class Scheduler:
                 group.create_task(check(job))
         return len(jobs)
 
-    async def _check(self, job: TrainingJob) -> None:
+    async def _check(self, job: TrainingJob, datasets: Datasets, writer: asyncio.Lock) -> None:
+        """Write what a check came to: one after the other, and as long in between as each took, so that
+        requests never wait behind more than one of them.
+        """
         refusal: ErrorRecord | None = None
         away: FinemeshError | None = None
         try:
-            refusal = await examine(self._datasets, job.spec)
+            refusal = await examine(datasets, job.spec)
         except FinemeshError as error:
             away = error
-        async with self._store.begin() as unit:
-            current = await unit.locked(job.name)
-            if current.state is State.VALIDATING:  # not cancelled meanwhile
-                await unit.save(self._verdict(current, refusal, away))
+        async with writer:
+            began = time.monotonic()
+            async with self._store.begin() as unit:
+                current = await unit.locked(job.name)
+                if current.state is State.VALIDATING:  # not cancelled meanwhile
+                    await unit.save(self._verdict(current, refusal, away))
+            await asyncio.sleep(time.monotonic() - began)
 
     def _verdict(self, job: TrainingJob, refusal: ErrorRecord | None, away: FinemeshError | None) -> Step:
         now = self._clock.now()

@@ -31,6 +31,8 @@ from finemesh.training.ports import Files, PageQuery, RequestKey, Store, Unit
 
 log: Final = structlog.get_logger(__name__)
 
+# How an attempt has ended that stopped in order, by what its job is then; else the job was cancelled.
+_STOPS: Final = {State.PAUSED: "paused", State.QUEUED: "preempted"}
 _STOPPED: Final = ErrorRecord("UNAVAILABLE", "ATTEMPT_STOPPED", "the attempt stopped without being told to")
 
 
@@ -233,7 +235,8 @@ class TrainingService:
 
     async def _save_ended(self, unit: Unit, before: TrainingJob, attempt: Attempt, step: Step) -> None:
         error = classed(attempt.error) if attempt.error else None
-        how = (attempt.outcome or Outcome.LOST).lower()
+        how = _STOPS.get(step.job.state, "") if attempt.outcome is Outcome.CANCELLED else ""
+        how = how or (attempt.outcome or Outcome.LOST).lower()
         ended = Step(before).noted(Kind.ENDED, self._clock.now(), how, error)
         job = await unit.save(step.after(ended))
         reason = job.error.reason if job.error else ""

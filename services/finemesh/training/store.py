@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
 
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.filtering import Field, Kind
@@ -30,8 +30,14 @@ from finemesh.training.events import event_of
 from finemesh.training.history import Kind as HistoryKind
 from finemesh.training.history_rows import HistoryRows
 from finemesh.training.ports import PageQuery, RequestKey
-from finemesh.training.queue_rows import QueueRows
-from finemesh.training.rows import checkpoint_of, checkpoint_values, job_of, job_values
+from finemesh.training.queue_rows import WAITS, QueueRows
+from finemesh.training.rows import (
+    changing_values,
+    checkpoint_of,
+    checkpoint_values,
+    job_of,
+    job_values,
+)
 from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
 from finemesh.training.workers.orders import ordered
 
@@ -47,6 +53,22 @@ _LISTING: Final = Listing(
 )
 _CHECKPOINT_LISTING: Final = Listing(
     {"step": Field(CHECKPOINTS.c.step, Kind.NUMBER)}, key="step", default_order="step desc"
+)
+# Made once: statements of many columns take longer to put together than to carry out.
+_OWN: Final = JOBS.c.project == bindparam("of_project"), JOBS.c.id == bindparam("of_id")
+_ONE: Final = select(JOBS).where(*_OWN)
+_UPDATE: Final = update(JOBS).where(*_OWN)
+_LATEST: Final = (
+    select(CHECKPOINTS)
+    .where(CHECKPOINTS.c.project == bindparam("of_project"), CHECKPOINTS.c.job_id == bindparam("of_id"))
+    .where(CHECKPOINTS.c.expired_by.is_(None))
+    .order_by(CHECKPOINTS.c.step.desc())
+    .limit(1)
+)
+_TELL: Final = (
+    update(JOBS)
+    .where(JOBS.c.name == bindparam("of_name"), WAITS)
+    .values(message=bindparam("message"), update_time=bindparam("update_time"), revision=JOBS.c.revision + 1)
 )
 _SCHEDULED: Final = TRAINING_JOB.terminal | {State.VALIDATING, State.QUEUED, State.STARTING, State.PAUSED}
 
@@ -88,14 +110,15 @@ class SqlUnit(QueueRows, HistoryRows):
         self._tx = tx
 
     async def job(self, name: Name) -> TrainingJob:
-        row = await self._tx.row(select(JOBS).where(*_is(name)))
+        row = await self._tx.row(_ONE, _key(name))
         if row is None:
             raise NotFoundError(
                 f"there is no {name}: list the jobs of its project to see which there are",
                 reason="TRAINING_JOB_NOT_FOUND",
                 metadata={"training_job": str(name)},
             )
-        return job_of(row, (await self._latest([name])).get(name))
+        latest = await self._tx.row(_LATEST, _key(name))
+        return job_of(row, checkpoint_of(latest) if latest else None)
 
     async def jobs(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
         page = _LISTING.page(_page_request(query), scope=project)
@@ -178,7 +201,7 @@ class SqlUnit(QueueRows, HistoryRows):
     async def save(self, step: Step) -> TrainingJob:
         known = step.job.history_size
         job = replace(step.job, revision=step.job.revision + 1, history_size=known + len(step.entries))
-        await self._tx.execute(update(JOBS).where(*_is(job.name)).values(job_values(job)))
+        await self._tx.execute(_UPDATE, changing_values(job) | _key(job.name))
         await self.record(job.name, known, step.entries)
         if step.facts:
             with await self._trace(job.name):
@@ -196,9 +219,21 @@ class SqlUnit(QueueRows, HistoryRows):
 
     def _announce(self, job: TrainingJob) -> None:
         name = str(job.name)
-        self._tx.after_commit(lambda: self._store.notifier.notify(name))
+        self._announce_change(name)
         if job.state in _SCHEDULED:
             self._tx.after_commit(self._store.on_change)
+
+    async def tell(self, news: Mapping[str, str], now: datetime) -> None:
+        """Let jobs that still wait say why, all at once."""
+        rows: list[Mapping[str, Any]] = [
+            {"of_name": name, "message": news[name], "update_time": now} for name in sorted(news)
+        ]
+        await self._tx.execute(_TELL, rows)
+        for name in news:
+            self._announce_change(name)
+
+    def _announce_change(self, name: str) -> None:
+        self._tx.after_commit(lambda: self._store.notifier.notify(name))
 
     async def remove(self, name: Name) -> None:
         await self._tx.execute(delete(JOBS).where(*_is(name)))
@@ -217,7 +252,7 @@ class SqlUnit(QueueRows, HistoryRows):
 
     async def dispatch(self, job: TrainingJob, cluster: str, nodes: Sequence[str]) -> Attempt:
         with await self._trace(job.name):
-            attempt = await self._store.queue.dispatch(self._tx, str(job.name), cluster)
+            attempt = await self._store.queue.dispatch(self._tx, str(job.name), cluster, nodes=nodes)
         await self.allocate(attempt, job, nodes)
         return attempt
 
@@ -228,6 +263,10 @@ class SqlUnit(QueueRows, HistoryRows):
 
     async def held(self, ref: AttemptRef) -> Attempt:
         return await self._store.queue.held(self._tx, ref)
+
+
+def _key(name: Name) -> dict[str, str]:
+    return {"of_project": name.project, "of_id": name.id}
 
 
 def _is(name: Name) -> tuple[Any, Any]:

@@ -31,7 +31,7 @@ from finemesh.v1 import validation_report_pb2 as finemesh_dot_v1_dot_validation_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66inemesh/v1/attempt.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a\x18\x66inemesh/v1/export.proto\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1b\x66inemesh/v1/preflight.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a#finemesh/v1/validation_report.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x04\n\x07\x43ommand\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0f\n\x07\x63luster\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12\x32\n\x0estart_deadline\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.finemesh.v1.ResourceSpec\x12\x15\n\ravoided_nodes\x18\x13 \x03(\t\x12.\n\x0bimport_work\x18\t \x01(\x0b\x32\x17.finemesh.v1.ImportWorkH\x00\x12,\n\nsplit_work\x18\n \x01(\x0b\x32\x16.finemesh.v1.SplitWorkH\x00\x12\x30\n\x0c\x63onvert_work\x18\x0b \x01(\x0b\x32\x18.finemesh.v1.ConvertWorkH\x00\x12\x32\n\rvalidate_work\x18\x0c \x01(\x0b\x32\x19.finemesh.v1.ValidateWorkH\x00\x12,\n\ntrain_work\x18\r \x01(\x0b\x32\x16.finemesh.v1.TrainWorkH\x00\x12.\n\x0b\x65xport_work\x18\x0e \x01(\x0b\x32\x17.finemesh.v1.ExportWorkH\x00\x12\x34\n\x0epreflight_work\x18\x0f \x01(\x0b\x32\x1a.finemesh.v1.PreflightWorkH\x00\x42\x06\n\x04work\"\x84\x01\n\nImportWork\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.finemesh.v1.Upload\x12\x12\n\nsource_uri\x18\x02 \x01(\t\x12)\n\x06origin\x18\x03 \x01(\x0b\x32\x19.finemesh.v1.ImportOrigin\x12\x12\n\noutput_uri\x18\x04 \x01(\t\"]\n\tSplitWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.SplitOrigin\x12\x12\n\noutput_uri\x18\x03 \x01(\t\"a\n\x0b\x43onvertWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.finemesh.v1.ConvertOrigin\x12\x12\n\noutput_uri\x18\x03 \x01(\t\"\x9a\x01\n\x0cValidateWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12+\n\x05level\x18\x02 \x01(\x0e\x32\x1c.finemesh.v1.ValidationLevel\x12\x12\n\noutput_uri\x18\x03 \x01(\t\x12\x35\n\nthresholds\x18\x04 \x01(\x0b\x32!.finemesh.v1.ValidationThresholds\"\x90\x01\n\rPreflightWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.finemesh.v1.PreflightOptions\x12\x12\n\noutput_uri\x18\x04 \x01(\t\"\xb3\x02\n\tTrainWork\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\x12\x13\n\x0b\x64\x61taset_uri\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x12\n\noutput_uri\x18\x04 \x01(\t\x12,\n\x0bresume_from\x18\x05 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\x12%\n\x04\x62\x65st\x18\x06 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\x12(\n\x07\x65\x61rlier\x18\x07 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fkill_after_step\x18\x08 \x01(\x03\x12\x15\n\rpause_at_step\x18\r \x01(\x03\x12\x18\n\x10micro_batch_size\x18\x14 \x01(\x05\"\xcc\x02\n\nExportWork\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\x12+\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x13\n\x0b\x64\x61taset_uri\x18\x03 \x01(\t\x12)\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x19.finemesh.v1.ExportFormat\x12\x12\n\noutput_uri\x18\x05 \x01(\t\x12\x35\n\x07lineage\x18\x06 \x03(\x0b\x32$.finemesh.v1.ExportWork.LineageEntry\x12\x13\n\x0b\x61llow_drift\x18\x1e \x01(\x08\x12\x18\n\x10licence_override\x18\x1f \x01(\t\x1a.\n\x0cLineageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\rAttemptResult\x12.\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.finemesh.v1.DatasetSummaryH\x00\x12\x33\n\nvalidation\x18\x02 \x01(\x0b\x32\x1d.finemesh.v1.ValidationResultH\x00\x12/\n\x08training\x18\x03 \x01(\x0b\x32\x1b.finemesh.v1.TrainingResultH\x00\x12+\n\x06\x65xport\x18\x04 \x01(\x0b\x32\x19.finemesh.v1.ExportResultH\x00\x12\x31\n\tpreflight\x18\x05 \x01(\x0b\x32\x1c.finemesh.v1.PreflightResultH\x00\x42\x08\n\x06result\"\xb8\x02\n\x10ValidationResult\x12\x36\n\x07verdict\x18\x01 \x01(\x0e\x32%.finemesh.v1.ValidationReport.Verdict\x12\x11\n\trow_count\x18\x02 \x01(\x03\x12H\n\x0e\x66inding_counts\x18\x03 \x03(\x0b\x32\x30.finemesh.v1.ValidationResult.FindingCountsEntry\x12&\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x14.finemesh.v1.Finding\x12\x31\n\x08measures\x18\x05 \x01(\x0b\x32\x1f.finemesh.v1.ValidationMeasures\x1a\x34\n\x12\x46indingCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcb\x02\n\x0eTrainingResult\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x39\n\x07metrics\x18\x02 \x03(\x0b\x32(.finemesh.v1.TrainingResult.MetricsEntry\x12<\n\trow_usage\x18\x03 \x03(\x0b\x32).finemesh.v1.TrainingResult.RowUsageEntry\x12\x19\n\x11peak_memory_bytes\x18\x04 \x01(\x03\x12 \n\x18peak_device_memory_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cstep_seconds\x18\x06 \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rRowUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"O\n\x0cPackagedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\r\n\x05\x63rc32\x18\x04 \x01(\r\"\x90\x01\n\x0c\x45xportResult\x12)\n\x06parity\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.ParityReport\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12(\n\x05\x66iles\x18\x14 \x03(\x0b\x32\x19.finemesh.v1.PackagedFileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66inemesh/v1/attempt.proto\x12\x0b\x66inemesh.v1\x1a\x19\x66inemesh/v1/dataset.proto\x1a\x18\x66inemesh/v1/export.proto\x1a finemesh/v1/fine_tune_spec.proto\x1a\x1b\x66inemesh/v1/preflight.proto\x1a\x1e\x66inemesh/v1/training_job.proto\x1a#finemesh/v1/validation_report.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x04\n\x07\x43ommand\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0f\n\x07\x63luster\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12\x32\n\x0estart_deadline\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\x12,\n\tresources\x18\x08 \x01(\x0b\x32\x19.finemesh.v1.ResourceSpec\x12\x15\n\ravoided_nodes\x18\x13 \x03(\t\x12\r\n\x05nodes\x18\x32 \x03(\t\x12.\n\x0bimport_work\x18\t \x01(\x0b\x32\x17.finemesh.v1.ImportWorkH\x00\x12,\n\nsplit_work\x18\n \x01(\x0b\x32\x16.finemesh.v1.SplitWorkH\x00\x12\x30\n\x0c\x63onvert_work\x18\x0b \x01(\x0b\x32\x18.finemesh.v1.ConvertWorkH\x00\x12\x32\n\rvalidate_work\x18\x0c \x01(\x0b\x32\x19.finemesh.v1.ValidateWorkH\x00\x12,\n\ntrain_work\x18\r \x01(\x0b\x32\x16.finemesh.v1.TrainWorkH\x00\x12.\n\x0b\x65xport_work\x18\x0e \x01(\x0b\x32\x17.finemesh.v1.ExportWorkH\x00\x12\x34\n\x0epreflight_work\x18\x0f \x01(\x0b\x32\x1a.finemesh.v1.PreflightWorkH\x00\x42\x06\n\x04work\"\x84\x01\n\nImportWork\x12#\n\x06upload\x18\x01 \x01(\x0b\x32\x13.finemesh.v1.Upload\x12\x12\n\nsource_uri\x18\x02 \x01(\t\x12)\n\x06origin\x18\x03 \x01(\x0b\x32\x19.finemesh.v1.ImportOrigin\x12\x12\n\noutput_uri\x18\x04 \x01(\t\"]\n\tSplitWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0b\x32\x18.finemesh.v1.SplitOrigin\x12\x12\n\noutput_uri\x18\x03 \x01(\t\"a\n\x0b\x43onvertWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12*\n\x06origin\x18\x02 \x01(\x0b\x32\x1a.finemesh.v1.ConvertOrigin\x12\x12\n\noutput_uri\x18\x03 \x01(\t\"\x9a\x01\n\x0cValidateWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12+\n\x05level\x18\x02 \x01(\x0e\x32\x1c.finemesh.v1.ValidationLevel\x12\x12\n\noutput_uri\x18\x03 \x01(\t\x12\x35\n\nthresholds\x18\x04 \x01(\x0b\x32!.finemesh.v1.ValidationThresholds\"\x90\x01\n\rPreflightWork\x12\x12\n\nsource_uri\x18\x01 \x01(\t\x12\'\n\x04spec\x18\x02 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\x12.\n\x07options\x18\x03 \x01(\x0b\x32\x1d.finemesh.v1.PreflightOptions\x12\x12\n\noutput_uri\x18\x04 \x01(\t\"\xb3\x02\n\tTrainWork\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\x12\x13\n\x0b\x64\x61taset_uri\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x12\n\noutput_uri\x18\x04 \x01(\t\x12,\n\x0bresume_from\x18\x05 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\x12%\n\x04\x62\x65st\x18\x06 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\x12(\n\x07\x65\x61rlier\x18\x07 \x03(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x17\n\x0fkill_after_step\x18\x08 \x01(\x03\x12\x15\n\rpause_at_step\x18\r \x01(\x03\x12\x18\n\x10micro_batch_size\x18\x14 \x01(\x05\"\xcc\x02\n\nExportWork\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.FineTuneSpec\x12+\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x17.finemesh.v1.Checkpoint\x12\x13\n\x0b\x64\x61taset_uri\x18\x03 \x01(\t\x12)\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x19.finemesh.v1.ExportFormat\x12\x12\n\noutput_uri\x18\x05 \x01(\t\x12\x35\n\x07lineage\x18\x06 \x03(\x0b\x32$.finemesh.v1.ExportWork.LineageEntry\x12\x13\n\x0b\x61llow_drift\x18\x1e \x01(\x08\x12\x18\n\x10licence_override\x18\x1f \x01(\t\x1a.\n\x0cLineageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x8f\x02\n\rAttemptResult\x12.\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1b.finemesh.v1.DatasetSummaryH\x00\x12\x33\n\nvalidation\x18\x02 \x01(\x0b\x32\x1d.finemesh.v1.ValidationResultH\x00\x12/\n\x08training\x18\x03 \x01(\x0b\x32\x1b.finemesh.v1.TrainingResultH\x00\x12+\n\x06\x65xport\x18\x04 \x01(\x0b\x32\x19.finemesh.v1.ExportResultH\x00\x12\x31\n\tpreflight\x18\x05 \x01(\x0b\x32\x1c.finemesh.v1.PreflightResultH\x00\x42\x08\n\x06result\"\xb8\x02\n\x10ValidationResult\x12\x36\n\x07verdict\x18\x01 \x01(\x0e\x32%.finemesh.v1.ValidationReport.Verdict\x12\x11\n\trow_count\x18\x02 \x01(\x03\x12H\n\x0e\x66inding_counts\x18\x03 \x03(\x0b\x32\x30.finemesh.v1.ValidationResult.FindingCountsEntry\x12&\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x14.finemesh.v1.Finding\x12\x31\n\x08measures\x18\x05 \x01(\x0b\x32\x1f.finemesh.v1.ValidationMeasures\x1a\x34\n\x12\x46indingCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcb\x02\n\x0eTrainingResult\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x39\n\x07metrics\x18\x02 \x03(\x0b\x32(.finemesh.v1.TrainingResult.MetricsEntry\x12<\n\trow_usage\x18\x03 \x03(\x0b\x32).finemesh.v1.TrainingResult.RowUsageEntry\x12\x19\n\x11peak_memory_bytes\x18\x04 \x01(\x03\x12 \n\x18peak_device_memory_bytes\x18\x05 \x01(\x03\x12\x14\n\x0cstep_seconds\x18\x06 \x01(\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rRowUsageEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"O\n\x0cPackagedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\r\n\x05\x63rc32\x18\x04 \x01(\r\"\x90\x01\n\x0c\x45xportResult\x12)\n\x06parity\x18\x01 \x01(\x0b\x32\x19.finemesh.v1.ParityReport\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x17\n\x0fmanifest_sha256\x18\x03 \x01(\t\x12(\n\x05\x66iles\x18\x14 \x03(\x0b\x32\x19.finemesh.v1.PackagedFileb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,37 +47,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGRESULT_ROWUSAGEENTRY']._loaded_options = None
   _globals['_TRAININGRESULT_ROWUSAGEENTRY']._serialized_options = b'8\001'
   _globals['_COMMAND']._serialized_start=261
-  _globals['_COMMAND']._serialized_end=846
-  _globals['_IMPORTWORK']._serialized_start=849
-  _globals['_IMPORTWORK']._serialized_end=981
-  _globals['_SPLITWORK']._serialized_start=983
-  _globals['_SPLITWORK']._serialized_end=1076
-  _globals['_CONVERTWORK']._serialized_start=1078
-  _globals['_CONVERTWORK']._serialized_end=1175
-  _globals['_VALIDATEWORK']._serialized_start=1178
-  _globals['_VALIDATEWORK']._serialized_end=1332
-  _globals['_PREFLIGHTWORK']._serialized_start=1335
-  _globals['_PREFLIGHTWORK']._serialized_end=1479
-  _globals['_TRAINWORK']._serialized_start=1482
-  _globals['_TRAINWORK']._serialized_end=1789
-  _globals['_EXPORTWORK']._serialized_start=1792
-  _globals['_EXPORTWORK']._serialized_end=2124
-  _globals['_EXPORTWORK_LINEAGEENTRY']._serialized_start=2078
-  _globals['_EXPORTWORK_LINEAGEENTRY']._serialized_end=2124
-  _globals['_ATTEMPTRESULT']._serialized_start=2127
-  _globals['_ATTEMPTRESULT']._serialized_end=2398
-  _globals['_VALIDATIONRESULT']._serialized_start=2401
-  _globals['_VALIDATIONRESULT']._serialized_end=2713
-  _globals['_VALIDATIONRESULT_FINDINGCOUNTSENTRY']._serialized_start=2661
-  _globals['_VALIDATIONRESULT_FINDINGCOUNTSENTRY']._serialized_end=2713
-  _globals['_TRAININGRESULT']._serialized_start=2716
-  _globals['_TRAININGRESULT']._serialized_end=3047
-  _globals['_TRAININGRESULT_METRICSENTRY']._serialized_start=2952
-  _globals['_TRAININGRESULT_METRICSENTRY']._serialized_end=2998
-  _globals['_TRAININGRESULT_ROWUSAGEENTRY']._serialized_start=3000
-  _globals['_TRAININGRESULT_ROWUSAGEENTRY']._serialized_end=3047
-  _globals['_PACKAGEDFILE']._serialized_start=3049
-  _globals['_PACKAGEDFILE']._serialized_end=3128
-  _globals['_EXPORTRESULT']._serialized_start=3131
-  _globals['_EXPORTRESULT']._serialized_end=3275
+  _globals['_COMMAND']._serialized_end=861
+  _globals['_IMPORTWORK']._serialized_start=864
+  _globals['_IMPORTWORK']._serialized_end=996
+  _globals['_SPLITWORK']._serialized_start=998
+  _globals['_SPLITWORK']._serialized_end=1091
+  _globals['_CONVERTWORK']._serialized_start=1093
+  _globals['_CONVERTWORK']._serialized_end=1190
+  _globals['_VALIDATEWORK']._serialized_start=1193
+  _globals['_VALIDATEWORK']._serialized_end=1347
+  _globals['_PREFLIGHTWORK']._serialized_start=1350
+  _globals['_PREFLIGHTWORK']._serialized_end=1494
+  _globals['_TRAINWORK']._serialized_start=1497
+  _globals['_TRAINWORK']._serialized_end=1804
+  _globals['_EXPORTWORK']._serialized_start=1807
+  _globals['_EXPORTWORK']._serialized_end=2139
+  _globals['_EXPORTWORK_LINEAGEENTRY']._serialized_start=2093
+  _globals['_EXPORTWORK_LINEAGEENTRY']._serialized_end=2139
+  _globals['_ATTEMPTRESULT']._serialized_start=2142
+  _globals['_ATTEMPTRESULT']._serialized_end=2413
+  _globals['_VALIDATIONRESULT']._serialized_start=2416
+  _globals['_VALIDATIONRESULT']._serialized_end=2728
+  _globals['_VALIDATIONRESULT_FINDINGCOUNTSENTRY']._serialized_start=2676
+  _globals['_VALIDATIONRESULT_FINDINGCOUNTSENTRY']._serialized_end=2728
+  _globals['_TRAININGRESULT']._serialized_start=2731
+  _globals['_TRAININGRESULT']._serialized_end=3062
+  _globals['_TRAININGRESULT_METRICSENTRY']._serialized_start=2967
+  _globals['_TRAININGRESULT_METRICSENTRY']._serialized_end=3013
+  _globals['_TRAININGRESULT_ROWUSAGEENTRY']._serialized_start=3015
+  _globals['_TRAININGRESULT_ROWUSAGEENTRY']._serialized_end=3062
+  _globals['_PACKAGEDFILE']._serialized_start=3064
+  _globals['_PACKAGEDFILE']._serialized_end=3143
+  _globals['_EXPORTRESULT']._serialized_start=3146
+  _globals['_EXPORTRESULT']._serialized_end=3290
 # @@protoc_insertion_point(module_scope)

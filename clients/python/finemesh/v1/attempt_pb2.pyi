@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Command(_message.Message):
-    __slots__ = ("resource", "attempt", "fence", "cluster", "token", "start_deadline", "traceparent", "resources", "avoided_nodes", "import_work", "split_work", "convert_work", "validate_work", "train_work", "export_work", "preflight_work")
+    __slots__ = ("resource", "attempt", "fence", "cluster", "token", "start_deadline", "traceparent", "resources", "avoided_nodes", "nodes", "import_work", "split_work", "convert_work", "validate_work", "train_work", "export_work", "preflight_work")
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Command(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     AVOIDED_NODES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     IMPORT_WORK_FIELD_NUMBER: _ClassVar[int]
     SPLIT_WORK_FIELD_NUMBER: _ClassVar[int]
     CONVERT_WORK_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +43,7 @@ class Command(_message.Message):
     traceparent: str
     resources: _fine_tune_spec_pb2.ResourceSpec
     avoided_nodes: _containers.RepeatedScalarFieldContainer[str]
+    nodes: _containers.RepeatedScalarFieldContainer[str]
     import_work: ImportWork
     split_work: SplitWork
     convert_work: ConvertWork
@@ -49,7 +51,7 @@ class Command(_message.Message):
     train_work: TrainWork
     export_work: ExportWork
     preflight_work: PreflightWork
-    def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., cluster: _Optional[str] = ..., token: _Optional[str] = ..., start_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., resources: _Optional[_Union[_fine_tune_spec_pb2.ResourceSpec, _Mapping]] = ..., avoided_nodes: _Optional[_Iterable[str]] = ..., import_work: _Optional[_Union[ImportWork, _Mapping]] = ..., split_work: _Optional[_Union[SplitWork, _Mapping]] = ..., convert_work: _Optional[_Union[ConvertWork, _Mapping]] = ..., validate_work: _Optional[_Union[ValidateWork, _Mapping]] = ..., train_work: _Optional[_Union[TrainWork, _Mapping]] = ..., export_work: _Optional[_Union[ExportWork, _Mapping]] = ..., preflight_work: _Optional[_Union[PreflightWork, _Mapping]] = ...) -> None: ...
+    def __init__(self, resource: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., cluster: _Optional[str] = ..., token: _Optional[str] = ..., start_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., traceparent: _Optional[str] = ..., resources: _Optional[_Union[_fine_tune_spec_pb2.ResourceSpec, _Mapping]] = ..., avoided_nodes: _Optional[_Iterable[str]] = ..., nodes: _Optional[_Iterable[str]] = ..., import_work: _Optional[_Union[ImportWork, _Mapping]] = ..., split_work: _Optional[_Union[SplitWork, _Mapping]] = ..., convert_work: _Optional[_Union[ConvertWork, _Mapping]] = ..., validate_work: _Optional[_Union[ValidateWork, _Mapping]] = ..., train_work: _Optional[_Union[TrainWork, _Mapping]] = ..., export_work: _Optional[_Union[ExportWork, _Mapping]] = ..., preflight_work: _Optional[_Union[PreflightWork, _Mapping]] = ...) -> None: ...
 
 class ImportWork(_message.Message):
     __slots__ = ("upload", "source_uri", "origin", "output_uri")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 from finemesh.core.errors import FieldViolation, InvalidError
 
-type_hints = typing.get_type_hints
+type_hints = functools.cache(typing.get_type_hints)
 T = TypeVar("T")
 Scalar = str | int | float | bool
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -79,6 +80,7 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def arms(annotation: Any) -> dict[str, type[Any]]:
     """The classes of a union of dataclasses by the names they are written under; nothing if it is none."""
     members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
@@ -89,9 +91,21 @@ def arms(annotation: Any) -> dict[str, type[Any]]:
 
 def same_word(given: object, value: str, enum: type[Enum]) -> bool:
     """Whether `given` is a way to write a member's value: `TASK_LANGUAGE`, `language` for Task.LANGUAGE."""
-    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.__name__).upper() + "_"
-    wanted = value.upper().replace("-", "_")
-    return isinstance(given, str) and given.upper().replace("-", "_").removeprefix(prefix) == wanted
+    return isinstance(given, str) and _word(given).removeprefix(_prefix(enum)) == _word(value)
+
+
+def _word(text: str) -> str:
+    return text.upper().replace("-", "_")
+
+
+@functools.cache
+def _prefix(enum: type[Enum]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", enum.__name__).upper() + "_"
+
+
+@functools.cache
+def _members(enum: type[Enum]) -> Mapping[str, Enum]:
+    return {_word(member.value): member for member in reversed(enum)}
 
 
 def _decode(annotation: Any, value: object, path: str, violations: list[FieldViolation]) -> object:
@@ -114,8 +128,9 @@ def _decode(annotation: Any, value: object, path: str, violations: list[FieldVio
         items = cast("list[object]", value)
         return tuple(_decode(item_type, item, f"{path}[{i}]", violations) for i, item in enumerate(items))
     if issubclass(annotation, Enum):
-        known = [member for member in annotation if same_word(value, member.value, annotation)]
-        return known[0] if known else _wrong(violations, path, _no_member(value, annotation))
+        word = _word(value).removeprefix(_prefix(annotation)) if isinstance(value, str) else None
+        known = _members(annotation).get(word) if word is not None else None
+        return _wrong(violations, path, _no_member(value, annotation)) if known is None else known
     # bool is an int in Python, and JSON has one number type: 3 is a float and 3.0 an int, True neither.
     allowed = (int, float) if annotation is float else (annotation,)
     whole = annotation is int and isinstance(value, float) and value.is_integer()
