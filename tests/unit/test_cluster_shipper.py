@@ -122,3 +122,22 @@ async def test_a_stream_that_the_other_side_ends_early_costs_nothing(
     async with asyncio.timeout(30):
         await sender.task
     assert mesh.sequences(RUN, 1) == list(range(1, 41))
+
+
+async def test_what_tracking_has_lost_is_sent_again_from_its_mark_on(
+    mesh: ScriptedMesh, sender: Sender
+) -> None:
+    """It was restored from a backup that is older than what it had acknowledged."""
+    sender.write(1, 30)
+    await until(lambda: len(mesh.sequences(RUN, 1)) == 30, "the first points")
+    before = list(mesh.batches[RUN, 1])
+    await mesh.stop("tracking")
+    del mesh.batches[RUN, 1][12:]
+    await mesh.start("tracking")
+    sender.write(31, 60)
+    sender.ended = True
+    async with asyncio.timeout(20):
+        await sender.task
+    assert mesh.sequences(RUN, 1) == list(range(1, 61))
+    assert mesh.batches[RUN, 1][:30] == before
+    assert not sender.path.exists()
