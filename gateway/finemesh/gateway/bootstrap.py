@@ -125,7 +125,7 @@ def _connection_manager(config: GatewayConfig) -> dict[str, Any]:
 
 def _filters(config: GatewayConfig) -> list[dict[str, Any]]:
     files = resources.files("finemesh.gateway")
-    # One filter: each file has a function of its own, for requests the one and for responses the other.
+    # One filter: the first file has the function for requests, the second that for responses.
     script = "".join(files.joinpath(name).read_text() for name in ("health.lua", "downloads.lua"))
     return [
         *([_typed("envoy.filters.http.cors", "filters.http.cors.v3.Cors")] if config.cors_origins else []),

@@ -3,6 +3,7 @@
 local PREFIX = "/grpc.health.v1.Health/"
 
 function envoy_on_request(request)
+  head_of_download(request:headers())  -- of downloads.lua
   if request:headers():get(":path"):sub(1, #PREFIX) ~= PREFIX then
     return
   end

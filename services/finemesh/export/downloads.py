@@ -17,28 +17,37 @@ from finemesh.core.errors import FinemeshError, InvalidError
 from finemesh.export.archive import Archive, ArchiveKind, Piece, lay_out
 from finemesh.export.domain import Export
 from finemesh.export.ports import Packages
-from finemesh.export.ranges import Span, span_of
+from finemesh.export.ranges import Span, is_among, span_of
 
 STATUS: Final = "x-finemesh-status"
 LENGTH: Final = "x-finemesh-length"
+HEAD: Final = "x-finemesh-head"
 _CONTENT_TYPES: Final = {ArchiveKind.ZIP: "application/zip", ArchiveKind.TAR: "application/x-tar"}
 _REFUSED: Final = b'{"code": 11, "message": "the range lies beyond the end of the archive", "details": []}'
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A part of the archive of a released package, or all of it."""
+    """A part of the archive of a released package, or all of it.
+
+    Attributes:
+        head: only the headers are wanted.
+        unchanged: whoever asks has it already.
+    """
 
     export: Export
     kind: ArchiveKind
     archive: Archive
     span: Span
     etag: str
+    head: bool = False
+    unchanged: bool = False
 
     @property
     def to_the_end(self) -> bool:
         """Whether whoever takes it all has the archive, with what a download that broke off had before."""
-        return self.span.end == self.span.total and not self.span.refused
+        delivered = self.span.end == self.span.total and not self.span.refused
+        return delivered and not (self.head or self.unchanged)
 
     def headers(self) -> Sequence[tuple[str, str]]:
         """The initial metadata."""
@@ -49,17 +58,22 @@ class Download:
             ("content-disposition", f'attachment; filename="{filename}"'),
             (LENGTH, str(len(_REFUSED) if self.span.refused else self.span.size_bytes)),
         ]
-        if self.span.partial:
+        if self.unchanged:
+            headers.append((STATUS, "304"))
+        elif self.span.partial:
             headers.append((STATUS, "416" if self.span.refused else "206"))
             headers.append(("content-range", self.span.content_range))
         return headers
 
     async def bodies(self, packages: Packages) -> AsyncGenerator[HttpBody]:
         """The content. Raises what `parts` raises."""
-        if self.span.refused:
-            yield HttpBody(content_type="application/json", data=_REFUSED)
+        content_type = "application/json" if self.span.refused else _CONTENT_TYPES[self.kind]
+        if self.head or self.unchanged:
+            yield HttpBody(content_type=content_type)
             return
-        content_type = _CONTENT_TYPES[self.kind]
+        if self.span.refused:
+            yield HttpBody(content_type=content_type, data=_REFUSED)
+            return
         if not self.span.size_bytes:
             yield HttpBody(content_type=content_type)
         pieces = self.archive.between(self.span.begin, self.span.end)
@@ -77,14 +91,15 @@ def open_download(export: Export, kind: ArchiveKind, offset: int, headers: Mappi
     if not 0 <= offset <= total:
         raise InvalidError.of("offset", f"{offset} is not within the archive: it has {total} bytes")
     etag = f'"{export.manifest_sha256}-{export.name.id}-{kind}"'
+    unchanged = is_among(etag, headers.get("if-none-match", ""))
     span = span_of(
         total,
         offset=offset,
-        asked=headers.get("range", ""),
+        asked="" if unchanged else headers.get("range", ""),
         only_if=headers.get("if-range", ""),
         etag=etag,
     )
-    return Download(export, kind, archive, span, etag)
+    return Download(export, kind, archive, span, etag, head=HEAD in headers, unchanged=unchanged)
 
 
 async def parts(packages: Packages, uri: str, pieces: Iterable[Piece]) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The headers `Range` and `If-Range` of HTTP (RFC 9110, section 14)."""
+"""The headers `Range`, `If-Range` and `If-None-Match` of HTTP (RFC 9110, sections 13 and 14)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ class Span:
     def content_range(self) -> str:
         """The header that says which bytes these are."""
         return f"bytes */{self.total}" if self.refused else f"bytes {self.begin}-{self.end - 1}/{self.total}"
+
+
+def is_among(etag: str, named: str) -> bool:
+    """Whether the header `If-None-Match`, empty if there is none, names an entity tag."""
+    return named.strip() == "*" or etag in {each.strip().removeprefix("W/") for each in named.split(",")}
 
 
 def span_of(total: int, *, offset: int, asked: str, only_if: str, etag: str) -> Span:

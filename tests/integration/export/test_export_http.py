@@ -56,6 +56,16 @@ async def test_curl_takes_archives_in_parts_and_continues_them(
     status, refused, _ = fetch("--range", f"{len(packed)}-")
     assert (status, refused["content-range"]) == (b"416", f"bytes */{len(packed)}")
 
+    status, told, body = fetch("--head")
+    assert (status, told["content-length"], body) == (b"200", str(len(packed)), b"")
+    assert (told["etag"], told["content-type"]) == (headers["etag"], "application/zip")
+    assert fetch("--head", "--range", "1000-1999")[1]["content-length"] == "1000"
+    for same in (headers["etag"], f'"other", W/{headers["etag"]}', "*"):
+        status, _, body = fetch("--header", f"If-None-Match: {same}", "--range", "0-9")
+        assert (status, body) == (b"304", b"")
+    assert fetch("--header", 'If-None-Match: "other"')[0] == b"200"
+    assert (await client.get(export.name)).download_count == 4  # those that were delivered to their end
+
     kept = tmp_path / "kept.tar"
     whole = await client.download(export.name, "TAR")
     kept.write_bytes(whole[:777_777])
