@@ -1,9 +1,12 @@
-"""Packages are carried on: to S3, to what speaks as Ollama does; for the hub what is planned and refused."""
+"""Packages are carried on: to S3, and to what speaks as Ollama and the hub do; what cannot be says why."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +16,7 @@ import pytest
 from finemesh.client.pushing import PushError, Target, files_of, push
 from minio import Minio
 
+from tests.support.hub_server import SILENT, TOKEN, running_hub
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.integration
@@ -127,6 +131,42 @@ def test_s3_gets_every_file_the_manifest_last(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(PushError, match="did not take"):
         push(package, target)
+
+
+PUSH = """import pathlib, sys
+from finemesh.client.pushing import PushError, Target, push
+try:
+    print(push(pathlib.Path(sys.argv[1]), Target.of("hub://owner/colours")))
+except PushError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_the_hub_gets_every_file_in_one_commit_of_a_private_model(package: Path) -> None:
+    """By the hub's own client, with the token of the environment: a process of its own, since it reads both
+    once.
+    """
+    with running_hub() as hub:
+
+        def pushed(token: str) -> subprocess.CompletedProcess[str]:
+            place = {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
+            command = [sys.executable, "-c", PUSH, str(package)]
+            environ = {**os.environ, **place, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+            return subprocess.run(
+                command, env=environ, capture_output=True, text=True, timeout=100, check=False
+            )
+
+        refused = pushed("hf_wrong")
+        assert refused.returncode == 1
+        assert "the hub did not take owner/colours (401): Invalid username or password." in refused.stderr
+        assert not hub.private
+        assert "the hub did not take owner/colours: Server disconnected" in pushed(SILENT).stderr
+        done = pushed(TOKEN)
+        assert done.stdout.startswith(f"{hub.address}/owner/colours/commit/"), done.stderr
+        sent = {path.relative_to(package).as_posix(): path for path in package.rglob("*") if path.is_file()}
+        assert hub.files == {name: path.read_bytes() for name, path in sent.items()}
+        assert hub.private == {"owner/colours": True}
+        assert hub.commits == ["Upload a package"]
 
 
 def test_what_cannot_be_pushed_says_why(

@@ -158,7 +158,13 @@ def _to_hub(package: Path, target: Target, files: list[str], on_file: OnFile) ->
     try:
         api.create_repo(repository, exist_ok=True, private=True)
         done = api.upload_folder(repo_id=repository, folder_path=package, commit_message="Upload a package")
-    except (huggingface_hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+    except huggingface_hub.errors.HfHubHTTPError as error:
+        said = error.server_message or str(error).partition("\n")[0]
+        raise PushError(
+            f"the hub did not take {repository} ({error.response.status_code}): {said} See whether the token "
+            "in HF_TOKEN may write there"
+        ) from error
+    except (huggingface_hub.errors.HTTPError, OSError, ValueError) as error:  # of HTTP: no answer came
         raise PushError(f"the hub did not take {repository}: {error}") from error
     return str(done.commit_url)
 
