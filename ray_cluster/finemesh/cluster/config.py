@@ -51,6 +51,8 @@ class AgentConfig:
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
         signing_key_file: an Ed25519 key (PEM) that every package is signed with; the same path on each node.
             Packages are not signed without one.
+        apart_python: the interpreter of models that are trained in a process of their own, as those of YOLO;
+            the same path on each node. By default the one that the workers run in.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -76,6 +78,7 @@ class AgentConfig:
     sync_seconds: float = 3.0
     allow_open_ray: bool = False
     signing_key_file: Path | None = None
+    apart_python: Path | None = None
     log_level: str = "INFO"
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class AgentConfig:
             ),
             client_tls=self.client_tls,
             signing_key_file=self.signing_key_file,
+            apart_python=self.apart_python,
             lease_seconds=self.lease_seconds,
             log_level=self.log_level,
         )
@@ -129,6 +133,7 @@ class Site:
     s3: S3Config
     client_tls: ClientTls | None = None
     signing_key_file: Path | None = None
+    apart_python: Path | None = None
     prepared_dir: Path = Path("prepared")
     prepared_bytes: int = 0
     spool_bytes: int = 0

@@ -127,7 +127,7 @@ def _arguments(arguments: list[str], *, certifies: bool) -> argparse.Namespace:
         metavar="FIELD=VALUE",
         help="a field of the spec, e.g. lora.rank=32; repeatable",
     )
-    parser.set_defaults(certifies=certifies, check=False, resume=False, cache=None)
+    parser.set_defaults(certifies=certifies, check=False, resume=False, cache=None, python=None)
     if certifies:
         steps = f"how many steps to train; by default {certify.DEFAULT_STEPS}"
         parser.add_argument("--steps", type=int, default=certify.DEFAULT_STEPS, help=steps)
@@ -135,6 +135,12 @@ def _arguments(arguments: list[str], *, certifies: bool) -> argparse.Namespace:
         return parser.parse_args(arguments)
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="keeps encoded splits for the next run; by default none are"
+    )
+    parser.add_argument(
+        "--python",
+        type=Path,
+        metavar="FILE",
+        help="the interpreter of models that train in a process of their own (yolo); by default this one",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last intact checkpoint in --work"
@@ -233,6 +239,7 @@ def _train(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Nam
             resume_from=newest,
             prepared=PreparedCache(given.cache) if given.cache else None,
             group=group,
+            apart_python=given.python,
         )
     if group.leads:
         _tell(asdict(result))

@@ -18,8 +18,11 @@ from typing import Final
 
 import torch
 
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune.apart import Request, train_apart
 from finemesh.finetune.distributed import ALONE, Group
+from finemesh.finetune.families import family_of
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.jsonlines import to_json
 from finemesh.finetune.out_of_memory import explained
@@ -44,6 +47,7 @@ def train(
     group: Group = ALONE,
     pause_at_step: int = 0,
     micro_batch_size: int = 0,
+    apart_python: Path | None = None,
 ) -> TrainResult:
     """Train `spec`, test the best checkpoint, and return how it ended.
 
@@ -61,20 +65,49 @@ def train(
             `resume_from` count.
         pause_at_step: validate, save and stop after so many steps, on all ranks alike; 0 means never.
         micro_batch_size: rows of a forward pass in place of the spec's, in the same steps; 0 for the spec's.
+        apart_python: the interpreter for families that train in a process of their own; None for this one.
 
     Raises:
         InvalidError: the spec, the model, or a row under the policy RAISE; see `load_model` and
             `Objective.encode`.
         PreconditionError: LOSS_BUDGET_EXCEEDED, NON_FINITE_LOSS, NON_FINITE_GRADIENT, CHECKPOINT_CORRUPT,
             CHECKPOINT_OF_OTHER_SPEC, CHECKPOINT_OF_OTHER_DATA, NO_ACCELERATOR, SPLIT_EMPTY.
-        UnavailableError: ROW_UNREADABLE, CHECKPOINT_NOT_WRITTEN, RANK_LOST.
+        UnavailableError: ROW_UNREADABLE, CHECKPOINT_NOT_WRITTEN, RANK_LOST, TRAINER_LOST.
         ResourceExhaustedError: DISK_FULL, OUT_OF_MEMORY.
         NotFoundError: CHECKPOINT_NOT_FOUND, DATASET_NOT_FOUND, BASE_MODEL_NOT_FOUND.
     """
     spec.validate()
-    torch.set_num_threads(max(1, int(spec.resources.cpus / group.size)))
     hooks = hooks if hooks and group.leads else NoHooks()
-    with group.watched(), group.folder(work) as folder, explained(spec) as progress:
+    with group.watched():
+        module = family_of(base_model, spec.task).apart
+        if not module:
+            given = (prepared, group, pause_at_step, micro_batch_size)
+            return train_here(spec, base_model, dataset, work, hooks, resume_from, *given)
+        if group.size > 1:
+            raise InvalidError.of(
+                "spec.resources.ranks",
+                "this family trains in one process: write 1",
+                reason="METHOD_UNSUITABLE",
+            )
+        settings = (resume_from, prepared, pause_at_step, micro_batch_size)
+        return train_apart(module, Request(spec, base_model, dataset, work, *settings), hooks, apart_python)
+
+
+def train_here(
+    spec: FineTuneSpec,
+    base_model: Path,
+    dataset: Path,
+    work: Path,
+    hooks: Hooks,
+    resume_from: Path | None,
+    prepared: PreparedCache | None,
+    group: Group,
+    pause_at_step: int,
+    micro_batch_size: int,
+) -> TrainResult:
+    """`train` in this process, whatever the family; raises what it raises."""
+    torch.set_num_threads(max(1, int(spec.resources.cpus / group.size)))
+    with group.folder(work) as folder, explained(spec) as progress:
         run = prepare(spec, base_model, dataset, folder, hooks, resume_from, prepared, group)
         progress.run, run.pause_at_step = run, pause_at_step
         run.feed.micro_batch_size = micro_batch_size or run.feed.micro_batch_size

@@ -80,6 +80,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
                     group=group,
                     pause_at_step=work.pause_at_step,
                     micro_batch_size=work.micro_batch_size,
+                    apart_python=job.site.apart_python,
                 )
             uploader.finish(result.checkpoint)
         finally:

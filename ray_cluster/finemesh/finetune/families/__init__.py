@@ -35,6 +35,7 @@ from finemesh.finetune.families.rt_detr import RT_DETR_V2
 from finemesh.finetune.families.segformer import SEGFORMER
 from finemesh.finetune.families.smolvlm import SMOLVLM
 from finemesh.finetune.families.timm import TIMM
+from finemesh.finetune.families.yolo import YOLO
 from finemesh.finetune.families.yolos import YOLOS
 
 FAMILIES: Final[tuple[Family, ...]] = (
@@ -51,6 +52,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     DETR,
     CONDITIONAL_DETR,
     YOLOS,
+    YOLO,
     LLAMA,
     QWEN,
     GEMMA,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -88,6 +89,8 @@ class Family:
         fit: (itself, content of config.json) -> the family of that model, if its modules have own names.
         loading: (config) -> what `from_pretrained` must be told to load this model.
         extra: the extra of this distribution, and the package, that it needs beside transformers.
+        apart: the module that makes its models known to transformers, by a library that no other process may
+            import; empty where transformers knows them.
         box_convention: how its texts write boxes, where it was taught any.
         plain_attention: transformers' name of its attention over padded rows.
         detector: how its boxes and their losses are read, for detection.
@@ -117,6 +120,7 @@ class Family:
     fit: Callable[[Family, Mapping[str, Any]], Family] | None = None
     loading: Callable[[Any], dict[str, Any]] | None = None
     extra: str = ""
+    apart: str = ""
     box_convention: BoxConvention | None = None
     plain_attention: str = "sdpa"
     detector: Detector | None = None
@@ -126,7 +130,15 @@ class Family:
         return not self.model_types or model_type in self.model_types
 
     def check_extra(self) -> None:
-        """Raises PreconditionError, NOT_INSTALLED: what it needs beside transformers cannot be imported."""
+        """Raises PreconditionError, NOT_INSTALLED: what it needs beside transformers cannot be imported;
+        FAMILY_UNSUPPORTED: it trains apart, and this is another process.
+        """
+        if self.apart and self.apart not in sys.modules:
+            raise PreconditionError(
+                f"models of {self.name} are loaded only by the process that trains them, since their library "
+                "stays out of all others: they can be trained and tested, nothing else",
+                reason="FAMILY_UNSUPPORTED",
+            )
         try:
             if self.extra:
                 import_module(self.extra)

@@ -14,7 +14,16 @@ from typing import Any, Final, NamedTuple, cast
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec import document
-from finemesh.core.spec.finetune import FineTuneSpec, Full, Objective, OverLength, Precision, Task, Tower
+from finemesh.core.spec.finetune import (
+    FineTuneSpec,
+    Full,
+    Lora,
+    Objective,
+    OverLength,
+    Precision,
+    Task,
+    Tower,
+)
 from finemesh.core.spec.optimization import Optimizer
 
 
@@ -80,7 +89,12 @@ def lint_document(given: document.Document, model: BaseModelFacts | None = None)
     except InvalidError as error:
         errors = (Finding(Severity.ERROR, v.field, v.description) for v in error.violations)
         return Report(tuple(errors))
-    return Report(tuple(warnings(spec, model or BaseModelFacts())), spec)
+    facts = model or BaseModelFacts()
+    found = tuple(warnings(spec, facts))
+    if isinstance(spec.method, Lora) and facts.model_type in WITHOUT_ADAPTERS:
+        message = f"a {facts.model_type} model takes no adapters: write full: {{}} in place of lora"
+        return Report((Finding(Severity.ERROR, "lora", message), *found))
+    return Report(found, spec)
 
 
 def warnings(spec: FineTuneSpec, model: BaseModelFacts) -> Iterator[Finding]:
@@ -99,6 +113,8 @@ class Said(NamedTuple):
 
 Rule = Callable[[FineTuneSpec, BaseModelFacts], Iterator[Said]]
 _SHORT_STEPS: Final = 100  # a run of so few is soon made again
+# Of model types whose layers peft cannot put adapters into.
+WITHOUT_ADAPTERS: Final = {"d_fine", "rt_detr_v2", "yolo"}
 _CHATS: Final = {Task.LANGUAGE, Task.VISION_LANGUAGE}
 
 
