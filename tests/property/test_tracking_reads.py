@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from finemesh.tracking import curves, point_reads
+from finemesh.tracking import curves, past, point_reads
 from finemesh.tracking.curves import drawn, series_of
 from finemesh.tracking.domain import Batch
 from finemesh.tracking.points import PointFile
@@ -93,3 +93,67 @@ def test_late_and_resumed_points_resolve_to_one_curve_however_they_are_read(
 
 def columns(curve: curves.Curve) -> tuple[np.ndarray, ...]:
     return curve.steps, curve.values, curve.times_us, curve.attempts
+
+
+@settings(deadline=None, max_examples=25)
+@given(made=BATCHES.map(batches_of), before=st.integers(0, 12), at_once=st.integers(1, 40))
+def test_a_watcher_gets_each_point_once_whatever_comes_meanwhile(
+    made: list[Batch], before: int, at_once: int
+) -> None:
+    late = iter(made[before:])
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(past, "MAX_READ_POINTS", at_once)
+        file = PointFile(Path(folder) / "points.duckdb", memory_bytes=64 << 20, threads=1)
+        for each in made[:before]:
+            file.append([each])
+        watched = past.Past(file, RUNS[0], ())
+        seen: list[Mapping[str, curves.Curve]] = []
+        for part in watched.parts():
+            seen.append(part)
+            append_one(file, late)
+        while append_one(file, late):
+            pass
+        seen.append(watched.later([each for each in made[before:] if each.run == RUNS[0]]))
+        file.close()
+    got = [(key, *row) for part in seen for key, curve in part.items() for row in rows_of(curve)]
+    given_points = [
+        (KEYS[key], step, repr(value), each.attempt)
+        for each in made
+        if each.run == RUNS[0]
+        for key, step, value in zip(each.key_indices, each.steps, each.values.tolist(), strict=True)
+    ]
+    assert sorted(got) == sorted(given_points)
+
+
+def append_one(file: PointFile, late: Iterator[Batch]) -> bool:
+    for each in late:
+        file.append([each])
+        return True
+    return False
+
+
+def rows_of(curve: curves.Curve) -> list[tuple[int, str, int]]:
+    values = map(repr, curve.values.tolist())
+    return list(zip(curve.steps.tolist(), values, curve.attempts.tolist(), strict=True))
+
+
+def test_points_that_come_mixed_are_sorted_into_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(point_reads, "_BATCH_POINTS", 2048)
+    rng, count = np.random.default_rng(0), 9_000
+    file = PointFile(tmp_path / "points.duckdb", memory_bytes=64 << 20, threads=1)
+    key_indices, steps = rng.integers(0, 2, count), rng.integers(0, 50, count)
+    for run in RUNS[:2]:
+        file.append([Batch(run, 1, 1, KEYS, key_indices, steps, np.arange(count) / 2, steps * 7)])
+    with file.snapshot() as snapshot:
+        found = snapshot.curves(RUNS)
+        assert snapshot.curves(RUNS, at_most=2 * count) is not None
+        assert snapshot.curves(RUNS, at_most=2 * count - 1) is None
+    file.close()
+    assert found is not None
+    for run in RUNS[:2]:
+        for index, key in enumerate(KEYS):
+            of_key = key_indices == index
+            np.testing.assert_array_equal(found[run][key].steps, steps[of_key])
+            np.testing.assert_array_equal(found[run][key].values, np.arange(count)[of_key] / 2)

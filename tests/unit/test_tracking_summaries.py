@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 from finemesh.core.metrics import Goal, goal_of
-from finemesh.tracking.curves import gathered
 from finemesh.tracking.domain import Batch, RunPoints, Summary
+from finemesh.tracking.past import gathered
 from finemesh.tracking.summaries import Delta, extend, is_better, new_best, summarize_run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ def batch(sequence: int, steps: list[int], values: list[float], attempt: int = 1
 
 
 def from_points(batches: list[Batch]) -> tuple[Summary, ...]:
-    return summarize_run(RunPoints(gathered(batches, ()), {}))
+    return summarize_run(RunPoints(gathered(batches), {}))
 
 
 def delta_of(*batches: Batch) -> Delta:

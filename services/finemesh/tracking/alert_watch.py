@@ -19,8 +19,8 @@ from finemesh.core.errors import NotFoundError, UnavailableError
 from finemesh.core.names import Name, new_id, parse_name
 from finemesh.tracking.alert_rows import AlertRows, StateKey
 from finemesh.tracking.alerts import Alert, Change, NoHeartbeat, Rule, State, look
-from finemesh.tracking.curves import gathered
 from finemesh.tracking.domain import Batch, Curve, resolve
+from finemesh.tracking.past import gathered
 from finemesh.tracking.ports import PointReader
 
 INTERVAL_SECONDS: Final = 0.25
@@ -115,7 +115,7 @@ class AlertWatch:
                     self._behind.discard(run)
                 while pending:
                     run, batches = next(iter(pending.items()))
-                    curves = {key: resolve(curve) for key, curve in gathered(batches, ()).items()}
+                    curves = {key: resolve(curve) for key, curve in gathered(batches).items()}
                     await self._show(run, curves)
                     del pending[run]
             finally:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from finemesh.tracking.domain import MAX_STEP, Batch, Curve, Series, resolve
+from finemesh.tracking.domain import MAX_STEP, Curve, Series, joined, resolve
 from finemesh.tracking.downsample import Ranges, downsample, thinned
 from finemesh.tracking.point_reads import MAX_READ_POINTS, Snapshot
 from finemesh.tracking.ports import PointReader
@@ -100,21 +100,8 @@ def _of_long_run(
                 total += len(pieces[-1])
                 if total > max_points:
                     pieces = [thinned(piece, ranges) for piece in pieces]
-        found.append(Series(run, key, _joined(pieces), total))
+        found.append(Series(run, key, joined(pieces), total))
     return found
-
-
-def gathered(batches: Sequence[Batch], keys: Sequence[str]) -> dict[str, Curve]:
-    """The points of batches of one run by metric, in the order they came; all metrics if `keys` is empty."""
-    parts: dict[str, list[Curve]] = {}
-    for batch in batches:
-        for index, key in enumerate(batch.keys):
-            chosen = np.flatnonzero(batch.key_indices == index)
-            if len(chosen) and (not keys or key in keys):
-                attempts = np.full(len(batch), batch.attempt, np.int16)
-                whole = Curve(batch.steps, batch.values, batch.times_us, attempts)
-                parts.setdefault(key, []).append(whole.take(chosen))
-    return {key: _joined(curves) for key, curves in parts.items()}
 
 
 def in_messages(series: Series) -> Iterator[Series]:
@@ -129,12 +116,3 @@ def between(curve: Curve, min_step: int, max_step: int) -> Curve:
     start = int(np.searchsorted(curve.steps, min_step, side="left"))
     end = int(np.searchsorted(curve.steps, max_step, side="right")) if max_step else len(curve)
     return curve.take(slice(start, end))
-
-
-def _joined(curves: Sequence[Curve]) -> Curve:
-    return Curve(
-        np.concatenate([each.steps for each in curves]),
-        np.concatenate([each.values for each in curves]),
-        np.concatenate([each.times_us for each in curves]),
-        np.concatenate([each.attempts for each in curves]),
-    )

@@ -7,7 +7,7 @@ Arrays are columns of equal length, one entry per point: `steps` int64 (optimise
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -268,12 +268,24 @@ class RunPoints:
     marks: Mapping[int, int]
 
 
+def joined(parts: Sequence[Curve]) -> Curve:
+    """One curve of several, in their order; at least one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Curve(
+        np.concatenate([each.steps for each in parts]),
+        np.concatenate([each.values for each in parts]),
+        np.concatenate([each.times_us for each in parts]),
+        np.concatenate([each.attempts for each in parts]),
+    )
+
+
 def resolve(curve: Curve) -> Curve:
     """Each step once, in order: of several values the highest attempt's, of one attempt's the last appended.
 
     A resumed attempt measures the steps since its checkpoint again, and its values are the ones that count.
     """
-    if len(curve) < 2 or bool(np.all(np.diff(curve.steps) > 0)):
+    if bool(np.all(curve.steps[1:] > curve.steps[:-1])):
         return curve
     order = np.lexsort((curve.attempts, curve.steps))  # stable: equal (step, attempt) stay as appended
     steps = curve.steps[order]

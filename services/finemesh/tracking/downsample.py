@@ -50,8 +50,9 @@ def downsample(curve: Curve, max_points: int) -> Curve:
 
 def thinned(curve: Curve, ranges: Ranges) -> Curve:
     """Of each range the points that draw it. `curve` has at least one point; no step lies before them."""
-    changes = np.flatnonzero(np.diff((curve.steps - ranges.first) // ranges.width)) + 1
-    starts, ends = np.append(0, changes), np.append(changes, len(curve))
+    edges = np.arange(ranges.first, int(curve.steps[-1]) + 1, ranges.width)
+    starts = _ascending(np.searchsorted(curve.steps, edges))
+    ends = np.append(starts[1:], len(curve))
     finite = np.isfinite(curve.values)
     if finite.all():
         highest, lowest = curve.values, curve.values
@@ -65,7 +66,12 @@ def thinned(curve: Curve, ranges: Ranges) -> Curve:
     ]
     if not finite.all():
         kept.append(_first_equal(finite, np.logical_and.reduceat(finite, starts), starts, ends))
-    return curve.take(np.unique(np.concatenate(kept)))
+    return curve.take(_ascending(np.sort(np.concatenate(kept))))
+
+
+def _ascending(indices: Int64s) -> Int64s:
+    """Those of an ordered column, each once."""
+    return indices[np.append(True, indices[1:] > indices[:-1])]
 
 
 def _first_equal(values: npt.NDArray[Any], wanted: npt.NDArray[Any], starts: Int64s, ends: Int64s) -> Int64s:

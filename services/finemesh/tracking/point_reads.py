@@ -9,11 +9,14 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finemesh.tracking.domain import MAX_STEP, Curve
+from finemesh.tracking.domain import MAX_STEP, Curve, Int64s, joined
 
 # What is read at once: about 70 MB while it is being sorted into curves.
 MAX_READ_POINTS: Final = 1_000_000
+# What DuckDB hands over at once, small enough for the caches of a processor.
+_BATCH_POINTS: Final = 100_000
 
+Int32s = npt.NDArray[np.int32]
 Curves = dict[str, dict[str, Curve]]
 """By run and metric."""
 
@@ -49,14 +52,13 @@ class Snapshot:
         wanted = {self._runs[run]: run for run in runs if run in self._runs}
         condition = self._condition(wanted, keys, first, last)
         query = f"SELECT run_key, metric_key, attempt, step, time, value FROM everything WHERE {condition}"  # noqa: S608
-        if at_most is not None:
-            query += f" LIMIT {at_most + 1}"
-        table = self._cursor.sql(query).to_arrow_table()
-        if at_most is not None and table.num_rows > at_most:
-            return None
-        columns = {name: table[name].to_numpy() for name in table.column_names}
-        names = {metric_key: key for key, metric_key in self._metrics.items()}
-        return _by_curve(columns, wanted, names)
+        sorter = _Sorter(wanted, {metric_key: key for key, metric_key in self._metrics.items()})
+        with self._cursor.sql(query).to_arrow_reader(_BATCH_POINTS) as reader:
+            for batch in reader:
+                sorter.add({name: batch.column(name).to_numpy() for name in reader.schema.names})
+                if at_most is not None and sorter.points > at_most:
+                    return None
+        return sorter.curves()
 
     def read(
         self, run: str, keys: Iterable[str] | None = None, first: int = 0, last: int = MAX_STEP
@@ -125,28 +127,48 @@ def _one_of(column: str, keys: Iterable[int]) -> str:
     return f"{column} IN ({', '.join(str(key) for key in keys) or 'NULL'})"
 
 
-def _by_curve(columns: dict[str, Any], runs: Mapping[int, str], names: Mapping[int, str]) -> Curves:
-    """Columns of many curves, one by one, each in the order its points were appended."""
-    curves: Curves = {run: {} for run in runs.values()}
-    count = len(columns["step"])
-    if not count:
-        return curves
-    numbers = _numbers(columns["run_key"], list(runs)).astype(np.int64) * len(names)
-    numbers += _numbers(columns["metric_key"], list(names))
-    few = len(runs) * len(names) < 2**16  # numpy sorts two bytes by radix
-    order = np.argsort(numbers.astype(np.uint16) if few else numbers, kind="stable")
-    whole = Curve(columns["step"], columns["value"], columns["time"].view(np.int64), columns["attempt"])
-    numbers, whole = numbers[order], whole.take(order)
-    bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), count]
-    run_names, metric_names = list(runs.values()), list(names.values())
-    for start, end in itertools.pairwise(bounds):
-        run, metric = divmod(int(numbers[start]), len(names))
-        curves[run_names[run]][metric_names[metric]] = whole.take(slice(start, end))
-    return {run: dict(sorted(found.items())) for run, found in curves.items()}
+class _Sorter:
+    """Sorts columns of many curves, given part by part, into curves; each keeps the order of its points."""
+
+    def __init__(self, runs: Mapping[int, str], metrics: Mapping[int, str]) -> None:
+        self.points = 0
+        self._runs = list(runs.values())
+        self._metrics = list(metrics.values())
+        self._run_places, self._metric_places = _places(runs), _places(metrics)
+        self._parts: dict[int, list[Curve]] = {}
+
+    def add(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+        run_keys, metric_keys = columns["run_key"], columns["metric_key"]
+        whole = Curve(columns["step"], columns["value"], columns["time"].view(np.int64), columns["attempt"])
+        changes = (run_keys[1:] != run_keys[:-1]) | (metric_keys[1:] != metric_keys[:-1])
+        bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(run_keys)]])
+        numbers = self._numbers(run_keys[bounds[:-1]], metric_keys[bounds[:-1]])
+        if np.any(numbers[1:] < numbers[:-1]):
+            each = np.repeat(numbers, np.diff(bounds))
+            order = np.argsort(each, kind="stable")
+            whole = whole.take(order)
+            numbers, firsts = np.unique(each[order], return_index=True)
+            bounds = np.append(firsts, len(each))
+        for number, (start, end) in zip(numbers.tolist(), itertools.pairwise(bounds.tolist()), strict=True):
+            self._parts.setdefault(number, []).append(whole.take(slice(start, end)))
+        self.points += len(run_keys)
+
+    def _numbers(self, run_keys: Int32s, metric_keys: Int32s) -> npt.NDArray[Any]:
+        """One for each curve; of two bytes where they suffice, which numpy sorts by radix."""
+        numbers = self._run_places[run_keys] * len(self._metrics) + self._metric_places[metric_keys]
+        return numbers.astype(np.uint16 if len(self._runs) * len(self._metrics) < 2**16 else np.int64)
+
+    def curves(self) -> Curves:
+        found: Curves = {run: {} for run in self._runs}
+        for number, parts in self._parts.items():
+            run, metric = divmod(number, len(self._metrics))
+            found[self._runs[run]][self._metrics[metric]] = joined(parts)
+        return {run: dict(sorted(curves.items())) for run, curves in found.items()}
 
 
-def _numbers(column: npt.NDArray[np.int32], known: Sequence[int]) -> npt.NDArray[np.int32]:
-    """For each key its place in `known`."""
-    places = np.zeros(max(known) + 1, np.int32)
-    places[list(known)] = np.arange(len(known), dtype=np.int32)
-    return places[column]
+def _places(keys: Iterable[int]) -> Int64s:
+    """For each key its place among them."""
+    known = list(keys)
+    places = np.zeros(max(known, default=0) + 1, np.int64)
+    places[known] = np.arange(len(known))
+    return places

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from finemesh.core.errors import PreconditionError, UnavailableError
 from finemesh.tracking.domain import Batch, RunPoints
@@ -198,7 +199,7 @@ class PointFile:
         try:
             with cursor:
                 yield cursor
-        except (duckdb.Error, OSError) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise unavailable(error) from error
         finally:
             del cursor

@@ -21,11 +21,12 @@ from finemesh.core.errors import (
 from finemesh.core.names import Name, parse_name
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
 from finemesh.tracking.compare import MAX_RUNS
-from finemesh.tracking.curves import drawn, gathered, in_messages, series_of
+from finemesh.tracking.curves import drawn, in_messages, series_of
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Series, after_fact
 from finemesh.tracking.downsample import MIN_POINTS
 from finemesh.tracking.drafts import FOR_PEOPLE, OF_PROGRAMS, Draft
 from finemesh.tracking.live import Live
+from finemesh.tracking.past import Past
 from finemesh.tracking.ports import Change, CreateKey, PageQuery, PointReader, PointWriter, RunFiles, RunStore
 from finemesh.tracking.summarizer import Summarizer
 
@@ -254,11 +255,12 @@ class Tracking:
             str(name)
         ) as subscription:  # before reading, so that nothing falls between
             await self._store.get(principal, [name])
-            past = await asyncio.to_thread(self._points.read, str(name), keys or None)
-            for series in series_of(str(name), past.curves):
-                for part in in_messages(series):
-                    yield [part]
-            sent, ended = dict(past.marks), False
+            past, ended = Past(self._points, str(name), keys), False
+            parts = past.parts()
+            while (curves := await asyncio.to_thread(next, parts, None)) is not None:
+                for series in series_of(str(name), curves):
+                    for message in in_messages(series):
+                        yield [message]
             while not ended:
                 subscription.woken.clear()
                 # The state first: what was durable when the run ended is then in the subscription.
@@ -266,10 +268,8 @@ class Tracking:
                     subscription.changed = False
                     [run] = await self._store.get(principal, [name])
                     ended = run.state.ended
-                fresh = [each for each in subscription.take() if each.sequence > sent.get(each.attempt, 0)]
-                sent |= {batch.attempt: batch.sequence for batch in fresh}
-                if series := series_of(str(name), gathered(fresh, keys)):
-                    yield series
+                if fresh := series_of(str(name), past.later(subscription.take())):
+                    yield fresh
                 if not ended:
                     await subscription.woken.wait()
 
