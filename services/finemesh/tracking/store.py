@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     RowMapping,
     String,
     Table,
+    bindparam,
     delete,
     insert,
     select,
@@ -170,20 +172,19 @@ class SqlRunStore:
     async def update(self, name: Name, change: Change) -> Run | None:
         """Change a run in one transaction. Returns it as it then is."""
         async with self._db.begin() as tx:
-            return await self._change(tx, name, change)
+            return (await self._change(tx, {name: change}))[name]
 
     async def update_all(self, changes: Mapping[Name, Change]) -> None:
         """The same for many runs, in one transaction."""
         async with self._db.begin() as tx:
-            for name, change in changes.items():
-                await self._change(tx, name, change)
+            await self._change(tx, changes)
 
     async def apply_once(self, fact: JobFact, change: Change) -> Run | None:
         """The same, once per event."""
         async with self._db.begin() as tx:
             if not await self._inbox.once(tx, CONSUMER, fact.event_id):
                 return await self._find(tx, fact.run, true())
-            return await self._change(tx, fact.run, change)
+            return (await self._change(tx, {fact.run: change}))[fact.run]
 
     async def delete(self, name: Name) -> None:
         """Forget a run but for its name; its summaries go with it."""
@@ -198,36 +199,60 @@ class SqlRunStore:
         async with self._db.begin() as tx:
             await self._outbox.append(tx, convert.compared_event(runs, comparison, self._clock.now()))
 
-    async def _change(self, tx: Tx, name: Name, change: Change) -> Run | None:
-        await tx.lock(str(name))
-        before = await self._find(tx, name, true())
-        after = change(before)
-        if after is None:
-            return before
-        if before is None:
-            await tx.execute(insert(RUNS).values(name=str(name), **_row(after)))
-        else:
-            await tx.execute(update(RUNS).where(RUNS.c.name == str(name)).values(**_row(after)))
-        old = before.summaries if before else ()
-        await self._write_summaries(tx, name, old, after.summaries)
-        best = new_best(old, after.summaries)
-        if best is not None:
-            await self._outbox.append(tx, convert.best_event(after, best))
-        tx.after_commit(lambda: self._notifier.notify(str(name)))
-        return after
+    async def _change(self, tx: Tx, changes: Mapping[Name, Change]) -> dict[Name, Run | None]:
+        """Runs as they are once changed, in as many statements for one of them as for all."""
+        names = [str(name) for name in changes]
+        await tx.lock(*names)
+        rows = await tx.rows(select(RUNS).where(RUNS.c.name.in_(names)))
+        before: dict[Name, Run | None] = dict.fromkeys(changes) | {
+            run.name: run for run in await self._runs(tx, rows)
+        }
+        changed = {name: run for name, change in changes.items() if (run := change(before[name])) is not None}
+        await self._write_runs(tx, before, changed)
+        await self._write_summaries(tx, before, changed)
+        for name, run in changed.items():
+            best = new_best(_summaries(before[name]), run.summaries)
+            if best is not None:
+                await self._outbox.append(tx, convert.best_event(run, best))
+            tx.after_commit(partial(self._notifier.notify, str(name)))
+        return before | changed
+
+    async def _write_runs(
+        self, tx: Tx, before: Mapping[Name, Run | None], changed: Mapping[Name, Run]
+    ) -> None:
+        """Of runs that there were, the columns that have changed: rows are long."""
+        fresh: list[Mapping[str, Any]] = []
+        moved: list[dict[str, Any]] = []
+        differing: set[str] = set()
+        for name, run in changed.items():
+            row, old = _row(run), before[name]
+            if old is None:
+                fresh.append({"name": str(name), **row})
+                continue
+            moved.append({"of": str(name), **row})
+            differing |= {column for column, value in _row(old).items() if row[column] != value}
+        if fresh:
+            await tx.execute(insert(RUNS), fresh)
+        if differing:
+            rows: list[Mapping[str, Any]] = [{key: row[key] for key in ("of", *differing)} for row in moved]
+            await tx.execute(update(RUNS).where(RUNS.c.name == bindparam("of")), rows)
 
     async def _write_summaries(
-        self, tx: Tx, name: Name, before: Iterable[Summary], after: Iterable[Summary]
+        self, tx: Tx, before: Mapping[Name, Run | None], changed: Mapping[Name, Run]
     ) -> None:
-        changed = set(after) - set(before)
-        if not changed:
-            return
-        keys = [summary.key for summary in changed]
-        await tx.execute(delete(SUMMARIES).where(SUMMARIES.c.run == str(name), SUMMARIES.c.key.in_(keys)))
         rows: list[Mapping[str, Any]] = [
-            {"run": str(name), **_summary_row(each)} for each in sorted(changed, key=lambda each: each.key)
+            {"run": str(name), **_summary_row(each)}
+            for name, run in sorted(changed.items())
+            for each in sorted(set(run.summaries) - set(_summaries(before[name])), key=lambda each: each.key)
         ]
-        await tx.execute(insert(SUMMARIES), rows)
+        if rows:
+            old: list[Mapping[str, Any]] = [{"of": row["run"], "named": row["key"]} for row in rows]
+            columns = SUMMARIES.c
+            replaced = delete(SUMMARIES).where(
+                columns.run == bindparam("of"), columns.key == bindparam("named")
+            )
+            await tx.execute(replaced, old)
+            await tx.execute(insert(SUMMARIES), rows)
 
     async def _require(self, tx: Tx, name: Name, principal: Principal) -> Run:
         run = await self._find(tx, name, _visible(principal))
@@ -252,6 +277,10 @@ class SqlRunStore:
 def _visible(principal: Principal) -> ColumnElement[bool]:
     """The rows that this principal may know of."""
     return true() if principal.all_projects else RUNS.c.project.in_(sorted(principal.projects))
+
+
+def _summaries(run: Run | None) -> tuple[Summary, ...]:
+    return run.summaries if run else ()
 
 
 def _row(run: Run) -> dict[str, Any]:
