@@ -14,7 +14,7 @@ from finemesh.chassis.client_channel import channel
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.events import Event
 from finemesh.events.v1 import training_job_events_pb2
-from finemesh.v1 import fine_tune_spec_pb2, metric_pb2, run_pb2, training_job_pb2
+from finemesh.v1 import fine_tune_spec_pb2, metric_pb2, run_pb2, run_sql_pb2, training_job_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 
@@ -72,6 +72,13 @@ class Client:
         request = pb.QueryMetricsRequest(parent=parent, runs=[run], keys=[key], **fields)
         [series] = (await self.call("QueryMetrics", request)).series
         return series
+
+    async def sql(self, query: str) -> list[list[Any]]:
+        """The rows that a query over project p gives."""
+        form = run_sql_pb2.QuerySqlRequest.FORMAT_ROWS
+        request = run_sql_pb2.QuerySqlRequest(parent="projects/p", query=query, format=form)
+        parts = [part async for part in self.stub.QuerySql(request, timeout=PATIENCE_SECONDS)]
+        return [list(row) for part in parts for row in part.rows]
 
 
 def batch(

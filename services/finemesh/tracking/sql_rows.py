@@ -13,6 +13,8 @@ from sqlalchemy import Column, RowMapping, Select, Table, select
 from finemesh.chassis.sql import Database
 from finemesh.core.metrics import goal_of
 from finemesh.core.names import parse_name
+from finemesh.tracking.artifact_rows import ARTIFACTS
+from finemesh.tracking.evaluation_rows import EVALUATIONS
 from finemesh.tracking.sql_views import TABLES
 from finemesh.tracking.store import RUNS, SUMMARIES
 
@@ -85,6 +87,10 @@ def _summary(row: RowMapping) -> Iterator[tuple[Any, ...]]:
     yield run, key, str(goal) if goal else None, math.nan if last_value is None else last_value, *values
 
 
+def _same(row: RowMapping) -> Iterator[tuple[Any, ...]]:
+    yield tuple(row.values())
+
+
 def _columns(table: Table, *names: str) -> list[Column[Any]]:
     return [table.c[name] for name in names]
 
@@ -100,4 +106,6 @@ _SOURCES: Final[dict[str, tuple[Any, Explode]]] = {
         ),
         _summary,
     ),
+    "evaluations": (select(*_columns(EVALUATIONS, *TABLES["evaluations"].names)).join(RUNS), _same),
+    "artifacts": (select(*_columns(ARTIFACTS, *TABLES["artifacts"].names)).join(RUNS), _same),
 }

@@ -43,6 +43,29 @@ TABLES: Final[Mapping[str, pa.Schema]] = {
             ("point_count", pa.int64()),
         ]
     ),
+    "evaluations": pa.schema(
+        [
+            _RUN,
+            *((name, pa.string()) for name in ("name", "split", "variant")),
+            ("step", pa.int64()),
+            ("attempt", pa.int32()),
+            ("dataset", pa.string()),
+            ("metrics", pa.list_(pa.string())),
+            ("item_count", pa.int32()),
+            ("create_time", _TIME),
+        ]
+    ),
+    "artifacts": pa.schema(
+        [
+            _RUN,
+            ("path", pa.string()),
+            ("sha256", pa.string()),
+            ("size_bytes", pa.int64()),
+            ("media_type", pa.string()),
+            ("step", pa.int64()),
+            ("create_time", _TIME),
+        ]
+    ),
     # A name a point would be most of what is sent and held.
     "internal.point_runs": pa.schema([pa.field("run_key", pa.int32()), _RUN]),
     "internal.points": pa.schema(

@@ -114,6 +114,8 @@ async def test_an_evaluation_is_read_back_as_it_was_logged(
     found = await caller.log(request)
     assert found.name == f"{run}/evaluations/test-untrained-s7-a1"
     assert (found.metrics, found.item_count) == (["loss", "accuracy"], 7)
+    shown = f"SELECT name, variant, step, metrics, item_count FROM evaluations WHERE run = '{run}'"
+    assert await caller.client.sql(shown) == [[found.name, "untrained", 7, "[loss, accuracy]", 7]]
     items = await caller.read(found.name, page_size=3)
     assert items.ids == request.items.ids
     assert items.metrics[0].values == request.items.metrics[0].values

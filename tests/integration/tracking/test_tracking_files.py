@@ -101,6 +101,8 @@ async def test_a_content_is_checked_kept_once_and_gone_with_its_last_run(
     )
     assert await listed(client, first) == []
     await upload(client, first, content, parts, step=3, media_type="application/x")
+    shown = f"SELECT path, size_bytes, step, media_type FROM artifacts WHERE run = '{first}'"
+    assert await client.sql(shown) == [["a.bin", len(content), 3, "application/x"]]
     await upload(client, second, content, path="the/same.bin")  # no bytes: the project has them
     [found] = await listed(client, second)
     assert fetch_page(found.url) == content

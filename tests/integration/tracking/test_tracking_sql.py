@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 Clients = Callable[..., Client]
 ROWS: Final = pb.QuerySqlRequest.FORMAT_ROWS
-VIEWS: Final = ("runs", "params", "labels", "tags", "summaries", "metrics", "points")
+VIEWS: Final = "runs params labels tags summaries metrics evaluations artifacts points".split()
 
 
 @pytest.fixture(scope="module")
