@@ -1,17 +1,30 @@
-"""A points file of an earlier release is read, goes on, and gets its segments."""
+"""Files of an earlier release are read and go on; points get their segments, and summaries what is new."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from finemesh.chassis.auth import Principal, Role
+from finemesh.chassis.migrations import migrate
+from finemesh.chassis.outbox import Outbox
+from finemesh.chassis.paging import PageRequest
+from finemesh.chassis.sql import Database
+from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import PreconditionError
-from finemesh.tracking.domain import Batch
+from finemesh.core.names import Name
+from finemesh.tracking.domain import Batch, RunState, Summary
 from finemesh.tracking.points import PointFile
 from finemesh.tracking.segments import Contents, Cutter
+from finemesh.tracking.store import CHASSIS, SqlRunStore
+from finemesh.tracking.summarizer import Summarizer
 
 # What the first release wrote, word for word.
 FIRST_SCHEMA = """
@@ -35,6 +48,8 @@ INSERT INTO points VALUES (1, 1, 2, 40, make_timestamp(1760000001000000), 'nan':
 INSERT INTO points VALUES (2, 2, 1, 9, make_timestamp(1760000002000000), 'inf'::DOUBLE);
 """
 OLD = "projects/p/runs/old"
+FIRST_ROWS = Path(__file__).parents[1] / "support" / "tracking_0001.sql"
+READER = Principal("reader", Role.VIEWER, frozenset({"p"}), math.inf)
 
 
 @pytest.fixture
@@ -84,3 +99,26 @@ def test_a_file_of_a_later_release_is_left_alone(old_file: Path) -> None:
     with pytest.raises(PreconditionError) as refusal:
         opened(old_file)
     assert refusal.value.reason == "POINTS_TOO_NEW"
+
+
+async def test_runs_of_the_first_release_are_read_and_get_their_extremes(old_file: Path) -> None:
+    rows = old_file.with_name("service.db")
+    with contextlib.closing(sqlite3.connect(rows)) as connection:
+        connection.executescript(FIRST_ROWS.read_text())
+    file, database = opened(old_file), Database(f"sqlite:///{rows}")
+    try:
+        await migrate(database, "finemesh.tracking")
+        store = SqlRunStore(database, Outbox(CHASSIS), Notifier())
+        await Summarizer(store, file, Outbox(CHASSIS).clock).catch_up()
+        run = await store.find(Name("p", "runs", "old"))
+        assert run
+        assert (run.display_name, run.labels, run.params) == ("An old run", {"team": "vision"}, {"lr": "0.1"})
+        assert (run.state, run.attempt, run.fence) == (RunState.FINISHED, 2, 7)
+        assert run.create_time == datetime(2025, 1, 2, 3, 4, 5, 6, UTC)
+        assert run.summaries == (Summary("train/loss", 24.5, 49, 0.0, 0, 50, 0.0, 24.5),)
+        found, _ = await store.list(READER, "p", PageRequest(filter='metrics."train/loss".max > 24'))
+        assert [each.name for each in found] == [run.name]
+        assert await store.is_deleted(Name("p", "runs", "gone"))
+    finally:
+        await database.close()
+        file.close()

@@ -102,13 +102,16 @@ async def forget_old_points(
     while True:
         try:
             if retention_days > 0:
-                await _forget(file, store, writer, clock.now() - timedelta(days=retention_days))
+                await forget_ended_before(clock.now() - timedelta(days=retention_days), file, store, writer)
         except FinemeshError as error:
             _log.warning("points_not_forgotten", error=error.message)
         await asyncio.sleep(_RETENTION_SECONDS)
 
 
-async def _forget(file: PointFile, store: RunStore, writer: PointWriter, oldest: datetime) -> None:
+async def forget_ended_before(
+    oldest: datetime, file: PointFile, store: RunStore, writer: PointWriter
+) -> None:
+    """Remove the points of runs that ended before `oldest`. Raises UnavailableError."""
     for name in file.marks():
         run = await store.find(parse_name(name, "runs"))
         if run is not None and run.end_time is not None and run.end_time < oldest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from finemesh.core.errors import NotFoundError, UnavailableError
 from finemesh.core.names import Name
 from finemesh.tracking.artifact_rows import ARTIFACTS
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Summary, after_fact
+from finemesh.tracking.keeper import forget_ended_before
 from finemesh.tracking.points import PointFile
 from finemesh.tracking.store import CHASSIS, METADATA, SqlRunStore
 from finemesh.tracking.summarizer import Summarizer
@@ -192,6 +193,27 @@ async def test_a_start_catches_up_and_states_the_best_it_missed(
     await Summarizer(store, file, Outbox(CHASSIS).clock).catch_up()
     assert await store.get(ADMIN, [NAME]) == [run]
     assert await events(database) == ["finemesh.v1.run.best_logged.p.r"]
+
+
+async def test_points_of_runs_that_ended_long_ago_are_forgotten(
+    store: SqlRunStore, file: PointFile, summarizer: Summarizer, writer: Writer
+) -> None:
+    ended = {"old": NOW - timedelta(days=40), "young": NOW - timedelta(days=1), "going": None}
+    for run_id, end_time in ended.items():
+        state = RunState.FINISHED if end_time else RunState.RUNNING
+        name = Name("p", "runs", run_id)
+        run = Run(name=name, state=state, create_time=NOW, update_time=NOW, end_time=end_time)
+        await store.create(ADMIN, run, None)
+        await log(writer, batch(1, [1, 2, 3], run=str(name)))
+    await summarizer.settle()
+    await forget_ended_before(NOW - timedelta(days=30), file, store, writer)
+    assert set(file.marks()) == {"projects/p/runs/young", "projects/p/runs/going"}
+    assert not file.read("projects/p/runs/old").curves
+    assert len(file.read("projects/p/runs/young").curves["train/loss"]) == 3
+    await Summarizer(store, file, Outbox(CHASSIS).clock).catch_up()
+    kept = await store.find(Name("p", "runs", "old"))
+    assert kept
+    assert [each.point_count for each in kept.summaries] == [3]
 
 
 async def test_a_writer_whose_file_failed_recovers(file: PointFile, writer: Writer) -> None:
