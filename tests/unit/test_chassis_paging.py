@@ -128,10 +128,10 @@ async def test_filters(db: Database, filter_text: str, expected: set[int]) -> No
 @pytest.mark.parametrize(
     ("filter_text", "says"),
     [
-        ("colour = red", "there is no field colour: use name, state, priority"),
+        ("name = x AND colour = red", "at character 14: there is no field colour: use name, state, priority"),
         ("state.inner = RUNNING", "there is no field state.inner"),
-        ("state = running", "'running' is not one of QUEUED, RUNNING, FAILED"),
-        ("state < RUNNING", "state holds enum, which < does not compare: use = != :"),
+        ("state = running", "at character 9: state: 'running' is not one of QUEUED, RUNNING, FAILED"),
+        ("state < RUNNING", "at character 7: state holds enum, which < does not compare: use = != :"),
         ("priority > high", "priority: 'high' is not a finite number"),
         ("priority = nan", "'nan' is not a finite number"),
         ("create_time > yesterday", "'yesterday' is not a time: write it as 2026-"),

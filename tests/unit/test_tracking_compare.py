@@ -109,9 +109,11 @@ def test_runs_without_a_common_metric_get_no_verdict() -> None:
 
 
 def test_an_unknown_metric_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidError, match="they have val/loss") as refusal:
-        compare([run("a", val_loss=0.1), run("b", val_loss=0.2)], "val/f1")
-    assert refusal.value.reason == "METRIC_NOT_LOGGED"
+    runs = [run("a", val_loss=0.1), run("b", val_loss=0.2)]
+    for asked, says in (("val/f1", "they have val/loss"), ("val/los", "did you mean 'val/loss'")):
+        with pytest.raises(InvalidError, match=says) as refusal:
+            compare(runs, asked)
+        assert refusal.value.reason == "METRIC_NOT_LOGGED"
 
 
 def test_nan_loses_against_any_figure() -> None:

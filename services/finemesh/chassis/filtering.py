@@ -132,6 +132,7 @@ class _Parser:
         self._text = text
         self._fields = fields
         self._at = 0
+        self._before = 0  # where the last word that was taken begins
 
     def parse(self) -> ColumnElement[bool]:
         self._skip_blanks()
@@ -178,7 +179,7 @@ class _Parser:
         sign = operator_match.group()
         if sign not in _OPERATORS[field.kind]:
             allowed = " ".join(_OPERATORS[field.kind])
-            raise self._error(f"{path} holds {field.kind}, which {sign} does not compare: use {allowed}")
+            raise self._wrong(f"{path} holds {field.kind}, which {sign} does not compare: use {allowed}")
         value, quoted = self._value(path)
         if not quoted and _is_number(value):
             field = self._field(path, number=True)
@@ -209,13 +210,13 @@ class _Parser:
         try:
             return find_field(self._fields, path, number=number)
         except ValueError as error:
-            raise self._error(str(error)) from error
+            raise self._wrong(str(error)) from error
 
     def _typed(self, path: str, field: Field, value: str) -> Any:
         try:
             return typed_value(field, value)
         except ValueError as error:
-            raise self._error(f"{path}: {error}") from error
+            raise self._wrong(f"{path}: {error}") from error
 
     def _value(self, path: str) -> tuple[str, bool]:
         quoted = self._take(_QUOTED)
@@ -246,7 +247,7 @@ class _Parser:
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         match = pattern.match(self._text, self._at)
         if match is not None:
-            self._at = match.end()
+            self._before, self._at = self._at, match.end()
             self._skip_blanks()
         return match
 
@@ -255,7 +256,12 @@ class _Parser:
             self._at += 1
 
     def _error(self, problem: str) -> InvalidError:
+        """Of what comes next."""
         return _invalid(f"at character {self._at + 1}: {problem}")
+
+    def _wrong(self, problem: str) -> InvalidError:
+        """Of the last word that was taken."""
+        return _invalid(f"at character {self._before + 1}: {problem}")
 
 
 def find_field(fields: Fields, path: str, *, number: bool) -> Field:

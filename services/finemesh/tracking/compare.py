@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final
 
 import numpy as np
@@ -76,9 +77,11 @@ def compare(runs: Sequence[Run], metric: str = "", goal: Goal | None = None) -> 
     )
     by_key = {each.key: each for each in metrics}
     if metric and metric not in by_key:
+        near = get_close_matches(metric, by_key, 1)
+        meant = f"did you mean {near[0]!r}? They have" if near else "they have"
         raise InvalidError.of(
             "metric",
-            f"no run has {metric!r}: they have {', '.join(by_key) or 'none'}",
+            f"no run has {metric!r}: {meant} {', '.join(by_key) or 'none'}",
             reason="METRIC_NOT_LOGGED",
         )
     complete = (key for key in DECIDING if key in by_key and all(by_key[key].summaries))

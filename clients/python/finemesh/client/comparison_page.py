@@ -87,7 +87,7 @@ def _metrics(answer: CompareRunsResponse, names: Sequence[str]) -> str:
     for metric in by_interest(answer):
         cells: list[str] = []
         for summary, difference in zip(metric.summaries, metric.last_differences, strict=True):
-            last, best = _figure(summary.last_value), _figure(summary.best_value)
+            last, best = _figure(summary.last_value) or "nan", _figure(summary.best_value)
             change = f" ({difference:+.3g})" if difference and not math.isnan(difference) else ""
             cells.append(f"{last}{change}{best and f', best {best}'}" if summary.key else "")
         rows.append((metric.key, *cells))

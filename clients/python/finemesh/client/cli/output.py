@@ -132,7 +132,7 @@ def duration(start: Timestamp, end: Timestamp) -> str:
     if not start.seconds:
         return ""
     until = end.ToDatetime(tzinfo=UTC) if end.seconds else datetime.now(UTC)
-    seconds = (until - start.ToDatetime(tzinfo=UTC)).total_seconds()
+    seconds = max(0.0, (until - start.ToDatetime(tzinfo=UTC)).total_seconds())  # clocks of two machines
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 

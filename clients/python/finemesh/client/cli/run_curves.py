@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from finemesh.client.cli.canvas import drawing
 from finemesh.client.cli.context import err, options, out
+from finemesh.client.cli.metric_names import print_unknown
 from finemesh.client.cli.output import choice, print_json, short
 from finemesh.client.cli.runs import commands
 from finemesh.v1 import metric_pb2
@@ -58,6 +59,8 @@ def curves(
         _print_csv(response.series)
     else:
         _draw(response.series, over)
+    missing = {*request.keys} - {series.key for series in response.series}
+    print_unknown(connection, sorted(missing), request.runs)
 
 
 def _axis(over: str) -> pb.QueryMetricsRequest.Axis:

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.context import Commands, options, out
+from finemesh.client.cli.metric_names import metrics_named, print_unknown
 from finemesh.client.cli.output import (
     duration,
     enum_name,
@@ -45,11 +46,13 @@ def list_runs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
             escape(", ".join(run.tags)),
             styled(enum_name(run, "state")),
             len(run.metrics),
-            duration(run.create_time, run.end_time),
+            duration(run.start_time if run.HasField("start_time") else run.create_time, run.end_time),
             moment(run.create_time),
         ),
-        "no runs; they appear when a job is submitted",
+        "no run matches the filter" if filter_by else "no runs; they appear when a job is submitted",
     )
+    there = {metric.key for run in found for metric in run.metrics}
+    print_unknown(connection, {*metrics_named(filter_by + order_by)} - there)
 
 
 @commands("show")
