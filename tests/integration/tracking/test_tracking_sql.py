@@ -26,7 +26,17 @@ pytestmark = pytest.mark.integration
 
 Clients = Callable[..., Client]
 ROWS: Final = pb.QuerySqlRequest.FORMAT_ROWS
-VIEWS: Final = "runs params labels tags summaries metrics evaluations artifacts points".split()
+VIEWS: Final = (
+    "runs",
+    "params",
+    "labels",
+    "tags",
+    "summaries",
+    "metrics",
+    "points",
+    "evaluations",
+    "artifacts",
+)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def sql(
     ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="More rows are refused.")] = 10_000,
 ) -> None:
-    """Answer a query of SQL over the views runs, params, labels, tags, summaries, metrics, evaluations, artifacts and points."""
+    """Answer a query of SQL over what runs measured: `SHOW TABLES` lists the views."""
     form = "json" if options.json else choice(form, _FORMATS, "--format")
     if form == "arrow" and output is None:
         raise typer.BadParameter("an Arrow stream is no text: name a file by --output", param_hint="--format")
