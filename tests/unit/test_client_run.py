@@ -85,13 +85,47 @@ def test_what_tracking_would_refuse_is_refused_at_once(
     with offline(tmp_path) as run:
         with pytest.raises(ValueError, match=said):
             run.log(values, step)
-        with pytest.raises(TypeError):
-            run.log({"a": "no number"})  # pyright: ignore[reportArgumentType]
         run.log({"a": 1.0}, 3)
     batches = PartsReader(tmp_path / "points.spool").read()
     assert [batch.sequence for batch in batches] == [1], "a refusal leaves a gap"
     with pytest.raises(ValueError, match="has ended"):
         run.log({"a": 1.0})
+
+
+NO_METRICS: list[tuple[Any, Any, str]] = [
+    ({"a": "1.5"}, 0, "a: a metric's value is a number, not the text '1.5'"),
+    ({"a": 0.0, "b": None}, 0, "b: a metric's value is a number, not None"),
+    ({"a": 10**400}, 0, "a: a metric's value is a number, not 1000"),
+    ({"a": np.ones(2)}, 0, "a: a metric's value is a number, not array"),
+    ({"a": 1.0}, 3.5, r"step 3.5 is no integer: give int\(step\)"),
+    ([("a", 1.0)], 0, r"\('a', 1.0\) names no metric: give values by name"),
+]
+
+
+def test_what_is_no_number_is_named_and_leaves_no_trace(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        for _ in range(2):  # before the name is known, and after
+            for values, step, said in NO_METRICS:
+                with pytest.raises(TypeError, match=said):
+                    run.log(values, step)
+            row: Any = {"a": np.float32(0.5)}, np.int64(4)
+            run.log(*row)
+        with pytest.raises(ValueError, match="b is no column of numbers: could not convert"):
+            run.log_many({"a": [1.0], "b": ["x"]}, [5])
+        with pytest.raises(ValueError, match="DONE is no way to end: use FINISHED"):
+            run.finish("DONE")
+    assert points_of(tmp_path) == [("a", 4, 0.5)] * 2
+    assert [batch.sequence for batch in PartsReader(tmp_path / "points.spool").read()] == [1, 2]
+    for late in (lambda: run.log_images("a", np.zeros((2, 2))), lambda: run.update(notes="n")):
+        with pytest.raises(ValueError, match="has ended"):
+            late()
+
+
+def test_a_run_that_the_mesh_would_refuse_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'Mine!' is no id: 1 to 63 of"):
+        offline(tmp_path, run_id="Mine!")
+    with pytest.raises(TypeError, match="tags is the text 'first': give a list"):
+        offline(tmp_path, tags="first")
 
 
 def test_one_program_writes_a_folder(tmp_path: Path) -> None:

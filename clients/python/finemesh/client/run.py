@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
@@ -50,6 +50,9 @@ LIMIT_BYTES: Final = 4 << 30
 # How long the end of a run waits for the mesh.
 WAIT_SECONDS: Final = 30.0
 _BATCH_POINTS: Final = 20_000
+_ENDINGS: Final = ("FINISHED", "FAILED", "CANCELLED")
+# Of the names of resources, see `finemesh.core.names`.
+_ID: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _log = logging.getLogger("finemesh.run")
 
@@ -95,6 +98,10 @@ class Run:
         limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         run_id = run_id or _made_up_id(name)
+        if not _ID.fullmatch(run_id):
+            raise ValueError(f"{run_id!r} is no id: 1 to 63 of a-z, 0-9 and '-', first a letter, last no '-'")
+        if isinstance(tags, str):
+            raise TypeError(f"tags is the text {tags!r}: give a list of them")
         home = Path(os.environ.get("FINEMESH_RUNS_DIR", DEFAULT_FOLDER))
         self._recording = Recording(Path(folder) if folder else home / run_id)
         self._recording.folder.mkdir(parents=True, exist_ok=True)
@@ -140,12 +147,16 @@ class Run:
             if step is None:
                 step = self._step + 1
             elif not 0 <= step <= MAX_STEP:
-                raise ValueError(f"{step} is not a step: count from 0")
+                raise ValueError(f"{step} is not a step: count from 0, at most to 2^53")
             self._append(step, values)
             self._step = max(self._step, int(step))
 
     def _refuse(self, *_: object) -> NoReturn:
         raise ValueError(f"run {self.id} has ended: nothing can be logged to it any more")
+
+    def _check_open(self) -> None:
+        if self._ended.is_set():
+            self._refuse()
 
     def log_many(self, columns: Mapping[str, Any], steps: Any, times: Any = None) -> None:
         """Log columns of values, one per entry of `steps`: arrays of numpy, or any sequences.
@@ -156,9 +167,9 @@ class Run:
             times: when they were measured, seconds since 1970; now if left out.
         """
         _check_names(columns)
-        lists = {key: [float(value) for value in plain_list(column)] for key, column in columns.items()}
-        all_steps = [int(step) for step in plain_list(steps)]
-        times_us = [round(1e6 * moment) for moment in plain_list(times)] if times is not None else None
+        lists = {key: _numbers(key, column) for key, column in columns.items()}
+        all_steps = _numbers("steps", steps, int)
+        times_us = None if times is None else _numbers("times", times, lambda moment: round(1e6 * moment))
         for name, column in {**lists, "times": times_us}.items():
             if column is not None and len(column) != len(all_steps):
                 raise ValueError(f"{name} has {len(column)} entries, and steps {len(all_steps)}")
@@ -176,8 +187,7 @@ class Run:
     ) -> None:
         part, moments = steps[rows], times_us[rows]
         with self._lock:
-            if self._ended.is_set():
-                self._refuse()
+            self._check_open()
             self._step = max(self._step, *part)
             self._spool.append_columns(
                 list(columns),
@@ -194,6 +204,7 @@ class Run:
 
         They are copied now and written soon. A picture that cannot be written is named in the program's log.
         """
+        self._check_open()
         at = self._step if step is None else step
         many: Iterable[Any] = images if isinstance(images, list | tuple) else [images]
         for index, picture in enumerate(many):
@@ -209,6 +220,7 @@ class Run:
 
     def log_table(self, key: str, columns: Mapping[str, Any], step: int | None = None) -> None:
         """Log a table by its columns; it is kept as CSV. Raises ValueError: they differ in length."""
+        self._check_open()
         at = self._step if step is None else step
         table, path = table_of(columns), f"tables/{file_name(key)}/{at:08d}.csv"
         cells = sum(len(column) for column in table.values())
@@ -220,6 +232,7 @@ class Run:
         """Log a file, or all files of a folder, under `path`; by default under its name. They are copied
         soon: leave them as they are until then, or until `finish`.
         """
+        self._check_open()
         source = Path(file)
         if not source.exists():
             raise ValueError(f"{source}: no such file or folder")
@@ -237,6 +250,7 @@ class Run:
 
     def update(self, **fields: Any) -> None:
         """Change `display_name`, `params`, `tags`, `notes`, `experiment` or `parent_run` of the run."""
+        self._check_open()
         allowed = {"display_name", "labels", "params", "tags", "notes", "experiment", "parent_run"}
         if wrong := set(fields) - allowed:
             raise ValueError(
@@ -254,6 +268,8 @@ class Run:
         """
         if self._ended.is_set():
             return
+        if state not in _ENDINGS:
+            raise ValueError(f"{state} is no way to end: use {', '.join(_ENDINGS)}")
         ending = FinishRunRequest(state=f"STATE_{state}")  # pyright: ignore[reportArgumentType]
         self._files.close()
         with self._lock:
@@ -326,9 +342,22 @@ def _made_up_id(name: str) -> str:
 
 
 def _check_names(names: Iterable[str]) -> None:
+    """Raises TypeError or ValueError for what cannot name a metric."""
     for key in names:
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"{key!r:.80} names no metric: give values by name, such as {{'train/loss': 0.5}}"
+            )
         if not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable():
             raise ValueError(f"{key[:80]!r}: a metric's name has 1 to {MAX_KEY_LENGTH} printable characters")
+
+
+def _numbers(name: str, column: Any, kind: Callable[[Any], Any] = float) -> list[Any]:
+    """Raises ValueError that names the column."""
+    try:
+        return [kind(value) for value in plain_list(column)]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is no column of numbers: {error}") from error
 
 
 def _text(value: Any) -> str:

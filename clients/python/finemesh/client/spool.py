@@ -391,7 +391,11 @@ def _is_whole(record: bytes) -> bool:
 
 def _wrong(step: int, values: Mapping[str, float]) -> str:
     """What of a row cannot be packed."""
-    wrong = [key for key, value in values.items() if not hasattr(value, "__float__")]
-    if not wrong:
-        return f"step {step!r} is no whole number"
-    return f"{wrong[0]}: a metric's value is a number, not {values[wrong[0]]!r:.80}"
+    for key, value in values.items():
+        try:
+            float(value)
+        except (TypeError, ValueError, OverflowError):
+            return f"{key}: a metric's value is a number, not {value!r:.80}"
+        if isinstance(value, str):
+            return f"{key}: a metric's value is a number, not the text {value!r:.80}"
+    return f"step {step!r} is no integer: give int(step)"

@@ -250,6 +250,8 @@ def main() -> None:
         gone.set()
 
     threading.Thread(target=wait, daemon=True).start()
+    with contextlib.suppress(AttributeError, OSError):  # a wake-up of it shall not interrupt a step
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
         with connect() as connection:
             done = follow(connection, Path(sys.argv[1]), gone.is_set)
