@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import grpc.aio
 from finemesh.chassis.auth import Role, SigningKey
 from finemesh.chassis.bus import BusConfig, NatsEventBus
 from finemesh.chassis.client_channel import channel
@@ -36,6 +37,7 @@ PROJECTS: Final = tuple(f"project-{number:02}" for number in range(50))
 NODE_GPUS, NODE_CPUS = 8, 64
 SIZES: Final = (1, 1, 1, 1, 2, 2, 4, 8, 8, 16)
 SYNC_SECONDS: Final = 2.0
+RETRY_SECONDS: Final = 0.5
 
 
 async def write_jobs(database: Path, count: int, seed: int) -> None:
@@ -164,7 +166,14 @@ class Agent:
         del self.working[key]
 
     async def _call(self, method: Any, request: Any, token: str) -> Any:
-        return await method(request, metadata=(("authorization", f"Bearer {token}"),), timeout=60)
+        """Call until the service answers, as ours do: one that is busy refuses what is too much for it."""
+        while True:
+            try:
+                return await method(request, metadata=(("authorization", f"Bearer {token}"),), timeout=60)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _sync(self) -> None:
         while True:
@@ -175,7 +184,11 @@ class Agent:
             request = attempt_service_pb2.SyncClusterRequest(
                 cluster=self.id, capacity=self._capacity(), attempts=attempts
             )
-            answer = await self._stub.SyncCluster(request, timeout=60)
+            try:
+                answer = await self._stub.SyncCluster(request, timeout=60)
+            except grpc.aio.AioRpcError:  # busy; the next one says as much
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             for command in answer.commands:
                 self._begin(command)
             self.reported.set()

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import itertools
 import json
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import grpc.aio
 from finemesh.chassis.auth import Role
 from finemesh.chassis.client_channel import channel
 from finemesh.v1 import training_job_pb2
@@ -104,6 +107,9 @@ async def measure(board: Board) -> None:
             board.show("GPUs of the mesh that are held", made.held(), FULL, "share", ratio=made.held())
             filling = len(made.passes())
             submitted = await _submit(made)
+            refused = SUBMITS_A_SECOND * SUBMIT_SECONDS - len(submitted)
+            print(f"submit: median {statistics.median(submitted):.1f} ms, {refused} refused", file=sys.stderr)
+            submitted += [float("inf")] * refused
             board.show("submit at 200 a second, p99", _p99(submitted), 20.0, "ms")
             listed = await _timed(lambda i: made.stub.ListTrainingJobs(_list_request(i), timeout=60))
             board.show("list 50 of a project's jobs, p99", _p99(listed), 50.0, "ms")
@@ -120,7 +126,7 @@ async def measure(board: Board) -> None:
 
 
 async def _submit(made: Site) -> list[float]:
-    """Times of CreateTrainingJob in ms, each sent at its time, whether or not others have been answered."""
+    """Times of the accepted CreateTrainingJob in ms. Each is sent at its time, answered the others or not."""
     took: list[float] = []
 
     async def submit(number: int) -> None:
@@ -130,8 +136,9 @@ async def _submit(made: Site) -> list[float]:
         job = training_job_pb2.TrainingJob(spec=spec)
         request = pb.CreateTrainingJobRequest(parent=f"projects/{project}", training_job=job)
         began = time.perf_counter()
-        await made.stub.CreateTrainingJob(request, timeout=60)
-        took.append((time.perf_counter() - began) * 1e3)
+        with contextlib.suppress(grpc.aio.AioRpcError):  # it is too much: one that is not answered is missing
+            await made.stub.CreateTrainingJob(request, timeout=60)
+            took.append((time.perf_counter() - began) * 1e3)
 
     async with asyncio.TaskGroup() as group:
         begin = time.perf_counter()

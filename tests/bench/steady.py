@@ -36,8 +36,8 @@ from tests.bench.checkpoint_stall import bench_model
 from tests.bench.launch import import_chats
 from tests.bench.measuring import PAIRS, ROOT, Board
 
-STEPS: Final = 120
-EVERY: Final = 60
+STEPS: Final = 90
+EVERY: Final = 45
 GOAL: Final = 0.98  # of the loop's time per step in that of the mesh
 _SAMPLE_SECONDS: Final = 0.1
 Spent = tuple[float, float]  # seconds on the wall, and of CPU

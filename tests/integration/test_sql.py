@@ -165,6 +165,20 @@ async def test_readers_do_not_wait_for_a_writer(db: Database) -> None:
             assert await reader.row(select(THINGS)) is None
 
 
+async def test_a_long_result_is_read_whole_or_in_parts(database: Database) -> None:
+    count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :last) SELECT i FROM n"
+    async with database.read() as tx:
+        for last in (999, 1000, 2500):
+            found = await tx.rows(text(count), {"last": last})
+            assert [row["i"] for row in found] == list(range(1, last + 1))
+        streamed = await tx.connection.stream(text(count), {"last": 2500})
+        assert [row[0] async for row in streamed] == list(range(1, 2501))
+        broken_off = await tx.connection.stream(text(count), {"last": 2500})
+        assert await broken_off.fetchone() == (1,)
+        await broken_off.close()
+        assert await tx.scalar(text("SELECT 7")) == 7
+
+
 async def test_sqlite_survives_power_loss(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path}/a.db")
     async with db.read() as tx:

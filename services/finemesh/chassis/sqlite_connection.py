@@ -1,28 +1,34 @@
 """A SQLite connection for SQLAlchemy that hands each statement to its thread once.
 
 aiosqlite hands over the cursor, the statement, the rows and the close one after the other, and each time the
-thread has to be woken and to get the interpreter back. Here a statement is executed, read and closed in one
-go.
+thread has to be woken and to get the interpreter back. Here a statement is executed, its first thousand rows
+are read, and it is closed, in one go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self, TypeVar
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import Any, Final, Self, TypeVar
 
 import aiosqlite
+
+_AT_ONCE: Final = 1000  # rows
+_MOST: Final = 2**31 - 1  # what sqlite3 counts to
 
 T = TypeVar("T")
 
 
 class OneTripCursor:
-    """What SQLAlchemy's adapter uses of an asynchronous cursor. All rows are read at once."""
+    """What SQLAlchemy's adapter uses of an asynchronous cursor. What a result has more is read on demand."""
 
     def __init__(self, connection: OneTripConnection) -> None:
         self._connection = connection
-        self._rows: list[Any] = []
+        self._rows: deque[Any] = deque()
+        self._rest: sqlite3.Cursor | None = None
         self.description: Any = None
         self.rowcount = -1
         self.lastrowid: int | None = None
@@ -32,7 +38,7 @@ class OneTripCursor:
         return self
 
     async def execute(self, statement: str, parameters: Any = ()) -> Self:
-        """Execute, and keep the rows. Raises what sqlite3 does."""
+        """Execute, and read the first rows. Raises what sqlite3 does."""
         await self._connection.call(lambda made: self._keep(made.execute(statement, parameters)))
         return self
 
@@ -43,15 +49,39 @@ class OneTripCursor:
 
     def _keep(self, cursor: sqlite3.Cursor) -> None:
         self.description = cursor.description
-        self._rows = cursor.fetchall() if cursor.description else []
         self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
-        cursor.close()
+        self._rest = cursor
+        self._read(cursor, _AT_ONCE)
+
+    def _read(self, cursor: sqlite3.Cursor, count: int) -> None:
+        rows: list[Any] = cursor.fetchmany(count) if self.description else []
+        self._rows.extend(rows)
+        if len(rows) < count:
+            cursor.close()
+            self._rest = None
 
     async def fetchall(self) -> Sequence[Any]:
-        return self._rows
+        return await self.fetchmany(sys.maxsize)
+
+    async def fetchmany(self, size: int | None = None) -> Sequence[Any]:
+        wanted, rest = size or self.arraysize, self._rest
+        if len(self._rows) < wanted and rest is not None:
+            count = min(max(wanted - len(self._rows), _AT_ONCE), _MOST)
+            await self._connection.call(lambda _: self._read(rest, count))
+        return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
+
+    async def fetchone(self) -> Any:
+        return next(iter(await self.fetchmany(1)), None)
+
+    async def __aiter__(self) -> AsyncGenerator[Any]:
+        while rows := await self.fetchmany(_AT_ONCE):
+            for row in rows:
+                yield row
 
     async def close(self) -> None:
-        """Nothing is held any more."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            await self._connection.call(lambda _: rest.close())
 
 
 class OneTripConnection(aiosqlite.Connection):

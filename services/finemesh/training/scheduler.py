@@ -27,7 +27,7 @@ log: Final = structlog.get_logger(__name__)
 
 CHECK_BATCH: Final = 100
 PASS_REST: Final = 3.0  # so much longer than a pass takes it rests: requests come in between
-REST_AT_MOST_SECONDS: Final = 2.0
+REST_AT_MOST_SECONDS: Final = 1.0
 _CHECKS_AT_ONCE: Final = 8
 
 

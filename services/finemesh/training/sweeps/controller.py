@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -23,6 +24,7 @@ from finemesh.training.sweeps.store import SweepStore, SweepUnit
 
 log: Final = structlog.get_logger(__name__)
 
+_REST: Final = 9.0  # so much longer than a look takes it rests: every change of a job wakes it
 INTERVAL_SECONDS: Final = 1.0
 
 
@@ -37,11 +39,13 @@ class SweepController:
     async def run(self, woken: asyncio.Event) -> None:
         """Look after every sweep, until cancelled: when woken, and once a second."""
         while True:
+            began = time.monotonic()
             woken.clear()  # before looking: what changes meanwhile is seen in the next round
             try:
                 await self.look()
             except FinemeshError as error:
                 log.warning("sweeps_failed", reason=error.reason, error=error.message)
+            await asyncio.sleep(_REST * (time.monotonic() - began))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_SECONDS):
                     await woken.wait()
