@@ -18,6 +18,7 @@ from finemesh.training.datasets import DataPrepDatasets
 from finemesh.training.domain import TrainingResult
 from finemesh.training.estimates.estimator import Estimator
 from finemesh.training.estimates.servicer import Estimates
+from finemesh.training.estimates.stored_models import StoredModels
 from finemesh.training.files import ObjectFiles
 from finemesh.training.limits import Limits, LimitSettings
 from finemesh.training.logs.service import LogService
@@ -79,7 +80,8 @@ async def _serve(
     sweeps = SweepStore(store, on_change=sweeping.set)
 
     estimator = Estimator(store, datasets, clock, config.cluster_live_seconds)
-    estimates = Estimates(estimator, config.gpu_hour_price, config.price_currency)
+    models = StoredModels(base.objects, config.s3.bucket)
+    estimates = Estimates(estimator, models, config.gpu_hour_price, config.price_currency)
 
     server = base.server()
     logs = LogService(store, notifier, clock)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from finemesh.core.errors import InvalidError, PreconditionError, ResourceExhaustedError
 from finemesh.v1 import attempt_pb2, estimate_pb2, fine_tune_spec_pb2, training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
 from google.rpc import error_details_pb2
+from safetensors.numpy import save_file
 
 from tests.integration.training.conftest import Type
 from tests.support.scripted_cluster import ScriptedAttempt, ScriptedCluster
+from tests.support.services import ServiceProcess
 from tests.support.training_client import State, TrainingClient, make_spec
 
 pytestmark = pytest.mark.integration
@@ -81,6 +85,34 @@ async def test_what_fits_nowhere_is_refused_with_what_does(
     assert again.estimate.fit == Estimate.FIT_FITS
     waived = await submit(client, everything, admit_oversized=True)
     assert waived.estimate.fit == Estimate.FIT_TOO_LARGE
+
+
+async def test_a_model_in_the_bucket_is_read_by_the_service_itself(
+    client: TrainingClient, service: ServiceProcess, trainable: str, tmp_path: Path
+) -> None:
+    """As much of it as tells its sizes, and for its own project alone."""
+    save_file({"lm_head.weight": np.zeros((8, 8), np.float32)}, tmp_path / "w.safetensors")
+    with contextlib.closing(service.object_store()) as bucket:
+        for project in (client.project, "another"):
+            prefix = f"projects/{project}/models/llama"
+            await bucket.put_bytes(f"{prefix}/config.json", json.dumps(LLAMA).encode())
+            await bucket.put_file(f"{prefix}/model.safetensors", tmp_path / "w.safetensors")
+        root = f"s3://{service.s3.bucket}/projects"
+    stored = spec_of(trainable, base_model=f"{root}/{client.project}/models/llama")
+    request = pb.EstimateTrainingJobRequest(parent=client.parent, spec=stored)
+    found = await client.call("EstimateTrainingJob", request)
+    assert found.family == "llama"
+    assert found.memory_parts["weights"].likely > 0
+    job = training_job_pb2.TrainingJob(spec=stored)
+    made = await client.call(
+        "CreateTrainingJob", pb.CreateTrainingJobRequest(parent=client.parent, training_job=job)
+    )
+    assert made.estimate.steps == found.steps
+    for elsewhere in ("another/models/llama", f"{client.project}/models/none"):
+        request.spec.base_model = f"{root}/{elsewhere}"
+        with pytest.raises(InvalidError) as caught:
+            await client.call("EstimateTrainingJob", request)
+        assert caught.value.reason == "BASE_MODEL_UNKNOWN"
 
 
 async def test_estimates_learn_from_finished_jobs_and_tell_their_error(

@@ -29,7 +29,7 @@ def model_files(model: str) -> estimate_pb2.BaseModelFiles | None:
         return None
     return estimate_pb2.BaseModelFiles(
         config_json=config,
-        processor_json=_processor(folder),
+        processor_json=processor_in(folder),
         weight_headers=headers if sum(map(len, headers)) <= _LONGEST_HEADERS else [],
         weight_bytes=size,
     )
@@ -42,7 +42,8 @@ def _header(path: Path) -> str:
         return file.read(length).decode() if length <= _LONGEST_HEADERS else ""
 
 
-def _processor(folder: Path) -> str:
+def processor_in(folder: Path) -> str:
+    """What a folder says of how pictures are prepared; empty if nothing."""
     try:
         return (folder / "preprocessor_config.json").read_text(encoding="utf-8")
     except OSError:

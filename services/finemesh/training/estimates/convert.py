@@ -34,9 +34,12 @@ def base_model_from_proto(message: pb.BaseModelFiles, path: str) -> BaseModel:
     return BaseModel(config, tensors, _object(message.processor_json), message.weight_bytes)
 
 
-def known_from_proto(request: training_service_pb2.EstimateTrainingJobRequest) -> Known:
+def known_from_proto(
+    request: training_service_pb2.EstimateTrainingJobRequest, base: BaseModel | None = None
+) -> Known:
+    """What is known of the base model: `base`, or else what the caller says of it."""
     return Known(
-        base=base_model_from_proto(request.base_model, "base_model"),
+        base=base or base_model_from_proto(request.base_model, "base_model"),
         longest_batch_tokens=max(0, request.longest_batch_tokens),
         row_tokens=max(0.0, request.mean_row_tokens),
         probe_bytes=max(0, request.probe.peak_memory_bytes),

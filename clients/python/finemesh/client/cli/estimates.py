@@ -25,9 +25,11 @@ from finemesh.client.cli.specs import (
     to_message,
 )
 from finemesh.client.cli.training import commands
+from finemesh.client.hub_models import cached_files, hub_files
 from finemesh.client.model_files import model_files
 from finemesh.v1 import estimate_pb2
 from finemesh.v1 import training_service_pb2 as pb
+from finemesh.v1.fine_tune_spec_pb2 import FineTuneSpec
 
 Estimate = estimate_pb2.TrainingEstimate
 _FITS = {
@@ -60,13 +62,10 @@ def estimate(
     response = lint(as_seen_from_here(to_message(given.read(overrides or []))))
     if not response.HasField("spec"):
         fail([f"{finding.field}: {finding.message}" for finding in response.findings])
-    files = model_files(response.spec.base_model)
-    if files is None:
-        fail([f"{response.spec.base_model} is no folder here: give the folder of the model by --model"])
     request = pb.EstimateTrainingJobRequest(
         parent=connection.parent,
         spec=response.spec,
-        base_model=files,
+        base_model=_files(response.spec),
         longest_batch_tokens=longest_batch_tokens,
         probe=_probe(probe) if probe else None,
     )
@@ -77,6 +76,22 @@ def estimate(
         print_estimate(found)
     if found.fit == Estimate.FIT_TOO_LARGE:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _files(spec: FineTuneSpec) -> estimate_pb2.BaseModelFiles | None:
+    """What is known here of the base model; nothing of one on S3, which the mesh reads by itself."""
+    model, revision = spec.base_model, spec.base_model_revision
+    if model.startswith("s3://"):
+        return None
+    found = model_files(model) or cached_files(model, revision)
+    if found is None and not model.startswith(("/", ".", "~")):
+        try:
+            return hub_files(model, revision)
+        except LookupError as error:
+            fail([f"{model} is no folder here, and {error}: give the folder of the model by --model"])
+    if found is None:
+        fail([f"{model} is no folder here: give the folder of the model by --model"])
+    return found
 
 
 def print_estimate(found: estimate_pb2.TrainingEstimate) -> None:

@@ -38,6 +38,7 @@ from finemesh.client.cli.specs import (
     lint,
     to_message,
 )
+from finemesh.client.hub_models import cached_files
 from finemesh.client.model_files import model_files
 from finemesh.specfile import SpecFile
 from finemesh.v1 import training_job_pb2
@@ -91,7 +92,7 @@ def submit(
         training_job_id=new_id,
         request_id=str(uuid.uuid4()),
         validate_only=check,
-        base_model=model_files(spec.base_model),
+        base_model=model_files(spec.base_model) or cached_files(spec.base_model, spec.base_model_revision),
     )
     job = connection.training.CreateTrainingJob(request)
     if check:
