@@ -7,8 +7,6 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from pathlib import Path
@@ -130,10 +128,7 @@ async def test_the_demo_outlives_everything(seed: int, tmp_path: Path) -> None:
     order = random.Random(seed).sample(VICTIMS, len(VICTIMS))
     plan = list(zip(MOMENTS, order, strict=True))
     print(f"seed {seed}: {plan}")
-    findings, screen = Findings(own_source=True), tmp_path / "screen.log"
-    # Half of the demo's own: what it learns is seen to by the demo.
-    scenes = ["-m", "finemesh.data.scenes", "--videos", "30", "--out", str(tmp_path / "scenes.zip")]
-    subprocess.run([sys.executable, *scenes], check=True, timeout=PATIENCE_SECONDS)
+    findings, screen = Findings(own_source=False), tmp_path / "screen.log"
     async with Mesh(MeshConfig(data_dir=tmp_path / "mesh")) as mesh:
         settings = load_settings(server=mesh.address, environ={"FINEMESH_DATA_DIR": str(mesh.site.data)})
         facts = Facts(settings, tmp_path / "handled.db")
@@ -143,8 +138,7 @@ async def test_the_demo_outlives_everything(seed: int, tmp_path: Path) -> None:
                 Display(Console(file=shown)) as display,
                 Stopwatch(mesh.memory_pss_bytes) as watch,
             ):
-                source, output = tmp_path / "scenes.zip", tmp_path / "out"
-                await run_main_job(mesh, source, tmp_path, output, display, watch, findings)
+                await run_main_job(mesh, None, tmp_path, tmp_path / "out", display, watch, findings)
             assert findings.failures == [], (findings.events, facts.kinds)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await harming
