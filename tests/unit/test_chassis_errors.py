@@ -93,9 +93,8 @@ def test_a_status_of_others_keeps_its_code_as_the_reason() -> None:
 
 
 def test_an_error_of_a_job_survives_as_state() -> None:
-    record = errors.to_record(
-        NotFoundError("no such model", reason="MODEL_NOT_FOUND", metadata={"model": "m"})
-    )
+    error = NotFoundError("no such model", reason="MODEL_NOT_FOUND", metadata={"model": "m"})
+    record = errors.status_to_record(errors.to_status(error))
     assert record == ErrorRecord("NOT_FOUND", "MODEL_NOT_FOUND", "no such model", {"model": "m"})
     assert errors.status_to_record(errors.record_to_status(record)) == record
 

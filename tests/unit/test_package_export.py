@@ -26,7 +26,7 @@ from finemesh.core.spec.finetune import (
 )
 from finemesh.finetune.loop import train
 from finemesh.finetune.manifests import write_manifest, wrong_files
-from finemesh.package.card import licence_of
+from finemesh.package.card import base_metadata
 from finemesh.package.exporting import export_checkpoint
 from finemesh.package.manifest import PackageManifest, load_package_manifest
 from finemesh.package.parity import record_parity, verify_package
@@ -260,13 +260,13 @@ def test_nothing_is_written_over_or_from_a_corrupt_checkpoint(job: Trained, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_the_licence_is_the_base_s_or_unknown(tmp_path: Path) -> None:
-    assert licence_of(tmp_path) == "unknown"
+def test_the_licence_is_what_the_metadata_of_the_base_state(tmp_path: Path) -> None:
+    assert base_metadata(tmp_path) == {}
     card = tmp_path / "README.md"
     card.write_text("# A model\n\nlicense: mit\n")  # prose, not metadata
-    assert licence_of(tmp_path) == "unknown"
+    assert base_metadata(tmp_path) == {}
     card.write_text("---\ntags: [a]\nlicense: apache-2.0\n---\n# A model\n")
-    assert licence_of(tmp_path) == "apache-2.0"
+    assert base_metadata(tmp_path) == {"license": "apache-2.0"}
 
 
 def test_no_path_of_this_machine_is_in_a_package(job: Trained, adapter: Path, merged: Path) -> None:

@@ -53,6 +53,8 @@ def delta_of(*batches: Batch) -> Delta:
         ("glossary_score", Goal.MAXIMIZE),
         ("train/grad_norm", None),
         ("train/learning_rate", None),
+        ("system/machine/disk_percent", None),
+        ("test/items", None),
     ],
 )
 def test_the_goal_is_told_from_whole_words_of_the_name(key: str, goal: Goal | None) -> None:

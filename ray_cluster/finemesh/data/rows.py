@@ -192,11 +192,3 @@ def make_message(
     train: bool | None = None,
 ) -> Message:
     return {"role": role, "content": content, "tool_calls": json_text(tool_calls), "train": train}
-
-
-def question_and_answer(question: str, answer: str) -> list[Message]:
-    """A conversation of one question about the row's picture."""
-    return [
-        make_message("user", [IMAGE_PART, text_part(question)]),
-        make_message("assistant", [text_part(answer)]),
-    ]

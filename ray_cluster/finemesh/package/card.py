@@ -32,11 +32,6 @@ _MOST_CLASSES: Final = 50
 _CARBON_G_PER_KWH: Final = 473
 
 
-def licence_of(base_model: Path) -> str:
-    """The licence that the base's model card states in its metadata, or "unknown"."""
-    return base_metadata(base_model).get("license", "unknown")
-
-
 def base_metadata(base_model: Path) -> dict[str, str]:
     """What the metadata of a base's model card says of its licence: `license`, `license_name`,
     `license_link`, as far as they are there.

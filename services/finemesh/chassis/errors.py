@@ -136,12 +136,6 @@ def from_rpc_error(error: grpc.RpcError) -> FinemeshError:
     return from_status(status)
 
 
-def to_record(error: FinemeshError) -> ErrorRecord:
-    """`error` as the state of a failed job."""
-    status = to_status(error)
-    return ErrorRecord(code_pb2.Code.Name(status.code), error.reason, status.message, dict(error.metadata))
-
-
 def record_to_status(record: ErrorRecord) -> status_pb2.Status:
     """The `error` field of a resource."""
     status = status_pb2.Status(code=code_pb2.Code.Value(record.code), message=record.message)

@@ -289,14 +289,6 @@ async def delete_directory(
     return await store.delete_prefix(base + "/")
 
 
-async def sha256_of_object(store: ObjectStore, key: str) -> str:
-    """SHA-256 (hex) of what is really stored, e.g. after an upload by presigned URL."""
-    digest = hashlib.sha256()
-    async for chunk in store.stream(key):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 def sha256_of_file(path: Path) -> str:
     """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from finemesh.client.cli.context import err as _err
+from finemesh.client.cli.context import out as _out
 from finemesh.core.errors import FinemeshError, InvalidError
 from finemesh.embedded.config import DEFAULT_DATA_DIR, MeshConfig
 from finemesh.embedded.demo.run import run_demo
@@ -32,8 +33,6 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
-_out: Final = Console()
-_err: Final = Console(stderr=True)
 _STYLES: Final = {
     State.READY: "green",
     State.RESTARTING: "yellow",
@@ -155,7 +154,8 @@ def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     try:
         code = asyncio.run(rebuild_points(MeshConfig(data_dir=data_dir, services=False)))
     except FinemeshError as error:
-        _err.print(f"[red]{escape(error.message)}[/]")
+        said = f"[red]error:[/] {escape(error.message)} [dim]({error.reason})[/]"
+        _err.print(said, highlight=False, soft_wrap=True)
         code = EXIT_FAILED
     sys.exit(code)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from finemesh.embedded.credentials import s3_identities, s3_security
 from finemesh.embedded.environment import ray_environment
@@ -51,16 +52,43 @@ def object_store(site: Site) -> Component:
     """SeaweedFS as S3: master, volume server, filer and S3 in one process, all on loopback."""
     folder = site.folder("s3")
     ports = {name: site.ports[name] for name in S3_PORTS}
-    settings = {
+
+    def prepare() -> None:
+        write_private(folder / "s3.json", s3_identities(site.credentials))
+        write_private(folder / "security.toml", s3_security(site.credentials))
+        _remove_sockets(folder, ports)
+
+    return Component(
+        name="s3",
+        command=(
+            executable("weed"),
+            "-logtostderr=true",
+            f"-config_dir={folder}",
+            "mini",
+            *flags("-", _s3_settings(site, ports)),
+        ),
+        environment=site.environment("s3"),
+        # Anonymous callers are refused: S3 answers and has its credentials.
+        ready=http_ready(LOOPBACK, ports["s3"], "/", 403),
+        ports=ports,
+        prepare=prepare,
+        clean_up=lambda: _remove_sockets(folder, ports),
+    )
+
+
+def _s3_settings(site: Site, ports: Mapping[str, int]) -> dict[str, Any]:
+    """Flags of `weed mini`."""
+    listeners = {
+        f"{name.removesuffix('.grpc')}.port{'.grpc' * name.endswith('.grpc')}": port
+        for name, port in ports.items()
+    }
+    return {
         "dir": site.folder("s3", "data"),
         "ip": LOOPBACK,
         "ip.bind": LOOPBACK,
-        **{
-            f"{name.removesuffix('.grpc')}.port{'.grpc' * name.endswith('.grpc')}": p
-            for name, p in ports.items()
-        },
+        **listeners,
         "bucket": site.config.bucket,
-        "s3.config": folder / "s3.json",
+        "s3.config": site.folder("s3") / "s3.json",
         "s3.autoCreateBucket": False,
         "s3.allowDeleteBucketNotEmpty": False,
         "s3.port.iceberg": 0,
@@ -74,36 +102,15 @@ def object_store(site: Site) -> Component:
         "s3.localSocket": "s3/s3.sock",
     }
 
-    def prepare() -> None:
-        write_private(folder / "s3.json", s3_identities(site.credentials))
-        write_private(folder / "security.toml", s3_security(site.credentials))
-        clean_up()
 
-    def clean_up() -> None:
-        """`weed` leaves its sockets when it is killed, and puts those of gRPC where no flag can change it."""
-        for socket in (folder / "filer.sock", folder / "s3.sock"):
-            socket.unlink(missing_ok=True)
-        for name, port in ports.items():
-            server, _, kind = name.partition(".")
-            if kind == "grpc":
-                Path(f"/tmp/seaweedfs-{server}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
-
-    return Component(
-        name="s3",
-        command=(
-            executable("weed"),
-            "-logtostderr=true",
-            f"-config_dir={folder}",
-            "mini",
-            *flags("-", settings),
-        ),
-        environment=site.environment("s3"),
-        # Anonymous callers are refused: S3 answers and has its credentials.
-        ready=http_ready(LOOPBACK, ports["s3"], "/", 403),
-        ports=ports,
-        prepare=prepare,
-        clean_up=clean_up,
-    )
+def _remove_sockets(folder: Path, ports: Mapping[str, int]) -> None:
+    """`weed` leaves its sockets when it is killed, and puts those of gRPC where no flag can change it."""
+    for socket in (folder / "filer.sock", folder / "s3.sock"):
+        socket.unlink(missing_ok=True)
+    for name, port in ports.items():
+        server, _, kind = name.partition(".")
+        if kind == "grpc":
+            Path(f"/tmp/seaweedfs-{server}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
 def ray_head(site: Site) -> Component:

@@ -24,7 +24,7 @@ from finemesh.core.spec.data import (
 )
 from finemesh.data import Progress, import_source, iter_rows, load_manifest, split_dataset
 from finemesh.data.images import STILL, Picture
-from finemesh.data.rows import make_object, make_row, question_and_answer
+from finemesh.data.rows import make_message, make_object, make_row, text_part
 from finemesh.data.schema import Row
 from finemesh.data.splitting import AlikePictures, RowKey, assign_splits
 from finemesh.data.writers import FormContext
@@ -241,7 +241,7 @@ def test_chain_of_similar_pictures_is_refused() -> None:
 def test_equal_texts_stay_on_one_side(made: Made, tmp_path: Path, silent: Progress) -> None:
     rows: list[Row] = []
     for number in range(30):
-        messages = question_and_answer(f"What is {number // 3}?", "A number.")
+        messages = [make_message("user", [text_part(f"What is {number // 3}?")])]
         rows.append(make_row(f"{number // 3}/{number}", source={"file": "", "key": ""}, messages=messages))
     rows += [make_row(f"{n}/empty", source={"file": "", "key": ""}) for n in range(100, 110)]
     manifest = split_dataset(made(rows), tmp_path / "out", SplitOptions(S.RANDOM), silent)

@@ -55,12 +55,6 @@ class RpcError(Exception):
         return cls(call.code(), status.message, **_details(status))
 
 
-def error_of_status(status: status_pb2.Status) -> RpcError:
-    """An error that a resource carries as state, as the same exception."""
-    codes = {int(cast("Any", code).value[0]): code for code in grpc.StatusCode}
-    return RpcError(codes.get(status.code, grpc.StatusCode.UNKNOWN), status.message, **_details(status))
-
-
 def _status_of(call: grpc.Call) -> status_pb2.Status | None:
     try:
         return rpc_status.from_call(call)

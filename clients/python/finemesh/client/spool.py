@@ -268,10 +268,6 @@ class SpoolReader:
             pass
         return batches
 
-    def rewind(self) -> None:
-        """Begin again with the first record."""
-        self.offset = 0
-
     def _batch(self, record: bytes) -> MetricBatch:
         mark, names, number, step, time_ns = _ROW.unpack_from(record.ljust(_ROW.size))
         if mark < _IS_ROW:
