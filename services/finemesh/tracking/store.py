@@ -176,6 +176,8 @@ class SqlRunStore:
 
     async def update_all(self, changes: Mapping[Name, Change]) -> None:
         """The same for many runs, in one transaction."""
+        if not changes:
+            return
         async with self._db.begin() as tx:
             await self._change(tx, changes)
 
