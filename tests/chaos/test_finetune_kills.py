@@ -11,7 +11,7 @@ from finemesh.finetune.certify import certify
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 METHODS = (Lora(rank=2, dropout=0.1), Full((Tower.LANGUAGE,)))
 

@@ -18,7 +18,7 @@ from tests.support.conversations import spec, text_rows, tiny_model, write_datas
 from tests.support.ranks import Leg, carry_out, environments
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 def test_a_run_goes_on_after_the_death_of_a_rank(seed: int, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from finemesh.embedded.site import executable
 
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("moment", ["starting the mesh", "import:"])

@@ -16,7 +16,7 @@ from finemesh.finetune.tiny import build_tiny
 from tests.e2e.conftest import RunningMesh
 from tests.support.shapes import shape_rows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def as_coco(folder: Path, pictures: int) -> Path:
@@ -48,7 +48,7 @@ def test_a_detector_is_trained_and_tested(running_mesh: RunningMesh, tmp_path: P
             env=environ,
             capture_output=True,
             text=True,
-            timeout=250,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -29,7 +29,7 @@ from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
-_READY_SECONDS = 20.0
+_READY_CPU_SECONDS = 30.0  # on two cores that have nothing else to do, 15 s
 _IDLE_PSS_BYTES = 1.5e9
 _SUPERVISOR_PSS_BYTES = 50e6  # 31 MB when measured
 _LISTS = {
@@ -43,7 +43,7 @@ _LISTS = {
 @dataclass
 class Running:
     mesh: Mesh
-    start_seconds: float
+    start_cpu_seconds: float
 
     async def request(self, method: str, path: str, **options: Any) -> Any:
         """A JSON request through the gateway, with the token."""
@@ -61,13 +61,17 @@ class Running:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    began = time.monotonic()
     async with Mesh(MeshConfig(data_dir=tmp_path_factory.mktemp("mesh") / "data")) as mesh:
-        yield Running(mesh, time.monotonic() - began)
+        used = 0.0
+        for process in mesh.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):  # what has ended counts with who started it
+                used += sum(process.cpu_times()[:4])
+        yield Running(mesh, used)
 
 
 async def test_ready_in_time(running: Running) -> None:
-    assert running.start_seconds < _READY_SECONDS
+    """By what a start computes: how long that takes is up to who else is at work."""
+    assert running.start_cpu_seconds < _READY_CPU_SECONDS
 
 
 async def test_small_when_idle(running: Running) -> None:

@@ -28,7 +28,7 @@ from google.api.httpbody_pb2 import HttpBody
 from tests.e2e.conftest import RunningMesh
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 Dataset = dataset_pb2.Dataset
 LIVE: Final = (Dataset.STATE_QUEUED, Dataset.STATE_RUNNING, Dataset.STATE_CANCELLING)

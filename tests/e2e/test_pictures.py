@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.conftest import RunningMesh
 from tests.support.picture_runs import tiny_picture_model
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 STEPS: Final = ["-o", "optimization.max_steps=4", "-o", "optimization.micro_batch_size=4", "-o", "full={}"]
 FIGURES: Final = {
@@ -42,7 +42,7 @@ class Trainer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         scenes = ["-m", "finemesh.data.scenes", "--out", "pictures.zip", "--videos", "10", "--frames", "2"]
-        subprocess.run([sys.executable, *scenes], cwd=folder, check=True, timeout=100)
+        subprocess.run([sys.executable, *scenes], cwd=folder, check=True, timeout=600)
         self.run("dataset", "import", "pictures.zip", "--id", "pictures-raw")
         self.run("dataset", "split", "pictures-raw", "--id", "pictures")
 
@@ -54,7 +54,7 @@ class Trainer:
             env={**os.environ, "COLUMNS": "160", "LC_ALL": "C.UTF-8"},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
         assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -95,7 +95,7 @@ def test_pictures_of_several_classes_are_no_pictures_of_one(trainer: Trainer) ->
 
 
 def test_the_survivor_of_a_sweep_is_what_it_would_have_been_alone(trainer: Trainer) -> None:
-    """Two trials of two steps, of which the better goes on to the end: bit for bit what its spec gives anew."""
+    """Two trials of two steps, of which the better goes on to the end: bit for bit what its spec gives."""
     (trainer.folder / "sweep.yaml").write_text(SWEEP)
     trainer.run("sweep", "create", "-f", "sweep.yaml", "--id", "halved", "--wait")
     sweep = json.loads(trainer.run("sweep", "show", "halved", "--json").stdout)

@@ -18,7 +18,7 @@ from tests.e2e.conftest import RunningMesh
 from tests.support.conversations import tiny_model
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 class Preflights:
@@ -41,7 +41,7 @@ class Preflights:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
         assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

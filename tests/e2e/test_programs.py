@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from tests.e2e.conftest import RunningMesh
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PROJECT = "programs"
 

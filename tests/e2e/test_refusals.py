@@ -23,7 +23,7 @@ from finemesh.chassis.s3 import S3Config, S3ObjectStore
 from tests.e2e.conftest import RunningMesh
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 MASKS: Final = [[{"size": [4, 6], "counts": "h0"}], [{"size": [4, 6], "counts": "92207"}]]
 MASKLET: Final[dict[str, Any]] = {
@@ -83,7 +83,7 @@ class Gate:
             f"{self.url}/v1/{made['name']}:watch",
             headers={"authorization": f"Bearer {self.token()}"},
             retries=False,
-            timeout=100,
+            timeout=600,
         )
         assert events.headers["content-type"].startswith("text/event-stream")
         told = [

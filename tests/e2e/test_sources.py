@@ -21,7 +21,7 @@ from finemesh.chassis.s3 import S3Config, S3ObjectStore
 
 from tests.e2e.conftest import RunningMesh
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROWS: Final = [{"question": f"=1+{i}", "answer": f"a{i}"} for i in range(6)]
 LINES: Final = b"".join(
@@ -45,7 +45,7 @@ def finemesh(running_mesh: RunningMesh) -> Finemesh:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=600,
             check=False,
         )
         assert done.returncode == expect, f"{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"

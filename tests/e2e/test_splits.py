@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import RunningMesh
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 class Splits:
@@ -23,14 +23,14 @@ class Splits:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         scenes = ["-m", "finemesh.data.scenes", "--out", "sp.zip", "--videos", "10", "--frames", "2"]
-        subprocess.run([sys.executable, *scenes], cwd=folder, check=True, timeout=100)
+        subprocess.run([sys.executable, *scenes], cwd=folder, check=True, timeout=600)
         self.run("dataset", "import", "sp.zip", "--id", "sp-raw")
 
     def run(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, "COLUMNS": "160", "LC_ALL": "C.UTF-8"}
         command = [str(Path(sys.executable).with_name("finemesh")), *words]
         done = subprocess.run(
-            command, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=200, check=False
+            command, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         assert "Traceback" not in done.stderr

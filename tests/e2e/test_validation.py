@@ -25,7 +25,7 @@ class Commands:
     def run(self, *words: str, code: int = 0) -> str:
         command = [str(Path(sys.executable).with_name("finemesh")), *words]
         done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
         )
         output = done.stdout + done.stderr
         assert done.returncode == code, output
@@ -36,7 +36,7 @@ class Commands:
 def commands(running_mesh: RunningMesh) -> Commands:
     made = Commands(running_mesh.folder)
     scenes = ["-m", "finemesh.data.scenes", "--out", "va.zip", "--videos", "6", "--frames", "2"]
-    subprocess.run([sys.executable, *scenes], cwd=made.folder, check=True, timeout=120)
+    subprocess.run([sys.executable, *scenes], cwd=made.folder, check=True, timeout=600)
     made.run("dataset", "import", "va.zip", "--id", "va")
     return made
 

@@ -41,7 +41,7 @@ from tests.support.ray_head import RayHeadProcess
 from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
 from tests.support.servers import NatsServer, S3Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 JOB, RUN = "projects/p/trainingJobs/j", "projects/p/runs/j"
 STEPS_PER_CHECKPOINT = 25

@@ -27,7 +27,7 @@ from tests.support.ray_head import RayHeadProcess
 from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
 from tests.support.servers import NatsServer, S3Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 GPUS = 2
 
 

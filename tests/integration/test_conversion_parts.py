@@ -28,7 +28,7 @@ from tests.support.conversion_driver import OUTPUT
 from tests.support.ray_head import RayHeadProcess
 from tests.support.servers import S3Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROWS = 1100  # five row groups
 
 
@@ -118,7 +118,7 @@ def drive(
     command = [sys.executable, "-m", "tests.support.conversion_driver", head.address]
     command += [str(folder / "s3.json"), str(folder), *([str(die_after)] if die_after is not None else [])]
     environment = {**os.environ, **head.environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_parts_make_the_dataset_that_one_part_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def _run(*command: str | Path, cwd: Path = ROOT) -> str:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -89,7 +89,7 @@ async def test_the_agent_drains_old_spools(clients: Clients) -> None:
 
 async def test_an_open_stream_ends_with_its_token(clients: Clients) -> None:
     job, run = "projects/p/trainingJobs/expired", "projects/p/runs/expired"
-    attempt = clients(job=job, attempt=1, fence=1, ttl_seconds=0.5)
+    attempt = clients(job=job, attempt=1, fence=1, ttl_seconds=2)
 
     async def requests() -> AsyncIterator[pb.LogMetricsRequest]:
         for number in range(1, 100):
