@@ -59,10 +59,11 @@ class Finemesh:
 
     def __init__(self, target: str) -> None:
         import grpc
+        from finemesh.client.carrier import MAX_POINTS_TOGETHER
         from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 
         address, token, *rest = target.split()
-        self._points = int(rest[0]) if rest else BATCH_POINTS
+        self._points = int(rest[0]) if rest else MAX_POINTS_TOGETHER  # as its own sender does
         self._metadata = (("authorization", f"Bearer {token}"),)
         limit = [("grpc.max_receive_message_length", 64 << 20)]
         self._stub: Any = TrackingServiceStub(grpc.insecure_channel(address, options=limit))

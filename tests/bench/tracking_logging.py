@@ -1,7 +1,8 @@
 """Bars of logging: what a call costs the training loop, and that it costs no more while Tracking is away.
 
 The loop runs in a process of its own, as the worker of a job does, and its spool is shipped by another, as
-the supervisor does. `python -m tests.bench.tracking_logging PATH STEPS` is the loop.
+the supervisor does, on the same cores; Tracking has a core of its own, as if on another machine.
+`python -m tests.bench.tracking_logging PATH STEPS` is the loop.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from tests.bench.measuring import ENVIRONMENT, ROOT, Board
 from tests.bench.tracking_ingest import next_run
 from tests.bench.tracking_reads import caller
-from tests.bench.tracking_site import Site, site
+from tests.bench.tracking_site import Site, site_elsewhere
 
 STEPS: Final = 20_000
 GOAL_US: Final = 20.0
@@ -29,7 +30,7 @@ _VALUES: Final = 5
 
 
 def logging_bars(board: Board, folder: Path) -> None:
-    with site(folder) as own:
+    with site_elsewhere(folder) as own:
         with shipped(own, folder / "here.spool"):
             here = _looped(folder / "here.spool")
         board.show("a logging call in a torch loop, p99, the sender active", here, GOAL_US, "µs")

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from tests.bench.measuring import ENVIRONMENT, ROOT, Board
-from tests.bench.tracking_site import site
+from tests.bench.tracking_site import site_elsewhere
 
 STEPS: Final = 20_000
 GOAL_US: Final = 20.0
@@ -23,7 +23,7 @@ _VALUES: Final = 5
 
 
 def program_bars(board: Board, folder: Path) -> None:
-    with site(folder) as own:
+    with site_elsewhere(folder) as own:
         here = _looped(folder / "here", own.target)
         board.show("Run.log of 5 values in a torch loop, p99, its sender active", here, GOAL_US, "µs")
         own.service.kill()

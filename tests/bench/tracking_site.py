@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
@@ -60,6 +61,22 @@ def site(folder: Path) -> Generator[Site]:
         service.stop()
         s3.kill()
         nats.kill()
+
+
+@contextlib.contextmanager
+def site_elsewhere(folder: Path) -> Generator[Site]:
+    """With its broker and store on a core that whatever else starts here does not use: a mesh has them on
+    other machines than a trainer and its sender.
+    """
+    cores = os.sched_getaffinity(0)
+    theirs = {min(cores)}
+    os.sched_setaffinity(0, theirs)
+    try:
+        with site(folder) as own:
+            os.sched_setaffinity(0, cores - theirs or cores)
+            yield own
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @contextlib.contextmanager

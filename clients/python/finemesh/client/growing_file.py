@@ -19,8 +19,9 @@ from typing import Final
 WINDOW_BYTES: Final = 1 << 20
 STRETCH_BYTES: Final = 1 << 16
 _MADV_POPULATE_WRITE: Final = 23  # linux/mman.h, of Linux 5.14; Python has no name for it
-# Copy-on-write file systems allocate anew when a page is written again; networks have their own ideas.
-_IN_PLACE: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay"})
+# Copy-on-write file systems allocate anew when a page is written again, an overlay may lie on one, and
+# networks have their own ideas.
+_IN_PLACE: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
 
 
 class GrowingFile:
