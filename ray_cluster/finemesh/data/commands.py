@@ -5,7 +5,7 @@ group `finemesh.commands`, and is `python -m finemesh.data.commands` too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -63,6 +63,12 @@ def compile_annotations(
     max_quarantined: Annotated[
         float, typer.Option(help="Fail if a larger share of the rows is faulty, 0 to 1.", min=0, max=1)
     ] = 0.5,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What stands in which column of a table: role=column, e.g. prompt=question; repeatable."
+        ),
+    ] = None,
     template: Annotated[
         Path | None, typer.Option(help="Jinja file, for --to template.", exists=True, dir_okay=False)
     ] = None,
@@ -89,7 +95,9 @@ def compile_annotations(
             min_mask_iou=min_mask_iou,
         )
         chosen = None if source_format == "auto" else _chosen(source_format, AnnotationFormat, "--format")
-        options = ImportOptions(chosen, max_quarantined_fraction=max_quarantined)
+        options = ImportOptions(
+            chosen, max_quarantined_fraction=max_quarantined, columns=_columns(columns or ())
+        )
         with _progress(hidden=as_json) as progress:
             manifest = compile_source(source, out, options, form, progress, split=_shares(split, seed))
     except FinemeshError as error:
@@ -100,6 +108,14 @@ def compile_annotations(
         typer.echo(json.dumps(manifest.to_json()))
     else:
         _print(manifest, out)
+
+
+def _columns(words: Iterable[str]) -> dict[str, str]:
+    """The column of each role. Raises typer.BadParameter."""
+    pairs = [word.partition("=")[::2] for word in words]
+    if not all(role and column for role, column in pairs):
+        raise typer.BadParameter("write role=column, e.g. prompt=question", param_hint="--columns")
+    return dict(pairs)
 
 
 def _shares(words: str, seed: int) -> SplitOptions | None:

@@ -72,6 +72,15 @@ def test_rows_set_aside_are_told_with_their_reasons(tmp_path: Path) -> None:
     assert "and 2 more" in told
 
 
+def test_a_table_with_columns_of_its_own_becomes_conversations(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("question,reply\nWhat?,That.\n")
+    command = [str(tmp_path / "t.csv"), str(tmp_path / "out"), "--to", "messages", "--columns"]
+    code, told = run(*command, "prompt=question", "--columns", "completion=reply")
+    assert (code, "1 in = 1 kept" in told) == (0, True)
+    code, told = run(*command, "prompt")
+    assert (code, "role=column" in told) == (2, True)
+
+
 def test_errors_say_what_is_wrong_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(COCO)[:-9])
     code, told = run(str(tmp_path / "c.json"), str(tmp_path / "out"), "--to", "yolo-detection")

@@ -13,7 +13,7 @@ import typer
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "compile": (
         "finemesh compile coco.zip ./yolo --to yolo-segmentation --split 0.8,0.1,0.1",
-        "finemesh compile annotations.json ./rows --to canonical --max-quarantined 0.05",
+        "finemesh compile chats.csv ./chats --to messages --columns prompt=q --columns completion=a",
     ),
     "up": ("finemesh up", "finemesh up --data-dir /var/lib/finemesh --port 8443 --cpus 8 --gpus 1"),
     "doctor": ("finemesh doctor", "finemesh doctor --json"),
