@@ -112,7 +112,7 @@ def compile_annotations(
 
 def _columns(words: Iterable[str]) -> dict[str, str]:
     """The column of each role. Raises typer.BadParameter."""
-    pairs = [word.partition("=")[::2] for word in words]
+    pairs = [(role, column) for role, _, column in (word.partition("=") for word in words)]
     if not all(role and column for role, column in pairs):
         raise typer.BadParameter("write role=column, e.g. prompt=question", param_hint="--columns")
     return dict(pairs)
