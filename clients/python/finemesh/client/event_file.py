@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
+import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
@@ -208,10 +209,7 @@ def kind_of(value: Any) -> str:
 
 def masked_crc(data: bytes) -> int:
     """The masked CRC-32C (Castagnoli) of a record's part."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
+    crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -219,17 +217,3 @@ def _record(event: Any) -> bytes:
     payload = event.SerializeToString()
     length = struct.pack("<Q", len(payload))
     return b"".join((length, _CRC.pack(masked_crc(length)), payload, _CRC.pack(masked_crc(payload))))
-
-
-def _table() -> list[int]:
-    """The remainders of all bytes by the reversed Castagnoli polynomial."""
-    table: list[int] = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return table
-
-
-_TABLE: Final = _table()
