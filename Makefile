@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
-# They share nothing, so each core takes whole files. Those that start servers go one after the other.
+# They share nothing, so each core takes whole files.
 UNIT := $(PYTEST) tests/unit tests/property tests/architecture --numprocesses=auto --maxprocesses=8 --dist=loadfile
+# Those that start servers wait in plenty: two files at a time, each beside servers of its own, the longest first.
+SERVERS := $(PYTEST) tests/chaos tests/e2e tests/integration tests/contract tests/gpu --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+CHECKS := lint types imports proto-check docs-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test unit lint types imports proto proto-check docs docs-check bench bench-dataprep bench-training bench-scheduler bench-tracking bench-export bench-gpu soak dist clean
@@ -13,12 +16,14 @@ UNIT := $(PYTEST) tests/unit tests/property tests/architecture --numprocesses=au
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
 
-# torch first and exact: a looser range may bring several GB of CUDA libraries along.
+# torch first and exact: a looser range may bring several GB of CUDA libraries along. pip would compile on one core;
+# some libraries carry files that no Python of ours can.
 $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable clients/python --editable '.[cluster,embedded,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable clients/python --editable '.[cluster,embedded,dev]'
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 setup: $(STAMP) ## create .venv and install everything, pinned
@@ -29,9 +34,10 @@ demo: setup ## run the main job end to end on this machine
 up: setup ## start the mesh in this folder and keep it running
 	$(BIN)/finemesh up
 
-test: setup lint types imports proto-check docs-check ## lint, types, import rules, protos, and every test that needs no GPU
+test: setup ## lint, types, import rules, protos, and every test that needs no GPU
+	$(MAKE) --jobs=2 $(CHECKS)
 	$(UNIT)
-	$(PYTEST) tests --ignore=tests/bench --ignore=tests/unit --ignore=tests/property --ignore=tests/architecture
+	$(SERVERS)
 
 unit: setup ## the tests that start no server
 	$(UNIT)
