@@ -176,23 +176,26 @@ class MainJob:
 
         def on_change(job: training_job_pb2.TrainingJob) -> None:
             far = job.total_steps and job.step >= KILL_AT_FRACTION * job.total_steps
-            if kill and far and job.latest_checkpoint.step and job.worker.pids and not done.is_set():
+            due = kill and far and job.latest_checkpoint.step and job.worker.pids and not done.is_set()
+            if due and self._kill(job):
                 done.set()
-                self._kill(job)
 
         return self._calls.follow_job(name, on_change)
 
-    def _kill(self, job: training_job_pb2.TrainingJob) -> None:
-        """SIGKILL the training actor, as a crash or the out-of-memory killer would."""
+    def _kill(self, job: training_job_pb2.TrainingJob) -> bool:
+        """SIGKILL the training actor, as a crash or the out-of-memory killer would. Whether it was there: one
+        that has died by itself is named until its lease is over.
+        """
         (pid,) = job.worker.pids
+        if not psutil.pid_exists(pid):
+            return False
         if pid not in {process.pid for process in self._mesh.processes()}:
             raise FinemeshError(f"process {pid} is none of this mesh", reason="NOT_OURS")
-        if not psutil.pid_exists(pid):
-            return
         os.kill(pid, signal.SIGKILL)
         name = job.name.rsplit("/", 1)[-1]
         self._found.killed = f"{name} at step {job.step} of {job.total_steps}, by SIGKILL"
         self._display.say(f"killed the training actor of {self._found.killed}", "yellow")
+        return True
 
     def _check_resumed(self, job: training_job_pb2.TrainingJob) -> None:
         if not self._found.killed:
