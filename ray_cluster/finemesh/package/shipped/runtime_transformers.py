@@ -203,7 +203,7 @@ class Runner:
             do_sample=False,
             max_new_tokens=most_tokens,
             pad_token_id=min(self.end_ids, default=0),
-            logits_processor=transformers.LogitsProcessorList([steps.choose]),
+            logits_processor=transformers.LogitsProcessorList([steps]),
             stopping_criteria=transformers.StoppingCriteriaList([steps.take]),
         )
 
@@ -213,7 +213,11 @@ class Runner:
 
 
 class _Steps:
-    """The two places at which `generate` lets others have a say, for each prompt by itself."""
+    """The two places at which `generate` lets others have a say, for each prompt by itself.
+
+    It is called for a choice itself: `generate` reads the signature of what it calls at each token, which for
+    a method takes longer than all that the method does.
+    """
 
     def __init__(
         self, choose: Callable[[int, Any], int], take: Callable[[int, int], bool], prompts: int
@@ -222,7 +226,7 @@ class _Steps:
         self._take = take
         self._wants = [True] * prompts
 
-    def choose(self, _ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+    def __call__(self, _ids_BT: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
         """Leave the chosen token of each prompt as the only likely one."""
         chosen_BV = torch.full_like(scores_BV, -torch.inf)
         for index, wants in enumerate(self._wants):

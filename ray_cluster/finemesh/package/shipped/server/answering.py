@@ -47,11 +47,13 @@ class Words:
     Attributes:
         text: of tokens.
         stops: text that ends the answer, and is held back while it may be one.
+        piecewise: whether text is wanted before the end; without, and without stops, none is made.
         stopped: one of them came.
     """
 
     text: Callable[[list[int]], str]
     stops: tuple[str, ...] = ()
+    piecewise: bool = True
     stopped: bool = False
     _ids: list[int] = field(default_factory=list[int])
     _from: int = 0
@@ -65,6 +67,8 @@ class Words:
         all of it each time would cost the square of its length.
         """
         self._ids.append(token)
+        if not (self.piecewise or self.stops):
+            return ""
         shown, now = self.text(self._ids[self._from : self._to]), self.text(self._ids[self._from :])
         if len(now) <= len(shown) or now.endswith(_TORN):
             return ""
@@ -122,7 +126,7 @@ class Answer:
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._end_ids = end_ids
-        self._words = Words(text, wish.stops)
+        self._words = Words(text, wish.stops, wish.piecewise)
         self._draws = np.random.default_rng(wish.seed)
         self._shown: list[str] = []
         self._tokens = 0
