@@ -10,8 +10,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from finemesh.chassis.auth import TokenVerifier
+from finemesh.chassis.client_channel import DEFAULT_MAX_MESSAGE_BYTES
 from finemesh.chassis.config import from_environ
 from finemesh.chassis.grpc_server import GrpcServer, run_service
 from finemesh.chassis.logs import get_logger
@@ -119,7 +121,8 @@ async def _serve(base: Foundation, config: TrackingConfig, file: PointFile, stop
     servicer = TrackingServicer(tracking, artifacts, downloads, charts, queries, comparisons, clock)
     # Ready without S3: points need none, and artifacts say so themselves when it is away.
     checks = {"sql": base.db.check_ready, "nats": base.bus.check_ready, "points": writer.check_ready}
-    server = GrpcServer(config.service, TokenVerifier.of(base.key), checks=checks)
+    listening = replace(config.service, max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES)  # evaluations come whole
+    server = GrpcServer(listening, TokenVerifier.of(base.key), checks=checks)
     server.add(add_TrackingServiceServicer_to_server, servicer)
     server.add(add_EvaluationServiceServicer_to_server, EvaluationServicer(evaluations, config.s3.bucket))
     server.add(add_AlertServiceServicer_to_server, AlertServicer(alert_rows, store, watch, clock))

@@ -147,6 +147,15 @@ async def test_what_comes_again_changes_nothing_and_what_differs_is_refused(call
     assert (await caller.read(first.name)).metrics[0].values[0] == 0.0
 
 
+async def test_an_evaluation_of_as_many_items_as_may_be_is_taken_whole(caller: Evaluations) -> None:
+    run = (await caller.client.create("large")).name
+    request = logged(run, items=200_000)
+    request.items.digests[:] = [f"{index:064x}" for index in range(200_000)]
+    assert request.ByteSize() > 16 << 20
+    found = await caller.log(request)
+    assert (await caller.read(found.name)).ids == request.items.ids
+
+
 async def test_what_makes_no_sense_is_refused_by_field(caller: Evaluations) -> None:
     run = (await caller.client.create("wrong")).name
     request = logged(run)

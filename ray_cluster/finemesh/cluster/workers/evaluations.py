@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from finemesh.chassis.client_channel import DEFAULT_MAX_MESSAGE_BYTES
 from finemesh.chassis.logs import get_logger
 from finemesh.cluster.evaluations import SUFFIX, write_evaluation
 from finemesh.core.errors import FinemeshError
@@ -12,7 +13,7 @@ from finemesh.finetune.item_results import item_digests, read_results, row_diges
 from finemesh.v1.evaluation_pb2 import Evaluation, EvaluationItems, ItemMetric
 from finemesh.v1.evaluation_service_pb2 import LogEvaluationRequest
 
-MAX_BYTES: Final = 15 << 20  # of a request, below the limit of a message
+MAX_BYTES: Final = DEFAULT_MAX_MESSAGE_BYTES - (1 << 20)  # of a request
 
 _log = get_logger("finemesh.worker.evaluations")
 
