@@ -36,7 +36,6 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
         "output_uri": job.output_uri,
         "max_restarts": job.max_restarts,
         "kill_after_step": job.kill_after_step,
-        "pause_at_step": job.pause_at_step,
         "max_run_seconds": job.max_run_seconds,
         "estimate": to_json(job.estimate),
         "create_time": job.create_time,
@@ -45,10 +44,11 @@ def job_values(job: TrainingJob) -> dict[str, Any]:
 
 
 def changing_values(job: TrainingJob) -> dict[str, Any]:
-    """The columns that change in the life of a job: all that it was not submitted with, and its priority."""
+    """The columns that change in the life of a job; the others are as they were submitted."""
     return {
         "dataset_uri": job.dataset_uri,
         "priority": job.priority,
+        "pause_at_step": job.pause_at_step,
         "state": job.state,
         "fraction": job.fraction,
         "message": job.message,

@@ -25,6 +25,7 @@ from finemesh.training.sweeps.store import SweepStore, SweepUnit
 log: Final = structlog.get_logger(__name__)
 
 _REST: Final = 9.0  # so much longer than a look takes it rests: every change of a job wakes it
+_REST_AT_MOST_SECONDS: Final = 0.3
 INTERVAL_SECONDS: Final = 1.0
 
 
@@ -45,7 +46,7 @@ class SweepController:
                 await self.look()
             except FinemeshError as error:
                 log.warning("sweeps_failed", reason=error.reason, error=error.message)
-            await asyncio.sleep(_REST * (time.monotonic() - began))
+            await asyncio.sleep(min(_REST * (time.monotonic() - began), _REST_AT_MOST_SECONDS))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_SECONDS):
                     await woken.wait()
