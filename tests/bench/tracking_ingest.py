@@ -21,7 +21,7 @@ MILLIONS_AT_ONCE: Final = 10
 SUSTAINED_STEPS: Final = MILLIONS_AT_ONCE * 1_000_000 // (RUNS * len(METRICS))
 SUSTAINED_BATCH: Final = 10_000
 SUSTAINED_RATE: Final = 300_000.0
-MEMORY_MB: Final = 768.0
+MEMORY_MB: Final = 1024.0
 
 _rounds = itertools.count()
 

@@ -56,7 +56,7 @@ def model_of(batches: Sequence[Batch]) -> Model:
     return model
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(made=BATCHES.map(batches_of), at_once=st.integers(1, 40))
 def test_late_and_resumed_points_resolve_to_one_curve_however_they_are_read(
     made: list[Batch], at_once: int
@@ -95,7 +95,7 @@ def columns(curve: curves.Curve) -> tuple[np.ndarray, ...]:
     return curve.steps, curve.values, curve.times_us, curve.attempts
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(made=BATCHES.map(batches_of), before=st.integers(0, 12), at_once=st.integers(1, 40))
 def test_a_watcher_gets_each_point_once_whatever_comes_meanwhile(
     made: list[Batch], before: int, at_once: int
