@@ -76,8 +76,7 @@ class SpoolWriter:
         if not self._sequence and len(parts) > 1:
             self._sequence = _whole(parts[-2])[1]
         self._file = GrowingFile(parts[-1], end, self._part_bytes)
-        # By names: what packs such a row, its first two fields, and the size of the record. Empty while rows
-        # have to go another way.
+        # By names: what packs a row, its first two fields, its size. Empty while rows go another way.
         self._rows: dict[tuple[str, ...], tuple[Callable[..., bytes], int, int, int]] = {}
         self._held: deque[bytes] = deque()
         self._thinning = Thinning()
