@@ -165,6 +165,25 @@ async def test_a_merge_that_died_half_way_counts_nothing_twice(tmp_path: Path) -
     world.file.close()
 
 
+async def test_points_of_a_deleted_run_leave_the_store_when_segments_become_one(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for _ in range(7):
+        world.append(RUNS[0], 1, 4)
+        world.append(RUNS[1], 1, 4)
+        world.cutter.cut()
+    world.delete(RUNS[0])
+    world.cutter.cut()
+    await world.archive.ship()
+    assert await world.archive.merge() == Segment(1, 8)
+    assert list(await stored_segments(world.objects)) == [Segment(1, 8)]
+    path = tmp_path / "merged.parquet"
+    path.write_bytes(await world.objects.get_bytes(PREFIX + Segment(1, 8).name, max_bytes=1 << 20))
+    with duckdb.connect() as reader:
+        found = reader.execute(f"SELECT run, count(*) FROM '{path}' GROUP BY run").fetchall()
+    assert found == [(RUNS[1], 28)]
+    world.file.close()
+
+
 async def test_segments_that_were_not_shipped_yet_are_used_too(tmp_path: Path) -> None:
     world = World(tmp_path)
     for shipped in (True, False, False):
