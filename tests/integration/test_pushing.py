@@ -108,9 +108,12 @@ def test_s3_gets_every_file_the_manifest_last(
     target = Target.of(f"s3://{s3_server.bucket}/pushed/colours")
     with pytest.raises(PushError, match="AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY must be"):
         push(package, target)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_server.endpoint}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    with pytest.raises(PushError, match="write http://HOST:PORT or https://HOST"):
+        push(package, target)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_server.endpoint}")
     reader = Minio(
         endpoint=s3_server.endpoint,
         access_key=s3_server.access_key,

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind = self.path.rpartition("/")[2] if "/commit/" not in self.path else "commit"
         if "/preupload/" in self.path:
             kind = "preupload"
-        ways = {
+        ways: dict[str, Callable[[Any], None]] = {
             "create": self._create,
             "validate-yaml": lambda _told: self._say(200, {"errors": [], "warnings": []}),
             "preupload": self._preupload,

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -61,13 +61,19 @@ def files_of(package: Path, target: Target) -> list[str]:
     """What would be sent, as paths in the package. Raises PushError: it is no package, or not for there."""
     if not (package / _MANIFEST).is_file():
         raise PushError(f"{package} has no {_MANIFEST}: give a folder that `finemesh export download` made")
-    if target.scheme == "ollama":
-        if missing := [name for name in ("model.gguf", "Modelfile") if not (package / name).is_file()]:
-            raise PushError(
-                f"Ollama wants {' and '.join(missing)}, which this package has not: export it as GGUF"
-            )
-        return ["model.gguf", "Modelfile"]
-    return sorted(path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file())
+    there = [path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()]
+    return wanted_there(there, target)
+
+
+def wanted_there(files: Collection[str], target: Target) -> list[str]:
+    """Of the files of a package those that go to a target. Raises PushError: it is not for there."""
+    if target.scheme != "ollama":
+        return sorted(files)
+    if missing := [name for name in ("model.gguf", "Modelfile") if name not in files]:
+        raise PushError(
+            f"Ollama wants {' and '.join(missing)}, which this package has not: export it as GGUF"
+        )
+    return ["model.gguf", "Modelfile"]
 
 
 def check(target: Target) -> None:
@@ -213,6 +219,8 @@ def _s3_client(environment: Mapping[str, str]) -> Any:
             f"{', '.join(missing)} must be set: where the bucket is, and the key that may write to it"
         )
     parts = urllib.parse.urlsplit(environment[names[0]])
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise PushError(f"{names[0]} is {environment[names[0]]!r}: write http://HOST:PORT or https://HOST")
     return Minio(
         endpoint=parts.netloc,
         access_key=environment[names[1]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,12 +34,13 @@ from finemesh.client.cli.output import (
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
 from finemesh.client.cli.parity import print_parity
 from finemesh.client.transfer import OnBytes, download_files, partial_of
-from finemesh.v1 import export_pb2
+from finemesh.v1 import dataset_pb2, export_pb2
 from finemesh.v1 import export_service_pb2 as pb
 
 commands = Commands("export", "Make, prove and fetch packages of trained models.")
 
 Export = export_pb2.Export
+File = dataset_pb2.File
 _ENDED = {Export.STATE_SUCCEEDED, Export.STATE_REJECTED, Export.STATE_FAILED, Export.STATE_CANCELLED}
 
 ExportId = Annotated[str, typer.Argument(help="Id or full name of the export.")]
@@ -179,7 +180,7 @@ def download(
         result: dict[str, Any] = {"file": str(target), "sizeBytes": str(count)}
         said = f"{size(count)} in {target}"
     else:
-        count = download_folder(name, target, resume=resume)
+        count = download_folder(list_files(name), target, resume=resume)
         result, said = {"folder": str(target), "files": count}, f"{count} files in {target}"
     if options.json:
         print_json(result)
@@ -194,10 +195,14 @@ def _download_archive(name: str, target: Path, *, resume: bool) -> int:
         return download_archive(connection, name, target, resume=resume, on_bytes=on_bytes)
 
 
-def download_folder(name: str, target: Path, *, resume: bool) -> int:
-    connection = options.connection()
+def list_files(name: str) -> list[File]:
+    """The files of a released package, with their URLs."""
     request = pb.ListExportFilesRequest(parent=name)
-    files = collect(connection.export.ListExportFiles, request, lambda page: iter(page.files), 1_000_000)
+    stub = options.connection().export
+    return collect(stub.ListExportFiles, request, lambda page: iter(page.files), 1_000_000)
+
+
+def download_folder(files: Sequence[File], target: Path, *, resume: bool) -> int:
     if not resume:
         for file in files:
             partial_of(target / file.path, file.sha256).unlink(missing_ok=True)

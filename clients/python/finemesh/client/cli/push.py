@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,9 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.context import EXIT_FAILED, err, options, out
-from finemesh.client.cli.exports import ExportId, commands, download_folder
+from finemesh.client.cli.exports import ExportId, commands, download_folder, list_files
 from finemesh.client.cli.output import print_json, size
-from finemesh.client.pushing import PushError, Target, check, files_of, push
+from finemesh.client.pushing import PushError, Target, check, push, wanted_there
 
 
 @commands("push")
@@ -40,11 +41,13 @@ def push_export(
             check(place)
         with tempfile.TemporaryDirectory() as scratch:
             package = folder or Path(scratch)
-            download_folder(options.connection().name("exports", export), package, resume=True)
-            files = files_of(package, place)
+            files = list_files(options.connection().name("exports", export))
+            sizes = {file.path: file.size_bytes for file in files}
+            wanted = wanted_there(sizes, place)
             if place.scheme == "hub" and not yes:
-                _print_plan(package, target, files)
+                _print_plan(target, {name: sizes[name] for name in wanted})
                 return
+            download_folder(files, package, resume=True)
             where = push(package, place, lambda path: err.print(f"sending {path}", highlight=False))
     except PushError as error:
         err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -55,13 +58,11 @@ def push_export(
         out.print(where, highlight=False)
 
 
-def _print_plan(package: Path, target: str, files: list[str]) -> None:
-    sizes = {name: (package / name).stat().st_size for name in files}
+def _print_plan(target: str, sizes: Mapping[str, int]) -> None:
+    total = sum(sizes.values())
     if options.json:
-        print_json({"target": target, "files": files, "sizeBytes": str(sum(sizes.values())), "sent": False})
+        print_json({"target": target, "files": [*sizes], "sizeBytes": str(total), "sent": False})
         return
     for name, count in sizes.items():
         out.print(f"{size(count):>10}  {name}", highlight=False)
-    out.print(
-        f"{size(sum(sizes.values()))} would go to {target}, as a private model: say --yes", highlight=False
-    )
+    out.print(f"{size(total)} would go to {target}, as a private model: say --yes", highlight=False)
