@@ -36,7 +36,8 @@ def _hints(connection: Connection, asked: Iterable[str], runs: Iterable[str]) ->
         runs=runs,
         format=QuerySqlRequest.FORMAT_ROWS,
     )
-    known = [str(row[0]) for part in connection.tracking.QuerySql(request) for row in part.rows]
+    answer = connection.tracking.QuerySql(request)
+    known = [row.values[0].string_value for part in answer for row in part.rows]
     for key in wanted:
         if key not in known:
             near = get_close_matches(key, known, 1)
