@@ -4,7 +4,7 @@
 `goal` is the least. Contenders take turns, each in a process of its own; the time of a training is that
 between the end of its first step and that of its last, so that loading and tokenising are left out. All have
 one thread and compute in fp32: two threads were slower for models of this size. `--only` names some of the
-groups.
+groups, `--against` some of the comparisons of `text`, of which each can be made alone in a few minutes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from tests.bench import checkpoint_stall, launch, steady
 from tests.bench.measuring import FEW, PAIRS, ROOT, Board
@@ -104,22 +104,45 @@ def memory_bar(board: Board, what: str, ours: Sequence[Trained], peer: Sequence[
     board.show(f"{what}, peak memory", mine, 1.0, "MB", theirs, theirs / mine)
 
 
-def text_bars(board: Board, folder: Path) -> None:
+class Close(NamedTuple):
+    """A comparison whose goal is near 1: over seven pairs."""
+
+    name: str
+    what: str
+    goal: float
+
+
+CLOSE: Final = {
+    "bare": Close("bare-text", "a bare loop over the same batches", 0.97),
+    "grouped": Close("hf-text-grouped", "HF Trainer grouped by length", 1.0),
+    "llama-factory": Close("llama-factory-text-packed", "LLaMA-Factory with packing", 1.0),
+}
+
+
+def text_bars(board: Board, folder: Path, against: Sequence[str]) -> None:
     data = write_language(folder / "language")
     trl = peer_python("trl", TRL)
-    factory = peer_python("llama-factory", LLAMA_FACTORY, without=("torchvision", "torchaudio"))
-    ours, bare, grouped, packed = by_turns(
-        [
-            ("finemesh-text", data, sys.executable),
-            ("bare-text", data, sys.executable),
-            ("hf-text-grouped", data, trl),
-            ("llama-factory-text-packed", data, factory),
-        ],
-        PAIRS,
-    )
-    rate_bars(board, "text LoRA, against a bare loop over the same batches", ours, bare, 0.97, "tokens")
-    rate_bars(board, "text LoRA, against HF Trainer grouped by length", ours, grouped, 1.0, "tokens")
-    rate_bars(board, "text LoRA, against LLaMA-Factory with packing", ours, packed, 1.0, "tokens")
+    pythons: dict[str, Path | str] = {"bare": sys.executable, "grouped": trl}
+    if "llama-factory" in against:
+        without = ("torchvision", "torchaudio")
+        pythons["llama-factory"] = peer_python("llama-factory", LLAMA_FACTORY, without)
+    close = [each for each in against if each in CLOSE]
+    if close:
+        ours, *peers = by_turns(
+            [
+                ("finemesh-text", data, sys.executable),
+                *((CLOSE[each].name, data, pythons[each]) for each in close),
+            ],
+            PAIRS,
+        )
+        for each, peer in zip(close, peers, strict=True):
+            rate_bars(board, f"text LoRA, against {CLOSE[each].what}", ours, peer, CLOSE[each].goal, "tokens")
+    if "trl" in against:
+        far_text_bars(board, data, trl)
+
+
+def far_text_bars(board: Board, data: Path, trl: Path) -> None:
+    """What is told apart by three rounds."""
     ours, plain, padded, packed = by_turns(
         [
             ("finemesh-text", data, sys.executable),
@@ -153,10 +176,10 @@ def detection_bars(board: Board, folder: Path) -> None:
     memory_bar(board, "YOLOS in full, against HF Trainer", ours, theirs)
 
 
-GROUPS: Final[dict[str, Callable[[Board, Path], None]]] = {
+GROUPS: Final[dict[str, Callable[[Board, Path, Sequence[str]], None]]] = {
     "text": text_bars,
-    "llava": llava_bars,
-    "detection": detection_bars,
+    "llava": lambda board, folder, _: llava_bars(board, folder),
+    "detection": lambda board, folder, _: detection_bars(board, folder),
     "checkpoints": lambda *_: checkpoint_stall.main(),
     "launch": lambda *_: launch.main(),
     "steady": lambda *_: steady.main(),
@@ -168,10 +191,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
+    against = [*CLOSE, "trl"]
+    parser.add_argument("--against", nargs="+", choices=against, default=against, help="comparisons of text")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="finemesh-bench-") as folder:
         for name in given.only:
-            GROUPS[name](Board(f"python -m tests.bench.training --only {name}"), Path(folder))
+            board = Board(f"python -m tests.bench.training --only {name}")
+            GROUPS[name](board, Path(folder), given.against)
 
 
 if __name__ == "__main__":

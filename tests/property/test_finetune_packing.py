@@ -144,7 +144,7 @@ def altered(sample: Sample, pictures: Pictures, rng: np.random.Generator) -> Sam
     for place, noisy in zip(sample.images, images, strict=True):
         kept = pictures.load(place)
         noise = rng.normal(size=kept["pixel_values"].shape).astype(np.float32)
-        pictures.cached[noisy] = {**kept, "pixel_values": noise}
+        pictures.keep(noisy, {**kept, "pixel_values": noise})
     return replace(sample, input_ids_T=ids_T, images=images)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.data.images import Picture
+from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.pictures import ArrayCache, Arrays, load_picture, sound_pictures
 from finemesh.finetune.rows import Location
 from PIL import Image
@@ -69,8 +72,39 @@ def test_a_full_cache_makes_its_arrays_again() -> None:
         made.append(location)
         return {"pixels": np.zeros(8, np.float32)}
 
-    cache = ArrayCache(make, bytes_left=40)
+    cache = ArrayCache(make, max_bytes=40)
     first, second = Location("a", 0, 0), Location("a", 0, 1)
     for location in (first, second, first, second):
         assert len(cache.load(location)["pixels"]) == 8
     assert made == [first, second, second]
+
+
+def test_kept_arrays_are_read_as_they_were_and_owned_by_their_reader() -> None:
+    file: ArrayFile[str] = ArrayFile(1000)
+    given = {
+        "strided": np.arange(24, dtype=np.float32).reshape(2, 3, 4)[:, ::2].transpose(2, 0, 1),
+        "scalar": np.array(7, np.int64),
+        "empty": np.zeros((0, 4), np.float16),
+        "mask": np.array([True, False]),
+    }
+    file.put("a", given)
+    file.put("a", {"other": np.zeros(1)})
+    for _ in range(2):
+        found = file.get("a")
+        assert found
+        assert found.keys() == given.keys()
+        for name, array in given.items():
+            assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+            assert np.array_equal(found[name], array)
+        found["mask"][:] = False
+    assert file.get("b") is None
+
+
+def test_a_disk_without_room_only_costs_the_making_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    file: ArrayFile[str] = ArrayFile(1000)
+    file.put("a", {"x": np.zeros(4)})
+    assert (file.get("a"), file.bytes_left) == (None, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from PIL import Image
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
+from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.rows import Location, no_rows, read_images, read_values
 from finemesh.finetune.sight import PIXEL_CACHE_BYTES, decode_image
 
@@ -98,31 +99,25 @@ def kept(row: PictureRow) -> LedgerEntry:
     return LedgerEntry(row.row_id, Disposition.KEPT, children=(row.row_id,))
 
 
-@dataclass(slots=True)
 class ArrayCache:
-    """What is made of a row alike each time: kept in memory while there is room, otherwise made again.
+    """What is made of a row alike each time: kept while there is room, otherwise made again.
 
-    Attributes:
+    Args:
         make: from a row's place, and what else `load` is told of it, to its arrays.
-        bytes_left: room for arrays.
+        max_bytes: room for arrays.
     """
 
-    make: Callable[..., Arrays]
-    bytes_left: int = PIXEL_CACHE_BYTES
-    held: dict[Location, Arrays] = field(default_factory=dict[Location, Arrays])
+    def __init__(self, make: Callable[..., Arrays], max_bytes: int = PIXEL_CACHE_BYTES) -> None:
+        self._make = make
+        self._kept: ArrayFile[Location] = ArrayFile(max_bytes)
 
     def load(self, location: Location, *details: Any) -> Arrays:
-        held = self.held.get(location)
-        if held is not None:
-            return held
-        return self.keep(location, self.make(location, *details))
+        kept = self._kept.get(location)
+        return self.keep(location, self._make(location, *details)) if kept is None else kept
 
     def keep(self, location: Location, made: Arrays) -> Arrays:
-        """Hold what was made of a row, if there is room. Returns it."""
-        size = sum(array.nbytes for array in made.values())
-        if size <= self.bytes_left:
-            self.held[location] = made
-            self.bytes_left -= size
+        """Keep what was made of a row, if there is room. Returns it."""
+        self._kept.put(location, made)
         return made
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry, LedgerSummary
+from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.chat import Rendered
 from finemesh.finetune.encoding import EncodedSplit, Encoder, Prepared, Tokens, chunks, expanded
 from finemesh.finetune.families.family import Seen
@@ -165,7 +166,7 @@ class Watcher(Encoder):
         tally = self._tally = Tally(split, shown_rows)
         rows = read_rows(dataset, split)
         for chunk in chunks(islice(rows, limit) if limit else rows):
-            encoded = EncodedSplit([], [], 0, replace(self.pictures_of(dataset), bytes_left=0))
+            encoded = EncodedSplit([], [], 0, replace(self.pictures_of(dataset), kept=ArrayFile(0)))
             self._encode_chunk(chunk, encoded)
             tally.samples += [Kept(sample.row_id, sample.size) for sample in encoded.samples]
             tally.spoken += sum(bool(row.messages) for row in chunk)

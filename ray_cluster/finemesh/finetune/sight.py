@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from finemesh.core.errors import InvalidError
+from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.families.family import Family, Picture
 from finemesh.finetune.rows import Location, read_images
 
@@ -47,25 +48,21 @@ class Illustrated(Protocol):
 
 @dataclass(slots=True)
 class Pictures:
-    """Processed pictures: in memory while there is room, otherwise made again from the dataset each time."""
+    """Processed pictures: kept in a file while there is room, otherwise made again from the dataset."""
 
     dataset: Path
     family: Family
     processor: Any
     config: Any
-    cached: dict[ImageAt, Picture] = field(default_factory=dict[ImageAt, Picture])
-    bytes_left: int = PIXEL_CACHE_BYTES
+    kept: ArrayFile[ImageAt] = field(default_factory=lambda: ArrayFile[ImageAt](PIXEL_CACHE_BYTES))
     blank: bool = False
 
     def keep(self, place: ImageAt, picture: Picture) -> None:
-        size = sum(tensor.nbytes for tensor in picture.values())
-        if size <= self.bytes_left and place not in self.cached:
-            self.cached[place] = picture
-            self.bytes_left -= size
+        self.kept.put(place, picture)
 
     def load(self, place: ImageAt) -> Picture:
         """The tensors that the model's own processor makes of a picture."""
-        picture = self.cached.get(place)
+        picture = self.kept.get(place)
         if picture is None:
             image = decode_image(read_images(self.dataset, place.location)[place.number])
             picture = self.family.see(self.processor, image).tensors
