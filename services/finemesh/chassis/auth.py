@@ -114,6 +114,17 @@ def current_principal() -> Principal:
     return principal
 
 
+def authorised(project: str, role: Role) -> str:
+    """`project`, if the caller of this RPC may act in it with `role`.
+
+    Raises: PermissionDeniedError, UnauthenticatedError.
+    """
+    principal = current_principal()
+    principal.require_project(project)
+    principal.require_role(role)
+    return project
+
+
 @contextlib.contextmanager
 def acting_as(principal: Principal) -> Generator[None]:
     """Run as `principal`: the server does this per call; background work and tests may too."""

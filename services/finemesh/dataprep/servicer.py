@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from google.protobuf.empty_pb2 import Empty
 
-from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.auth import Role, authorised
 from finemesh.chassis.dataset_options import validate_options
 from finemesh.chassis.objects import ObjectStore
 from finemesh.chassis.paging import PageRequest
@@ -57,7 +57,7 @@ class DataPrepServicer(DataPrepServiceServicer):
     # Uploads
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Any) -> dataset_pb2.Upload:
-        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        project = authorised(parse_project(request.parent), Role.OPERATOR)
         asked = request.upload
         upload = await self._service.create_upload(project, asked.filename, asked.size_bytes, asked.sha256)
         return upload_to_proto(upload, self._upload_url(upload))
@@ -96,7 +96,7 @@ class DataPrepServicer(DataPrepServiceServicer):
     # Datasets
 
     async def CreateDataset(self, request: pb.CreateDatasetRequest, context: Any) -> dataset_pb2.Dataset:
-        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        project = authorised(parse_project(request.parent), Role.OPERATOR)
         key = request_key(project, "CreateDataset", request)
         dataset_id = check_id(request.dataset_id, "dataset_id") if request.dataset_id else new_id("ds")
         draft = Dataset(
@@ -115,7 +115,7 @@ class DataPrepServicer(DataPrepServiceServicer):
         return dataset_to_proto(await self._service.get(_named(request.name, "datasets", Role.VIEWER)))
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Any) -> pb.ListDatasetsResponse:
-        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        project = authorised(parse_project(request.parent), Role.VIEWER)
         datasets, token = await self._service.list(project, PageRequest.of(request))
         return pb.ListDatasetsResponse(
             datasets=[dataset_to_proto(each, tables=False) for each in datasets], next_page_token=token
@@ -278,17 +278,9 @@ class DataPrepServicer(DataPrepServiceServicer):
         )
 
 
-def _authorised(project: str, role: Role) -> str:
-    """`project`, if the caller may act in it with `role`. Raises PermissionDeniedError."""
-    principal = current_principal()
-    principal.require_project(project)
-    principal.require_role(role)
-    return project
-
-
 def _named(value: str, collection: str, role: Role, field: str = "name") -> Name:
     name = parse_name(value, collection, field)
-    _authorised(name.project, role)
+    authorised(name.project, role)
     return name
 
 

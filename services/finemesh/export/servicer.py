@@ -13,7 +13,7 @@ from typing import Any, Final
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
-from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.auth import Role, authorised, current_principal
 from finemesh.chassis.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
@@ -50,7 +50,7 @@ class ExportServicer(ExportServiceServicer):
         self._clock = clock
 
     async def CreateExport(self, request: pb.CreateExportRequest, context: Any) -> export_pb2.Export:
-        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        project = authorised(parse_project(request.parent), Role.OPERATOR)
         key = request_key(project, "CreateExport", request)
         if request.export_id:
             check_id(request.export_id, "export_id")
@@ -63,7 +63,7 @@ class ExportServicer(ExportServiceServicer):
     async def BatchCreateExports(
         self, request: pb.BatchCreateExportsRequest, context: Any
     ) -> pb.BatchCreateExportsResponse:
-        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        project = authorised(parse_project(request.parent), Role.OPERATOR)
         key = request_key(project, "BatchCreateExports", request)
         group = new_id("eg")
         drafts = [
@@ -88,7 +88,7 @@ class ExportServicer(ExportServiceServicer):
         return export_to_proto(await self._service.get(_name(request.name, Role.VIEWER)))
 
     async def ListExports(self, request: pb.ListExportsRequest, context: Any) -> pb.ListExportsResponse:
-        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        project = authorised(parse_project(request.parent), Role.VIEWER)
         exports, token = await self._service.list(project, PageRequest.of(request))
         return pb.ListExportsResponse(
             exports=[export_to_proto(export) for export in exports], next_page_token=token
@@ -162,29 +162,21 @@ class ExportServicer(ExportServiceServicer):
     async def GetExportRetention(
         self, request: pb.GetExportRetentionRequest, context: Any
     ) -> export_retention_pb2.ExportRetention:
-        project = _authorised(retention_project(request.name, "name"), Role.VIEWER)
+        project = authorised(retention_project(request.name, "name"), Role.VIEWER)
         return retention_to_proto(project, await self._service.retention(project))
 
     async def UpdateExportRetention(
         self, request: pb.UpdateExportRetentionRequest, context: Any
     ) -> export_retention_pb2.ExportRetention:
         message = request.export_retention
-        project = _authorised(retention_project(message.name, "export_retention.name"), Role.ADMIN)
+        project = authorised(retention_project(message.name, "export_retention.name"), Role.ADMIN)
         retention = await self._service.set_retention(project, retention_from_proto(message))
         return retention_to_proto(project, retention)
 
 
-def _authorised(project: str, role: Role) -> str:
-    """`project`, if the caller may act in it with this role. Raises PermissionDeniedError."""
-    principal = current_principal()
-    principal.require_project(project)
-    principal.require_role(role)
-    return project
-
-
 def _name(value: str, role: Role, field: str = "name") -> Name:
     name = parse_name(value, COLLECTION, field)
-    _authorised(name.project, role)
+    authorised(name.project, role)
     return name
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.auth import Role, authorised, current_principal
 from finemesh.chassis.paging import PageRequest
 from finemesh.core.clock import Clock
 from finemesh.core.errors import FieldViolation, InvalidError, PermissionDeniedError
@@ -32,14 +32,12 @@ class QuotaServicer(QuotaServiceServicer):
 
     async def GetQuota(self, request: pb.GetQuotaRequest, context: Any) -> quota_pb2.Quota:
         project = _project(request.name, "name")
-        current_principal().require_project(project)
-        current_principal().require_role(Role.VIEWER)
+        authorised(project, Role.VIEWER)
         return await self._told(project)
 
     async def UpdateQuota(self, request: pb.UpdateQuotaRequest, context: Any) -> quota_pb2.Quota:
         project = _project(request.quota.name, "quota.name")
-        current_principal().require_project(project)
-        current_principal().require_role(Role.ADMIN)
+        authorised(project, Role.ADMIN)
         quota = replace(_quota_of(project, request.quota), update_time=self._clock.now())
         async with self._store.begin() as unit:
             await unit.set_quota(quota)

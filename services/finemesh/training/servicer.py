@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.attempts_servicer import authorise_attempt
-from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.auth import Role, authorised
 from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
@@ -57,7 +57,7 @@ class TrainingServicer(CatalogueServicer, LogServicer):
     async def CreateTrainingJob(
         self, request: pb.CreateTrainingJobRequest, context: Any
     ) -> training_job_pb2.TrainingJob:
-        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        project = authorised(parse_project(request.parent), Role.OPERATOR)
         key = request_key(project, "CreateTrainingJob", request)
         if request.training_job_id:
             check_id(request.training_job_id, "training_job_id")
@@ -71,7 +71,7 @@ class TrainingServicer(CatalogueServicer, LogServicer):
     async def EstimateTrainingJob(
         self, request: pb.EstimateTrainingJobRequest, context: Any
     ) -> estimate_pb2.TrainingEstimate:
-        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        project = authorised(parse_project(request.parent), Role.VIEWER)
         return await self._estimates.of_request(request, project)
 
     async def GetTrainingJob(
@@ -82,7 +82,7 @@ class TrainingServicer(CatalogueServicer, LogServicer):
     async def ListTrainingJobs(
         self, request: pb.ListTrainingJobsRequest, context: Any
     ) -> pb.ListTrainingJobsResponse:
-        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        project = authorised(parse_project(request.parent), Role.VIEWER)
         jobs, token = await self._service.list(project, PageRequest.of(request))
         return pb.ListTrainingJobsResponse(
             training_jobs=[job_to_proto(job) for job in jobs], next_page_token=token
@@ -157,17 +157,9 @@ class TrainingServicer(CatalogueServicer, LogServicer):
         return pb.CommitCheckpointResponse(expired_uris=expired)
 
 
-def _authorised(project: str, role: Role) -> str:
-    """`project`, if the caller may act in it with this role. Raises PermissionDeniedError."""
-    principal = current_principal()
-    principal.require_project(project)
-    principal.require_role(role)
-    return project
-
-
 def _name(value: str, role: Role, field: str = "name") -> Name:
     name = parse_name(value, COLLECTION, field)
-    _authorised(name.project, role)
+    authorised(name.project, role)
     return name
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.auth import Role, authorised, current_principal
 from finemesh.core.errors import FencedError, InvalidError
 from finemesh.core.names import parse_name
 from finemesh.training.logs.service import LogService, Wish
@@ -23,8 +23,7 @@ class LogServicer(TrainingServiceServicer):
         self, request: pb.StreamTrainingJobLogsRequest, context: Any
     ) -> AsyncGenerator[pb.TrainingJobLog]:
         name = parse_name(request.name, "trainingJobs")
-        current_principal().require_project(name.project)
-        current_principal().require_role(Role.VIEWER)
+        authorised(name.project, Role.VIEWER)
         if request.attempt < 0 or request.tail < 0:
             raise InvalidError.of("attempt" if request.attempt < 0 else "tail", "must not be negative")
         wish = Wish(request.attempt, request.tail, request.follow, request.cursor)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from google.protobuf.empty_pb2 import Empty
 
-from finemesh.chassis.auth import Role, current_principal
+from finemesh.chassis.auth import Role, authorised
 from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
@@ -50,7 +50,7 @@ class SweepServicer(SweepServiceServicer):
         self._clock = clock
 
     async def CreateSweep(self, request: pb.CreateSweepRequest, context: Any) -> sweep_pb2.Sweep:
-        project = _authorised(parse_project(request.parent), Role.OPERATOR)
+        project = authorised(parse_project(request.parent), Role.OPERATOR)
         key = request_key(project, "CreateSweep", request)
         if request.sweep_id:
             check_id(request.sweep_id, "sweep_id")
@@ -70,7 +70,7 @@ class SweepServicer(SweepServiceServicer):
         return sweep_to_proto(*await self._read(_name(request.name, Role.VIEWER)))
 
     async def ListSweeps(self, request: pb.ListSweepsRequest, context: Any) -> pb.ListSweepsResponse:
-        project = _authorised(parse_project(request.parent), Role.VIEWER)
+        project = authorised(parse_project(request.parent), Role.VIEWER)
         async with self._store.read() as view:
             sweeps, token = await view.sweeps(project, PageRequest.of(request))
         return pb.ListSweepsResponse(
@@ -135,15 +135,7 @@ class SweepServicer(SweepServiceServicer):
             return sweep, await view.works(sweep, self._clock.now())
 
 
-def _authorised(project: str, role: Role) -> str:
-    """`project`, if the caller may act in it with this role. Raises PermissionDeniedError."""
-    principal = current_principal()
-    principal.require_project(project)
-    principal.require_role(role)
-    return project
-
-
 def _name(value: str, role: Role) -> Name:
     name = parse_name(value, COLLECTION)
-    _authorised(name.project, role)
+    authorised(name.project, role)
     return name
