@@ -196,10 +196,12 @@ class RayServer:
 
     def __init__(self, folder: Path) -> None:
         self.python = peer_python("ray", ("ray[default]==2.60.0",))
-        self.port, self._head = free_ports(2)
+        self.port, self._head, agent, clients = free_ports(4)
         self.dashboard = f"http://127.0.0.1:{self.port}"
         self.environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
         options = [f"--port={self._head}", f"--dashboard-port={self.port}", f"--temp-dir={folder}"]
+        options += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={clients}"]
+        options += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones: the usual range holds ours
         switches = ["--head", "--block", "--include-dashboard=true", "--node-ip-address=127.0.0.1"]
         self._process = subprocess.Popen(
             [str(self.python.parent / "ray"), "start", *switches, *options],
