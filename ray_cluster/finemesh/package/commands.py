@@ -4,14 +4,19 @@ the group `finemesh.commands`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from finemesh.core.errors import FinemeshError
+
+if TYPE_CHECKING:  # torch takes its time
+    from finemesh.package.evaluating import Evaluation
 
 EXIT_FAILED: Final = 1
 _out: Final = Console()
@@ -36,7 +41,7 @@ def evaluate(
 ) -> None:
     """Compare size, memory, latency and metrics of packages that were downloaded, each in its own runtime."""
     from finemesh.package.evaluating import evaluate_packages
-    from finemesh.package.evaluation_page import HEAD, metric_names, rows, to_html
+    from finemesh.package.evaluation_page import to_html
 
     try:
         with _err.status("running the packages"):
@@ -48,13 +53,23 @@ def evaluate(
             f"[red]error:[/] {error.message} [dim]({error.reason})[/]", highlight=False, soft_wrap=True
         )
         raise typer.Exit(EXIT_FAILED) from error
-    names = metric_names(found)
-    table = Table(*HEAD, *names, box=None, header_style="bold")
-    for row in rows(found, names):
-        table.add_row(*row)
-    _out.print(table)
+    _out.print(table_of(found))
     if found[0].left_out:
         _out.print(f"{found[0].left_out} rows could not be asked or judged")
     if page:
         page.write_text(to_html(found, str(dataset), split), encoding="utf-8")
         _out.print(f"the same as a page: {page}")
+
+
+def table_of(found: Sequence[Evaluation]) -> Table:
+    """A column for each package: there are more figures than packages, and nothing is cut off."""
+    from finemesh.package.evaluation_page import HEAD, metric_names, rows
+
+    names = metric_names(found)
+    table = Table("", *(escape(each.package.name) for each in found), box=None, header_style="bold")
+    columns = [row[1:] for row in rows(found, names)]
+    for name, *figures in zip((*HEAD, *names)[1:], *columns, strict=True):
+        table.add_row(name, *(escape(each) for each in figures))
+    for column in table.columns:
+        column.overflow = "fold"
+    return table

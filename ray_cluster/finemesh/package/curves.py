@@ -21,7 +21,8 @@ Curve = Sequence[tuple[int, float]]
 
 
 def draw_curves(curves: Mapping[str, Curve], out: Path) -> list[str]:
-    """Draw the metrics `train/...` and `val/...` into `curves/`. Returns the files, relative to `out`.
+    """Draw the metrics `train/...` and `val/...` into `curves/`, but for those that were measured only once.
+    Returns the files, relative to `out`.
 
     Args:
         curves: by the name of the metric.
@@ -36,7 +37,8 @@ def draw_curves(curves: Mapping[str, Curve], out: Path) -> list[str]:
         if role in _COLOURS and metric and curve and not metric.endswith("_per_second"):
             grouped[metric][role] = curve
     drawn: list[str] = []
-    for metric in sorted(grouped, key=_rank)[:MOST_PICTURES]:
+    told = [metric for metric, roles in grouped.items() if max(map(len, roles.values())) > 1]
+    for metric in sorted(told, key=_rank)[:MOST_PICTURES]:
         figure = Figure(figsize=(6.4, 3.2), dpi=110, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()

@@ -14,17 +14,19 @@ _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _STYLE: Final = """\
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
   color: #222; }
+div { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 td.best { font-weight: 700; }
-small { color: #666; display: block; }
+small { color: #666; display: block; font-weight: 400; }
 svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 @media (prefers-color-scheme: dark) {
   body { background: #16181d; color: #ddd; } th, td { border-color: #333; } small { color: #999; }
 }
 """
 _WIDTH, _HEIGHT, _EDGE = 640, 300, 60
+_LABEL_WIDTH, _LABEL_HEIGHT = 200, 14
 
 
 def metric_names(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -70,7 +72,7 @@ def to_html(evaluations: Sequence[Evaluation], dataset: str, split: str) -> str:
     body = ""
     for index, row in enumerate(rows(evaluations, names)):
         cells = "".join(
-            f"<td{' class=best' if (index, column) in best else ''}>{html.escape(cell)}</td>"
+            f"<td{' class=best' if (index, column) in best else ''}>{_cell(cell)}</td>"
             for column, cell in enumerate(row)
         )
         body += f"<tr>{cells}</tr>\n"
@@ -91,13 +93,19 @@ def to_html(evaluations: Sequence[Evaluation], dataset: str, split: str) -> str:
 <h1>Packages compared</h1>
 <p>On {evaluations[0].items} items of the split <b>{html.escape(split)}</b> of {html.escape(dataset)},
 each package in a process of its own.{aside} In brackets: 95% intervals. In bold: the best of a column.</p>
-<table><thead><tr>{head}</tr></thead><tbody>
-{body}</tbody></table>
+<div><table><thead><tr>{head}</tr></thead><tbody>
+{body}</tbody></table></div>
 {_plot(evaluations, names[0])}
 <ul>{versions}</ul>
 </body>
 </html>
 """
+
+
+def _cell(words: str) -> str:
+    """A figure, its interval below it."""
+    figure, bracket, interval = words.partition(" [")
+    return html.escape(figure) + (f"<small>{html.escape(bracket[1:] + interval)}</small>" if bracket else "")
 
 
 def _versions(evaluation: Evaluation) -> str:
@@ -121,7 +129,7 @@ def _best(evaluations: Sequence[Evaluation]) -> set[tuple[int, int]]:
         (row, column)
         for column, values in columns.items()
         for row, value in enumerate(values)
-        if value == max(values)
+        if value == max(values) > min(values)
     }
 
 
@@ -130,7 +138,7 @@ def _plot(evaluations: Sequence[Evaluation], name: str) -> str:
     most = max(each.seconds[0] for each in evaluations) * 1.15
     parts = [
         f'<line x1="{_EDGE}" y1="{_HEIGHT - 40}" x2="{_WIDTH}" y2="{_HEIGHT - 40}" stroke="currentColor"/>',
-        f'<line x1="{_EDGE}" y1="10" x2="{_EDGE}" y2="{_HEIGHT - 40}" stroke="currentColor"/>',
+        f'<line x1="{_EDGE}" y1="28" x2="{_EDGE}" y2="{_HEIGHT - 40}" stroke="currentColor"/>',
         f'<text x="{_WIDTH}" y="{_HEIGHT - 8}" text-anchor="end">ms per item, up to {1000 * most:.0f}</text>',
         f'<text x="4" y="20">{html.escape(name)}</text>',
         f'<text x="{_EDGE - 6}" y="{_HEIGHT - 38}" text-anchor="end">0</text>',
@@ -140,16 +148,21 @@ def _plot(evaluations: Sequence[Evaluation], name: str) -> str:
     def height(value: float) -> float:
         return (_HEIGHT - 40) - min(max(value, 0.0), 1.0) * (_HEIGHT - 75)
 
+    labels: list[tuple[float, float]] = []
     for each in evaluations:
         x = _EDGE + each.seconds[0] / most * (_WIDTH - _EDGE - 10)
         value = each.metrics[name]
         low, high = each.metrics.get(f"{name}_low", value), each.metrics.get(f"{name}_high", value)
         label = html.escape(f"{each.package.name} ({each.manifest.format.value})")
         anchor = "end" if x > _WIDTH / 2 else "start"
+        y = height(value) - 9
+        while any(abs(x - x2) < _LABEL_WIDTH and abs(y - y2) < _LABEL_HEIGHT for x2, y2 in labels):
+            y -= _LABEL_HEIGHT
+        labels.append((x, y))
         parts += [
             f'<path d="M{x:.1f} {height(low):.1f}V{height(high):.1f}" stroke="#4c72b0"/>',
             f'<circle cx="{x:.1f}" cy="{height(value):.1f}" r="5" fill="#4c72b0"/>',
-            f'<text x="{x:.1f}" y="{height(value) - 9:.1f}" text-anchor="{anchor}">{label}</text>',
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{label}</text>',
         ]
     title = f"{name} over the time of an item"
     drawn = "".join(parts)
