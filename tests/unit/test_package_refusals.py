@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, PreconditionError
+from finemesh.core.errors import (
+    FinemeshError,
+    InvalidError,
+    NotFoundError,
+    PreconditionError,
+    ResourceExhaustedError,
+)
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import FineTuneSpec, Lora, Quantization, Task
 from finemesh.finetune.tiny import build_tiny
@@ -119,6 +126,17 @@ def test_a_cancelled_export_leaves_nothing(job: dict[str, Any], tmp_path: Path) 
     with pytest.raises(CancelledError):
         export(job, out=tmp_path / "package", progress=stop)
     assert not [*tmp_path.iterdir()]
+
+
+def test_an_export_without_room_on_the_disk_leaves_nothing(job: dict[str, Any], tmp_path: Path) -> None:
+    """The limit of a file's size stands for the disk's: both are told by the write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        error = refused(job, tmp_path / "package")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (type(error), error.reason) == (ResourceExhaustedError, "DISK_FULL")
 
 
 def test_a_checkpoint_on_another_base_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
