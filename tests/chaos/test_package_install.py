@@ -1,6 +1,4 @@
-"""A package whose requirements are installed into an empty environment, by pip: that takes minutes, and
-is for `make soak` alone.
-"""
+"""A package installed into an empty environment as its Dockerfile says, by pip: minutes; for `make soak`."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.integration.test_package_stranger import ask_as_openai, export
 from tests.support.conversations import colour_rows, spec, tiny_model
+from tests.support.dockerfile import build
 from tests.support.package_server import environ, served
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
@@ -25,12 +24,16 @@ def test_a_package_runs_with_nothing_but_its_requirements(rounds: int, tmp_path:
     package = export(tmp_path, spec(), tiny_model(tmp_path / "base", "llava"), rows)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
-    install = [python, "-m", "pip", "install", "--quiet", "--requirement", package / "requirements.txt"]
-    subprocess.run(install, env=environ(), check=True)
+    image = build(package, tmp_path / "image", python, install=True)
     done = subprocess.run(
-        [python, package / "verify.py"], cwd="/", env=environ(), capture_output=True, text=True, check=False
+        [python, image.folder / "verify.py"],
+        cwd="/",
+        env=environ(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert json.loads(done.stdout)["passed"]
-    with served(python, package) as address:
+    with served(python, image.folder, *image.entrypoint[2:], **image.variables) as address:
         ask_as_openai(address, package)

@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Generator
 from dataclasses import replace
@@ -15,12 +16,14 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import Full, Objective, Task, Tower
 from finemesh.data.rows import make_row
 from finemesh.finetune import masks
 from finemesh.finetune.heads import classes_of
+from finemesh.package.commands import table_of
 from finemesh.package.evaluating import evaluate_packages
 from finemesh.package.exporting import export_checkpoint
 from finemesh.package.parity import verify_package
@@ -30,11 +33,13 @@ from finemesh.package.shipped.server.replay import serving
 from finemesh.package.trained import Trained
 from PIL import Image
 from pycocotools import mask as coco
+from rich.console import Console
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, processors
 
 from tests.support.checkpoints import checkpoint_of, moved_model
 from tests.support.conversations import COLOURS, spec, text_rows, tiny_model, write_dataset
+from tests.support.dockerfile import build
 from tests.support.onnx_models import export_tiny, train_tiny
 from tests.support.package_gate import replay
 from tests.support.package_server import served
@@ -167,6 +172,12 @@ def test_a_model_of_plain_text_goes_on_in_every_runtime(plain: dict[str, Any], t
     one, other = evaluate_packages(packages, plain["dataset"], "test", max_tokens=4)
     assert one.items == other.items == 5
     assert one.metrics == other.metrics
+    screen = Console(width=80, file=io.StringIO(), record=True)
+    screen.print(table_of([one, other]))
+    shown = screen.export_text()
+    assert f"{other.metrics['token_f1_low']:.3f}, {other.metrics['token_f1_high']:.3f}]" in shown
+    # Of their own processes, not of this one, which has torch.
+    assert max(one.peak_memory_bytes, other.peak_memory_bytes) < psutil.Process().memory_info().rss
     export_checkpoint(**plain, out=tmp_path / "static", format=ExportFormat.ONNX_INT8_STATIC)
     assert "by 5 items" in json.loads((tmp_path / "static/onnx.json").read_bytes())["precision"]
 
@@ -183,24 +194,30 @@ def test_instructblip_sees_as_it_was_trained(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_classified_without_torch(alone: dict[str, str], tmp_path: Path) -> None:
+    """By what its Dockerfile makes of it."""
     trained = train_tiny(tmp_path, "vit")
     package = tmp_path / "package"
     export_tiny(trained, package, ExportFormat.ONNX)
     labels = json.loads((package / "manifest.json").read_bytes())["decisions"]["labels"]
+    image = build(package, tmp_path / "image", sys.executable, install=False)
+    assert image.entrypoint[:2] == ["python", "serve.py"]
+    variables = {**image.variables, **alone}
     with (
-        served(sys.executable, package, **alone) as address,
+        served(sys.executable, image.folder, *image.entrypoint[2:], **variables) as address,
         httpx.Client(base_url=address, timeout=60) as client,
     ):
-        image, found = b"", list[dict[str, Any]]()
+        asked = image.healthcheck[2].replace("http://127.0.0.1:8000", address)
+        subprocess.run([sys.executable, "-c", asked], check=True, timeout=60)
+        picture, found = b"", list[dict[str, Any]]()
         for index, item in enumerate(items_of(package)):
-            image = (package / item["image"]).read_bytes()
-            found = client.post("/classify", content=image).json()["classes"]
+            picture = (package / item["image"]).read_bytes()
+            found = client.post("/classify", content=picture).json()["classes"]
             assert found[0]["label"] == labels[decisions_of(package, index)["label"].item()]
             assert {each["label"] for each in found} == set(labels)
             assert sum(each["score"] for each in found) == pytest.approx(1)
-        top = client.post("/classify?top=1", files={"file": image}).json()["classes"]
+        top = client.post("/classify?top=1", files={"file": picture}).json()["classes"]
         assert top == found[:1]
-        assert client.post("/detect", content=image).status_code == 404
+        assert client.post("/detect", content=picture).status_code == 404
 
 
 @pytest.fixture

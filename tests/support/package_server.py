@@ -17,10 +17,10 @@ def environ() -> dict[str, str]:
 
 
 @contextmanager
-def served(python: Path | str, package: Path, **variables: str) -> Generator[str]:
+def served(python: Path | str, package: Path, *options: str, **variables: str) -> Generator[str]:
     """The address of `serve.py`, run in the package's folder, once its model is loaded."""
     process = subprocess.Popen(
-        [python, "serve.py", "--port", "0"],
+        [python, "serve.py", *options, "--port", "0"],
         cwd=package,
         env=environ() | variables,
         stderr=subprocess.PIPE,
@@ -33,10 +33,10 @@ def served(python: Path | str, package: Path, **variables: str) -> Generator[str
             told.append(line)
             if "ready: " in line:
                 break
-        listens = re.search(r"http://127\.0\.0\.1:\d+", "".join(told))
+        listens = re.search(r"http://[\d.]+(:\d+)", "".join(told))
         assert listens, "".join(told)
         assert "ready: " in told[-1], "".join(told)
-        yield listens[0]
+        yield f"http://127.0.0.1{listens[1]}"
     finally:
         process.terminate()
         process.communicate(timeout=60)

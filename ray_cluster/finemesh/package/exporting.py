@@ -128,6 +128,7 @@ def export_checkpoint(
         )
         write_sbom(out, manifest)
         (out / "README.md").write_text(model_card(manifest, None), encoding="utf-8")
+        _let_others_read(out)
         progress(0.9, "writing the manifest")
         write_manifest(out, manifest.facts())
     progress(1.0, "exported")
@@ -143,6 +144,12 @@ def _whole_or_nothing(folder: Path) -> Generator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _let_others_read(folder: Path) -> None:
+    """The image of a package runs as somebody else, and safetensors writes files for their owner alone."""
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(path.stat().st_mode | 0o044)
 
 
 def _existing(folder: Path) -> Path:
