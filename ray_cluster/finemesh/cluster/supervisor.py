@@ -45,6 +45,8 @@ from finemesh.v1.tracking_service_pb2_grpc import TrackingServiceStub
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
 _POLL_SECONDS: Final = 0.3
+# The same of one that trains: each look takes time from its steps.
+_CALM_SECONDS: Final = 1.0
 _PLACEMENT_POLL_SECONDS: Final = 1.0
 # How long the nodes that the service has chosen are waited for, before Ray chooses.
 _NODES_SECONDS: Final = 30.0
@@ -208,15 +210,19 @@ class Supervisor:
         self._lease.renew_now()
         worker, running = crew.leader, asyncio.ensure_future(crew.run())
         stopping: asyncio.Task[None] | None = None
+        told = asyncio.ensure_future(self._lease.told_to_stop.wait())
         sampling = asyncio.create_task(sample(crew.actors)) if self._is_training else None
         while not running.done():
-            await asyncio.wait({running}, timeout=_POLL_SECONDS)
+            seconds = _CALM_SECONDS if self._status.in_steps and not stopping else _POLL_SECONDS
+            awaited = {running} if stopping else {running, told}
+            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 await self._look(worker)
-                await self._commit(service, worker)
-            if self._lease.told_to_stop.is_set() and stopping is None:
+                if self._status.uploads:
+                    await self._commit(service, worker)
+            if told.done() and stopping is None:
                 stopping = asyncio.create_task(self._stop(worker))
-        for task in filter(None, (stopping, sampling)):
+        for task in filter(None, (stopping, sampling, told)):
             task.cancel()
         ending = running.result()
         with contextlib.suppress(RayError):

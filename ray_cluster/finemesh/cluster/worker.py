@@ -57,6 +57,12 @@ class Status:
     total_steps: int = 0
     certificate: bytes = b""
     peak_memory_bytes: int = 0
+    uploads: int = 0  # checkpoints that wait to be committed
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether it trains, with steps before it."""
+        return self.phase is Phase.RUNNING and self.step < self.total_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,8 @@ class Worker:
         job = self._job
         certificate = job.certificate.SerializeToString() if job.certificate else b""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Status(job.phase, job.fraction, job.message, job.step, job.total_steps, certificate, peak)
+        done = (job.phase, job.fraction, job.message, job.step, job.total_steps)
+        return Status(*done, certificate, peak, len(job.uploaded))
 
     def stop(self) -> None:
         """Ask the work to stop as soon as it can do so in order."""
