@@ -17,14 +17,14 @@ from finemesh.package.formats.bitsandbytes import BNB_INT8, BNB_NF4
 from finemesh.package.formats.format import Format
 from finemesh.package.formats.gguf import GGUF_FORMATS
 from finemesh.package.formats.merged import MERGED, MERGED_BF16, MERGED_FP16
-from finemesh.package.formats.onnx import ONNX, ONNX_FP16, ONNX_INT4, ONNX_INT8, ONNX_INT8_STATIC
+from finemesh.package.formats.onnx import ONNX_FORMATS
 from finemesh.package.trained import Trained
 
 FORMATS: Final[dict[ExportFormat, Format]] = {
     each.format: each
     for each in (
         *(ADAPTER, MERGED, MERGED_BF16, MERGED_FP16, BNB_INT8, BNB_NF4),
-        *(ONNX, ONNX_FP16, ONNX_INT8, ONNX_INT8_STATIC, ONNX_INT4),
+        *ONNX_FORMATS,
         *GGUF_FORMATS,
     )
 }

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import torch
 
-from finemesh.core.spec.export import ExportFormat, ParityTolerance
+from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import Tower
-from finemesh.package.formats.format import Format
+from finemesh.package.formats.format import Format, within
 from finemesh.package.formats.transformers_runtime import TRANSFORMERS
 from finemesh.package.trained import Trained
 
@@ -68,7 +68,7 @@ BNB_INT8: Final = Format(
     runtime=_RUNTIME,
     write=_write_int8,
     refuse=_refuse,
-    tolerance=ParityTolerance(None, 0.1, 0.9, 0.05, 1e-5),
+    tolerance=within(0.1, 0.9, 0.05),
 )
 BNB_NF4: Final = Format(
     format=ExportFormat.BNB_NF4,
@@ -77,5 +77,5 @@ BNB_NF4: Final = Format(
     runtime=_RUNTIME,
     write=_write_nf4,
     refuse=_refuse,
-    tolerance=ParityTolerance(None, 0.3, 0.75, 0.1, 1e-5),
+    tolerance=within(0.3, 0.75, 0.1),
 )

@@ -79,6 +79,16 @@ class Format:
     needs_base: bool = False
 
 
+def within(difference: float, agreement: float, metric_loss: float) -> ParityTolerance:
+    """The tolerance of weights in fewer bits, of which no single output says much: by shares alone."""
+    return ParityTolerance(
+        max_difference=None,
+        max_relative_difference=difference,
+        min_agreement=agreement,
+        max_metric_loss=metric_loss,
+    )
+
+
 def scripts_of(runtime: Runtime) -> list[tuple[Path, str]]:
     """The scripts of `shipped/` that travel with what a runtime runs, and their names in the package."""
     own = [(SHIPPED / name, name) for name in ("decide.py", "predict.py", "verify.py", *runtime.beside)]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.export import ExportFormat, ParityTolerance
 from finemesh.core.spec.finetune import Task
-from finemesh.package.formats.format import Format, Runtime
+from finemesh.package.formats.format import Format, Runtime, within
 from finemesh.package.gguf_file import plain_template, unsuitable, write_gguf
 from finemesh.package.modelfile import ask_with, write_modelfile
 from finemesh.package.shipped.chat_template import compiled
@@ -118,15 +118,6 @@ def _quantized(form: ExportFormat, words: str, block: int, tolerance: ParityTole
     )
 
 
-def _within(difference: float, agreement: float, metric_loss: float) -> ParityTolerance:
-    return ParityTolerance(
-        max_difference=None,
-        max_relative_difference=difference,
-        min_agreement=agreement,
-        max_metric_loss=metric_loss,
-    )
-
-
 GGUF_F16: Final = Format(
     format=ExportFormat.GGUF_F16,
     about="a whole model as one GGUF file, in 16 bits",
@@ -134,14 +125,14 @@ GGUF_F16: Final = Format(
     runtime=LLAMA_CPP,
     write=_write_half,
     refuse=_refuse,
-    tolerance=_within(0.01, 0.98, 0.02),
+    tolerance=within(0.01, 0.98, 0.02),
 )
 # Declared for models that were trained: of small ones, or of few items, quantised weights may fall outside.
 GGUF_FORMATS: Final = (
     GGUF_F16,
-    _quantized(ExportFormat.GGUF_Q8_0, "with weights in 8 bits", _BLOCK, _within(0.1, 0.9, 0.05)),
-    _quantized(ExportFormat.GGUF_Q6_K, "with weights in 6 bits", _K_BLOCK, _within(0.12, 0.9, 0.05)),
-    _quantized(ExportFormat.GGUF_Q5_K_M, "with weights in 5 bits", _K_BLOCK, _within(0.18, 0.85, 0.08)),
-    _quantized(ExportFormat.GGUF_Q4_K_M, "with weights in 4 bits", _K_BLOCK, _within(0.25, 0.8, 0.1)),
-    _quantized(ExportFormat.GGUF_Q4_0, "with weights in 4 bits", _BLOCK, _within(0.25, 0.8, 0.1)),
+    _quantized(ExportFormat.GGUF_Q8_0, "with weights in 8 bits", _BLOCK, within(0.1, 0.9, 0.05)),
+    _quantized(ExportFormat.GGUF_Q6_K, "with weights in 6 bits", _K_BLOCK, within(0.12, 0.9, 0.05)),
+    _quantized(ExportFormat.GGUF_Q5_K_M, "with weights in 5 bits", _K_BLOCK, within(0.18, 0.85, 0.08)),
+    _quantized(ExportFormat.GGUF_Q4_K_M, "with weights in 4 bits", _K_BLOCK, within(0.25, 0.8, 0.1)),
+    _quantized(ExportFormat.GGUF_Q4_0, "with weights in 4 bits", _BLOCK, within(0.25, 0.8, 0.1)),
 )

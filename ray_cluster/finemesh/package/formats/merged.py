@@ -9,8 +9,8 @@ from typing import Final
 
 import torch
 
-from finemesh.core.spec.export import ExportFormat, ParityTolerance
-from finemesh.package.formats.format import Format
+from finemesh.core.spec.export import ExportFormat
+from finemesh.package.formats.format import Format, within
 from finemesh.package.formats.transformers_runtime import TRANSFORMERS
 from finemesh.package.trained import Trained
 
@@ -39,7 +39,7 @@ MERGED_BF16: Final = Format(
     library="transformers",
     runtime=TRANSFORMERS,
     write=_write_in(torch.bfloat16),
-    tolerance=ParityTolerance(None, 0.05, 0.95, 0.02, 1e-5),
+    tolerance=within(0.05, 0.95, 0.02),
 )
 # 11 bits of fraction, an eighth of that.
 MERGED_FP16: Final = Format(
@@ -48,5 +48,5 @@ MERGED_FP16: Final = Format(
     library="transformers",
     runtime=TRANSFORMERS,
     write=_write_in(torch.float16),
-    tolerance=ParityTolerance(None, 0.01, 0.98, 0.01, 1e-5),
+    tolerance=within(0.01, 0.98, 0.01),
 )
