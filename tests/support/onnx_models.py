@@ -23,12 +23,16 @@ ITEMS = 4
 _TOWERS = (Tower.VISION, Tower.DECODER, Tower.HEAD)
 
 
-def train_tiny(root: Path, family: str, *, steps: int = 1, counts: dict[str, int] | None = None) -> Trained:
-    """A small model of a family, trained for some steps on rows of its task."""
+def train_tiny(
+    root: Path, family: str, *, steps: int = 1, counts: dict[str, int] | None = None, **changes: Any
+) -> Trained:
+    """A small model of a family, trained for some steps on rows of its task; `changes` replace fields of its
+    spec.
+    """
     kind = family_named(family)
     chosen, rows, base = _work(root, family, counts or {"train": 8, "test": ITEMS})
-    optimization = replace(chosen.optimization, max_steps=steps)
-    chosen = replace(chosen, test_split="test", optimization=optimization)
+    chosen = replace(chosen, test_split="test", **changes)
+    chosen = replace(chosen, optimization=replace(chosen.optimization, max_steps=steps))
     if kind.task not in (Task.LANGUAGE, Task.VISION_LANGUAGE):
         towers = tuple(tower for tower in _TOWERS if tower in kind.towers)
         chosen = replace(chosen, method=Full(towers))
