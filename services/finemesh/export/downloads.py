@@ -6,6 +6,7 @@ with the initial metadata under names of our own: `downloads.lua` of the gateway
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,19 +104,21 @@ def open_download(export: Export, kind: ArchiveKind, offset: int, headers: Mappi
 
 
 async def parts(packages: Packages, uri: str, pieces: Iterable[Piece]) -> AsyncIterator[bytes]:
-    """The bytes of some pieces, in chunks.
+    """The bytes of some pieces, in chunks. While one is sent, a thread takes it into the file's digest.
 
     Raises FinemeshError, reason OBJECT_CORRUPT, at the end of a file that is sent whole and is not what its
     digest says: a file that breaks off cannot be mistaken for a good one.
     """
+    loop = asyncio.get_running_loop()
     for piece in pieces:
         if piece.file is None:
             yield piece.data
             continue
         digest = hashlib.sha256()
         async for chunk in packages.read(uri, piece.file.path, piece.start, piece.length):
-            digest.update(chunk)
+            hashed = loop.run_in_executor(None, digest.update, chunk)
             yield chunk
+            await hashed
         if piece.length == piece.file.size_bytes and digest.hexdigest() != piece.file.sha256:
             raise FinemeshError(
                 f"{piece.file.path} is not what the package's manifest says: export it again",
