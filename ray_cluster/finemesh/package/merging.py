@@ -141,18 +141,11 @@ def _updates(spec: FineTuneSpec, checkpoint: Path, files: ExitStack) -> dict[str
     for name, a_RI in tensors.items():
         if name.endswith(".lora_A.weight"):
             layer = name.removesuffix(".lora_A.weight")
-            magnitude = next(
-                (
-                    f"{layer}.lora_magnitude_vector{end}"
-                    for end in ("", ".weight")
-                    if f"{layer}.lora_magnitude_vector{end}" in tensors
-                ),
-                "",
-            )
+            magnitude = f"{layer}.lora_magnitude_vector"
             updates[f"{layer}.weight"] = Update(
                 a_RI=a_RI,
                 b_OR=tensors[f"{layer}.lora_B.weight"],
-                magnitude_O=tensors.get(magnitude),
+                magnitude_O=tensors.get(magnitude, tensors.get(f"{magnitude}.weight")),
                 scale=scale,
             )
     return updates
