@@ -42,17 +42,22 @@ class ArrayFile(Generic[K]):
         self._end = 0
         self._writing = threading.Lock()
 
-    def put(self, key: K, arrays: Arrays) -> None:
-        """Keep `arrays`, unless they are kept already or there is no room, on the disk neither."""
-        size = sum(array.nbytes for array in arrays.values())
+    def put(self, key: K, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Keep `arrays`, unless they are kept already or there is no room, on the disk neither.
+
+        Returns them as `get` does, kept or not: in C order. Over another layout a convolution adds up in
+        another order, and a resumed run, which keeps at other times, would not be equal bit for bit.
+        """
+        ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        size = sum(array.nbytes for array in ordered.values())
         with self._writing:
-            if key in self._kept or size > self.bytes_left:
-                return
-            try:
-                self._kept[key] = {name: self._write(array) for name, array in arrays.items()}
-                self.bytes_left -= size
-            except OSError:  # a full disk: what was to be kept is made again each time
-                self.bytes_left = 0
+            if key not in self._kept and size <= self.bytes_left:
+                try:
+                    self._kept[key] = {name: self._write(array) for name, array in ordered.items()}
+                    self.bytes_left -= size
+                except OSError:  # a full disk: what was to be kept is made again each time
+                    self.bytes_left = 0
+        return ordered
 
     def get(self, key: K) -> dict[str, npt.NDArray[Any]] | None:
         """The arrays of a key as they were put; None if they were not kept."""
@@ -62,7 +67,7 @@ class ArrayFile(Generic[K]):
     def _write(self, array: npt.NDArray[Any]) -> _Kept:
         if self._file is None:
             self._file = self._open()
-        at, left = self._end, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        at, left = self._end, array.reshape(-1).view(np.uint8).data
         while left:
             written = os.pwrite(self._file, left, self._end)
             self._end, left = self._end + written, left[written:]

@@ -116,9 +116,8 @@ class ArrayCache:
         return self.keep(location, self._make(location, *details)) if kept is None else kept
 
     def keep(self, location: Location, made: Arrays) -> Arrays:
-        """Keep what was made of a row, if there is room. Returns it."""
-        self._kept.put(location, made)
-        return made
+        """Keep what was made of a row, if there is room. Returns it, as `load` would."""
+        return self._kept.put(location, made)
 
 
 def _row(values: dict[str, Any], location: Location) -> PictureRow:

@@ -65,10 +65,9 @@ class Pictures:
         picture = self.kept.get(place)
         if picture is None:
             image = decode_image(read_images(self.dataset, place.location)[place.number])
-            picture = self.family.see(self.processor, image).tensors
+            picture = self.kept.put(place, self.family.see(self.processor, image).tensors)
         if self.blank:
             return {**picture, "pixel_values": np.full_like(picture["pixel_values"], _BLANK)}
-        self.keep(place, picture)
         return picture
 
     def blanked(self) -> Pictures:
