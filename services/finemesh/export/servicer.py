@@ -154,10 +154,13 @@ class ExportServicer(ExportServiceServicer):
         headers = {key: str(value) for key, value in context.invocation_metadata()}
         download = open_download(await self._service.released(name), kind, request.offset, headers)
         await context.send_initial_metadata(download.headers())
+        left, to_count = download.span.size_bytes, download.to_the_end
         async for body in download.bodies(self._packages):
+            left -= len(body.data)
+            if to_count and not left:
+                to_count = False  # before the last bytes: who has them hangs up, which cancels this call
+                await self._service.count(name, archive=True)
             yield body
-        if download.to_the_end:
-            await self._service.count(name, archive=True)
 
     async def GetExportRetention(
         self, request: pb.GetExportRetentionRequest, context: Any
