@@ -17,7 +17,7 @@ from google.api import annotations_pb2
 from tests.e2e.conftest import RunningMesh
 from tests.support.servers import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PROJECT: Final = "every-method"
 ABSENT: Final = "absent"

@@ -21,7 +21,7 @@ from tests.e2e.conftest import RunningMesh
 from tests.support.conversations import tiny_model
 from tests.support.servers import executable, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PROJECT: Final = "kills"
 Export = export_pb2.Export
@@ -51,7 +51,7 @@ def trained(running_mesh: RunningMesh) -> RunningMesh:
 
 def finemesh(folder: Path, *words: str) -> None:
     command = [executable("finemesh"), *words, "--project", PROJECT]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

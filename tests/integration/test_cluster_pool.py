@@ -21,7 +21,7 @@ from tests.support.ray_head import RayHeadProcess
 from tests.support.scripted_mesh import scripted_mesh, until
 from tests.support.servers import NatsServer, S3Server
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 JOB = "projects/p/trainingJobs/spread"
 
 

@@ -44,9 +44,10 @@ from tests.support.onnx_models import export_tiny, train_tiny
 from tests.support.package_gate import replay
 from tests.support.package_server import served
 from tests.support.picture_runs import picture_spec, tiny_picture_model
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.shapes import shape_rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ITEMS = 3
 # What a package for onnxruntime or llama.cpp must do without.
@@ -131,7 +132,7 @@ def test_it_is_talked_to_without_torch(
     export_checkpoint(**speaker, out=package, format=form)
     with (
         served(sys.executable, package, **alone) as address,
-        httpx.Client(base_url=f"{address}/v1", timeout=60) as client,
+        httpx.Client(base_url=f"{address}/v1", timeout=PATIENCE_SECONDS) as client,
     ):
 
         def answer(item: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -204,10 +205,10 @@ def test_a_picture_is_classified_without_torch(alone: dict[str, str], tmp_path: 
     variables = {**image.variables, **alone}
     with (
         served(sys.executable, image.folder, *image.entrypoint[2:], **variables) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client,
     ):
         asked = image.healthcheck[2].replace("http://127.0.0.1:8000", address)
-        subprocess.run([sys.executable, "-c", asked], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", asked], check=True, timeout=PATIENCE_SECONDS)
         picture, found = b"", list[dict[str, Any]]()
         for index, item in enumerate(items_of(package)):
             picture = (package / item["image"]).read_bytes()
@@ -238,7 +239,7 @@ def test_a_picture_is_cut_into_its_segments(runtime: Any, tmp_path: Path, family
     runner = runtime.Runner(package)
     with (
         serving(runner, decide, package) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client,
     ):
         for index, item in enumerate(items_of(package)):
             image = (package / item["image"]).read_bytes()

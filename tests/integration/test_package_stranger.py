@@ -41,7 +41,7 @@ from tests.support.package_server import environ, served
 from tests.support.picture_runs import picture_spec, tiny_picture_model
 from tests.support.shapes import shape_rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 JOB = "projects/test/trainingJobs/colours"
 ITEMS = 3

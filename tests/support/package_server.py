@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.servers import PATIENCE_SECONDS
+
 
 def environ() -> dict[str, str]:
     """Nothing of this environment helps, and nobody else's model is fetched."""
@@ -39,4 +41,4 @@ def served(python: Path | str, package: Path, *options: str, **variables: str) -
         yield f"http://127.0.0.1{listens[1]}"
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_SECONDS)
