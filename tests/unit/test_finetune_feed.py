@@ -14,9 +14,8 @@ import pytest
 import torch
 from finemesh.core.errors import UnavailableError
 from finemesh.core.spec.finetune import Checkpointing, Resources, Task
-from finemesh.finetune import rows
+from finemesh.finetune import rows, sight
 from finemesh.finetune.checkpoint import list_checkpoints
-from finemesh.finetune.encoding import Pictures
 from finemesh.finetune.feed import Feed
 from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
@@ -142,7 +141,7 @@ def test_a_picture_that_breaks_in_mid_epoch_ends_the_run_and_mended_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shards are written over when two steps are done: one picture is cut off in the middle."""
-    monkeypatch.setattr(Pictures, "keep", lambda *_: None)  # as if they were too many for the memory
+    monkeypatch.setattr(sight, "PIXEL_CACHE_BYTES", 0)  # as if there were too many to keep
     monkeypatch.setattr(rows, "_images", rows._images.__wrapped__)  # pyright: ignore[reportPrivateUsage]
     model = tiny_model(tmp_path / "llava", "llava")
     data = write_dataset(tmp_path / "colours", list(colour_rows({"train": 20})))
