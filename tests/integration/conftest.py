@@ -1,4 +1,4 @@
-"""Databases for the tests of stores: SQLite always, PostgreSQL where its programs are installed."""
+"""Ray for the tests of clusters; databases for those of stores: SQLite, and PostgreSQL where it is there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from finemesh.chassis.tables import ChassisTables, chassis_tables
 from sqlalchemy import MetaData
 
 from tests.support.postgres import PostgresServer, postgres_programs
+from tests.support.ray_head import RayHeadProcess
+
+
+@pytest.fixture(scope="module")
+def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProcess]:
+    """A head of Ray for the tests of one module, and no longer."""
+    head = RayHeadProcess(tmp_path_factory.mktemp("ray"))
+    try:
+        yield head.start()
+    finally:
+        head.remove()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 JOB, RUN = "projects/p/trainingJobs/j", "projects/p/runs/j"
 STEPS_PER_CHECKPOINT = 25
-
-
-@pytest.fixture(scope="module")
-def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProcess]:
-    head = RayHeadProcess(tmp_path_factory.mktemp("ray"))
-    try:
-        yield head.start()
-    finally:
-        head.remove()
 
 
 @pytest.fixture(scope="module")

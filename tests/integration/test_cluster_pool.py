@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,15 +23,6 @@ from tests.support.servers import NatsServer, S3Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 JOB = "projects/p/trainingJobs/spread"
-
-
-@pytest.fixture(scope="module")
-def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProcess]:
-    head = RayHeadProcess(tmp_path_factory.mktemp("ray"))
-    try:
-        yield head.start()
-    finally:
-        head.remove()
 
 
 @pytest.fixture

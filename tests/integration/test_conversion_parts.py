@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,6 @@ from tests.support.servers import S3Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 ROWS = 1100  # five row groups
-
-
-@pytest.fixture(scope="module")
-def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Generator[RayHeadProcess]:
-    head = RayHeadProcess(tmp_path_factory.mktemp("ray"))
-    try:
-        yield head.start()
-    finally:
-        head.remove()
 
 
 def test_record_of_other_rows_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
