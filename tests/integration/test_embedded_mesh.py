@@ -20,7 +20,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import urllib3
-from finemesh.chassis.bus import BusConfig, NatsEventBus
+from finemesh.chassis.bus import BusConfig, NatsEventBus, reach_server
 from finemesh.chassis.events import EVENTS_STREAM, Message, command_subject, event_subject
 from finemesh.core.errors import FinemeshError, PreconditionError
 from finemesh.embedded import Mesh, MeshConfig
@@ -131,7 +131,7 @@ async def test_a_client_can_follow_events_but_not_make_them_nor_command(running:
         assert (await subscription.next_msg(timeout=PATIENCE_SECONDS)).data == b"fact"
         for subject in (event, command_subject("local")):
             await client.publish(subject, b"forged")
-        await client.flush()
+        await reach_server(client)
         assert [event in refused[0], command_subject("local") in refused[1]] == [True, True]
         assert (await client.jetstream().stream_info(EVENTS_STREAM)).state.messages == 1
     finally:

@@ -1,12 +1,14 @@
-"""A consumer ends when it is cancelled, also where the client of NATS loses the cancellation."""
+"""What the client of NATS does not keep: a cancellation, and the order of a ping and what came before it."""
 
 from __future__ import annotations
 
 import asyncio
+from asyncio import StreamReader, StreamWriter
 from typing import Any
 
+import nats
 import pytest
-from finemesh.chassis.bus import BusConfig, NatsEventBus
+from finemesh.chassis.bus import BusConfig, NatsEventBus, reach_server
 from finemesh.chassis.events import Delivery
 from nats.errors import ConnectionClosedError, Error
 from nats.errors import TimeoutError as NatsTimeoutError
@@ -48,3 +50,24 @@ async def test_a_consumer_that_is_cancelled_ends(comes: type[Error], monkeypatch
     consuming.cancel()
     await asyncio.wait([consuming], timeout=PATIENCE_SECONDS)
     assert consuming.cancelled()
+
+
+async def test_a_broker_is_reached_when_it_has_read_what_came_before() -> None:
+    read: list[bytes] = []
+
+    async def broker(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b'INFO {"max_payload": 1000}\r\n')
+        async for line in reader:
+            read.append(line.split()[0])
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(broker, "127.0.0.1", 0) as server:
+        client = await nats.connect(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await client.subscribe("told")
+        await client.publish("asked", b"anything")
+        await reach_server(client)
+        assert read[-1] == b"PING"
+        assert {b"SUB", b"PUB"} <= set(read)
+        await client.close()
