@@ -15,8 +15,7 @@ from finemesh.core.attempts import Attempt, Completion, Outcome, RestartPolicy, 
 from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, FinemeshError, InvalidError, PreconditionError
 from finemesh.core.names import Name, new_id, parse_name
-from finemesh.core.spec.export import CheckpointSelection, ExportFormat
-from finemesh.core.spec.finetune import Lora
+from finemesh.core.spec.export import CheckpointSelection, ExportFormat, refusal_of
 from finemesh.export import domain
 from finemesh.export.checkpoints import choose
 from finemesh.export.domain import Export, ExportResult, Retry, Source, State, Step
@@ -92,15 +91,14 @@ class ExportService:
         Raises:
             NotFoundError: the job, or its dataset, which the golden set is taken from, is not there.
             PreconditionError: TRAINING_JOB_NOT_READY, NO_CHECKPOINT.
-            InvalidError: the format does not go with the method.
+            InvalidError: FORMAT_UNSUITABLE, the format does not go with the task or the method.
             UnavailableError: Training or DataPrep is away.
         """
         job = await self._jobs.describe(draft.training_job)
         checkpoint = choose(job, draft.choice, draft.step)
-        if draft.format is ExportFormat.ADAPTER and not isinstance(job.spec.method, Lora):
-            raise InvalidError.of(
-                "export.format", f"{job.name} was trained in full and has no adapter: use MERGED"
-            )
+        if why := refusal_of(draft.format, job.spec):
+            message = f"no {draft.format} of {job.name}: {why}"
+            raise InvalidError.of("export.format", message, reason="FORMAT_UNSUITABLE")
         lineage = {
             "training_job": job.name,
             "run": job.run,

@@ -177,6 +177,9 @@ async def test_what_cannot_be_exported_is_refused(
     with pytest.raises(InvalidError) as adapterless:
         await client.create(training.add(client.project, "full", dataset, spec=full))
     assert adapterless.value.violations[0].field == "export.format"
+    with pytest.raises(InvalidError, match="models of language alone") as sees:
+        await client.create(job, format="EXPORT_FORMAT_GGUF_Q8_0")
+    assert (sees.value.reason, sees.value.violations[0].field) == ("FORMAT_UNSUITABLE", "export.format")
 
     with pytest.raises(NotFoundError) as missing:
         await client.create(f"{client.parent}/trainingJobs/nobody")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec.export import ExportFormat
+from finemesh.core.spec.export import ExportFormat, refusal_of
 from finemesh.package.formats.adapter import ADAPTER
 from finemesh.package.formats.bitsandbytes import BNB_INT8, BNB_NF4
 from finemesh.package.formats.format import Format
@@ -38,7 +38,7 @@ def suitable_format(name: ExportFormat, trained: Trained) -> Format:
             could check it; what is not checked is not shipped.
     """
     form = FORMATS[name]
-    if why := form.refuse(trained):
+    if why := refusal_of(name, trained.spec) or form.refuse(trained):
         raise InvalidError.of("export.format", f"no {name} of this model: {why}", reason="FORMAT_UNSUITABLE")
     if why := form.runtime.missing():
         message = f"a package of {name} could not be checked with {form.runtime.name}: {why}"

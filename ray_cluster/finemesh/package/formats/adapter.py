@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from finemesh.core.spec.export import ExportFormat
-from finemesh.core.spec.finetune import Full
 from finemesh.package.formats.format import Format
 from finemesh.package.formats.transformers_runtime import TRANSFORMERS
 from finemesh.package.trained import Trained
-
-
-def _refuse(trained: Trained) -> str:
-    if isinstance(trained.spec.method, Full):
-        return "a full fine-tune has no adapter: export it as MERGED"
-    return ""
 
 
 def _write(trained: Trained, out: Path) -> None:
@@ -31,6 +24,5 @@ ADAPTER: Final = Format(
     library="peft",
     runtime=replace(TRANSFORMERS, needs=(*TRANSFORMERS.needs, "peft")),
     write=_write,
-    refuse=_refuse,
     needs_base=True,
 )

@@ -22,15 +22,6 @@ _RUNTIME: Final = replace(TRANSFORMERS, needs=(*TRANSFORMERS.needs, "accelerate"
 _HEAD: Final = "lm_head"
 
 
-def _refuse(trained: Trained) -> str:
-    if trained.speaks:
-        return ""
-    return (
-        "bitsandbytes quantises the linear layers of language models, which hold nearly all of their "
-        f"weights; those of {trained.family.name} are convolutions and small heads: export it as MERGED_FP16"
-    )
-
-
 def _write_int8(trained: Trained, out: Path) -> None:
     _write(trained, out, {"load_in_8bit": True})
 
@@ -67,7 +58,6 @@ BNB_INT8: Final = Format(
     library="transformers",
     runtime=_RUNTIME,
     write=_write_int8,
-    refuse=_refuse,
     tolerance=within(0.1, 0.9, 0.05),
 )
 BNB_NF4: Final = Format(
@@ -76,6 +66,5 @@ BNB_NF4: Final = Format(
     library="transformers",
     runtime=_RUNTIME,
     write=_write_nf4,
-    refuse=_refuse,
     tolerance=within(0.3, 0.75, 0.1),
 )

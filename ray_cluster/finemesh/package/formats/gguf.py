@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.export import ExportFormat, ParityTolerance
-from finemesh.core.spec.finetune import Task
 from finemesh.package.formats.format import Format, Runtime, within
 from finemesh.package.gguf_file import plain_template, unsuitable, write_gguf
 from finemesh.package.modelfile import ask_with, write_modelfile
@@ -35,8 +34,6 @@ _BLOCK: Final = 32
 
 
 def _refuse(trained: Trained) -> str:
-    if trained.spec.task is not Task.LANGUAGE:
-        return "llama.cpp was proven here with models of language alone"
     return unsuitable(trained.base_model, plain=trained.plain)
 
 

@@ -34,18 +34,11 @@ def _write_half(trained: Trained, out: Path) -> None:
     write_graphs(trained, out, torch.float16)
 
 
-def _refuse_pictures(trained: Trained) -> str:
-    if not trained.speaks:
-        return "4 bits are for the matrices of language models: take ONNX_INT8 or ONNX_INT8_STATIC"
-    return refuse_onnx(trained)
-
-
 def _onnx(
     form: ExportFormat,
     words: str,
     write: Callable[[Trained, Path], None],
     tolerance: ParityTolerance,
-    refuse: Callable[[Trained], str] = refuse_onnx,
 ) -> Format:
     return Format(
         format=form,
@@ -53,7 +46,7 @@ def _onnx(
         library="onnx",
         runtime=ONNXRUNTIME,
         write=write,
-        refuse=refuse,
+        refuse=refuse_onnx,
         tolerance=tolerance,
     )
 
@@ -73,6 +66,5 @@ ONNX_FORMATS: Final = (
         "with matrices in 4 bits",
         write_four_bits,
         within(0.3, 0.75, 0.1),
-        _refuse_pictures,
     ),
 )

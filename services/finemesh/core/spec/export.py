@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Task
+
 
 class ExportFormat(StrEnum):
     """The form of a package, as its name on the wire without the prefix.
@@ -33,6 +35,23 @@ class ExportFormat(StrEnum):
     GGUF_Q5_K_M = "GGUF_Q5_K_M"
     GGUF_Q4_K_M = "GGUF_Q4_K_M"
     GGUF_Q4_0 = "GGUF_Q4_0"
+
+
+def refusal_of(form: ExportFormat, spec: FineTuneSpec) -> str:
+    """Why nothing that was trained so can be right in a format, as far as the spec tells; or nothing."""
+    if form is ExportFormat.ADAPTER and isinstance(spec.method, Full):
+        return "a full fine-tune has no adapter: export it as MERGED"
+    if form.startswith("GGUF") and spec.task is not Task.LANGUAGE:
+        return "llama.cpp was proven here with models of language alone: export it as MERGED"
+    if form.startswith("BNB") and spec.task not in TEXT_TOWERS:
+        return (
+            "bitsandbytes quantises the linear layers of language models, which hold nearly all of their "
+            "weights; those of models that see alone are convolutions and small heads: export it as "
+            "MERGED_FP16"
+        )
+    if form is ExportFormat.ONNX_INT4 and spec.task not in TEXT_TOWERS:
+        return "4 bits are for the matrices of language models: take ONNX_INT8 or ONNX_INT8_STATIC"
+    return ""
 
 
 class CheckpointSelection(StrEnum):
