@@ -141,6 +141,15 @@ async def test_the_budget_of_restarts_counts_attempts_that_ran(
     assert sum(effect.endswith(" lost") for effect in effects) == 3  # the first and two restarts
 
 
+async def test_an_attempt_that_failed_before_it_began_counts(owner: ScriptedOwner) -> None:
+    """Its cluster tells so in its place, with the token of the command."""
+    failed = await owner.dispatch(JOB)
+    await owner.queue.complete(failed.ref, BROKEN)
+    await owner.dispatch(JOB)
+    async with owner.db.read() as tx:
+        assert await owner.queue.started_count(tx, JOB) == 1
+
+
 async def test_a_command_that_nobody_takes_up_is_lost_too(owner: ScriptedOwner, clock: ManualClock) -> None:
     attempt = await owner.dispatch(JOB)
     clock.advance(START_TIMEOUT - 1)

@@ -189,6 +189,55 @@ def from_status(held: HeldAttempt) -> FinemeshError:
     return convert(held.completions[0].error)
 
 
+# The agent, with supervisors that cannot begin: the first raises, the second is killed while it starts.
+BROKEN_SUPERVISORS = """
+import os, runpy
+from finemesh.cluster import driver
+from finemesh.v1 import attempt_pb2
+
+class Supervisor:
+    def __init__(self, site, command):
+        if attempt_pb2.Command.FromString(command).attempt == 1:
+            raise RuntimeError("no room in /tmp")
+        os._exit(9)
+
+    async def run(self):
+        pass
+
+driver.Supervisor = Supervisor
+runpy.run_module("finemesh.cluster", run_name="__main__")
+"""
+
+
+async def test_a_supervisor_that_cannot_begin_is_an_attempt_that_failed(
+    tmp_path: Path,
+    mesh: ScriptedMesh,
+    start_nats: Callable[[], NatsServer],
+    s3_server: S3Server,
+    ray_head: Any,
+) -> None:
+    broken = ("-c", BROKEN_SUPERVISORS)
+    site = Site(tmp_path, mesh, start_nats(), s3_server, ray_head, program=broken)
+    await site.bus.start()
+    await until(lambda: _ready(site.bus), "NATS")
+    await site.start_agent()
+    try:
+        for cause in ("RuntimeError: no room in /tmp", "its process ended while it started"):
+            held = mesh.dispatch(JOB, **convert_work(site, JOB))
+            await mesh.stop("service")  # which hears of it once it is back
+            await site.send(held)
+            await until(lambda: site.log_lines("supervisor_failed"), "the failure")
+            await mesh.start("service")
+            await until(lambda held=held: held.completions, "the failure to be told")
+            error = from_status(held)
+            assert (error.reason, error.retryable) == ("SUPERVISOR_FAILED", True)
+            assert cause in str(error)
+            assert not held.reports
+            await until(lambda: not site.named(), "the end of the attempt")
+    finally:
+        await site.close()
+
+
 async def test_damaged_checkpoints_are_passed_over_for_the_one_before(
     site: Site, mesh: ScriptedMesh, material: Path
 ) -> None:

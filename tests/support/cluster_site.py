@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from finemesh.chassis.auth import SigningKey
@@ -27,9 +28,11 @@ class Site:
         nats: NatsServer,
         s3: S3Server,
         ray: RayHeadProcess,
+        *,
+        program: Sequence[str] = ("-m", "finemesh.cluster"),
         **settings: str,
     ) -> None:
-        """`settings` are further ones of the agent, by the names of their variables."""
+        """`program` is what Python is told, `settings` further ones of the agent by their variables."""
         self.mesh, self.ray = mesh, ray
         self.data_dir = folder / "data"
         self.log_path = folder / "agent.log"
@@ -65,7 +68,8 @@ class Site:
                     "FINEMESH_LEASE_SECONDS": str(LEASE_SECONDS),
                     "FINEMESH_SYNC_SECONDS": "0.2",
                     **settings,
-                }
+                },
+                program,
             ),
             folder,
             self.log_path,

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,7 +104,7 @@ class RayHeadProcess:
         shutil.rmtree(self.sessions, ignore_errors=True)
 
 
-def agent_command(environment: dict[str, str]) -> list[str]:
-    """The cluster agent as a command that brings its environment along."""
+def agent_command(environment: dict[str, str], program: Sequence[str]) -> list[str]:
+    """The cluster agent as a command that brings its environment along; `program` is what Python is told."""
     variables = [f"{name}={value}" for name, value in environment.items()]
-    return ["/usr/bin/env", *variables, sys.executable, "-m", "finemesh.cluster"]
+    return ["/usr/bin/env", *variables, sys.executable, *program]

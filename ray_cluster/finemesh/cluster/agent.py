@@ -18,7 +18,7 @@ import grpc.aio
 
 from finemesh.chassis.auth import Role, SigningKey
 from finemesh.chassis.client_channel import channel
-from finemesh.chassis.errors import from_rpc_error
+from finemesh.chassis.errors import from_rpc_error, to_status
 from finemesh.chassis.events import Delivery, EventBus, command_subject, heartbeat_subject
 from finemesh.chassis.logs import get_logger
 from finemesh.cluster.attempts import (
@@ -47,7 +47,7 @@ from finemesh.core.attempts import AttemptRef
 from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, UnavailableError
 from finemesh.package.shared import forget_unused
 from finemesh.v1 import attempt_pb2
-from finemesh.v1.attempt_service_pb2 import ClusterCapacity, SyncClusterRequest
+from finemesh.v1.attempt_service_pb2 import ClusterCapacity, CompleteAttemptRequest, SyncClusterRequest
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub
 
 _TICK_SECONDS: Final = 0.5
@@ -182,9 +182,12 @@ class Agent:
             self._wake.set()
 
     async def _advance(self, entry: Entry) -> None:
+        actor = entry.actor or actor_name(entry.ref)
         if entry.state is CommandState.RECORDED:
             await self._launch(entry)
-        elif not await asyncio.to_thread(self._driver.is_alive, entry.actor or actor_name(entry.ref)):
+        elif cause := await asyncio.to_thread(self._driver.stillbirth, actor):
+            await self._give_up(entry, actor, cause)
+        elif not await asyncio.to_thread(self._driver.is_alive, actor):
             # Its end was told by itself; or it was not, and then its lease runs out.
             self._ledger.end(entry.ref, "supervisor gone")
 
@@ -201,6 +204,29 @@ class Agent:
                 return
         self._ledger.launching(entry.ref, actor_name(entry.ref))
         await asyncio.to_thread(self._driver.launch, self._site, entry.ref, entry.command)
+
+    async def _give_up(self, entry: Entry, actor: str, cause: str) -> None:
+        """Tell, in place of a supervisor that could not begin, that the attempt has failed; again at the next
+        look if the service is away.
+        """
+        ref, service = entry.ref, service_of(entry.ref.resource)
+        _log.warning("supervisor_failed", resource=ref.resource, attempt=ref.attempt, cause=cause)
+        failure = UnavailableError(
+            f"attempt {ref.attempt} could not begin on cluster {self._config.cluster_id}, for its supervisor "
+            f"failed: {cause}; look at the installation and at Ray's logs on the nodes there",
+            reason="SUPERVISOR_FAILED",
+        )
+        request = CompleteAttemptRequest(attempt=to_proto(ref), error=to_status(failure))
+        # As the attempt: nobody else may speak for it.
+        address, token = self._site.addresses[service], entry.command.token
+        async with channel(address, lambda: token, self._config.client_tls) as told:
+            try:
+                await AttemptServiceStub(told).CompleteAttempt(request, timeout=_CALL_TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if from_rpc_error(error).retryable:
+                    return
+        await asyncio.to_thread(self._driver.kill, actor)
+        self._ledger.end(ref, f"supervisor failed: {cause}")
 
     async def _sync(self, service: str) -> None:
         released = self._releases.told(service)

@@ -1,4 +1,4 @@
-"""What a dead worker died of, as far as anybody can tell.
+"""What a dead worker or supervisor died of, as far as anybody can tell.
 
 Ray kills workers when a node runs low on memory and says so. The kernel sends SIGKILL and says nothing to
 anybody; it counts in /proc/vmstat how often (https://man7.org/linux/man-pages/man5/proc_vmstat.5.html).
@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ray.exceptions import OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from finemesh.core.errors import FinemeshError, ResourceExhaustedError, UnavailableError
 
 _SAID_BY_RAY: Final = ("running low on memory", "OutOfMemory", "memory monitor")
+_NEVER_RAN: Final = "The actor never ran"
 
 
 def kernel_kills(statistics: Path = Path("/proc/vmstat")) -> int:
@@ -46,6 +47,17 @@ def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> 
         reason="OUT_OF_MEMORY",
         metadata={"peak_bytes": str(peak_memory_bytes)},
     )
+
+
+def stillbirth(error: RayError) -> str:
+    """What kept a supervisor from beginning, by what became of its `run`; empty if it had begun."""
+    raised = isinstance(error, ActorDiedError) and error.actor_init_failed
+    if raised or isinstance(error, RayTaskError):
+        return str(error).rstrip().splitlines()[-1][:300]
+    if isinstance(error, ActorDiedError) and _NEVER_RAN in str(error):
+        by_ray = ", for its node ran low on memory" if _says(error) else ""
+        return f"its process ended while it started{by_ray}"
+    return ""
 
 
 def _says(error: RayError) -> bool:

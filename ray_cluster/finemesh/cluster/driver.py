@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 
 from finemesh.cluster.attempts import ACTOR_NAMESPACE, actor_name
 from finemesh.cluster.config import Site
+from finemesh.cluster.deaths import stillbirth
 from finemesh.cluster.nodes import Nodes, away_from, node_of_actor
 from finemesh.cluster.reaper import Holding
 from finemesh.cluster.supervisor import Supervisor
@@ -26,6 +27,7 @@ class RayDriver:
     def __init__(self, address: str) -> None:
         self._address = address
         self._nodes = Nodes()
+        self._runs: dict[str, Any] = {}  # of the supervisors that this process has started
 
     def connect(self) -> None:
         """Become a driver; again changes nothing."""
@@ -80,9 +82,26 @@ class RayDriver:
                 )
                 .remote(site, command.SerializeToString())
             )
-            supervisor.run.remote()
+            self._runs[actor_name(ref)] = supervisor.run.remote()
         except (RayError, ConnectionError, RuntimeError, ValueError) as error:
             raise unavailable(self._address, error) from error
+
+    def stillbirth(self, actor: str) -> str:
+        """What kept the supervisor of this name from beginning; empty if nothing did, or nobody can tell: it
+        has not ended, or another process started it.
+        """
+        run = self._runs.get(actor)
+        try:
+            if run is None or not ray.wait([run], timeout=0)[0]:
+                return ""
+            ray.get(run)
+        except RayError as error:
+            if found := stillbirth(error):
+                return found
+        except (ConnectionError, RuntimeError) as error:
+            raise unavailable(self._address, error) from error
+        self._runs.pop(actor, None)
+        return ""
 
     def is_alive(self, actor: str) -> bool:
         """Whether the actor of this name is there, a starting one included."""
@@ -126,6 +145,7 @@ class RayDriver:
 
     def kill(self, actor: str) -> None:
         """End the supervisor of this name, and its worker with it."""
+        self._runs.pop(actor, None)
         try:
             supervisor = self._find(actor)
             if supervisor is not None:

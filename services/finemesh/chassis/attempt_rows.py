@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, and_, bindparam, func, insert, select, update
+from sqlalchemy import RowMapping, Select, and_, bindparam, func, insert, or_, select, update
 
 from finemesh.chassis.sql import Tx
 from finemesh.chassis.tables import ChassisTables
@@ -72,8 +72,10 @@ class AttemptRows:
         return row["directive_time"]
 
     async def started_count(self, tx: Tx, resource: str) -> int:
-        started = and_(self._table.c.resource == resource, self._table.c.start_time.is_not(None))
-        return int(await tx.scalar(select(func.count()).where(started)))
+        table = self._table
+        begun = or_(table.c.start_time.is_not(None), table.c.outcome == Outcome.FAILED)
+        counted = and_(table.c.resource == resource, begun)
+        return int(await tx.scalar(select(func.count()).where(counted)))
 
     async def sent_to(self, tx: Tx, cluster: str) -> list[Attempt]:
         """Live attempts whose command has been sent to a cluster."""

@@ -198,7 +198,7 @@ class AttemptQueue(Generic[R]):
         return await self._rows.latest(tx, resource)
 
     async def started_count(self, tx: Tx, resource: str) -> int:
-        """How many attempts at a resource were ever taken up: what a restart budget counts."""
+        """How many attempts at a resource were taken up, or failed to be: what a restart budget counts."""
         return await self._rows.started_count(tx, resource)
 
     async def clusters(self, tx: Tx) -> list[Cluster]:
