@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 from google.protobuf.message import Message as ProtoMessage
 from sqlalchemy import delete, select
@@ -61,16 +62,9 @@ class Requests:
         """
         if key is None:
             return None
-        values = {"project": key.project, "method": key.method, "request_id": key.request_id}
-        fresh = await tx.insert_new(
-            self._table,
-            **values,
-            fingerprint=key.fingerprint,
-            resource=resource,
-            create_time=self._clock.now(),
-        )
-        if fresh:
+        if await tx.insert_new(self._table, **self.values(key, resource)):
             return None
+        values = {"project": key.project, "method": key.method, "request_id": key.request_id}
         row = await tx.row(select(self._table).filter_by(**values))
         assert row is not None, "a request that could not be inserted exists"
         if row["fingerprint"] != key.fingerprint:
@@ -81,6 +75,10 @@ class Requests:
                 metadata={"request_id": key.request_id, "resource": row["resource"]},
             )
         return row["resource"]
+
+    def values(self, key: RequestKey, resource: str) -> dict[str, Any]:
+        """The row that notes that `key` creates `resource`, now."""
+        return {**asdict(key), "resource": resource, "create_time": self._clock.now()}
 
     async def prune(self, tx: Tx, older_than: timedelta) -> int:
         """Forget old requests. Returns how many."""

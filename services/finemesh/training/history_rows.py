@@ -26,6 +26,9 @@ _LISTING: Final = Listing(
 )
 
 
+INSERT_HISTORY: Final = insert(HISTORY)
+
+
 class HistoryRows:
     """The part of `ports.Unit` that is about history, on an open transaction."""
 
@@ -33,20 +36,8 @@ class HistoryRows:
 
     async def record(self, name: Name, known: int, entries: Sequence[Entry]) -> None:
         """Add entries to the `known` ones that there are. The caller holds the job's lock."""
-        if not entries:
-            return
-        actor = _caller()
-        rows: list[Mapping[str, Any]] = [
-            {
-                **asdict(entry),
-                "project": name.project,
-                "job_id": name.id,
-                "sequence": sequence,
-                "actor": actor,
-            }
-            for sequence, entry in enumerate(entries, start=known + 1)
-        ]
-        await self._tx.execute(insert(HISTORY), rows)
+        if entries:
+            await self._tx.execute(INSERT_HISTORY, history_values(name, known, entries))
 
     async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
         asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
@@ -54,6 +45,15 @@ class HistoryRows:
         own = select(HISTORY).where(HISTORY.c.project == name.project, HISTORY.c.job_id == name.id)
         rows, token = page.split(await self._tx.rows(page.apply(own)))
         return [_entry_of(row) for row in rows], token
+
+
+def history_values(name: Name, known: int, entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
+    """The rows of entries that follow `known` ones, which the current caller brings about."""
+    actor = _caller()
+    return [
+        {**asdict(entry), "project": name.project, "job_id": name.id, "sequence": sequence, "actor": actor}
+        for sequence, entry in enumerate(entries, start=known + 1)
+    ]
 
 
 def _caller() -> str:

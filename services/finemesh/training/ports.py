@@ -177,6 +177,13 @@ class Store(Protocol):
         """A transaction; commits at the end of the block, rolls back on an error."""
         ...
 
+    async def submit(self, job: TrainingJob, key: RequestKey | None) -> Name | None:
+        """Add a job, unless an earlier request with this key has made one: then return its name.
+
+        Raises AlreadyExistsError: TRAINING_JOB_EXISTS or REQUEST_ID_REUSED.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,6 +21,14 @@ from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.estimates.domain import from_json, to_json
 from finemesh.training.job import TrainingJob
 from finemesh.training.pace import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class JobRows:
+    """What a new job brings into the tables."""
+
+    job: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
 
 
 def job_values(job: TrainingJob) -> dict[str, Any]:

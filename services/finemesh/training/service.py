@@ -73,11 +73,9 @@ class TrainingService:
         Raises AlreadyExistsError: TRAINING_JOB_EXISTS or REQUEST_ID_REUSED.
         """
         job = self.draft(job)
-        async with self._store.begin() as unit:
-            earlier = await unit.claim(key, job.name)
-            if earlier is not None:
-                return await unit.job(earlier)
-            await unit.add(job)
+        earlier = await self._store.submit(job, key)
+        if earlier is not None:
+            return await self.get(earlier)
         log.info("job_accepted", job=str(job.name))
         return job
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, tuple_, update
 
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.filtering import Field, Kind
@@ -28,16 +28,18 @@ from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
 from finemesh.training.history import Kind as HistoryKind
-from finemesh.training.history_rows import HistoryRows
+from finemesh.training.history_rows import INSERT_HISTORY, HistoryRows, history_values
 from finemesh.training.ports import PageQuery, RequestKey
 from finemesh.training.queue_rows import WAITS, QueueRows
 from finemesh.training.rows import (
+    JobRows,
     changing_values,
     checkpoint_of,
     checkpoint_values,
     job_of,
     job_values,
 )
+from finemesh.training.submissions import Submission, Submissions
 from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
 from finemesh.training.workers.orders import ordered
 
@@ -58,6 +60,8 @@ _CHECKPOINT_LISTING: Final = Listing(
 _OWN: Final = JOBS.c.project == bindparam("of_project"), JOBS.c.id == bindparam("of_id")
 _ONE: Final = select(JOBS).where(*_OWN)
 _UPDATE: Final = update(JOBS).where(*_OWN)
+_INSERT: Final = insert(JOBS)
+_CLAIM: Final = insert(CHASSIS.requests)
 _LATEST: Final = (
     select(CHECKPOINTS)
     .where(CHECKPOINTS.c.project == bindparam("of_project"), CHECKPOINTS.c.job_id == bindparam("of_id"))
@@ -90,6 +94,7 @@ class SqlStore:
         self.notifier = notifier
         self.on_change = on_change
         self.requests = Requests(CHASSIS, outbox.clock)
+        self._submissions = Submissions(self)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncGenerator[SqlUnit]:
@@ -100,6 +105,10 @@ class SqlStore:
     async def begin(self) -> AsyncGenerator[SqlUnit]:
         async with self.db.begin() as tx:
             yield SqlUnit(self, tx)
+
+    async def submit(self, job: TrainingJob, key: RequestKey | None) -> Name | None:
+        # The rows are made here: they name the caller and the trace of this request, not of those beside it.
+        return await self._submissions.add(Submission(job, _new_rows(job), key))
 
 
 class SqlUnit(QueueRows, HistoryRows):
@@ -179,19 +188,38 @@ class SqlUnit(QueueRows, HistoryRows):
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         if key is None:
             return None
-        known = SqlRequestKey(key.project, key.method, key.request_id, key.fingerprint)
-        earlier = await self._store.requests.claim(self._tx, known, str(name))
+        earlier = await self._store.requests.claim(self._tx, _sql_key(key), str(name))
         return None if earlier is None else Name(name.project, name.collection, earlier.split("/")[3])
 
     async def add(self, job: TrainingJob) -> None:
-        traceparent = trace_headers().get("traceparent", "")
-        if not await self._tx.insert_new(JOBS, **job_values(job), traceparent=traceparent):
+        await self._add(job, _new_rows(job))
+
+    async def add_one(self, submission: Submission) -> Name | None:
+        earlier = await self.claim(submission.key, submission.job.name)
+        if earlier is None:
+            await self._add(submission.job, submission.rows)
+        return earlier
+
+    async def add_all(self, submissions: Sequence[Submission]) -> None:
+        requests = self._store.requests
+        claims: list[Mapping[str, Any]] = [
+            requests.values(_sql_key(each.key), str(each.job.name)) for each in submissions if each.key
+        ]
+        if claims:
+            await self._tx.execute(_CLAIM, claims)
+        await self._tx.execute(_INSERT, [each.rows.job for each in submissions])
+        await self._tx.execute(INSERT_HISTORY, [row for each in submissions for row in each.rows.history])
+        for each in submissions:
+            self._announce(each.job)
+
+    async def _add(self, job: TrainingJob, rows: JobRows) -> None:
+        if not await self._tx.insert_new(JOBS, **rows.job):
             raise AlreadyExistsError(
                 f"there is a {job.name} already: choose another training_job_id, or leave it empty",
                 reason="TRAINING_JOB_EXISTS",
                 metadata={"training_job": str(job.name)},
             )
-        await self.record(job.name, 0, Step(job).noted(HistoryKind.SUBMITTED, job.create_time).entries)
+        await self._tx.execute(INSERT_HISTORY, list(rows.history))
         self._announce(job)
 
     async def locked(self, name: Name) -> TrainingJob:
@@ -263,6 +291,17 @@ class SqlUnit(QueueRows, HistoryRows):
 
     async def held(self, ref: AttemptRef) -> Attempt:
         return await self._store.queue.held(self._tx, ref)
+
+
+def _new_rows(job: TrainingJob) -> JobRows:
+    """Those of a job that the current caller submits."""
+    submitted = Step(job).noted(HistoryKind.SUBMITTED, job.create_time)
+    row = job_values(job) | {"traceparent": trace_headers().get("traceparent", "")}
+    return JobRows(row, history_values(job.name, 0, submitted.entries))
+
+
+def _sql_key(key: RequestKey) -> SqlRequestKey:
+    return SqlRequestKey(key.project, key.method, key.request_id, key.fingerprint)
 
 
 def _key(name: Name) -> dict[str, str]:
