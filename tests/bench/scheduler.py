@@ -103,7 +103,12 @@ def day(board: Board) -> None:
     board.show("longest that no job of some size of some project has started", hours, STARVED_HOURS, "h")
 
 
-PARTS: Final = {"passes": passes, "day": day, "service": scheduler_service.run}
+PARTS: Final = {
+    "passes": passes,
+    "day": day,
+    "fill": scheduler_service.run_fill,
+    "service": scheduler_service.run,
+}
 
 
 def main() -> None:

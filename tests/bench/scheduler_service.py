@@ -1,4 +1,8 @@
-"""The bars of the real Training service at 100,000 waiting jobs and 1,000 nodes of 8 GPUs."""
+"""The bars of the real Training service at 100,000 waiting jobs and 1,000 nodes of 8 GPUs.
+
+`fill` lets the service fill an empty mesh; `service` starts with a full one, whose attempts renew, and
+submits, lists and watches.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,13 @@ from typing import Any, Final
 import grpc.aio
 from finemesh.chassis.auth import Role
 from finemesh.chassis.client_channel import channel
+from finemesh.training.files import ObjectFiles
 from finemesh.v1 import training_job_pb2
 from finemesh.v1 import training_service_pb2 as pb
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceStub
 
 from tests.bench.measuring import Board
+from tests.bench.scheduler_fill import fill_mesh
 from tests.bench.scheduler_mesh import NODE_GPUS, PROJECTS, Agent, write_jobs
 from tests.support.scripted_dataprep import ScriptedDataPrep
 from tests.support.servers import NatsServer, S3Server, free_ports
@@ -69,8 +75,10 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path) -> AsyncGenerator[Site]:
-    """Everything started, with the jobs waiting and the agents at work."""
+async def site(folder: Path, *, full: bool) -> AsyncGenerator[Site]:
+    """Everything started, with the jobs waiting and the agents at work: on what has been dispatched already
+    if the mesh is to be `full`.
+    """
     dataprep, nats = ScriptedDataPrep(free_ports(1)[0]), NatsServer(folder / "nats").start()
     storage = S3Server(folder / "s3").start()
     settings = {
@@ -82,11 +90,16 @@ async def site(folder: Path) -> AsyncGenerator[Site]:
     dataprep.key = service.key
     dataprep.start()
     try:
-        await write_jobs(service.folder / "service.db", JOBS, seed=1)
+        database, clusters = service.folder / "service.db", [f"c{i}" for i in range(CLUSTERS)]
+        await write_jobs(database, JOBS, seed=1)
+        if full:
+            with contextlib.closing(service.object_store()) as objects:
+                files = ObjectFiles(objects, storage.bucket)
+                await fill_mesh(database, service.key, files, clusters, NODES)
         service.start()
         agents = [
-            Agent(f"c{i}", nats.url, service.address, service.key, NODES, None, RENEW_SECONDS, i)
-            for i in range(CLUSTERS)
+            Agent(name, nats.url, service.address, service.key, NODES, None, RENEW_SECONDS, i)
+            for i, name in enumerate(clusters)
         ]
         async with contextlib.AsyncExitStack() as stack:
             for agent in agents:
@@ -99,31 +112,47 @@ async def site(folder: Path) -> AsyncGenerator[Site]:
             server.stop()
 
 
+async def fill(board: Board) -> None:
+    """An empty mesh, which the service fills."""
+    async with _scratch_site(full=False) as made:
+        await made.fill(FILL_SECONDS)
+        board.show("GPUs of the mesh that are held", made.held(), FULL, "share", ratio=made.held())
+        _show_passes(board, "mesh filling", made.passes())
+
+
 async def measure(board: Board) -> None:
-    """Fill the mesh, then submit, list and watch."""
+    """A full mesh: submit, list and watch."""
+    async with _scratch_site(full=True) as made:
+        await made.fill(FILL_SECONDS)
+        assert made.held() >= FULL, f"the agents have taken up {made.held():.3f} of the mesh only"
+        before = len(made.passes())
+        submitted = await _submit(made)
+        refused = SUBMITS_A_SECOND * SUBMIT_SECONDS - len(submitted)
+        print(f"submit: median {statistics.median(submitted):.1f} ms, {refused} refused", file=sys.stderr)
+        submitted += [float("inf")] * refused
+        board.show("submit at 200 a second, p99", _p99(submitted), 20.0, "ms")
+        await _settled(made)
+        listed = await _timed(lambda i: made.stub.ListTrainingJobs(_list_request(i), timeout=60))
+        board.show("list 50 of a project's jobs, p99", _p99(listed), 50.0, "ms")
+        urgent = await _timed(
+            lambda i: made.stub.ListTrainingJobs(_list_request(i, "priority > 4"), timeout=60)
+        )
+        board.show("list by priority, p99", _p99(urgent), 50.0, "ms")
+        watched = await _timed(lambda i: _first_of_watch(made, i))
+        board.show("watch to its first message, p99", _p99(watched), 50.0, "ms")
+        _show_passes(board, "mesh full", made.passes()[before:])
+
+
+@contextlib.asynccontextmanager
+async def _scratch_site(*, full: bool) -> AsyncGenerator[Site]:
     with tempfile.TemporaryDirectory(prefix="finemesh-bench-", dir="/var/tmp") as folder:
-        async with site(Path(folder)) as made:
-            await made.fill(FILL_SECONDS)
-            board.show("GPUs of the mesh that are held", made.held(), FULL, "share", ratio=made.held())
-            filling = len(made.passes())
-            submitted = await _submit(made)
-            refused = SUBMITS_A_SECOND * SUBMIT_SECONDS - len(submitted)
-            print(f"submit: median {statistics.median(submitted):.1f} ms, {refused} refused", file=sys.stderr)
-            submitted += [float("inf")] * refused
-            board.show("submit at 200 a second, p99", _p99(submitted), 20.0, "ms")
-            await _settled(made)
-            listed = await _timed(lambda i: made.stub.ListTrainingJobs(_list_request(i), timeout=60))
-            board.show("list 50 of a project's jobs, p99", _p99(listed), 50.0, "ms")
-            urgent = await _timed(
-                lambda i: made.stub.ListTrainingJobs(_list_request(i, "priority > 4"), timeout=60)
-            )
-            board.show("list by priority, p99", _p99(urgent), 50.0, "ms")
-            watched = await _timed(lambda i: _first_of_watch(made, i))
-            board.show("watch to its first message, p99", _p99(watched), 50.0, "ms")
-            passes = made.passes()
-            for name, part in (("mesh filling", passes[:filling]), ("mesh full", passes[filling:])):
-                took = [each["read_ms"] + each["decide_ms"] for each in part]
-                board.show(f"scheduling pass of the service, {name}, p99", _p99(took), 100.0, "ms")
+        async with site(Path(folder), full=full) as made:
+            yield made
+
+
+def _show_passes(board: Board, when: str, passes: Sequence[dict[str, Any]]) -> None:
+    took = [each["read_ms"] + each["decide_ms"] for each in passes]
+    board.show(f"scheduling pass of the service, {when}, p99", _p99(took), 100.0, "ms")
 
 
 async def _submit(made: Site) -> list[float]:
@@ -181,6 +210,10 @@ async def _timed(call: Callable[[int], Awaitable[Any]]) -> list[float]:
 def _p99(values: Sequence[float]) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))] if ordered else float("inf")
+
+
+def run_fill(board: Board) -> None:
+    asyncio.run(fill(board))
 
 
 def run(board: Board) -> None:
