@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import RowMapping, delete, insert, select, update
@@ -47,12 +47,20 @@ class Outbox:
         self.clock: Clock = clock or SystemClock()
         self.woken = asyncio.Event()
 
-    async def append(self, tx: Tx, message: Event | Message) -> None:
-        """Publish `message` if and when `tx` commits; in the order of commits for each resource.
+    async def append(self, tx: Tx, *messages: Event | Message) -> None:
+        """Publish `messages` if and when `tx` commits; in the order of commits for each resource.
 
         Raises InvalidError, reason MESSAGE_TOO_LARGE: the broker would refuse it for ever.
         """
-        outgoing = message.message() if isinstance(message, Event) else message
+        outgoing = [each.message() if isinstance(each, Event) else each for each in messages]
+        rows: list[Mapping[str, Any]] = [self._row(each) for each in outgoing]
+        # So that sequence numbers of one resource rise in the order of commits.
+        await tx.lock(*(each.key for each in outgoing))
+        if rows:
+            await tx.execute(insert(self.tables.outbox), rows)
+            tx.after_commit(self.woken.set)
+
+    def _row(self, outgoing: Message) -> dict[str, Any]:
         size = len(outgoing.payload)
         if size > MAX_PAYLOAD_BYTES:
             raise InvalidError(
@@ -60,8 +68,7 @@ class Outbox:
                 " refer to large content by its URI",
                 reason="MESSAGE_TOO_LARGE",
             )
-        await tx.lock(outgoing.key)  # so that sequence numbers of one resource rise in the order of commits
-        row = {
+        return {
             "id": outgoing.id,
             "resource": outgoing.key,
             "subject": outgoing.subject,
@@ -69,8 +76,6 @@ class Outbox:
             "payload": outgoing.payload,
             "create_time": self.clock.now(),
         }
-        await tx.execute(insert(self.tables.outbox), row)
-        tx.after_commit(self.woken.set)
 
 
 class Relay:

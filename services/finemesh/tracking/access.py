@@ -115,8 +115,14 @@ def _check_attempt(principal: Principal, run: Name, attempt: int, head: Head | N
 
 
 def must_register(principal: Principal, attempt: int, head: Head | None) -> bool:
-    """Whether the run has to be created, or to learn of this attempt, before the batch is taken."""
-    return head is None or max(attempt, principal.attempt) > head.attempt or principal.fence > head.fence
+    """Whether the run has to be created, or to learn of this attempt, before the batch is taken.
+
+    Attempts of jobs fence each other. Those of other programs do not, and are noted with the summaries.
+    """
+    if head is None:
+        return True
+    is_later = max(attempt, principal.attempt) > head.attempt or principal.fence > head.fence
+    return bool(head.training_job) and is_later
 
 
 def registered(run: Run | None, principal: Principal, name: Name, attempt: int, now: datetime) -> Run:

@@ -133,8 +133,8 @@ class PointFile:
         run_keys, metric_keys = self._run_keys | runs, self._metric_keys | metrics
         marks = self._moved(batches)
         with self._transaction():
-            self._insert("runs", {"run_key": list(runs.values()), "run": list(runs)})
-            self._insert("metrics", {"metric_key": list(metrics.values()), "key": list(metrics)})
+            self._insert("runs", list(runs.values()), list(runs))
+            self._insert("metrics", list(metrics.values()), list(metrics))
             self._insert_points(batches, run_keys, metric_keys)
             self._write_marks(marks, run_keys)
         self._run_keys, self._metric_keys = run_keys, metric_keys
@@ -243,11 +243,11 @@ class PointFile:
             marks[key] = (batch.sequence, thinned + batch.thinned_points)
         return marks
 
-    def _insert(self, table: str, columns: dict[str, list[Any]]) -> None:
-        rows = list(zip(*columns.values(), strict=True))
-        if rows:
-            places = ", ".join("?" for _ in columns)
-            self._connection.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608
+    def _insert(self, table: str, *columns: Sequence[Any]) -> None:
+        """One statement for all rows: DuckDB takes half a millisecond for each."""
+        if columns and columns[0]:
+            lists = ", ".join("unnest(?)" for _ in columns)
+            self._connection.execute(f"INSERT INTO {table} SELECT {lists}", columns)
 
     def _insert_points(
         self, batches: Sequence[Batch], run_keys: dict[str, int], metric_keys: dict[str, int]
@@ -272,8 +272,7 @@ class PointFile:
         rows = {key: (run_keys[key[0]], key[1], *mark) for key, mark in marks.items()}
         fresh = [row for key, row in rows.items() if key not in self._marks]
         moved = [row for key, row in rows.items() if key in self._marks]
-        if fresh:
-            self._connection.executemany("INSERT INTO marks VALUES (?, ?, ?, ?)", fresh)
+        self._insert("marks", *(list(column) for column in zip(*fresh, strict=True)))
         if moved:
             names = ("run_key", "attempt", "sequence", "thinned")
             columns = {

@@ -97,7 +97,10 @@ class Tracking:
         now = self._clock.now()
         said = draft.values(FOR_PEOPLE | OF_PROGRAMS)
         run = Run(name=name, create_time=now, update_time=now, **said)
-        return await self._store.create(principal, run, key)
+        async with self._changing_heads:
+            made = await self._store.create(principal, run, key)
+            self._remember(made.name, made)
+        return made
 
     async def get_run(self, principal: Principal, name: Name) -> Run:
         self._require_reader(principal, name.project)

@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from finemesh.chassis.auth import Principal
+from finemesh.chassis.events import Event
 from finemesh.chassis.inbox import Inbox
 from finemesh.chassis.outbox import Outbox
 from finemesh.chassis.paging import PageRequest
@@ -212,11 +213,13 @@ class SqlRunStore:
         changed = {name: run for name, change in changes.items() if (run := change(before[name])) is not None}
         await self._write_runs(tx, before, changed)
         await self._write_summaries(tx, before, changed)
+        bests: list[Event] = []
         for name, run in changed.items():
             best = new_best(_summaries(before[name]), run.summaries)
             if best is not None:
-                await self._outbox.append(tx, convert.best_event(run, best))
+                bests.append(convert.best_event(run, best))
             tx.after_commit(partial(self._notifier.notify, str(name)))
+        await self._outbox.append(tx, *bests)
         return before | changed
 
     async def _write_runs(

@@ -78,8 +78,7 @@ class Summarizer:
                     summaries = delta.applied_to(found.summaries, found.summarized)
                     if summaries is None:
                         return None
-                    marks = {**found.summarized, **delta.marks()}
-                    found = replace(found, summaries=summaries, summarized=marks)
+                    found = _summarized(found, summaries, {**found.summarized, **delta.marks()})
             return None if is_behind else found
 
         return current
@@ -127,7 +126,7 @@ class Summarizer:
             if summaries is None:
                 stale.add(str(run.name))
                 return None
-            return self._summarized(run, summaries, {**run.summarized, **delta.marks()})
+            return self._written(run, summaries, {**run.summarized, **delta.marks()})
 
         await self._store.update_all({_name(run): partial(extended, deltas[run]) for run in sorted(deltas)})
         return stale
@@ -142,12 +141,17 @@ class Summarizer:
         marks, summaries = await asyncio.to_thread(read)
 
         def change(before: Run | None) -> Run | None:
-            return self._summarized(before, summaries, marks) if before else None
+            return self._written(before, summaries, marks) if before else None
 
         await self._store.update(_name(run), change)
 
-    def _summarized(self, run: Run, summaries: tuple[Summary, ...], marks: dict[int, int]) -> Run:
-        return replace(run, summaries=summaries, summarized=marks, update_time=self._clock.now())
+    def _written(self, run: Run, summaries: tuple[Summary, ...], marks: dict[int, int]) -> Run:
+        return replace(_summarized(run, summaries, marks), update_time=self._clock.now())
+
+
+def _summarized(run: Run, summaries: tuple[Summary, ...], marks: dict[int, int]) -> Run:
+    """The run with what its points say; so a program's attempts are known, which nobody registers."""
+    return replace(run, summaries=summaries, summarized=marks, attempt=max([run.attempt, *marks]))
 
 
 def _name(run: str) -> Name:
