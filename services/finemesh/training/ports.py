@@ -137,8 +137,16 @@ class Unit(View, Protocol):
         """The job, which nobody else changes until this transaction ends. Raises NotFoundError."""
         ...
 
+    async def all_locked(self, names: Sequence[Name]) -> list[TrainingJob]:
+        """Those of the jobs that there are; nobody else changes them until this transaction ends."""
+        ...
+
     async def save(self, step: Step) -> TrainingJob:
         """Store the job, its facts and its history's new entries. Returns it with its new revision."""
+        ...
+
+    async def save_all(self, steps: Sequence[Step]) -> list[TrainingJob]:
+        """The same of several jobs."""
         ...
 
     async def remove(self, name: Name) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -14,7 +14,7 @@ import structlog
 
 from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, FinemeshError, PreconditionError
-from finemesh.core.names import parse_name
+from finemesh.core.names import Name, parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
 from finemesh.training.admission import DescribedOnce, examine
@@ -28,7 +28,9 @@ log: Final = structlog.get_logger(__name__)
 CHECK_BATCH: Final = 100
 PASS_REST: Final = 3.0  # so much longer than a pass takes it rests: requests come in between
 REST_AT_MOST_SECONDS: Final = 1.0
-_CHECKS_AT_ONCE: Final = 8
+VERDICTS_AT_ONCE: Final = 10
+
+_Verdict = tuple[ErrorRecord | None, FinemeshError | None]  # why a job is refused; why nobody can tell yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,40 +97,36 @@ class Scheduler:
         async with self._store.read() as view:
             jobs = await view.unvalidated(self._clock.now(), CHECK_BATCH)
         datasets = DescribedOnce(self._datasets)
-        slots, writer = asyncio.Semaphore(_CHECKS_AT_ONCE), asyncio.Lock()
-
-        async def check(job: TrainingJob) -> None:
-            async with slots:
-                try:
-                    await self._check(job, datasets, writer)
-                except Exception:  # one job in trouble must not keep the others waiting
-                    log.exception("admission_failed", job=str(job.name))
-
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(check(job))
+        for start in range(0, len(jobs), VERDICTS_AT_ONCE):
+            part = jobs[start : start + VERDICTS_AT_ONCE]
+            checked = await asyncio.gather(*(_examined(datasets, job) for job in part))
+            verdicts = {job.name: each for job, each in zip(part, checked, strict=True) if each}
+            began = time.monotonic()
+            try:
+                await self._conclude(verdicts)
+            except Exception:  # what is wrong with one is nothing to the others
+                await self._conclude_singly(verdicts)
+            # So that requests never wait behind more than one of these transactions.
+            await asyncio.sleep(time.monotonic() - began)
         return len(jobs)
 
-    async def _check(self, job: TrainingJob, datasets: Datasets, writer: asyncio.Lock) -> None:
-        """Write what a check came to: one after the other, and as long in between as each took, so that
-        requests never wait behind more than one of them.
-        """
-        refusal: ErrorRecord | None = None
-        away: FinemeshError | None = None
-        try:
-            refusal = await examine(datasets, job.spec)
-        except FinemeshError as error:
-            away = error
-        async with writer:
-            began = time.monotonic()
-            async with self._store.begin() as unit:
-                current = await unit.locked(job.name)
-                if current.state is State.VALIDATING:  # not cancelled meanwhile
-                    await unit.save(self._verdict(current, refusal, away))
-            await asyncio.sleep(time.monotonic() - began)
+    async def _conclude(self, verdicts: Mapping[Name, _Verdict]) -> None:
+        async with self._store.begin() as unit:
+            found = await unit.all_locked(list(verdicts))
+            waiting = [job for job in found if job.state is State.VALIDATING]  # not cancelled meanwhile
+            if waiting:
+                await unit.save_all([self._step(job, verdicts[job.name]) for job in waiting])
 
-    def _verdict(self, job: TrainingJob, refusal: ErrorRecord | None, away: FinemeshError | None) -> Step:
+    async def _conclude_singly(self, verdicts: Mapping[Name, _Verdict]) -> None:
+        for name, verdict in verdicts.items():
+            try:
+                await self._conclude({name: verdict})
+            except Exception:
+                log.exception("admission_failed", job=str(name))
+
+    def _step(self, job: TrainingJob, verdict: _Verdict) -> Step:
         now = self._clock.now()
+        refusal, away = verdict
         if away is not None:
             again = now + timedelta(seconds=self._settings.retry_seconds)
             why = f"waiting for DataPrep, which could not describe {job.spec.dataset}: {away.message}"
@@ -143,3 +141,13 @@ class Scheduler:
     async def place(self) -> int:
         """One scheduling pass. Returns how many jobs it started."""
         return await self._dispatcher.place()
+
+
+async def _examined(datasets: Datasets, job: TrainingJob) -> _Verdict | None:
+    try:
+        return await examine(datasets, job.spec), None
+    except FinemeshError as error:
+        return None, error
+    except Exception:  # one job in trouble must not keep the others waiting
+        log.exception("admission_failed", job=str(job.name))
+        return None

@@ -25,7 +25,7 @@ from finemesh.core.names import Name
 from finemesh.core.states import TRAINING_JOB
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
-from finemesh.training.domain import Step, TrainingJob, TrainingResult
+from finemesh.training.domain import Fact, Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
 from finemesh.training.history import Kind as HistoryKind
 from finemesh.training.history_rows import INSERT_HISTORY, HistoryRows, history_values
@@ -59,6 +59,9 @@ _CHECKPOINT_LISTING: Final = Listing(
 # Made once: statements of many columns take longer to put together than to carry out.
 _OWN: Final = JOBS.c.project == bindparam("of_project"), JOBS.c.id == bindparam("of_id")
 _ONE: Final = select(JOBS).where(*_OWN)
+_AMONG: Final = JOBS.c.name.in_(bindparam("names", expanding=True))
+_NAMED: Final = select(JOBS).where(_AMONG)
+_TRACES: Final = select(JOBS.c.name, JOBS.c.traceparent).where(_AMONG)
 _UPDATE: Final = update(JOBS).where(*_OWN)
 _INSERT: Final = insert(JOBS)
 _CLAIM: Final = insert(CHASSIS.requests)
@@ -226,24 +229,47 @@ class SqlUnit(QueueRows, HistoryRows):
         await self._tx.lock(str(name))
         return await self.job(name)
 
+    async def all_locked(self, names: Sequence[Name]) -> list[TrainingJob]:
+        told = [str(name) for name in names]
+        await self._tx.lock(*told)
+        return await self._jobs_of(await self._tx.rows(_NAMED, {"names": told}))
+
     async def save(self, step: Step) -> TrainingJob:
-        known = step.job.history_size
-        job = replace(step.job, revision=step.job.revision + 1, history_size=known + len(step.entries))
-        await self._tx.execute(_UPDATE, changing_values(job) | _key(job.name))
-        await self.record(job.name, known, step.entries)
-        if step.facts:
-            with await self._trace(job.name):
-                for fact in step.facts:
-                    await self._store.outbox.append(self._tx, event_of(job, fact))
-        self._announce(job)
+        [job] = await self.save_all([step])
         return job
 
-    async def _trace(self, name: Name) -> contextlib.AbstractContextManager[object]:
-        """The current trace, or else that of the request which created the job."""
-        if current_trace() is not None:
-            return contextlib.nullcontext()
-        traceparent = await self._tx.scalar(select(JOBS.c.traceparent).where(*_is(name)))
-        return span(TraceContext.parse(traceparent or ""))
+    async def save_all(self, steps: Sequence[Step]) -> list[TrainingJob]:
+        jobs = [_counted(step) for step in steps]
+        rows: list[Mapping[str, Any]] = [changing_values(job) | _key(job.name) for job in jobs]
+        await self._tx.execute(_UPDATE, rows)
+        told = [
+            row
+            for step in steps
+            for row in history_values(step.job.name, step.job.history_size, step.entries)
+        ]
+        if told:
+            await self._tx.execute(INSERT_HISTORY, told)
+        await self._publish([(job, step.facts) for job, step in zip(jobs, steps, strict=True) if step.facts])
+        for job in jobs:
+            self._announce(job)
+        return jobs
+
+    async def _publish(self, news: Sequence[tuple[TrainingJob, Sequence[Fact]]]) -> None:
+        traces = await self._traces([job.name for job, _ in news])
+        for job, facts in news:
+            with traces.get(job.name, contextlib.nullcontext()):
+                for fact in facts:
+                    await self._store.outbox.append(self._tx, event_of(job, fact))
+
+    async def _traces(
+        self, names: Sequence[Name]
+    ) -> dict[Name, contextlib.AbstractContextManager[TraceContext]]:
+        """Spans of the requests that created the jobs; nothing while there is a trace already."""
+        if not names or current_trace() is not None:
+            return {}
+        rows = await self._tx.rows(_TRACES, {"names": [str(name) for name in names]})
+        stored = {row["name"]: row["traceparent"] for row in rows}
+        return {name: span(TraceContext.parse(stored.get(str(name)) or "")) for name in names}
 
     def _announce(self, job: TrainingJob) -> None:
         name = str(job.name)
@@ -279,7 +305,8 @@ class SqlUnit(QueueRows, HistoryRows):
                 )
 
     async def dispatch(self, job: TrainingJob, cluster: str, nodes: Sequence[str]) -> Attempt:
-        with await self._trace(job.name):
+        traces = await self._traces([job.name])
+        with traces.get(job.name, contextlib.nullcontext()):
             attempt = await self._store.queue.dispatch(self._tx, str(job.name), cluster, nodes=nodes)
         await self.allocate(attempt, job, nodes)
         return attempt
@@ -291,6 +318,12 @@ class SqlUnit(QueueRows, HistoryRows):
 
     async def held(self, ref: AttemptRef) -> Attempt:
         return await self._store.queue.held(self._tx, ref)
+
+
+def _counted(step: Step) -> TrainingJob:
+    """The job after a step, one revision on."""
+    job = step.job
+    return replace(job, revision=job.revision + 1, history_size=job.history_size + len(step.entries))
 
 
 def _new_rows(job: TrainingJob) -> JobRows:
