@@ -116,6 +116,16 @@ def test_a_token_expires_after_the_leeway() -> None:
     assert caught.value.reason == "TOKEN_EXPIRED"
 
 
+def test_a_token_that_was_good_expires_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = KEY.mint("ann", Role.VIEWER, ["a"], ttl_seconds=600)
+    assert VERIFIER.verify(token) == VERIFIER.verify(token)
+    later = time.time() + 600 + LEEWAY_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(UnauthenticatedError) as caught:
+        VERIFIER.verify(token)
+    assert caught.value.reason == "TOKEN_EXPIRED"
+
+
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "abc"])
 def test_a_header_without_a_token_is_told_what_to_send(header: str | None) -> None:
     with pytest.raises(UnauthenticatedError, match="Bearer <token>") as caught:
