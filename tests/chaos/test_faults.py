@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from finemesh.core.spec.finetune import Resources
 from finemesh.embedded import Mesh, MeshConfig
+from finemesh.embedded.processes import signal_all
 from finemesh.v1 import training_service_pb2 as training_pb
 
 from tests.support.fault_mesh import PATIENCE_SECONDS, Entry, FaultMesh, Job, State
@@ -59,8 +60,8 @@ async def kill_worker(site: FaultMesh, name: str, chance: random.Random, away_se
 
 
 async def kill_supervisor(site: FaultMesh, name: str, chance: random.Random, away_seconds: float) -> None:
-    (supervisor,) = site.actors("Supervisor")
-    supervisor.kill()
+    await site.until(lambda: len(site.actors("Supervisor")) == 1, "the end of earlier supervisors")
+    signal_all(site.actors("Supervisor"), psutil.Process.kill)
 
 
 async def kill_node(site: FaultMesh, name: str, chance: random.Random, away_seconds: float) -> None:
@@ -103,8 +104,10 @@ async def object_store_away(site: FaultMesh, name: str, chance: random.Random, a
     pid = site.mesh.pids()["s3"]
     os.kill(pid, signal.SIGSTOP)
     try:
-        begun = await site.job(name)
+        seen = await site.job(name)
         await asyncio.sleep(away_seconds)
+        # What is told of a job is a second old: from a later report on, all that S3 took is known.
+        begun = await site.reached(name, lambda job: job.step > seen.step, "a report of later")
         due = begun.step + CHECKPOINT_STEPS
         job = await site.reached(name, lambda job: job.step >= due, "steps while S3 is away")
         assert job.latest_checkpoint.step <= begun.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -94,11 +95,17 @@ async def train(site: Site, job: str, **resources: float) -> HeldAttempt:
 
 def warm(site: Site) -> set[int]:
     """The processes of Ray that wait with their imports done."""
-    return {
-        process.pid
-        for process in site.ray.processes
-        if process.cmdline() and process.cmdline()[0].startswith("ray::WarmWorker")
-    }
+    return {process.pid for process in actors(site, "WarmWorker")}
+
+
+def actors(site: Site, kind: str) -> list[psutil.Process]:
+    """The processes of Ray that are a `kind`, oldest first. Others may end meanwhile."""
+    found: list[tuple[float, psutil.Process]] = []
+    for process in site.ray.processes:
+        with contextlib.suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(f"ray::{kind}"):
+                found.append((process.create_time(), process))
+    return [process for _, process in sorted(found, key=lambda each: each[0])]
 
 
 def alive(pids: set[int]) -> bool:
@@ -166,7 +173,7 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     cancelled = await train(site, "cancelled")
     await until(lambda: cancelled.step or cancelled.completions, "a step")
     assert cancelled.pids == first
-    assert site.cpus_free == site.ray.cpus - 1
+    await until(lambda: site.cpus_free == site.ray.cpus - 1, "a report of what it holds")
     cancelled.cancelled = True
     await until(lambda: cancelled.completions, "the cancellation")
     assert cancelled.outcome == "cancelled"
@@ -198,8 +205,7 @@ async def test_a_warm_worker_is_given_away_once_and_ends_with_its_attempt(
     killed = await train(site, "killed")
     await until(lambda: killed.step or killed.completions, "a step")
     assert killed.pids == third
-    standbys = [p for p in site.ray.processes if p.cmdline() and p.cmdline()[0].startswith("ray::Standby")]
-    min(standbys, key=psutil.Process.create_time).kill()
+    actors(site, "Standby")[0].kill()
     await until(lambda: not alive(third), "the end of the worker")
     await until(lambda: site.cpus_free == site.ray.cpus, "the CPU back")
 

@@ -374,7 +374,7 @@ class TestPresigned:
 
 
 def test_request_waits_for_a_service_that_restarts(door: Door) -> None:
-    later = threading.Timer(1.0, lambda: servers.append(serve_tracking(door.absent_port)))
+    later = threading.Timer(0.3, lambda: servers.append(serve_tracking(door.absent_port)))
     servers: list[grpc.Server] = []
     later.start()
     answer = door.request("GET", "/v1/projects/demo/runs/a")

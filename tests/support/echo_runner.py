@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.support.servers import PATIENCE_SECONDS
+
 END = 0
 
 
@@ -49,7 +51,7 @@ class EchoRunner:
     ) -> None:
         self.batches.append(len(items))
         self.at_work.set()
-        assert self.gate.wait(60)
+        assert self.gate.wait(PATIENCE_SECONDS)
         if self.fault:
             raise self.fault
         wants = dict(enumerate(items))

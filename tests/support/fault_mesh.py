@@ -27,6 +27,7 @@ from finemesh.cluster.attempts import resource_key
 from finemesh.core.spec.finetune import Checkpointing, Evaluation, FineTuneSpec, Optimization, Resources, Task
 from finemesh.embedded import Mesh
 from finemesh.embedded.environment import ray_environment
+from finemesh.embedded.processes import signal_all
 from finemesh.v1 import dataprep_service_pb2 as dataprep_pb
 from finemesh.v1 import dataset_pb2, training_job_history_pb2, training_job_pb2
 from finemesh.v1 import training_service_pb2 as training_pb
@@ -97,10 +98,8 @@ class GpuNode:
     def kill(self) -> None:
         """SIGKILL all of it at once, as when the power fails."""
         found = self.processes()
-        for process in found:
-            process.suspend()
-        for process in found:
-            process.kill()
+        for action in (psutil.Process.suspend, psutil.Process.kill):
+            signal_all(found, action)
         psutil.wait_procs(found, 60)
         if self._process:
             self._process.kill()

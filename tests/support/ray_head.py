@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from finemesh.chassis.auth import write_private_file
 from finemesh.embedded.environment import ray_environment
+from finemesh.embedded.processes import signal_all
 
 from tests.support.servers import PATIENCE_SECONDS, ServerProcess, executable, free_ports, wait_until
 
@@ -94,9 +95,7 @@ class RayHeadProcess:
         processes = self.processes
         if self._server is not None:
             self._server.kill()
-        for process in processes:
-            if process.is_running():
-                process.kill()
+        signal_all(processes, psutil.Process.kill)
         psutil.wait_procs(processes, PATIENCE_SECONDS)
 
     def remove(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -40,16 +41,17 @@ def executable(name: str) -> str:
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports that were free on loopback a moment ago.
+_reserved: Final = PortReservations({})
+_names: Final = map(str, itertools.count())
 
-    None is one that the kernel gives to outgoing connections: a server may be killed and find it free again.
+
+def free_ports(count: int) -> list[int]:
+    """`count` different TCP ports of loopback that nobody else takes while this process lives.
+
+    A server may listen beside the reservation, also once more after it was killed. Without it, tests that run
+    side by side would be given the same port between the moment it is found and the moment it is used.
     """
-    reservations = PortReservations({})
-    try:
-        return [reservations.take(str(number)) for number in range(count)]
-    finally:
-        reservations.release()
+    return [_reserved.take(next(_names)) for _ in range(count)]
 
 
 def wait_until(ready: Callable[[], bool], what: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:

@@ -9,6 +9,8 @@ import pytest
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.errors import NotFoundError
 
+from tests.support.servers import PATIENCE_SECONDS
+
 
 class Resource:
     """A row with a version; the last version is terminal."""
@@ -36,7 +38,7 @@ class Resource:
 async def test_every_change_is_seen_at_once_and_the_last_ends_it() -> None:
     resource, notifier = Resource(), Notifier()
     seen: list[int] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for state in resource.watched(notifier, reread_seconds=3600):
             seen.append(state)
             resource.version += 1
@@ -47,7 +49,7 @@ async def test_every_change_is_seen_at_once_and_the_last_ends_it() -> None:
 async def test_a_change_nobody_announced_is_found_by_the_timer() -> None:
     resource = Resource()
     states = resource.watched(Notifier(), reread_seconds=0.01)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await anext(states) == 0
         resource.version = 3
         assert await anext(states) == 3
@@ -65,7 +67,7 @@ async def test_an_announcement_without_a_change_is_not_sent() -> None:
         await asyncio.sleep(0)
     assert not following.done()
     resource.version = 3
-    assert await asyncio.wait_for(following, 10) == 3
+    assert await asyncio.wait_for(following, PATIENCE_SECONDS) == 3
     await states.aclose()
 
 
@@ -82,7 +84,7 @@ async def test_a_change_during_the_read_is_not_missed() -> None:
     states = watch(
         notifier, "r", read_slowly, version=int, terminal=lambda state: state == 3, reread_seconds=3600
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert [state async for state in states] == [0, 3]
 
 

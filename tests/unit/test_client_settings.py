@@ -116,7 +116,7 @@ def test_common_options_stand_before_or_after(arguments: list[str], tmp_path: Pa
     (tmp_path / "token").write_text("t")
     command = [sys.executable, "-c", "from finemesh.client.cli import main; main()", *arguments]
     options = ["--server", "127.0.0.1:1", "--token-file", str(tmp_path / "token")]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == context.EXIT_UNAVAILABLE, done.stderr
     assert "cannot be reached" in done.stderr
 

@@ -16,8 +16,9 @@ from finemesh.cluster.lease import Lease
 from finemesh.v1 import attempt_service_pb2 as pb
 
 from tests.support.scripted_mesh import HeldAttempt, ScriptedMesh, scripted_mesh, until
+from tests.support.servers import PATIENCE_SECONDS
 
-LEASE_SECONDS = 1.2
+LEASE_SECONDS = 3.0
 JOB = "projects/p/trainingJobs/j"
 
 
@@ -34,7 +35,7 @@ class Holder:
 
     def __init__(self, mesh: ScriptedMesh, held: HeldAttempt) -> None:
         self.held = held
-        self.lease = Lease(held.command, LEASE_SECONDS)
+        self.lease = Lease(held.command, mesh.lease_seconds)
         self.channel: grpc.aio.Channel = channel(mesh.address("service"), self.lease.current_token)
         self.task = asyncio.create_task(self.lease.hold(self.channel, self._describe))
 
@@ -56,16 +57,15 @@ async def holder(mesh: ScriptedMesh) -> AsyncGenerator[Holder]:
 
 
 async def test_it_is_held_for_longer_than_it_lasts(holder: Holder) -> None:
-    first_token = holder.held.command.token
-    await asyncio.sleep(2 * LEASE_SECONDS)
+    first_token, first_end = holder.held.command.token, holder.held.lease_end
+    await until(lambda: time.monotonic() > first_end, "the end of the first lease")
     assert not holder.task.done()
     assert holder.lease.current_token() != first_token
-    assert len(holder.held.reports) >= 8  # six per lease, give or take a busy machine
 
 
 async def test_cut_off_it_ends_before_the_service_lets_go(mesh: ScriptedMesh, holder: Holder) -> None:
     await mesh.stop("service")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await holder.task
     assert time.monotonic() < holder.held.lease_end
     assert holder.lease.lost_because
@@ -73,7 +73,7 @@ async def test_cut_off_it_ends_before_the_service_lets_go(mesh: ScriptedMesh, ho
 
 async def test_an_outage_shorter_than_the_lease_changes_nothing(mesh: ScriptedMesh, holder: Holder) -> None:
     await mesh.stop("service")
-    await asyncio.sleep(LEASE_SECONDS / 3)
+    await asyncio.sleep(LEASE_SECONDS / 4)  # one renewal fails
     renewals = len(holder.held.reports)
     await mesh.start("service")
     await until(lambda: len(holder.held.reports) > renewals, "a renewal after the outage")
@@ -82,24 +82,25 @@ async def test_an_outage_shorter_than_the_lease_changes_nothing(mesh: ScriptedMe
 
 async def test_superseded_it_ends_at_once(mesh: ScriptedMesh, holder: Holder) -> None:
     mesh.dispatch(JOB)
-    started = time.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await holder.task
-    assert time.monotonic() - started < LEASE_SECONDS / 2
-    assert "superseded" in holder.lease.lost_because
+    assert "superseded" in holder.lease.lost_because  # not because it ran out
 
 
 async def test_a_cancel_is_noticed_and_the_lease_goes_on(holder: Holder) -> None:
     holder.held.cancelled = True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await holder.lease.told_to_stop.wait()
     assert not holder.task.done()
 
 
-async def test_something_new_is_told_at_once(holder: Holder) -> None:
-    before = len(holder.held.reports)
+async def test_something_new_is_told_at_once(mesh: ScriptedMesh) -> None:
+    mesh.lease_seconds = 100 * PATIENCE_SECONDS  # nothing else is told while we wait
+    holder = Holder(mesh, mesh.dispatch(JOB))
+    await until(holder.lease.held.is_set, "the first renewal")
     holder.lease.renew_now()
-    await until(lambda: len(holder.held.reports) > before, "the renewal", LEASE_SECONDS / 8)
+    await until(lambda: len(holder.held.reports) > 1, "the renewal")
+    await holder.close()
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -119,7 +120,7 @@ async def test_it_is_never_taken_up_when_the_service_has_given_it_up(mesh: Scrip
     late = mesh.dispatch(JOB)
     mesh.dispatch(JOB)
     holder = Holder(mesh, late)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await holder.task
     assert not holder.lease.held.is_set()
     await holder.close()

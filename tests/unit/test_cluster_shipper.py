@@ -14,6 +14,7 @@ from finemesh.cluster.spool import SpoolWriter, spool_path
 from finemesh.core.errors import FencedError
 
 from tests.support.scripted_mesh import ScriptedMesh, scripted_mesh, until
+from tests.support.servers import PATIENCE_SECONDS
 
 RUN = "projects/p/runs/j"
 JOB = "projects/p/trainingJobs/j"
@@ -62,7 +63,7 @@ async def test_points_arrive_while_the_run_goes_on(mesh: ScriptedMesh, sender: S
     await until(lambda: len(mesh.sequences(RUN, 1)) == 3, "the first points")
     sender.write(4, 2500)
     sender.ended = True
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await sender.task
     assert mesh.sequences(RUN, 1) == list(range(1, 2501))
     assert mesh.steps(RUN, 1) == set(range(1, 2501))
@@ -79,7 +80,7 @@ async def test_an_outage_leaves_no_gap_and_no_duplicate(mesh: ScriptedMesh, send
     await mesh.start("tracking")
     sender.write(401, 500)
     sender.ended = True
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await sender.task
     assert mesh.sequences(RUN, 1) == list(range(1, 501))  # the scripted one refuses any other repetition
 
@@ -106,7 +107,7 @@ async def test_a_superseded_sender_stops_and_leaves_the_spool(mesh: ScriptedMesh
     mesh.dispatch(JOB)
     sender.write(6, 9)
     with pytest.raises(FencedError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await sender.task
     assert sender.path.exists()
     assert mesh.sequences(RUN, 1) == [1, 2, 3, 4, 5]
@@ -119,7 +120,7 @@ async def test_a_stream_that_the_other_side_ends_early_costs_nothing(
     mesh.batches_per_stream = 7
     sender.write(1, 40)
     sender.ended = True
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await sender.task
     assert mesh.sequences(RUN, 1) == list(range(1, 41))
 
@@ -136,7 +137,7 @@ async def test_what_tracking_has_lost_is_sent_again_from_its_mark_on(
     await mesh.start("tracking")
     sender.write(31, 60)
     sender.ended = True
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await sender.task
     assert mesh.sequences(RUN, 1) == list(range(1, 61))
     assert mesh.batches[RUN, 1][:30] == before

@@ -12,6 +12,8 @@ from finemesh.cluster import telemetry
 from finemesh.v1.lineage_pb2 import Lineage
 from ray.exceptions import RayActorError
 
+from tests.support.servers import PATIENCE_SECONDS
+
 
 def actor(**methods: Callable[..., Any]) -> Any:
     """Answers as Ray's actors do: `actor.method.remote(...)` is awaited."""
@@ -45,7 +47,7 @@ async def test_every_rank_is_measured_and_rank_0_logs_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(telemetry.asyncio, "sleep", pause)
     ranks = [actor(sample=lambda rank=rank: {f"system/rank-{rank}/x": 1.0}) for rank in (1, 2)]
     sampling = asyncio.create_task(telemetry.sample([actor(log_system=log_system), *ranks]))
-    await asyncio.wait_for(enough.wait(), 10)
+    await asyncio.wait_for(enough.wait(), PATIENCE_SECONDS)
     sampling.cancel()
     assert heard[0] == [{"system/rank-1/x": 1.0}, {"system/rank-2/x": 1.0}]
     assert pauses[0] < pauses[1] == telemetry.SAMPLE_SECONDS
@@ -55,7 +57,8 @@ async def test_a_rank_that_dies_ends_the_measuring_alone() -> None:
     def dead() -> None:
         raise RayActorError
 
-    await asyncio.wait_for(telemetry.sample([actor(log_system=lambda _: True), actor(sample=dead)]), 10)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await telemetry.sample([actor(log_system=lambda _: True), actor(sample=dead)])
 
 
 def test_lineage_alone_is_told() -> None:

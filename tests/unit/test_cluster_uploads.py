@@ -20,6 +20,8 @@ from finemesh.finetune.checkpoint import FULL_WEIGHTS
 from finemesh.finetune.hooks import Certificate, CheckpointInfo
 from finemesh.v1 import attempt_pb2, training_job_pb2
 
+from tests.support.servers import PATIENCE_SECONDS
+
 
 class SlowStore:
     """Publishes one folder for each time that it is let."""
@@ -30,7 +32,7 @@ class SlowStore:
 
     def publish(self, folder: Path, uri: str) -> DirectoryManifest:
         self.begun.release()
-        assert self.let.acquire(timeout=30)
+        assert self.let.acquire(timeout=PATIENCE_SECONDS)
         if self.fault:
             raise self.fault
         assert (folder / "manifest.json").is_file()
@@ -80,12 +82,12 @@ def test_a_slow_store_gets_the_last_and_the_best(
     uploader: Uploader, store: SlowStore, job: Job, tmp_path: Path
 ) -> None:
     uploader.put(checkpoint(tmp_path, 1))
-    assert store.begun.acquire(timeout=30)  # it is on its way when the others come
+    assert store.begun.acquire(timeout=PATIENCE_SECONDS)  # it is on its way when the others come
     for step in range(2, 9):
         uploader.put(checkpoint(tmp_path, step, best=step == 3))
     assert sorted(each.name[-1] for each in (job.scratch / "uploads").iterdir()) == ["1", "3", "8"]
     store.let.release(3)
-    assert all(cast("Told", job.uploaded).more.acquire(timeout=30) for _ in range(3))
+    assert all(cast("Told", job.uploaded).more.acquire(timeout=PATIENCE_SECONDS) for _ in range(3))
     assert [(each.step, each.best, each.weights_sha256) for each in job.uploaded] == [
         (1, False, "weights 1"),
         (3, True, "weights 3"),

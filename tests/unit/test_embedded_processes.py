@@ -26,7 +26,7 @@ from finemesh.embedded.site import Component
 from finemesh.embedded.state import State
 from finemesh.embedded.supervisor import Supervisor
 
-from tests.support.servers import wait_until
+from tests.support.servers import PATIENCE_SECONDS, wait_until
 
 _SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 _STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + _SLEEP
@@ -99,7 +99,7 @@ def test_a_process_ends_with_its_starter(mesh_id: str, tmp_path: Path) -> None:
         pid = int(parent.stdout.readline())
         wait_until(lambda: log.exists() and log.read_bytes().startswith(b"up"), "the orphan")
         parent.kill()
-    wait_until(lambda: not psutil.pid_exists(pid), "the end of the orphan", 5)
+    wait_until(lambda: not psutil.pid_exists(pid), "the end of the orphan")
 
 
 def test_memory_is_counted() -> None:
@@ -139,7 +139,7 @@ class TestSupervisor:
         self, mesh_id: str, tmp_path: Path, running: list[tuple[Supervisor, asyncio.Task[None]]]
     ) -> None:
         supervisor = self._supervisor(_SLEEP, mesh_id, tmp_path, running)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await supervisor.ready.wait()
             first = supervisor.kill()
             while supervisor.record.restarts == 0 or not supervisor.ready.is_set():  # noqa: ASYNC110
@@ -151,7 +151,7 @@ class TestSupervisor:
         self, mesh_id: str, tmp_path: Path, running: list[tuple[Supervisor, asyncio.Task[None]]]
     ) -> None:
         supervisor = self._supervisor("raise SystemExit('no such table')", mesh_id, tmp_path, running)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await running[0][1]
         assert supervisor.failure
         assert supervisor.failure.reason == "COMPONENT_FAILED"
@@ -162,7 +162,7 @@ class TestSupervisor:
         self, mesh_id: str, tmp_path: Path, running: list[tuple[Supervisor, asyncio.Task[None]]]
     ) -> None:
         supervisor = self._supervisor(_STUBBORN, mesh_id, tmp_path, running, stop_seconds=0.2)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await supervisor.ready.wait()
             running[0][1].cancel()
             await asyncio.to_thread(supervisor.stop, lambda: False)
@@ -176,7 +176,7 @@ class TestSupervisor:
             raise PreconditionError("finemesh.nothing is not installed", reason="NOT_INSTALLED")
 
         supervisor = self._supervisor(_SLEEP, mesh_id, tmp_path, running, prepare=missing)  # pyright: ignore[reportArgumentType]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await running[0][1]
         assert supervisor.failure
         assert supervisor.failure.reason == "NOT_INSTALLED"

@@ -22,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from tests.support.echo_runner import BrightRunner, EchoRunner, bright, write_package
+from tests.support.servers import PATIENCE_SECONDS
 
 CHAT = "/v1/chat/completions"
 
@@ -52,7 +53,7 @@ def client(runner: EchoRunner, tmp_path_factory: pytest.TempPathFactory) -> Gene
     limits = Limits(body_bytes=50_000, answer_tokens=64, batch=8, waiting=8)
     with (
         serving(runner, bright, package, limits) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client,
     ):
         yield client
 
@@ -98,7 +99,7 @@ def test_what_comes_together_is_run_together(client: httpx.Client, runner: EchoR
     before = len(runner.batches)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(client.post, CHAT, json=said("first"))
-        assert runner.at_work.wait(30)
+        assert runner.at_work.wait(PATIENCE_SECONDS)
         others = [pool.submit(client.post, CHAT, json=said(f"other {index}")) for index in range(6)]
         await_waiting(client, 6)
         runner.gate.set()
@@ -117,7 +118,7 @@ def test_beyond_the_queue_requests_are_refused_at_once(client: httpx.Client, run
     runner.at_work.clear()
     with ThreadPoolExecutor(9) as pool:
         first = pool.submit(client.post, CHAT, json=said("first"))
-        assert runner.at_work.wait(30)
+        assert runner.at_work.wait(PATIENCE_SECONDS)
         waiting = [pool.submit(client.post, CHAT, json=said("waits")) for _ in range(8)]
         await_waiting(client, 8)
         refused = client.post(CHAT, json=said("too much"))
@@ -133,7 +134,7 @@ def test_whoever_goes_away_is_written_nothing_more(tmp_path: Path) -> None:
     package, limits = write_package(tmp_path), Limits(answer_tokens=1 << 40, batch=1)
     with (
         serving(EchoRunner(endless="forever"), bright, package, limits) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client,
     ):
         for stream in (True, False):
             with suppress(httpx.ReadTimeout):
@@ -205,7 +206,7 @@ def test_pictures_come_as_a_body_or_a_form_and_those_of_one_size_go_together(tmp
     runner = BrightRunner()
     with (
         serving(runner, bright, write_package(tmp_path), Limits()) as address,
-        httpx.Client(base_url=address, timeout=60) as client,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client,
         ThreadPoolExecutor(8) as pool,
     ):
         body = client.post("/detect", content=picture(20, 10), headers={"Content-Type": "image/png"})
