@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from finemesh.core.errors import NotFoundError
 from finemesh.core.spec import document
-from finemesh.core.spec.finetune import FineTuneSpec, Task
+from finemesh.core.spec.finetune import FineTuneSpec, Lora, Task, Tower
 from finemesh.core.spec.lint import BaseModelFacts, Severity, facts_of, lint_document
 from finemesh.core.spec.presets import PRESETS, Level, Preset, preset_of
+from finemesh.core.spec.recipes import RECIPES
+from finemesh.finetune.families import FAMILIES
+from finemesh.finetune.families.family import Family
 
 GOOD: dict[str, Any] = {
     **document.write(preset_of("language-balanced").spec),
@@ -43,11 +46,39 @@ def test_a_preset_is_sound_and_clean(preset: Preset) -> None:
     assert lint_document(document.write(spec)).findings == ()
 
 
-def test_every_task_has_every_preset() -> None:
-    assert {(preset.spec.task, preset.level) for preset in PRESETS} == {(t, v) for t in Task for v in Level}
+def test_every_task_and_every_family_has_every_preset() -> None:
+    owners = {(task, "") for task in Task} | {(family.task, family.name) for family in FAMILIES}
+    assert {(preset.spec.task, preset.family, preset.level) for preset in PRESETS} == {
+        (*owner, level) for owner in owners for level in Level
+    }
+    assert len({preset.id for preset in PRESETS}) == len(PRESETS)
     with pytest.raises(NotFoundError) as missing:
         preset_of("language-fast")
     assert missing.value.reason == "PRESET_NOT_FOUND"
+
+
+def test_a_family_is_tuned_as_its_makers_do_and_its_quick_preset_is_short() -> None:
+    quick, balanced, quality = (preset_of(f"qwen2.5-vl-{level.lower()}").spec for level in Level)
+    assert {spec.optimization.learning_rate for spec in (quick, balanced, quality)} == {2e-5}
+    assert isinstance(quality.method, Lora)
+    assert (quality.method.rank, quality.method.alpha) == (64, 16)
+    assert (quick.optimization.max_steps, balanced.optimization.max_steps) == (200, 0)
+    for family, recipe in RECIPES.items():
+        assert bool(recipe.taken) == bool(recipe.source) >= bool(recipe.fields or recipe.quality), family
+
+
+@pytest.mark.parametrize(
+    "family", [each for each in FAMILIES if each.model_types], ids=lambda each: each.name
+)
+def test_a_preset_suits_its_family(family: Family) -> None:
+    for level in Level:
+        spec = replace(
+            preset_of(f"{family.name}-{level.lower()}").spec, base_model="m", dataset="projects/p/datasets/d"
+        )
+        facts = BaseModelFacts(family.model_types[0], max_positions=4096)
+        assert lint_document(document.write(spec), facts).findings == ()
+        trained = {Tower.LANGUAGE} if isinstance(spec.method, Lora) else set(spec.method.towers)
+        assert trained <= set(family.towers)
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,10 @@ async def viewer(service: ServiceProcess, client: TrainingClient) -> AsyncGenera
 
 async def test_lists_come_page_by_page(viewer: TrainingClient) -> None:
     names: list[str] = []
-    request = pb.ListPresetsRequest(page_size=2)
+    request = pb.ListPresetsRequest(page_size=40)
     while True:
         page = await viewer.call("ListPresets", request)
-        assert len(page.presets) <= 2
+        assert len(page.presets) <= 40
         names += [preset.name for preset in page.presets]
         request.page_token = page.next_page_token
         if not request.page_token:

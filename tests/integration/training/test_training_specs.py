@@ -48,6 +48,8 @@ def test_a_preset_is_a_file_without_faults(type_in: Type, trainable: str, llama:
         Path("spec.yaml").write_text(text)
         assert "nothing to complain about" in type_in("train", "lint", "-f", "spec.yaml", "--strict").stdout
     assert "task: LANGUAGE" in text
+    assert "learning_rate: 0.0003" in text  # of the model's family
+    assert "rank: 128" in type_in("train", "preset", "llava-quality", "--model", "hub/name").stdout
     assert "say which of" in type_in("train", "preset", "quick", "--model", "hub/name", code=2).stderr
     listed = json.loads(type_in("train", "presets", "--json").stdout)
     assert "presets/vision-language-quality" in {preset["name"] for preset in listed}
@@ -75,11 +77,13 @@ def test_what_is_wrong_is_said_with_its_line(type_in: Type, trainable: str) -> N
 
 
 def test_families_are_shown_by_name_and_by_folder(type_in: Type, llama: Path) -> None:
-    assert "q_proj" in type_in("models", "show", "llava").stdout
+    shown_to_people = type_in("models", "show", "llava").stdout
+    assert "q_proj" in shown_to_people
+    assert "llava-quality" in shown_to_people
     assert "llama" in type_in("models", "list").stdout
     shown: Any = json.loads(type_in("models", "show", str(llama), "--json").stdout)
     assert shown["name"] == "modelFamilies/llama"
-    assert "no config.json" in type_in("models", "show", str(llama.parent), code=2).stderr
+    assert "config.json" in type_in("models", "show", str(llama.parent), code=2).stderr
 
 
 def test_the_schema_is_that_of_the_release(type_in: Type) -> None:

@@ -1,7 +1,8 @@
-"""Fine-tunes that were thought through, for every task: quick, balanced, quality.
+"""Fine-tunes that were thought through, for every task and every family: quick, balanced, quality.
 
-They are plain specs with every value written out, so that what ran is what is stored; base model and dataset
-are left empty. Each is held against the linter, which finds nothing. Where a number comes from:
+A family's are those of its task, with what its makers say of it (`recipes`). All are plain specs with every
+value written out, so that what ran is what is stored; base model and dataset are left empty. Each is held
+against the linter, which finds nothing. Where a number of a task comes from:
 
 - LoRA on every linear layer of the language model at 2e-4, alpha twice the rank: QLoRA's ablations
   (https://arxiv.org/abs/2305.14314, 4) and LLaVA-1.5's recipe (https://arxiv.org/abs/2310.03744, table 9).
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from finemesh.core.errors import NotFoundError
 from finemesh.core.spec.finetune import (
@@ -35,6 +36,7 @@ from finemesh.core.spec.finetune import (
     towers_of,
 )
 from finemesh.core.spec.optimization import Optimization, Schedule
+from finemesh.core.spec.recipes import RECIPES, Fields
 
 
 class Level(StrEnum):
@@ -47,16 +49,17 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One choice. `spec` lacks `base_model` and `dataset`."""
+    """One choice. `spec` lacks `base_model` and `dataset`; without `family` it is for all of its task."""
 
     level: Level
     description: str
     spec: FineTuneSpec
+    family: str = ""
 
     @property
     def id(self) -> str:
-        """E.g. `vision-language-quick`."""
-        return f"{self.spec.task}-{self.level}".lower().replace("_", "-")
+        """E.g. `vision-language-quick`, `qwen2.5-vl-quick`."""
+        return f"{self.family or self.spec.task}-{self.level}".lower().replace("_", "-")
 
 
 def preset_of(preset_id: str) -> Preset:
@@ -64,24 +67,49 @@ def preset_of(preset_id: str) -> Preset:
     for preset in PRESETS:
         if preset.id == preset_id:
             return preset
-    known = ", ".join(preset.id for preset in PRESETS)
-    raise NotFoundError(f"there is no preset {preset_id!r}: there are {known}", reason="PRESET_NOT_FOUND")
+    raise NotFoundError(
+        f"there is no preset {preset_id!r}: there is one for each of {', '.join(sorted(_OWNERS))}, "
+        f"each with {', '.join(f'-{level.lower()}' for level in Level)}",
+        reason="PRESET_NOT_FOUND",
+    )
 
 
-def _levels(balanced: FineTuneSpec, quality: FineTuneSpec, words: tuple[str, str]) -> tuple[Preset, ...]:
-    """The three presets of a task; the quick one is the balanced one cut short. `words` say what those do."""
+def _levels(balanced: FineTuneSpec, quality: FineTuneSpec, family: str = "") -> tuple[Preset, ...]:
+    """Three presets; the quick one is the balanced one cut short."""
     soon = replace(balanced.optimization, epochs=1.0, max_steps=200, gradient_accumulation_steps=1)
+    if soon.micro_batch_size == 1:  # the gradient of one row is mostly noise
+        soon = replace(soon, gradient_accumulation_steps=4)
     method = balanced.method
     quick = replace(
         balanced,
-        method=replace(method, rank=8, alpha=16.0) if isinstance(method, Lora) else method,
+        method=replace(method, rank=8, alpha=8 * method.alpha / method.rank)
+        if isinstance(method, Lora)
+        else method,
         optimization=soon,
         evaluation=Evaluation(every_steps=50, max_items=64),
         checkpoint=Checkpointing(every_steps=50, keep_last=1),
     )
     first = f"{soon.max_steps} small steps: shows soon that data and model fit, and that the loss falls."
-    described = zip(Level, (first, *words), (quick, balanced, quality), strict=True)
-    return tuple(Preset(level, description, spec) for level, description, spec in described)
+    words = (first, _described(balanced), _described(quality))
+    return tuple(
+        Preset(level, description, spec, family)
+        for level, description, spec in zip(Level, words, (quick, balanced, quality), strict=True)
+    )
+
+
+def _described(spec: FineTuneSpec) -> str:
+    method, chosen = spec.method, spec.optimization
+    if isinstance(method, Lora):
+        what = f"An adapter of rank {method.rank} on every linear layer"
+        what += f", dropout {method.dropout:g}" * (method.dropout > 0)
+        if method.train_connector:
+            slower = f" at {chosen.connector_rate_ratio:g} times the rate"
+            what += "; the connector in full" + slower * (chosen.connector_rate_ratio != 1)
+    else:
+        slower = f", the backbone at {chosen.vision_rate_ratio:g} times the rate"
+        what = "All weights" + slower * (chosen.vision_rate_ratio != 1)
+    rows = chosen.micro_batch_size * chosen.gradient_accumulation_steps
+    return f"{what}. Rate {chosen.learning_rate:g}, {chosen.epochs:g} passes, {rows} rows a step."
 
 
 def _chats(task: Task, micro_batch_size: int, *, train_connector: bool) -> tuple[Preset, ...]:
@@ -107,10 +135,7 @@ def _chats(task: Task, micro_batch_size: int, *, train_connector: bool) -> tuple
         evaluation=Evaluation(every_steps=50, baselines=True),
         checkpoint=Checkpointing(every_steps=50, keep_last=3),
     )
-    besides = "; the connector in full" if train_connector else ""
-    much = f"An adapter of rank 16 on every linear layer{besides}; two passes, 32 rows a step."
-    most = f"An adapter of rank 64 with dropout, at half the rate{besides}; three passes, for much data."
-    return _levels(balanced, quality, (much, most))
+    return _levels(balanced, quality)
 
 
 def _pictures(
@@ -128,11 +153,20 @@ def _pictures(
         pictures=Pictures(horizontal_flip=flip),
     )
     quality = replace(balanced, optimization=replace(balanced.optimization, epochs=quality_epochs))
-    words = tuple(
-        f"All weights, the backbone at a tenth of the rate; {spec.optimization.epochs:g} passes."
-        for spec in (balanced, quality)
-    )
-    return _levels(balanced, quality, (words[0], words[1]))
+    return _levels(balanced, quality)
+
+
+def _of_family(family: str) -> tuple[Preset, ...]:
+    """The presets of its task, as its makers would have them."""
+    recipe = RECIPES[family]
+    _, balanced, quality = (preset for preset in _OF_TASKS if preset.spec.task is recipe.task)
+    best = _with(_with(quality.spec, recipe.fields), recipe.quality)
+    return _levels(_with(balanced.spec, recipe.fields), best, family)
+
+
+def _with(spec: FineTuneSpec, fields: Fields) -> FineTuneSpec:
+    sections: dict[str, Any] = {name: replace(getattr(spec, name), **fields[name]) for name in fields}
+    return replace(spec, **sections)
 
 
 _DETR: Final = Optimization(
@@ -156,7 +190,7 @@ _CLASSIFIER: Final = replace(
     micro_batch_size=16,
 )
 
-PRESETS: Final[tuple[Preset, ...]] = (
+_OF_TASKS: Final[tuple[Preset, ...]] = (
     *_chats(Task.LANGUAGE, 8, train_connector=False),
     *_chats(Task.VISION_LANGUAGE, 4, train_connector=True),
     *_pictures(Task.DETECTION, _DETR, quality_epochs=72.0, flip=0.5),
@@ -164,3 +198,5 @@ PRESETS: Final[tuple[Preset, ...]] = (
     *_pictures(Task.INSTANCE_SEGMENTATION, _MASK2FORMER, quality_epochs=50.0),
     *_pictures(Task.IMAGE_CLASSIFICATION, _CLASSIFIER, quality_epochs=20.0),
 )
+PRESETS: Final[tuple[Preset, ...]] = (*_OF_TASKS, *(each for name in RECIPES for each in _of_family(name)))
+_OWNERS: Final = {preset.id.rpartition("-")[0] for preset in PRESETS}

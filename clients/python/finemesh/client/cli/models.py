@@ -10,9 +10,8 @@ from rich.markup import escape
 
 from finemesh.client.cli.context import Commands, options, out
 from finemesh.client.cli.output import enum_name, print_facts, print_json, print_list, short, table
-from finemesh.client.cli.paging import collect
-from finemesh.client.cli.specs import facts_of
-from finemesh.v1 import model_family_pb2
+from finemesh.client.cli.specs import LEVEL_WORDS, all_families, facts_of, families_of
+from finemesh.v1 import model_family_pb2, preset_pb2
 from finemesh.v1 import training_service_pb2 as pb
 
 commands = Commands("models", "See which models can be fine-tuned.")
@@ -24,7 +23,7 @@ Family = model_family_pb2.ModelFamily
 def list_families() -> None:
     """List the families of models, in the order in which they are asked for a model."""
     print_list(
-        _families(),
+        all_families(),
         ("family", "task", "model types", "parts", "boxes"),
         lambda family: (
             short(family.name),
@@ -58,21 +57,11 @@ def show(
         _print(family)
 
 
-def _families() -> list[Family]:
-    request = pb.ListModelFamiliesRequest()
-    return collect(
-        options.connection().training.ListModelFamilies, request, lambda page: iter(page.model_families), 500
-    )
-
-
 def _families_of(folder: str) -> list[Family]:
     """The families that name the type of the model in `folder`, or else those that take any."""
-    model_type = facts_of(folder).model_type
-    if not model_type:
+    if not facts_of(folder).model_type:
         raise typer.BadParameter(f"{folder} has no config.json with a model_type: give the folder of a model")
-    families = _families()
-    named = [family for family in families if model_type in family.model_types]
-    return named or [family for family in families if not family.model_types]
+    return families_of(folder) or [family for family in all_families() if not family.model_types]
 
 
 def _print(family: Family) -> None:
@@ -93,6 +82,17 @@ def _print(family: Family) -> None:
         for part in family.parts
     ]
     out.print(table(("part", "modules", "adapted by default"), rows))
+    presets = [_preset(family, level) for level in LEVEL_WORDS]
+    out.print(
+        table(
+            ("preset", "what it chooses"), [(short(each.name), escape(each.description)) for each in presets]
+        )
+    )
+
+
+def _preset(family: Family, level: str) -> preset_pb2.Preset:
+    request = pb.GetPresetRequest(name=f"presets/{short(family.name)}-{level}")
+    return options.connection().training.GetPreset(request)
 
 
 def _listed(names: object) -> str:

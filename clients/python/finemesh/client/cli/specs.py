@@ -17,13 +17,14 @@ from finemesh.client.cli.context import EXIT_USAGE, err, options
 from finemesh.client.cli.output import choice, choices_of, enum_name
 from finemesh.client.cli.paging import collect
 from finemesh.specfile import SpecFile, SpecFileError
-from finemesh.v1 import fine_tune_spec_pb2, preset_pb2, spec_finding_pb2
+from finemesh.v1 import fine_tune_spec_pb2, model_family_pb2, preset_pb2, spec_finding_pb2
 from finemesh.v1 import training_service_pb2 as pb
 
 FineTuneSpec = fine_tune_spec_pb2.FineTuneSpec
 Finding = spec_finding_pb2.SpecFinding
 _TASKS: Final = choices_of(FineTuneSpec.Task)
 _LEVELS: Final = choices_of(preset_pb2.Preset.Level)
+LEVEL_WORDS: Final = tuple(_LEVELS)
 
 SpecPath = Annotated[
     Path | None,
@@ -46,7 +47,7 @@ Gpus = Annotated[
     float,
     typer.Option(help="GPUs to hold, or a share of one such as 0.5; bf16 then.", min=0, metavar="NUMBER"),
 ]
-LEVELS: Final = " | ".join(_LEVELS)
+LEVELS: Final = f"{' | '.join(LEVEL_WORDS)}, or one of `finemesh train presets`"
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,26 @@ class Given:
         return [f"{name}={value}" for name, value in said.items() if value]
 
     def _of_preset(self) -> SpecFile:
-        level = choice(self.preset, _LEVELS, "--preset")
-        task = choice(self.task, _TASKS, "--task") if self.task else task_of(self.model)
-        if not task:
-            why = "there is a preset for each task: say which of"
-            raise typer.BadParameter(
-                f"{why} {', '.join(_TASKS)}, or give a model's folder", param_hint="--task"
-            )
-        name = f"presets/{_word(_TASKS, task)}-{_word(_LEVELS, level)}"
+        name = f"presets/{self._preset_id()}"
         preset = options.connection().training.GetPreset(pb.GetPresetRequest(name=name))
         return specfile.parse(specs.to_yaml(preset.spec), name)
+
+    def _preset_id(self) -> str:
+        """What is given in full; else that of the model's family, or of the task if none is known."""
+        if "-" in self.preset:
+            return self.preset
+        level = _word(_LEVELS, choice(self.preset, _LEVELS, "--preset"))
+        task = choice(self.task, _TASKS, "--task") if self.task else 0
+        families = [each for each in families_of(self.model) if task in (0, each.task)]
+        if len(families) == 1:
+            return f"{families[0].name.removeprefix('modelFamilies/')}-{level}"
+        if not task:
+            raise typer.BadParameter(
+                f"there is a preset for each task: say which of {', '.join(_TASKS)}, give a model's folder, "
+                f"or name the model's family: --preset llava-{level}",
+                param_hint="--task",
+            )
+        return f"{_word(_TASKS, task)}-{level}"
 
 
 def _completed(file: SpecFile) -> SpecFile:
@@ -121,13 +132,21 @@ def enum_word(task: int) -> str:
 
 def task_of(model: str) -> int:
     """The task of a model in a folder, by its family; 0 if nothing tells, or it can do several."""
-    model_type = facts_of(model).model_type
-    if not model_type:
-        return 0
-    found = options.connection().training.ListModelFamilies
-    families = collect(found, pb.ListModelFamiliesRequest(), lambda page: iter(page.model_families), 500)
-    tasks = {family.task for family in families if model_type in family.model_types}
+    tasks = {family.task for family in families_of(model)}
     return tasks.pop() if len(tasks) == 1 else 0
+
+
+def families_of(model: str) -> list[model_family_pb2.ModelFamily]:
+    """The families that name the type of a model in a folder; none if nothing tells."""
+    model_type = facts_of(model).model_type
+    return [family for family in all_families() if model_type in family.model_types] if model_type else []
+
+
+def all_families() -> list[model_family_pb2.ModelFamily]:
+    request = pb.ListModelFamiliesRequest()
+    return collect(
+        options.connection().training.ListModelFamilies, request, lambda page: iter(page.model_families), 500
+    )
 
 
 def facts_of(model: str) -> spec_finding_pb2.BaseModelFacts:
