@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from finemesh.core.spec.data import DatasetManifest
 
 EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+_USAGE: Final = {"INVALID_OPTIONS", "INVALID_COLUMNS", "OUTPUT_NOT_EMPTY"}
+"""Reasons that say of the command line, not of the source, what is wrong."""
 _FIRST_FAULTY: Final = 5
 _FORMS: Final = tuple(form.value.replace("_", "-") for form in DatasetFormat)
 _FORMATS: Final = tuple(form.value.replace("_", "-") for form in AnnotationFormat)
@@ -103,7 +106,7 @@ def compile_annotations(
     except FinemeshError as error:
         said = f"[red]error:[/] {escape(error.message)} [dim]({error.reason})[/]"
         _err.print(said, highlight=False, soft_wrap=True)
-        raise typer.Exit(EXIT_FAILED) from None
+        raise typer.Exit(EXIT_USAGE if error.reason in _USAGE else EXIT_FAILED) from None
     if as_json:
         typer.echo(json.dumps(manifest.to_json()))
     else:

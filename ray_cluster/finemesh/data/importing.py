@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.data import (
+    AnnotationFormat,
     ConvertOptions,
     DatasetFormat,
     DatasetManifest,
@@ -31,6 +32,7 @@ from finemesh.data.writers.form import BoxForm
 from finemesh.data.writing import DatasetWriter
 
 NO_CLASS_NAMES: Final = "no class names, so class accuracy cannot be computed"
+_TABLES: Final = {AnnotationFormat.TABLE, AnnotationFormat.PARQUET}
 
 
 def import_source(
@@ -128,6 +130,8 @@ def _compile(
     with open_source(source, options, scratch) as opened:
         context = ReadContext(opened, options, needs)
         chosen = options.format or detect_format(context.survey)
+        if options.columns and chosen not in _TABLES:
+            raise _no_table(READERS[chosen].title)
         # The header is the reader's own: it is complete once the first row comes.
         with DatasetWriter(form.target, FormContext(out, form, context.header)) as writer:
             items = _read(READERS[chosen], context, form, drawn)
@@ -228,6 +232,11 @@ def built_row(candidate: Candidate) -> Row:
         message = "a text holds half a surrogate pair, which is no character: mend it in the source"
         raise RowFault("TEXT_INVALID", message, where) from error
     return row
+
+
+def _no_table(title: str) -> InvalidError:
+    problem = f"say what stands in which column of a table, and the source is {title}: leave them out"
+    return InvalidError.of("options.columns", problem, reason="INVALID_COLUMNS")
 
 
 def _nothing(title: str) -> PreconditionError:

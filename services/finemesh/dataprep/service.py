@@ -139,9 +139,9 @@ class DataPrepService:
         except UnavailableError:
             return  # the request waits for the object store, and the cluster checks again
         if size_bytes != upload.size_bytes:
-            found = "has not been uploaded" if size_bytes is None else f"has {size_bytes} bytes"
+            found = 0 if size_bytes is None else size_bytes
             raise PreconditionError(
-                f"{upload.name} {found} of {upload.size_bytes}: PUT the file to the upload's url",
+                f"{upload.name} has {found} bytes of {upload.size_bytes}: PUT the file to the upload's url",
                 reason="UPLOAD_INCOMPLETE",
                 metadata={"upload": str(upload.name)},
             )

@@ -89,4 +89,12 @@ def test_errors_say_what_is_wrong_and_leave_nothing(tmp_path: Path) -> None:
     code, told = run(str(tmp_path / "c.json"), str(tmp_path / "out"), "--to", "yolo")
     assert (code, "yolo-detection" in told) == (2, True)
     code, told = run(str(tmp_path / "c.json"), str(tmp_path / "out"), "--to", "template")
-    assert (code, "INVALID_OPTIONS" in told) == (1, True)
+    assert (code, "INVALID_OPTIONS" in told) == (2, True)
+    command = [str(tmp_path / "c.json"), str(tmp_path), "--to", "coco"]
+    (tmp_path / "c.json").write_text(json.dumps(COCO))
+    code, told = run(*command)
+    assert (code, "OUTPUT_NOT_EMPTY" in told) == (2, True)
+    command[1] = str(tmp_path / "out")
+    code, told = run(*command, "--columns", "prompt=q")  # which a file without columns would not heed
+    assert (code, "INVALID_COLUMNS" in told) == (2, True)
+    assert not (tmp_path / "out").exists()

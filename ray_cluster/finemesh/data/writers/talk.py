@@ -8,14 +8,17 @@ from typing import Any, Final
 from finemesh.data.faults import RowFault
 from finemesh.data.writers.form import FormContext
 
+_UNASKED: Final = "the row has no conversation: convert with an instruction task"
+_TEXT: Final = (
+    "the row is plain text, in which nobody speaks: write it as hugging-face, or train on it as it is"
+)
 _BESIDE: Final = ("objects", "captions", "class_name", "text")
 
 
 def conversation_fault(row: Mapping[str, Any]) -> RowFault | None:
     """Why a row cannot be written as a conversation; None if it can."""
     if not row["messages"]:
-        message = "the row has no conversation: convert with an instruction task"
-        return RowFault("NO_MESSAGES", message, "messages")
+        return RowFault("NO_MESSAGES", _TEXT if row["text"] else _UNASKED, "messages")
     turns = (*row["messages"], *row["rejected"])
     shown = sum(part["type"] == "image" for turn in turns for part in turn["content"])
     if shown != len(row["images"]):
