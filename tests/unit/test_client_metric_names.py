@@ -28,7 +28,7 @@ def connection_to(keys: list[str], asked: list[QuerySqlRequest]) -> Any:
 def test_the_nearest_metric_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[QuerySqlRequest] = []
     known = connection_to(["train/loss", "val/loss"], asked)
-    print_unknown(known, ["train/los", "val/loss", "x"], RUNS)
+    assert print_unknown(known, ["train/los", "val/loss", "x"], RUNS)
     said = capsys.readouterr().err
     assert "no run has a metric train/los: did you mean train/loss?" in said
     assert 'no run has a metric x: `finemesh runs sql "FROM metrics"` lists those' in said
@@ -38,7 +38,7 @@ def test_the_nearest_metric_is_suggested(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_nothing_is_asked_where_no_metric_is_missing() -> None:
     asked: list[QuerySqlRequest] = []
-    print_unknown(connection_to([], asked), [])
+    assert not print_unknown(connection_to([], asked), [])
     assert asked == []
 
 

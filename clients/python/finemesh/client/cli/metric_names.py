@@ -21,10 +21,15 @@ def metrics_named(text: str) -> list[str]:
     return _IN_FILTER.findall(text)
 
 
-def print_unknown(connection: Connection, asked: Iterable[str], runs: Iterable[str] = ()) -> None:
-    """Say of each metric that no run has, of all of the project if `runs` is empty, which may be meant."""
-    for hint in _hints(connection, asked, runs):
+def print_unknown(connection: Connection, asked: Iterable[str], runs: Iterable[str] = ()) -> bool:
+    """Say of each metric that no run has, of all of the project if `runs` is empty, which may be meant.
+
+    Returns whether there was one.
+    """
+    hints = list(_hints(connection, asked, runs))
+    for hint in hints:
         err.print(f"[dim]{escape(hint)}[/]", highlight=False, soft_wrap=True)
+    return bool(hints)
 
 
 def _hints(connection: Connection, asked: Iterable[str], runs: Iterable[str]) -> Iterator[str]:

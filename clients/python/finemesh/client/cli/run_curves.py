@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.canvas import drawing
-from finemesh.client.cli.context import err, options, out
+from finemesh.client.cli.context import EXIT_NOT_FOUND, err, options, out
 from finemesh.client.cli.metric_names import print_unknown
 from finemesh.client.cli.output import choice, print_json, short
 from finemesh.client.cli.runs import commands
@@ -37,7 +37,10 @@ def curves(
     max_points: Annotated[int, typer.Option(min=0, help="Points of a curve; 0 means 1000.")] = 0,
     form: Annotated[str, typer.Option("--format", help=" | ".join(_FORMATS))] = "plot",
 ) -> None:
-    """Draw curves of runs over one axis. With --format csv or --json, as data."""
+    """Draw curves of runs over one axis. With --format csv or --json, as data.
+
+    A metric that none of the runs has ends it with 3, after the others have been drawn.
+    """
     form = choice(form, _FORMATS, "--format")
     connection = options.connection()
     request = pb.QueryMetricsRequest(
@@ -60,7 +63,8 @@ def curves(
     else:
         _draw(response.series, over)
     missing = {*request.keys} - {series.key for series in response.series}
-    print_unknown(connection, sorted(missing), request.runs)
+    if print_unknown(connection, sorted(missing), request.runs):
+        raise typer.Exit(EXIT_NOT_FOUND)
 
 
 def _axis(over: str) -> pb.QueryMetricsRequest.Axis:
