@@ -129,7 +129,9 @@ async def test_the_demo_outlives_everything(seed: int, tmp_path: Path) -> None:
     plan = list(zip(MOMENTS, order, strict=True))
     print(f"seed {seed}: {plan}")
     findings, screen = Findings(own_source=False), tmp_path / "screen.log"
-    async with Mesh(MeshConfig(data_dir=tmp_path / "mesh")) as mesh:
+    async with Mesh(
+        MeshConfig(data_dir=tmp_path / "mesh", ready_timeout_seconds=2 * PATIENCE_SECONDS)
+    ) as mesh:
         settings = load_settings(server=mesh.address, environ={"FINEMESH_DATA_DIR": str(mesh.site.data)})
         facts = Facts(settings, tmp_path / "handled.db")
         async with running(harm(mesh, facts, plan), facts.run()) as (harming, _):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from finemesh.embedded.state import MeshRecord, State, read_record
 
-from tests.support.servers import ServerProcess, executable, wait_until
+from tests.support.servers import PATIENCE_SECONDS, ServerProcess, executable, wait_until
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def running_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMe
         return bool(found)
 
     try:
-        wait_until(ready, "finemesh up")
+        wait_until(ready, "finemesh up", 2 * PATIENCE_SECONDS)
         yield RunningMesh(folder, found[0].url, found[0].ports)
     finally:
         mesh.stop()

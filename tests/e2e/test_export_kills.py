@@ -19,7 +19,7 @@ from minio import Minio
 
 from tests.e2e.conftest import RunningMesh
 from tests.support.conversations import tiny_model
-from tests.support.servers import executable, wait_until
+from tests.support.servers import PATIENCE_SECONDS, executable, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -86,8 +86,8 @@ def test_a_package_whose_maker_is_killed_is_made_anew(
     assert done.parity.passed
     # Of the first attempt nothing is left: neither in the bucket nor on the node.
     assert {key.split("/")[4] for key in packages_of(trained)} == {"2"}
-    wait_until(lambda: not [*scratch.glob(f"{resource_key(name)}-*")], "no folder of the export", 30)
-    wait_until(lambda: not checker.is_running(), "the end of the first check", 60)
+    wait_until(lambda: not [*scratch.glob(f"{resource_key(name)}-*")], "no folder of the export")
+    wait_until(lambda: not checker.is_running(), "the end of the first check")
 
 
 def found_checker(scratch: Path, key: str) -> psutil.Process:
@@ -102,7 +102,7 @@ def found_checker(scratch: Path, key: str) -> psutil.Process:
                     found.append(process)
         return bool(found)
 
-    wait_until(looked, "the package is checked", 120)
+    wait_until(looked, "the package is checked", 3 * PATIENCE_SECONDS)
     return found[0]
 
 

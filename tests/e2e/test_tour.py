@@ -69,14 +69,15 @@ def toured(shell: Shell) -> Shell:
     endless = re.compile(r"^(finemesh events tail .*?)( +#.*)?$", re.MULTILINE)
     with (shell.folder / "out.txt").open("a") as said:
         for block in BLOCKS:
-            ended = endless.sub(rf"\1 > events.jsonl &\n{until('export.succeeded', 'events.jsonl')}", block)
+            ended = endless.sub(rf"\1 > events.jsonl &\n{until('events.jsonl', 'export.succeeded')}", block)
             said.write(shell.run(ended).stdout)
     return shell
 
 
-def until(words: str, file: str) -> str:
-    """Lines that wait until the command before them has written the words to a file, and then end it."""
-    return f"until grep -q {words} {file}; do sleep 0.2; done; sleep 2; kill $!; wait $! || true"
+def until(file: str, *words: str) -> str:
+    """Lines that wait until the command before them has written all words to a file, and then end it."""
+    seen = " && ".join(f"grep -q {word} {file}" for word in words)
+    return f"until {seen}; do sleep 0.2; done; sleep 2; kill $!; wait $! || true"
 
 
 def test_the_tour_leaves_what_it_says(toured: Shell) -> None:
@@ -146,7 +147,7 @@ def test_a_subscriber_reacts_to_what_succeeded_once(toured: Shell) -> None:
     """The example of the clients, started twice: it tells of each job once, and the second time of none."""
     example = ROOT / "clients/python/examples/on_training_succeeded.py"
     command = f"python -u {example} > told.txt 2> /dev/null"
-    told = toured.run(f"{command} &\n{until('/r4', 'told.txt')}\ncat told.txt").stdout.splitlines()
+    told = toured.run(f"{command} &\n{until('told.txt', '/r4', '/r16')}\ncat told.txt").stdout.splitlines()
     jobs = [line.split()[1].rsplit("/", 1)[1] for line in told]
     assert {"r16", "r4"} <= set(jobs)
     assert len(jobs) == len(set(jobs))

@@ -64,7 +64,9 @@ def _ray_client(address: str, environment: dict[str, str]) -> subprocess.Popen[s
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     # A long path: Ray's sockets would not fit below it.
     data = tmp_path_factory.mktemp("mesh") / ("long-" * 12)
-    async with Mesh(MeshConfig(data_dir=data, services=False)) as mesh:
+    async with Mesh(
+        MeshConfig(data_dir=data, services=False, ready_timeout_seconds=2 * PATIENCE_SECONDS)
+    ) as mesh:
         address = f"127.0.0.1:{mesh.site.ports['ray']}"
         loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
         intruder = _ray_client(address, loopback)

@@ -19,9 +19,9 @@ def service(
     tmp_path_factory: pytest.TempPathFactory, nats_server: NatsServer, s3_server: S3Server
 ) -> Generator[ServiceProcess]:
     settings = {
-        "FINEMESH_LEASE_SECONDS": "5",
-        "FINEMESH_START_TIMEOUT_SECONDS": "8",
-        "FINEMESH_CANCEL_GRACE_SECONDS": "3",
+        "FINEMESH_LEASE_SECONDS": "8",
+        "FINEMESH_START_TIMEOUT_SECONDS": "60",
+        "FINEMESH_CANCEL_GRACE_SECONDS": "5",
         "FINEMESH_CLUSTER_ID": "nobody",
         "FINEMESH_IMPORT_SOURCES": "lake/open, own-{project}, finemesh-test",
     }

@@ -19,11 +19,11 @@ from tests.support.training_client import FactLog, following
 
 # Short enough for tests, long enough for a busy machine.
 SETTINGS = {
-    "FINEMESH_LEASE_SECONDS": "5",
-    "FINEMESH_START_TIMEOUT_SECONDS": "8",
-    "FINEMESH_CANCEL_GRACE_SECONDS": "3",
+    "FINEMESH_LEASE_SECONDS": "8",
+    "FINEMESH_START_TIMEOUT_SECONDS": "60",
+    "FINEMESH_CANCEL_GRACE_SECONDS": "5",
     "FINEMESH_RESTART_DELAY_SECONDS": "0.1",
-    "FINEMESH_CLUSTER_LIVE_SECONDS": "5",
+    "FINEMESH_CLUSTER_LIVE_SECONDS": "10",
     "FINEMESH_CLUSTER_ID": "nobody",
     "FINEMESH_SWEEP_SECONDS": "0.2",
 }

@@ -41,7 +41,6 @@ def own_service(
 ) -> Generator[ServiceProcess]:
     """A service that the test may kill; not started yet."""
     settings = {**SETTINGS, "FINEMESH_DATAPREP_ADDRESS": own_dataprep.address}
-    settings["FINEMESH_START_TIMEOUT_SECONDS"] = "60"  # a killed relay holds the outbox for 5 s more
     process = ServiceProcess("training", tmp_path / "training", own_nats, s3_server, settings)
     yield process
     process.stop()
