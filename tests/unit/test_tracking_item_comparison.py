@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finemesh.core.errors import InvalidError
 from finemesh.core.metrics import Goal
 from finemesh.core.names import Name
 from finemesh.tracking.costs import costs_of, lineage_differences
 from finemesh.tracking.domain import Run
-from finemesh.tracking.evaluations import Evaluation, ItemMetric, Items, from_parquet, to_parquet
+from finemesh.tracking.evaluations import MAX_ITEMS, Evaluation, ItemMetric, Items, from_parquet, to_parquet
 from finemesh.tracking.item_comparison import (
     ItemComparison,
     NotComparable,
@@ -206,3 +207,11 @@ def test_a_file_gives_back_what_was_put_into_it(values: list[float], weighted: b
     assert (back.ids, back.digests, back.groups) == (told.ids, told.digests, told.groups)
     assert np.array_equal(back.metrics[key].values, values, equal_nan=True)
     assert back.sha256 == told.sha256
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(0, "is empty"), (MAX_ITEMS + 1, "log a sample, the same items")]
+)
+def test_no_items_and_too_many_are_told_what_to_do(count: int, told: str) -> None:
+    with pytest.raises(InvalidError, match=told):
+        Items(("i",) * count, (), (), {}).check()

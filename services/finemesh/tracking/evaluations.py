@@ -73,8 +73,11 @@ class Items:
         _raise([FieldViolation(f"items.{path}", text) for path, text in self._violations()])
 
     def _violations(self) -> list[tuple[str, str]]:
-        if not 1 <= len(self) <= MAX_ITEMS:
-            return [("ids", f"has {len(self)} entries: an evaluation has 1 to {MAX_ITEMS} items")]
+        if not self.ids:
+            return [("ids", "is empty: an evaluation has at least one item")]
+        if len(self) > MAX_ITEMS:
+            remedy = "log a sample, the same items for every run, or parts of them as splits of their own"
+            return [("ids", f"has {len(self)} entries, above the limit of {MAX_ITEMS}: {remedy}")]
         found: list[tuple[str, str]] = []
         if len(set(self.ids)) < len(self):
             found.append(("ids", "names an item twice: join what is known of it"))
