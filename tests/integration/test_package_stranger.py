@@ -39,6 +39,7 @@ from PIL import Image
 from tests.support.conversations import colour_rows, spec, tiny_model, write_dataset
 from tests.support.package_server import environ, served
 from tests.support.picture_runs import picture_spec, tiny_picture_model
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.shapes import shape_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -132,7 +133,7 @@ def ask_as_openai(address: str, speaker: Path) -> None:
     """By whole answers and by streams: each says what the trained model wrote."""
     items = [json.loads(line) for line in (speaker / "golden/inputs.jsonl").read_text().splitlines()]
     assert len(items) == ITEMS
-    with httpx.Client(base_url=address, timeout=60) as client:
+    with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
         [model] = client.get("/v1/models").json()["data"]
         assert model["id"] == "colours"
         for item in items:
@@ -155,10 +156,11 @@ def spoken(item: dict[str, Any], package: Path) -> list[dict[str, Any]]:
 
 
 def test_what_is_refused_is_told_as_openai_tells_it(address: str) -> None:
-    refused = httpx.post(f"{address}/v1/chat/completions", json={"messages": [], "tools": []}, timeout=60)
-    assert refused.status_code == 400
-    assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
-    assert httpx.get(f"{address}/detect").status_code == 404
+    with httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
+        refused = client.post("/v1/chat/completions", json={"messages": [], "tools": []})
+        assert refused.status_code == 400
+        assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
+        assert client.get("/detect").status_code == 404
 
 
 def test_verify_runs_from_any_folder_and_knows_who_signed(

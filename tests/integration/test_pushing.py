@@ -17,7 +17,7 @@ from finemesh.client.pushing import PushError, Target, files_of, push
 from minio import Minio
 
 from tests.support.hub_server import SILENT, TOKEN, running_hub
-from tests.support.servers import S3Server
+from tests.support.servers import PATIENCE_SECONDS, S3Server
 
 pytestmark = pytest.mark.integration
 MODELFILE = """FROM ./model.gguf
@@ -156,7 +156,7 @@ def test_the_hub_gets_every_file_in_one_commit_of_a_private_model(package: Path)
             command = [sys.executable, "-c", PUSH, str(package)]
             environ = {**os.environ, **place, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
             return subprocess.run(
-                command, env=environ, capture_output=True, text=True, timeout=100, check=False
+                command, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
             )
 
         refused = pushed("hf_wrong")

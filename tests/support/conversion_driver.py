@@ -34,6 +34,7 @@ def main(address: str, s3_file: str, folder: Path, die_after: int | None) -> Non
     config = S3Config(**told)
     site = Site(cluster="c", data_dir=folder, addresses={}, s3=config)
     parts.PART_BYTES = 1  # a part for every row group
+    os.cpu_count = lambda: 2  # with more at a time there might be nothing left to do when it dies
     made: list[int] = []
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     job = Job(attempt_pb2.Command(), site, folder / f"scratch-{os.getpid()}")

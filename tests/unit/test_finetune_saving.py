@@ -23,6 +23,7 @@ from finemesh.finetune.objectives.conversation import Conversation
 from safetensors.torch import load_file
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
+from tests.support.servers import PATIENCE_SECONDS
 
 Run = Callable[..., TrainResult]
 FULL = {"method": Full((Tower.LANGUAGE,))}
@@ -77,7 +78,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     moved_on, write = threading.Event(), checkpoints.write_checkpoint
 
     def write_late(root: Path, snapshot: checkpoints.Snapshot) -> CheckpointInfo:
-        assert moved_on.wait(30), "training waits for a checkpoint"
+        assert moved_on.wait(PATIENCE_SECONDS), "training waits for a checkpoint"
         return write(root, snapshot)
 
     monkeypatch.setattr(checkpoints, "write_checkpoint", write_late)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from finemesh.package.shared import SharedFolders, forget_unused
 
+from tests.support.servers import PATIENCE_SECONDS
+
 
 class Stop(Exception):  # noqa: N818
     """The work is to stop."""
@@ -56,7 +58,7 @@ def test_processes_that_want_it_at_once_make_it_once(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(PATIENCE_SECONDS)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert (root / "made").read_text() == "x"
     links = [tmp_path / f"out-{each}" / "model.safetensors" for each in range(3)]
@@ -74,14 +76,14 @@ def test_what_a_killed_process_had_begun_is_made_anew(tmp_path: Path) -> None:
     root, begun = tmp_path / "shared", context.Event()
     worker = context.Process(target=begin, args=(root, begun))
     worker.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_SECONDS)
     with pytest.raises(Stop):  # whoever waits for it can be stopped
         folders(root).fill(tmp_path / "out", "merged", make)
     forget_unused(root, 0.0)  # leaves alone what is being made
     assert (root / "key-merged.draft" / "model.safetensors").exists()
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
-    worker.join(60)
+    worker.join(PATIENCE_SECONDS)
     folders(root).fill(tmp_path / "out", "merged", make)
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == b"w" * 1000
 

@@ -22,6 +22,7 @@ from tests.support.export_client import ExportClient
 from tests.support.export_gateway import HttpDoor
 from tests.support.packages import CONTENT, release
 from tests.support.scripted_cluster import ScriptedCluster
+from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
 
 pytestmark = pytest.mark.integration
@@ -118,7 +119,7 @@ async def test_a_download_outlives_the_service_that_is_killed_in_its_middle(
     def wait_once(count: int) -> None:
         if count and not go_on.is_set():
             loop.call_soon_threadsafe(begun.set)
-            assert go_on.wait(60)
+            assert go_on.wait(PATIENCE_SECONDS)
 
     target = tmp_path / "package.zip"
     downloading = asyncio.create_task(

@@ -89,10 +89,10 @@ async def test_the_agent_drains_old_spools(clients: Clients) -> None:
 
 async def test_an_open_stream_ends_with_its_token(clients: Clients) -> None:
     job, run = "projects/p/trainingJobs/expired", "projects/p/runs/expired"
-    attempt = clients(job=job, attempt=1, fence=1, ttl_seconds=2)
+    attempt = clients(job=job, attempt=1, fence=1, ttl_seconds=4)
 
     async def requests() -> AsyncIterator[pb.LogMetricsRequest]:
-        for number in range(1, 100):
+        for number in range(1, 200):
             yield pb.LogMetricsRequest(batch=batch(run, number, [number]))
             await asyncio.sleep(0.1)
 
@@ -106,7 +106,7 @@ async def test_an_open_stream_ends_with_its_token(clients: Clients) -> None:
         await log()
     assert isinstance(from_rpc_error(error.value), UnauthenticatedError)
     assert replies
-    assert replies[-1] < 99
+    assert replies[-1] < 199
 
 
 async def test_runs_of_other_projects_do_not_exist(clients: Clients) -> None:
