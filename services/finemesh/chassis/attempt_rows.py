@@ -38,6 +38,7 @@ class AttemptRows:
         mine = select(table).where(table.c.resource == bindparam("resource"))
         self._latest = mine.order_by(table.c.attempt.desc()).limit(1)
         self._changed = update(table).where(own)
+        self._reports: list[Cluster] = []
 
     async def insert(self, tx: Tx, attempt: Attempt) -> None:
         row = _row_of(attempt) | {"directive_time": attempt.create_time}
@@ -94,9 +95,22 @@ class AttemptRows:
             await tx.execute(update(self._clusters).where(self._clusters.c.id == cluster.id).values(seen))
 
     async def clusters(self, tx: Tx) -> list[Cluster]:
-        """Every cluster that ever reported itself, the latest report first."""
-        rows = await tx.rows(select(self._clusters).order_by(self._clusters.c.last_seen_time.desc()))
-        return [Cluster(r["id"], _capacity_of(r["capacity"]), r["last_seen_time"]) for r in rows]
+        """Every cluster that ever reported itself, the latest report first. A report is read once: many look
+        at each, and one of a hundred nodes takes milliseconds.
+        """
+        table = self._clusters
+        known = {cluster.id: cluster for cluster in self._reports}
+        times = await tx.rows(select(table.c.id, table.c.last_seen_time))
+        news = [
+            r["id"]
+            for r in times
+            if r["id"] not in known or known[r["id"]].last_seen_time != r["last_seen_time"]
+        ]
+        for row in await tx.rows(select(table).where(table.c.id.in_(news))) if news else ():
+            known[row["id"]] = Cluster(row["id"], _capacity_of(row["capacity"]), row["last_seen_time"])
+        found = [known[row["id"]] for row in times]
+        self._reports = sorted(found, key=lambda each: each.last_seen_time, reverse=True)
+        return list(self._reports)
 
     async def _all(self, tx: Tx, query: Select[Any]) -> list[Attempt]:
         return [_attempt_of(row) for row in await tx.rows(query)]

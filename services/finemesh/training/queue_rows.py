@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import CursorResult, case, func, insert, null, or_, select
+from sqlalchemy import CursorResult, bindparam, case, func, insert, null, or_, select
 
 from finemesh.chassis.filtering import Field
 from finemesh.chassis.paging import Listing, PageRequest
@@ -28,6 +28,7 @@ from finemesh.training.waiting import Demand
 
 WAITS: Final = or_(JOBS.c.state == State.QUEUED, (JOBS.c.state == State.STARTING) & JOBS.c.worker.is_(None))
 _TURN: Final = 100
+_NAMES_AT_ONCE: Final = 1000  # databases take only so many values
 _QUOTAS: Final = Listing({"project": Field(QUOTAS.c.project)}, key="project", default_order="project")
 _LIVE: Final = CHASSIS.attempts.c.state != AttemptState.ENDED
 
@@ -41,9 +42,14 @@ async def _in_turns(rows: CursorResult[Any]) -> AsyncGenerator[Any]:
 
 
 class QueueRows:
-    """The scheduler's part of a transaction."""
+    """The scheduler's part of a transaction.
+
+    Attributes:
+        _seen_claims: what the last look has made of the rows, with the marks that they had.
+    """
 
     _tx: Tx
+    _seen_claims: dict[tuple[Any, ...], tuple[tuple[Any, ...], Claim]]
 
     async def demands(self, since: datetime | None) -> tuple[list[Demand], list[str]]:
         """The jobs that wait, and the names of those that do not: of all that changed at `since` or later.
@@ -69,17 +75,27 @@ class QueueRows:
 
     async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
         """What the attempts hold that are live, or ended after their cluster's time in `since`."""
-        attempts = CHASSIS.attempts
+        attempts, known = CHASSIS.attempts, self._seen_claims
         recent = [
             (attempts.c.cluster == cluster) & (attempts.c.end_time > seen) for cluster, seen in since.items()
         ]
-        rows = await self._tx.execute(_claims().where(or_(_LIVE, *recent)))
-        return [_claim_of(row) async for row in _in_turns(rows)]
+        marks = await self._tx.execute(_MARKS.where(or_(_LIVE, *recent)))
+        keys = {tuple(row[:2]): tuple(row[2:]) for row in marks}
+        # Whatever changes here changes its mark as well; since the last look few have.
+        changed = [key for key, mark in keys.items() if key not in known or known[key][0] != mark]
+        names = sorted({resource for resource, _ in changed})
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            told = {"names": names[start : start + _NAMES_AT_ONCE]}
+            async for row in _in_turns(await self._tx.execute(_NAMED_CLAIMS, told)):
+                known[tuple(row[:2])] = tuple(row[2:5]), _claim_of(row)
+        for key in known.keys() - keys.keys():
+            del known[key]
+        return [known[key][1] for key in keys]
 
     async def past_claims(self, since: datetime, project: str | None = None) -> list[Claim]:
         """What was held at `since` or later, by one project or by all."""
         attempts = CHASSIS.attempts
-        query = _claims().where(or_(_LIVE, attempts.c.end_time > since))
+        query = _CLAIMS.where(or_(_LIVE, attempts.c.end_time > since))
         if project is not None:
             query = query.where(ALLOCATIONS.c.project == project)
         return [_claim_of(row) async for row in _in_turns(await self._tx.execute(query))]
@@ -131,23 +147,35 @@ class QueueRows:
         )
 
 
-def _claims() -> Any:
-    """Rows for `_claim_of`. A job that was deleted still counts by what its attempts were given."""
+def _of_claims(*columns: Any) -> Any:
+    """Columns of allocations, their attempts and jobs. One whose job was deleted still counts."""
     table, attempts = ALLOCATIONS, CHASSIS.attempts
     of_attempt = (attempts.c.resource == table.c.resource) & (attempts.c.attempt == table.c.attempt)
-    columns: list[Any] = [
-        *(table.c.resource, table.c.project, attempts.c.cluster, table.c.workers, table.c.cpus),
-        *(table.c.gpus, table.c.memory_bytes, table.c.nodes, attempts.c.create_time),
-        *(attempts.c.start_time, attempts.c.end_time, attempts.c.directive),
-        *(JOBS.c.priority, JOBS.c.step, JOBS.c.total_steps, JOBS.c.report_time, table.c.from_step),
-    ]
     joined = table.join(attempts, of_attempt).outerjoin(JOBS, JOBS.c.name == table.c.resource)
     return select(*columns).select_from(joined)
 
 
+_MARK: Final = (
+    *(ALLOCATIONS.c.resource, ALLOCATIONS.c.attempt),
+    *(JOBS.c.revision, CHASSIS.attempts.c.state, CHASSIS.attempts.c.directive),
+)
+_MARKS: Final = _of_claims(*_MARK)
+_CLAIMS: Final = _of_claims(
+    *_MARK,
+    *(ALLOCATIONS.c.project, CHASSIS.attempts.c.cluster, ALLOCATIONS.c.workers, ALLOCATIONS.c.cpus),
+    *(ALLOCATIONS.c.gpus, ALLOCATIONS.c.memory_bytes, ALLOCATIONS.c.nodes, CHASSIS.attempts.c.create_time),
+    *(CHASSIS.attempts.c.start_time, CHASSIS.attempts.c.end_time),
+    *(JOBS.c.priority, JOBS.c.step, JOBS.c.total_steps, JOBS.c.report_time, ALLOCATIONS.c.from_step),
+)
+_NAMED_CLAIMS: Final = _CLAIMS.where(ALLOCATIONS.c.resource.in_(bindparam("names", expanding=True)))
+
+
 def _claim_of(row: Any) -> Claim:
-    job, project, cluster, workers, cpus, gpus, memory, nodes, created, started, ended, directive = row[:12]
-    priority, step, total_steps, reported, from_step = row[12:]
+    """A claim of a row of `_CLAIMS`."""
+    job, _attempt, _revision, _state, directive, project, cluster, workers, cpus, gpus, memory, nodes = row[
+        :12
+    ]
+    created, started, ended, priority, step, total_steps, reported, from_step = row[12:]
     return Claim(
         job=job,
         project=project,

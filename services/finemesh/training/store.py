@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, delete, func, insert, or_, select, tuple_, update
 
 from finemesh.chassis.attempts import AttemptQueue
+from finemesh.chassis.events import Message
 from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.outbox import Outbox
 from finemesh.chassis.paging import Listing, PageRequest
@@ -25,6 +26,7 @@ from finemesh.core.names import Name
 from finemesh.core.states import TRAINING_JOB
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
+from finemesh.training.claims import Claim
 from finemesh.training.domain import Fact, Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
 from finemesh.training.history import Kind as HistoryKind
@@ -97,6 +99,7 @@ class SqlStore:
         self.notifier = notifier
         self.on_change = on_change
         self.requests = Requests(CHASSIS, outbox.clock)
+        self.seen_claims: dict[tuple[Any, ...], tuple[tuple[Any, ...], Claim]] = {}
         self._submissions = Submissions(self)
 
     @contextlib.asynccontextmanager
@@ -120,6 +123,7 @@ class SqlUnit(QueueRows, HistoryRows):
     def __init__(self, store: SqlStore, tx: Tx) -> None:
         self._store = store
         self._tx = tx
+        self._seen_claims = store.seen_claims
 
     async def job(self, name: Name) -> TrainingJob:
         row = await self._tx.row(_ONE, _key(name))
@@ -255,11 +259,12 @@ class SqlUnit(QueueRows, HistoryRows):
         return jobs
 
     async def _publish(self, news: Sequence[tuple[TrainingJob, Sequence[Fact]]]) -> None:
+        messages: list[Message] = []
         traces = await self._traces([job.name for job, _ in news])
         for job, facts in news:
             with traces.get(job.name, contextlib.nullcontext()):
-                for fact in facts:
-                    await self._store.outbox.append(self._tx, event_of(job, fact))
+                messages += [event_of(job, fact).message() for fact in facts]
+        await self._store.outbox.append(self._tx, *messages)
 
     async def _traces(
         self, names: Sequence[Name]

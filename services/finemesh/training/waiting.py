@@ -92,6 +92,9 @@ class Waiting:
 
     def put(self, demand: Demand) -> None:
         """Add a job, or replace what is known of it."""
+        known = self.entries.get(demand.name)
+        if known is not None and known.demand == demand:
+            return
         self.discard(demand.name)
         if demand.not_before is not None:
             self._backing_off[demand.name] = demand

@@ -45,6 +45,8 @@ class Orders:
 
     def applied_to(self, cluster: Cluster) -> Cluster:
         """The cluster with the nodes marked that get nothing new, whether it knows already or not."""
+        if not self.drains and self.pool is None:
+            return cluster
         nodes = tuple(
             replace(each, draining=each.draining or self.drains_node(each))
             for each in cluster.capacity.node_capacities
