@@ -206,6 +206,37 @@ class TestCalls:
         assert (answer.status, answer.json()["code"]) == (400, code_pb2.INVALID_ARGUMENT)
         assert answer.json()["details"][0]["reason"] == "MALFORMED_REQUEST"
 
+    @pytest.mark.parametrize(
+        ("body", "field", "message"),
+        [
+            ({"splitFrom": {"dataset": "d", "sed": 7}}, "splitFrom.sed", "SplitOrigin"),
+            ({"displayname": "a"}, "displayname", "Dataset"),
+            ({"a": "}, {", "labels": {"a": "b"}}, "a", "Dataset"),
+            ({"importedFrom": {"columns": {"prompt": "q"}, "x": [{"y": 1}]}}, "importedFrom.x", "Origin"),
+        ],
+    )
+    def test_unknown_field_of_a_body_is_refused(
+        self, door: Door, body: dict[str, Any], field: str, message: str
+    ) -> None:
+        answer = door.request("POST", "/v1/projects/demo/datasets", body=json.dumps(body).encode())
+        told = answer.json()
+        assert (answer.status, told["code"]) == (400, code_pb2.INVALID_ARGUMENT)
+        assert told["details"][0]["reason"] == "MALFORMED_REQUEST"
+        name = field.rpartition(".")[2]
+        assert told["message"].startswith(f"{field}: there is no field {name} in finemesh.v1.")
+        assert message in told["message"]
+
+    def test_known_fields_pass_by_either_name_and_keys_of_maps_are_free(self, door: Door) -> None:
+        labels = {'a "quoted\\" key': "{", "\u00e4\n": "[", **{f"key{n}": "v" * 100 for n in range(5_000)}}
+        body = {"display_name": "n", "labels": labels, "importedFrom": {"source_uri": "s3://a"}}
+        answer = door.request("POST", "/v1/projects/demo/datasets", body=json.dumps(body).encode())
+        assert answer.status == 200, answer.data
+        assert answer.json() == {
+            "displayName": "n",
+            "labels": labels,
+            "importedFrom": {"sourceUri": "s3://a"},
+        }
+
     def test_unknown_path_is_404_as_status(self, door: Door) -> None:
         answer = door.request("GET", "/v1/nothing")
         assert (answer.status, answer.json()["code"]) == (404, code_pb2.NOT_FOUND)
@@ -227,6 +258,11 @@ class TestCalls:
             headers={"content-type": "application/zip"},
         )
         assert answer.json() == {"name": "projects/demo/uploads/u", "sizeBytes": str(5 * LIMIT_BYTES)}
+
+    def test_upload_may_look_like_json_and_be_none(self, door: Door) -> None:
+        content = b'{"filename": "\xff\xfe", "x": {"y":\n\t1}'
+        answer = door.request("POST", "/v1/projects/demo/uploads/u:upload", body=content)
+        assert answer.json()["sizeBytes"] == str(len(content))
 
     def test_download_streams(self, door: Door) -> None:
         answer = door.request("GET", "/v1/projects/demo/exports/e:download")

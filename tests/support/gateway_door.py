@@ -72,6 +72,9 @@ class DataPrep(dataprep_service_pb2_grpc.DataPrepServiceServicer):
     def CreateUpload(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         return dataset_pb2.Upload(name=f"{request.parent}/uploads/a", filename=request.upload.filename)
 
+    def CreateDataset(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        return request.dataset
+
 
 class Tracking(tracking_service_pb2_grpc.TrackingServiceServicer):
     def GetRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finemesh.gateway.config import GatewayConfig, Tls, Upstream, UpstreamTls
+from finemesh.gateway.fields import judge_script, reader_script
 from finemesh.gateway.methods import read_methods
 from finemesh.gateway.routes import OBJECT_STORE_CLUSTER, route_table, seconds, token_rules
 
@@ -127,17 +128,22 @@ def _filters(config: GatewayConfig) -> list[dict[str, Any]]:
     files = resources.files("finemesh.gateway")
     # One filter: the first file has the function for requests, the second that for responses.
     script = "".join(files.joinpath(name).read_text() for name in ("health.lua", "downloads.lua"))
+    services = [service for upstream in config.upstreams for service in upstream.services]
     return [
         *([_typed("envoy.filters.http.cors", "filters.http.cors.v3.Cors")] if config.cors_origins else []),
         _typed("envoy.filters.http.grpc_web", "filters.http.grpc_web.v3.GrpcWeb"),
-        _typed(
-            "envoy.filters.http.lua", "filters.http.lua.v3.Lua", default_source_code={"inline_string": script}
-        ),
+        _lua("envoy.filters.http.lua", script),
         _token_filter(config),
+        _lua("finemesh.json_fields", reader_script(config.max_request_bytes)),
         _transcoder(config),
         _size_limit(config),
+        _lua("finemesh.unknown_fields", judge_script(config.descriptor_set_path, services)),
         _typed("envoy.filters.http.router", "filters.http.router.v3.Router"),
     ]
+
+
+def _lua(name: str, script: str) -> dict[str, Any]:
+    return _typed(name, "filters.http.lua.v3.Lua", default_source_code={"inline_string": script})
 
 
 def _token_filter(config: GatewayConfig) -> dict[str, Any]:
