@@ -104,6 +104,7 @@ class Agent:
         default_factory=dict[tuple[str, int], attempt_pb2.Command]
     )
     seen: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    taken_up: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     gpus: Counter[str] = field(default_factory=Counter[str])
     reported: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -151,13 +152,16 @@ class Agent:
             attempt=ref, phase="PHASE_RUNNING", worker=training_job_pb2.WorkerStatus(node_id="n", pids=[1])
         )
         token, left = command.token, self._rng.expovariate(1.0 / self.seconds) if self.seconds else None
+        pause = self._rng.uniform(0, self.renew_seconds)  # those that begin together do not renew together
         while True:
             answer = await self._call(self._attempts.RenewLease, request, token)
             token = answer.token
+            self.taken_up.add(key)
             if left is not None and left <= self.renew_seconds:
                 break
-            await asyncio.sleep(self.renew_seconds)
-            left = None if left is None else left - self.renew_seconds
+            await asyncio.sleep(pause)
+            left = None if left is None else left - pause
+            pause = self.renew_seconds
         done = attempt_service_pb2.CompleteAttemptRequest(
             attempt=ref, cancelled=attempt_service_pb2.CancelledOutcome()
         )

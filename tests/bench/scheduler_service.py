@@ -55,8 +55,9 @@ class Site:
         self.stub = TrainingServiceStub(self.channel)
 
     def held(self) -> float:
-        """Share of the GPUs that attempts hold."""
-        gpus = sum(c.resources.gpus for agent in self.agents for c in agent.working.values())
+        """Share of the GPUs that attempts hold which have renewed their leases."""
+        working = [(key in agent.taken_up, c) for agent in self.agents for key, c in agent.working.items()]
+        gpus = sum(command.resources.gpus for taken_up, command in working if taken_up)
         return gpus / (CLUSTERS * NODES * NODE_GPUS)
 
     async def fill(self, patience_seconds: float) -> None:
@@ -125,6 +126,7 @@ async def measure(board: Board) -> None:
     async with _scratch_site(full=True) as made:
         await made.fill(FILL_SECONDS)
         assert made.held() >= FULL, f"the agents have taken up {made.held():.3f} of the mesh only"
+        await _settled(made)
         before = len(made.passes())
         submitted = await _submit(made)
         refused = SUBMITS_A_SECOND * SUBMIT_SECONDS - len(submitted)
@@ -179,11 +181,12 @@ async def _submit(made: Site) -> list[float]:
 
 
 async def _settled(made: Site) -> None:
-    """Wait until what was too much is done."""
+    """Wait until the jobs that wait have been read and what was too much is done."""
     while True:
         with contextlib.suppress(grpc.aio.AioRpcError):
             await made.stub.ListTrainingJobs(_list_request(0), timeout=1)
-            return
+            if made.passes():
+                return
         await asyncio.sleep(1)
 
 
