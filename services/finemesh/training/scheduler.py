@@ -25,7 +25,7 @@ from finemesh.training.service import Layout
 
 log: Final = structlog.get_logger(__name__)
 
-CHECK_BATCH: Final = 100
+CHECK_BATCH: Final = 30
 PASS_REST: Final = 9.0  # so much longer than a pass takes it rests: requests come in between
 REST_AT_MOST_SECONDS: Final = 1.0
 VERDICTS_AT_ONCE: Final = 10
