@@ -95,6 +95,6 @@ class Evaluations:
             await self._objects.delete_prefix(objects_of(run))
 
     async def _require_run(self, principal: Principal, name: Name) -> None:
-        principal.require_role(Role.VIEWER)
+        principal.require_role(Role.VIEWER, Role.ATTEMPT)  # an export tells which checkpoint was tested
         principal.require_project(name.project)
         await self._runs.get(principal, [Name(name.project, "runs", name.id)])

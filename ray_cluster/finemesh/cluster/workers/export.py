@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from finemesh.chassis.fine_tune_spec import spec_from_proto
 from finemesh.cluster.worker import Job
-from finemesh.cluster.workers.curves import curves_of_run
+from finemesh.cluster.workers.curves import record_of_run
 from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.packages import publish_package
 from finemesh.cluster.workers.store import Store
@@ -32,7 +32,7 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
     form = FORMATS[ExportFormat(export_pb2.ExportFormat.Name(work.format).removeprefix("EXPORT_FORMAT_"))]
     package = job.scratch / "package"
     forget_unused(job.site.shared_dir)
-    curves = curves_of_run(job, work.lineage["run"])
+    record = record_of_run(job, work.lineage["run"], work.checkpoint.step)
     with Store(job.site) as store:
         job.progress(0.0, "fetching checkpoint and dataset")
         checkpoint = job.scratch / "checkpoint" / f"step-{work.checkpoint.step:08d}"
@@ -49,9 +49,9 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
             out=package,
             format=form.format,
             lineage=dict(work.lineage),
-            metrics=dict(work.checkpoint.metrics),
+            metrics={**work.checkpoint.metrics, **record.tested},
             shared=_shared_with_others(job),
-            curves=curves,
+            curves=record.curves,
             licence_override=work.licence_override,
             progress=lambda fraction, message: job.progress(0.7 * fraction, message),
         )
