@@ -122,6 +122,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "export list": ("finemesh export list",),
     "export show": ("finemesh export show colours",),
+    "export watch": ("finemesh export watch colours",),
     "export download": ("finemesh export download colours ./colours.zip",),
     "export cancel": ("finemesh export cancel colours",),
     "export delete": ("finemesh export delete colours",),

@@ -161,6 +161,17 @@ def show(export: ExportId) -> None:
     _print_export(connection.export.GetExport(pb.GetExportRequest(name=connection.name("exports", export))))
 
 
+@commands("watch")
+def watch(export: ExportId) -> None:
+    """Follow an export to its end. Exit code 1 if nothing is released."""
+    connection = options.connection()
+    ended = _until_its_end(Export(name=connection.name("exports", export)))
+    if not options.json:
+        _print_export(ended)
+    if ended.state != Export.STATE_SUCCEEDED:
+        raise typer.Exit(EXIT_FAILED)
+
+
 @commands("download")
 def download(
     export: ExportId,
