@@ -1,8 +1,9 @@
 """`make bench-export`, downloads: a file of a package against what the object store alone delivers.
 
-Two bars: the same client, fetching and writing, through the gateway by the file's presigned URL; and what
-`finemesh export download` does, which checks the SHA-256 as well, against the client that does not. The peer
-fetches the same object from the store itself. They take turns; the median of the ratios counts. Archives,
+The same client, fetching and writing, through the gateway by the file's presigned URL; and what `finemesh
+export download` does, which checks the SHA-256 as well, against the client that does not and against itself
+without the gateway. The peer fetches the same object from the store. They take turns; the median of the
+ratios counts. Archives,
 made by the service while they are read, come by HTTP and by gRPC; they have no goal. `--profile` says where
 the client's time goes.
 """
@@ -131,8 +132,11 @@ def by_turns(ours: Callable[[], None], peer: Callable[[], None]) -> tuple[list[f
 
 
 def measure(at: Site, board: Board, folder: Path) -> None:
-    """Two bars, and two lines without a goal."""
+    """Three bars, and two lines without a goal."""
     alone = folder / "alone"
+    stored = dataset_pb2.File()
+    stored.CopyFrom(at.file)
+    stored.url = at.store_url
 
     def single() -> None:
         [path] = download_files([at.file], folder / "got")
@@ -151,15 +155,21 @@ def measure(at: Site, board: Board, folder: Path) -> None:
     def peer() -> None:
         fetch(at.store_url, alone)
 
+    def checking_peer() -> None:
+        [path] = download_files([stored], folder / "got")
+        path.unlink()
+
+    checked = "single file through the gateway, SHA-256 checked"
     bars = {
-        "single file through the gateway": (through_the_gateway, GOAL),
-        "single file through the gateway, SHA-256 checked": (single, GOAL),
-        "archive by HTTP": (archive_by_http, 0.0),
-        "archive by gRPC, every file checked": (archive_by_grpc, 0.0),
+        "single file through the gateway": (through_the_gateway, peer, GOAL),
+        f"{checked}, the peer's too": (single, checking_peer, GOAL),
+        f"{checked}, the peer's not": (single, peer, GOAL),
+        "archive by HTTP": (archive_by_http, peer, 0.0),
+        "archive by gRPC, every file checked": (archive_by_grpc, peer, 0.0),
     }
-    for bar, (ours, goal) in bars.items():
-        our_seconds, peer_seconds = by_turns(ours, peer)
-        ratio = statistics.median(theirs / our for our, theirs in zip(our_seconds, peer_seconds, strict=True))
+    for bar, (ours, theirs, goal) in bars.items():
+        our_seconds, peer_seconds = by_turns(ours, theirs)
+        ratio = statistics.median(other / our for our, other in zip(our_seconds, peer_seconds, strict=True))
         board.show(
             f"download, {bar}, against the store alone",
             statistics.median(our_seconds),
