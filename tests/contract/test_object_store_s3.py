@@ -131,6 +131,23 @@ async def test_failed_uploads_leave_no_parts_behind(
     assert [upload.object_name for upload in uploads if upload.object_name == key] == []
 
 
+async def test_parts_of_a_killed_upload_go_when_they_are_old(
+    store: S3ObjectStore, s3_server: S3Server
+) -> None:
+    client, bucket, key = store._client, s3_server.bucket, f"killed-{uuid.uuid4().hex}"
+    begun = client._create_multipart_upload(bucket, key, {})
+    client._upload_part(bucket, key, bytes(PART_BYTES), {}, begun, 1)
+
+    def left() -> list[str | None]:
+        uploads = client._list_multipart_uploads(bucket_name=bucket).uploads
+        return [upload.upload_id for upload in uploads if upload.upload_id == begun]
+
+    await store.drop_parts(timedelta(hours=1))
+    assert left() == [begun]
+    await store.drop_parts(timedelta(seconds=-60))
+    assert left() == []
+
+
 async def test_a_store_that_is_away_is_said_so_quickly() -> None:
     endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
     store = S3ObjectStore(S3Config(endpoint=endpoint, access_key="a", secret_key=Secret("b")))

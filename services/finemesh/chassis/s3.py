@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,7 +46,7 @@ _AWAY: Final = {
     "XMinioServerNotInitialized",
 }
 _REFUSED: Final = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"}
-_MISSING: Final = {"NoSuchKey", "NoSuchObject", "ResourceNotFound"}
+_MISSING: Final = {"NoSuchKey", "NoSuchUpload", "NoSuchObject", "ResourceNotFound"}
 _BUCKET_EXISTS: Final = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
 _T = TypeVar("_T")
@@ -263,6 +263,21 @@ class S3ObjectStore:
 
         await self._call(prefix, delete)
         return len(doomed)
+
+    async def drop_parts(self, older_than: timedelta) -> None:
+        """Drop the parts of uploads that began so long ago and never ended. A process that is killed cannot
+        clean up behind itself, and no listing of objects shows them.
+        """
+
+        def drop() -> None:
+            client, latest = self._client, self._client.now() - older_than
+            for upload in client._list_multipart_uploads(self._bucket).uploads:  # noqa: SLF001  # not public
+                if upload.initiated_time and upload.initiated_time <= latest:
+                    client._abort_multipart_upload(  # noqa: SLF001
+                        self._bucket, upload.object_name, upload.upload_id or ""
+                    )
+
+        await self._call(self._bucket, drop)
 
     def presign_get(self, key: str, *, expires_seconds: int, filename: str | None = None) -> str:
         query = {}

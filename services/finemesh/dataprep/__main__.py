@@ -14,7 +14,7 @@ from finemesh.chassis.watch import Notifier
 from finemesh.dataprep.config import DataPrepConfig
 from finemesh.dataprep.convert import result_from_proto
 from finemesh.dataprep.domain import Result
-from finemesh.dataprep.files import ObjectFiles
+from finemesh.dataprep.files import ObjectFiles, drop_parts
 from finemesh.dataprep.service import DataPrepService
 from finemesh.dataprep.servicer import DataPrepServicer
 from finemesh.dataprep.sources import SourcePolicy
@@ -49,7 +49,7 @@ async def _serve(stop: asyncio.Event, config: DataPrepConfig, base: Foundation) 
     servicer = DataPrepServicer(service, base.objects, notifier, clock)
     server.add(add_DataPrepServiceServicer_to_server, servicer)
     server.add(add_AttemptServiceServicer_to_server, AttemptServicer(queue, base.key, result_from_proto))
-    await serve(server, stop, base.relay.run(), queue.run())
+    await serve(server, stop, base.relay.run(), queue.run(), drop_parts(base.objects))
 
 
 def main() -> None:

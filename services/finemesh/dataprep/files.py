@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import Integer, String, column, func, select, table
 from sqlalchemy.dialects import postgresql
 
 from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.objects import ObjectStore, delete_directory, read_manifest
 from finemesh.chassis.paging import Listing, PageRequest
-from finemesh.core.errors import NotFoundError
+from finemesh.chassis.s3 import S3ObjectStore
+from finemesh.core.errors import FinemeshError, NotFoundError
 from finemesh.core.names import Name
 from finemesh.dataprep.ports import FileFacts, PageQuery
 
+# No upload lasts so long: that of the largest source at 10 MB/s takes 15 hours.
+_ABANDONED: Final = timedelta(days=2)
+_ROUND_SECONDS: Final = 6 * 3600
 LEDGER_FOLDER: Final = "ledger/"
 _POSITION: Final = column("position", Integer)
 _LEDGER: Final = table(
@@ -26,6 +32,7 @@ _LEDGER: Final = table(
     *(column(name, String) for name in ("row_id", "disposition", "reason", "message", "field")),
     column("children"),
 )
+log: Final = structlog.get_logger(__name__)
 _LISTING: Final = Listing(
     {
         "position": Field(_POSITION, Kind.NUMBER, null_as=0),
@@ -38,6 +45,16 @@ _LISTING: Final = Listing(
     key="position",
     default_order="position",
 )
+
+
+async def drop_parts(objects: S3ObjectStore) -> None:
+    """Drop, from time to time, what killed uploads of any process have left in the bucket of the mesh."""
+    while True:
+        try:
+            await objects.drop_parts(_ABANDONED)
+        except (FinemeshError, ValueError) as error:  # they are in nobody's way until the next round
+            log.warning("abandoned_parts_kept", error=str(error))
+        await asyncio.sleep(_ROUND_SECONDS)
 
 
 class ObjectFiles:
