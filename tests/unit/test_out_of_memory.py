@@ -16,7 +16,7 @@ from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
 from finemesh.finetune.out_of_memory import asked_bytes, is_out_of_memory, remedy
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from tests.support.conversations import spec as make_spec
 from tests.support.conversations import text_rows, tiny_model, write_dataset
@@ -158,6 +158,8 @@ def test_the_remedy_is_the_mildest() -> None:
 
 def test_a_worker_that_was_killed_for_memory_is_told_from_one_that_died(tmp_path: Path) -> None:
     assert death(ActorDiedError(), 1, 0, kills=0).reason == "WORKER_LOST"
+    raised = RayTaskError("run", "Traceback …\nAttributeError: no 'rows'", AttributeError("no 'rows'"))
+    assert str(death(raised, 2, 0, kills=0)) == "the worker of attempt 2 died: AttributeError: no 'rows'"
     assert death(ActorDiedError(), 1, 10**9, kills=1).reason == "OUT_OF_MEMORY"
     error = death(OutOfMemoryError("2 workers killed"), 3, 10**9, kills=0)
     assert (error.reason, error.metadata["peak_bytes"]) == ("OUT_OF_MEMORY", "1000000000")

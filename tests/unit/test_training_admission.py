@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from finemesh.core.errors import NotFoundError
-from finemesh.core.spec.finetune import FineTuneSpec, Objective, Task
+from finemesh.core.spec.finetune import Evaluation, FineTuneSpec, Objective, Task
 from finemesh.training.admission import examine
 from finemesh.training.datasets import facts_of
 from finemesh.training.ports import DatasetFacts
@@ -86,7 +86,7 @@ async def test_an_import_of_conversations_needs_no_instruction() -> None:
         )
         lineage = Lineage()
         lineage.facts = {SPLIT: facts_of(dataset)}
-        refusal = await examine(lineage, spec())
+        refusal = await examine(lineage, replace(spec(), validation_split="", test_split=""))
         assert (refusal.reason if refusal else "") == reason
 
 
@@ -97,6 +97,20 @@ async def test_a_split_without_rows_cannot_be_trained_on() -> None:
     assert refusal is not None
     assert refusal.reason == "SPLIT_EMPTY"
     assert "split the dataset first" in refusal.message
+
+
+async def test_the_splits_that_scores_are_made_of_have_rows_too() -> None:
+    lineage = Lineage()
+    lineage.facts[SPLIT] = replace(lineage.facts[SPLIT], split_rows={"train": 100, "test": 10})
+    refusal = await examine(lineage, spec())
+    assert refusal is not None
+    assert refusal.reason == "SPLIT_EMPTY"
+    assert refusal.message.startswith(f"spec.validation_split: {SPLIT} has no rows in split 'val'")
+    for enough in (
+        replace(spec(), validation_split=""),
+        replace(spec(), evaluation=Evaluation(holdout_fraction=0.1)),
+    ):
+        assert await examine(lineage, enough) is None
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> 
     """
     who = "Ray" if isinstance(error, OutOfMemoryError) or _says(error) else "the kernel" if kills > 0 else ""
     if not who:
-        kind = type(error).__name__
-        return UnavailableError(f"the worker of attempt {attempt} died: {kind}", reason="WORKER_LOST")
+        cause = _raised(error) or type(error).__name__
+        return UnavailableError(f"the worker of attempt {attempt} died: {cause}", reason="WORKER_LOST")
     return ResourceExhaustedError(
         f"the worker of attempt {attempt} was killed by {who}, for its node ran out of memory; the last peak "
         f"that it reported was {peak_memory_bytes / 1e6:,.0f} MB: make micro batches smaller at equal global "
@@ -51,12 +51,19 @@ def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> 
 
 def stillbirth(error: RayError) -> str:
     """What kept a supervisor from beginning, by what became of its `run`; empty if it had begun."""
-    raised = isinstance(error, ActorDiedError) and error.actor_init_failed
-    if raised or isinstance(error, RayTaskError):
-        return str(error).rstrip().splitlines()[-1][:300]
+    if cause := _raised(error):
+        return cause
     if isinstance(error, ActorDiedError) and _NEVER_RAN in str(error):
         by_ray = ", for its node ran low on memory" if _says(error) else ""
         return f"its process ended while it started{by_ray}"
+    return ""
+
+
+def _raised(error: RayError) -> str:
+    """The last line of what an actor has raised, in its creation or later; empty if it was ended."""
+    in_creation = isinstance(error, ActorDiedError) and error.actor_init_failed
+    if in_creation or isinstance(error, RayTaskError):
+        return str(error).rstrip().splitlines()[-1][:300]
     return ""
 
 

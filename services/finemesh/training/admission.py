@@ -54,14 +54,9 @@ def _unfit(dataset: DatasetFacts, spec: FineTuneSpec) -> ErrorRecord | None:
             f"spec.dataset: {dataset.name} is not in canonical form: train on the one it was converted from",
             spec,
         )
-    if not dataset.split_rows.get(spec.train_split):
-        has = ", ".join(f"{name or '(none)'}: {rows}" for name, rows in sorted(dataset.split_rows.items()))
-        return _refusal(
-            "SPLIT_EMPTY",
-            f"spec.train_split: {dataset.name} has no rows in split {spec.train_split!r} (it has {has}):"
-            " split the dataset first, or name another split",
-            spec,
-        )
+    for field, split in _needed_splits(spec).items():
+        if not dataset.split_rows.get(split):
+            return _split_refusal(dataset, spec, field, split)
     classes = dataset.object_classes
     if spec.task is Task.IMAGE_CLASSIFICATION:
         classes += dataset.row_classes
@@ -74,6 +69,27 @@ def _unfit(dataset: DatasetFacts, spec: FineTuneSpec) -> ErrorRecord | None:
             spec,
         )
     return None
+
+
+def _needed_splits(spec: FineTuneSpec) -> dict[str, str]:
+    """The splits that have to have rows, by their fields: without them the training would stop when it has a
+    worker and a model.
+    """
+    wanted = {"train_split": spec.train_split, "test_split": spec.test_split}
+    if not spec.evaluation.holdout_fraction:  # which stands in for a validation split
+        wanted["validation_split"] = spec.validation_split
+    return {field: split for field, split in wanted.items() if split or field == "train_split"}
+
+
+def _split_refusal(dataset: DatasetFacts, spec: FineTuneSpec, field: str, split: str) -> ErrorRecord:
+    has = ", ".join(f"{name or '(none)'}: {rows}" for name, rows in sorted(dataset.split_rows.items()))
+    without = "" if field == "train_split" else f", or leave {field} empty to do without"
+    return _refusal(
+        "SPLIT_EMPTY",
+        f"spec.{field}: {dataset.name} has no rows in split {split!r} (it has {has}):"
+        f" split the dataset first, or name another split{without}",
+        spec,
+    )
 
 
 async def _lineage_refusal(

@@ -35,10 +35,11 @@ def set_quota(
 ) -> None:
     """Change the quota of the project; what is not given stays as it is. For admins."""
     quota = _quota()
-    if weight is not None:
-        quota.weight = weight
-    if window_hours is not None:
-        quota.window_hours = window_hours
+    for name, number in (("weight", weight), ("window_hours", window_hours)):
+        if number == 0:  # which would mean the default on the wire
+            raise typer.BadParameter("it has to be more than 0", param_hint=_option(name))
+        if number is not None:
+            setattr(quota, name, number)
     for name, given in zip(_LIMITS, (max_gpus, max_jobs, max_gpu_hours), strict=True):
         if given == _NONE:
             quota.ClearField(name)
@@ -74,27 +75,34 @@ def _number(name: str, given: str) -> float | int:
     try:
         return int(given) if name == "max_jobs" else float(given)
     except ValueError:
-        option = "--" + name.replace("_", "-")
         raise typer.BadParameter(
-            f"{given!r} is not a number: write one, or {_NONE}", param_hint=option
+            f"{given!r} is not a number: write one, or {_NONE}", param_hint=_option(name)
         ) from None
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _limit(quota: Quota, name: str) -> str:
     return f"{getattr(quota, name):g}" if quota.HasField(name) else _NONE
 
 
+def _of(quota: Quota, now: str, name: str) -> str:
+    return f"{now} of {_limit(quota, name)}" if quota.HasField(name) else f"{now}, no limit"
+
+
 def _print(quota: Quota) -> None:
     if options.json:
         print_json(quota)
         return
-    hours = f"{quota.gpu_hours_used:.1f} of {_limit(quota, 'max_gpu_hours')} in {quota.window_hours:g} hours"
+    hours = _of(quota, f"{quota.gpu_hours_used:.1f}", "max_gpu_hours")
     print_facts(
         (
             ("quota", quota.name),
             ("weight", f"{quota.weight:g}"),
-            ("GPUs", f"{quota.gpus_held:g} of {_limit(quota, 'max_gpus')}"),
-            ("jobs at work", f"{quota.jobs_at_work} of {_limit(quota, 'max_jobs')}"),
-            ("GPU-hours", hours),
+            ("GPUs", _of(quota, f"{quota.gpus_held:g}", "max_gpus")),
+            ("jobs at work", _of(quota, str(quota.jobs_at_work), "max_jobs")),
+            ("GPU-hours", f"{hours}, in the last {quota.window_hours:g} hours"),
         )
     )

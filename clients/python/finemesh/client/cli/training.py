@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -148,7 +149,9 @@ def list_jobs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
 
 
 def _outlook(job: training_job_pb2.TrainingJob) -> str:
-    """When it ends; before it runs, what it waits for."""
+    """When it ends; before it runs, what it waits for; afterwards, what it failed for."""
+    if job.state == Job.STATE_FAILED:
+        return escape(shorten(job.error.message, 60, placeholder=" …"))
     if job.HasField("estimated_end_time"):
         return f"ends about {moment(job.estimated_end_time)}"
     return "" if job.state in ENDED else escape(job.progress.message)
@@ -259,6 +262,7 @@ def _print_job(job: training_job_pb2.TrainingJob) -> None:
             ("job", job.name),
             ("name", escape(job.display_name)),
             ("state", styled(enum_name(job, "state"))),
+            ("priority", job.priority or ""),
             ("now", "" if job.state in ENDED else escape(job.progress.message)),
             ("dataset", job.spec.dataset),
             ("base model", escape(job.spec.base_model)),
