@@ -27,7 +27,7 @@ from tests.support.soundness import assert_sound
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3000), pytest.mark.asyncio(loop_scope="module")]
 
 CHECKPOINT_STEPS: Final = 10
-LEASE_SECONDS: Final = 8.0
+LEASE_SECONDS: Final = 12.0
 SERVICES: Final = ("dataprep", "training", "tracking", "export", "agent", "nats", "s3", "gateway")
 Fault = Callable[[FaultMesh, str, random.Random, float], Awaitable[None]]
 
@@ -152,7 +152,7 @@ FAULTS: Final[dict[str, tuple[Fault, bool | None]]] = {
     "s3": (object_store_away, True),
 }
 # Left to `make soak`: one round has them together with others, and the demo is killed by each alone.
-ALONE: Final = {"head", "agent", "tracking", "nats"}
+ALONE: Final = {"head", "training", "agent", "tracking", "nats"}
 
 
 async def test_a_job_outlives_every_fault(site: FaultMesh, seed: int, rounds: int) -> None:

@@ -32,6 +32,8 @@ from finemesh.v1 import attempt_pb2
 from finemesh.v1.attempt_service_pb2 import ClusterCapacity, NodeCapacity
 from ray._private.accelerators import nvidia_gpu
 
+from tests.support.servers import PATIENCE_SECONDS
+
 REF = AttemptRef("projects/p/trainingJobs/j", 1, 1)
 GIB = 1 << 30
 # Ignores SIGTERM, and says when it does.
@@ -116,7 +118,9 @@ def test_a_gpu_is_free_when_nothing_of_the_process_is_left_on_it(
     assert left in found.evidence
 
 
-def test_memory_that_is_cleared_away_late_is_waited_for() -> None:
+def test_memory_that_is_cleared_away_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper, "_DEVICE_SECONDS", PATIENCE_SECONDS)
+
     class Late(MemoryDevices):
         asked = 0
 

@@ -100,6 +100,7 @@ async def own(
 ) -> AsyncGenerator[ServiceProcess]:
     """A service that the test may kill."""
     settings = {**SETTINGS, "FINEMESH_DATAPREP_ADDRESS": dataprep.address}
+    settings["FINEMESH_LEASE_SECONDS"] = "60"  # nobody is lost here but the service itself
     process = ServiceProcess("training", tmp_path, nats_server, s3_server, settings)
     yield process.start()
     process.stop()
