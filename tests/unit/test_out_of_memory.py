@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finemesh.cluster.deaths import death, kernel_kills
+from finemesh.cluster.deaths import death, kernel_kills, stillbirth
 from finemesh.core.spec.finetune import FineTuneSpec, Lora, OutOfMemory, Sequence, Task
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
 from finemesh.finetune.out_of_memory import asked_bytes, is_out_of_memory, remedy
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from tests.support.conversations import spec as make_spec
@@ -167,3 +168,15 @@ def test_a_worker_that_was_killed_for_memory_is_told_from_one_that_died(tmp_path
     (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 7\n")
     assert kernel_kills(tmp_path / "vmstat") == 7
     assert kernel_kills(tmp_path / "none") == 0
+
+
+def test_a_supervisor_that_could_not_begin_is_told_from_one_that_has_ended() -> None:
+    """In the words of Ray 2.60."""
+    raised = RayTaskError("__init__", "Traceback …\nRuntimeError: no room", RuntimeError("no room"))
+    for error in (raised, ActorDiedError(raised)):
+        assert stillbirth(error) == "RuntimeError: no room"
+    ended = "The actor is dead. Worker exit type: SYSTEM_ERROR Worker exit detail: End of file."
+    killed = ActorDiedErrorContext(actor_id=bytes(16), error_message=ended, never_started=True)
+    assert stillbirth(ActorDiedError(killed)) == "its process ended while it started: End of file."
+    killed.never_started = False
+    assert not stillbirth(ActorDiedError(killed))

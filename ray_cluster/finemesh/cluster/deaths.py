@@ -15,6 +15,7 @@ from finemesh.core.errors import FinemeshError, ResourceExhaustedError, Unavaila
 
 _SAID_BY_RAY: Final = ("running low on memory", "OutOfMemory", "memory monitor")
 _NEVER_RAN: Final = "The actor never ran"
+_EXIT_DETAIL: Final = "Worker exit detail: "
 
 
 def kernel_kills(statistics: Path = Path("/proc/vmstat")) -> int:
@@ -54,8 +55,8 @@ def stillbirth(error: RayError) -> str:
     if cause := _raised(error):
         return cause
     if isinstance(error, ActorDiedError) and _NEVER_RAN in str(error):
-        by_ray = ", for its node ran low on memory" if _says(error) else ""
-        return f"its process ended while it started{by_ray}"
+        detail = str(error).partition(_EXIT_DETAIL)[2].partition("\n")[0][:300]
+        return f"its process ended while it started{': ' if detail else ''}{detail}"
     return ""
 
 
