@@ -59,7 +59,7 @@ def _told(family: Family) -> dict[str, Any]:
             }
             for tower, prefixes in family.towers.items()
         ],
-        "methods": _methods(),
+        "methods": _methods(family),
         "quirks": list(family.quirks),
     }
     if family.box_convention:
@@ -67,8 +67,9 @@ def _told(family: Family) -> dict[str, Any]:
     return told
 
 
-def _methods() -> list[str]:
-    return list(codec.arms(codec.type_hints(FineTuneSpec)["method"]))
+def _methods(family: Family) -> list[str]:
+    adapts = not family.detector or family.detector.adapts
+    return [arm for arm in codec.arms(codec.type_hints(FineTuneSpec)["method"]) if adapts or arm != "lora"]
 
 
 def _description(family: Family) -> str:
@@ -90,6 +91,8 @@ def _section(family: Family) -> str:
         ("task", family.task.value),
         ("`model_type`", types),
         ("loaded by", f"`{family.auto_class}`"),
+        ("methods", ", ".join(_methods(family))),
+        ("presets", f"[quick, balanced, quality](presets.md#{family.name.replace('.', '')})"),
     ]
     if family.box_convention:
         rows.append(("boxes in its texts", family.box_convention.value))

@@ -130,9 +130,10 @@ class TestEnvironment:
             "AWS_SECRET_ACCESS_KEY": "x",
             "RAY_ADDRESS": "auto",
             "FINEMESH_S3_BUCKET": "y",
+            "FINEMESH_APART_PYTHON": "/venv/bin/python",
         }
         kept = inherited(environ, "mesh", "s3")
-        assert kept["PATH"] == "/bin"
+        assert (kept["PATH"], kept["FINEMESH_APART_PYTHON"]) == ("/bin", "/venv/bin/python")
         assert not kept.keys() & {"AWS_SECRET_ACCESS_KEY", "RAY_ADDRESS", "FINEMESH_S3_BUCKET"}
         assert (kept["FINEMESH_MESH_ID"], kept["FINEMESH_COMPONENT"]) == ("mesh", "s3")
 

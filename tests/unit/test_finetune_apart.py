@@ -14,6 +14,7 @@ import psutil
 import pytest
 from finemesh.core.errors import InvalidError, PreconditionError, UnavailableError
 from finemesh.core.spec.finetune import FineTuneSpec, Optimization, Task
+from finemesh.finetune import usage
 from finemesh.finetune.apart import Request, error_of, error_to_json, train_apart
 from finemesh.finetune.hooks import CheckpointInfo, Outcome, StopReason, TrainResult
 from finemesh.finetune.loop import train
@@ -73,6 +74,11 @@ def comparable(result: TrainResult) -> dict[str, float]:
     return {name: value for name, value in result.metrics.items() if not name.endswith("_per_second")}
 
 
+@pytest.fixture(autouse=True)
+def nothing_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "_apart", usage.Peaks())
+
+
 def test_a_child_stops_and_goes_on_as_one_process_would_bit_for_bit(
     base: Path, shapes: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +86,7 @@ def test_a_child_stops_and_goes_on_as_one_process_would_bit_for_bit(
     straight = train(SPEC, base_model=base, dataset=shapes, work=tmp_path / "here", hooks=here)
     stopped = train_apart("json", request(SPEC, base, shapes, tmp_path / "apart"), told)
     assert (stopped.outcome, stopped.step) == (Outcome.CANCELLED, 3)
+    assert usage.peak_resident_bytes() > usage.own_peaks().resident_bytes + 10**8  # torch alone takes more
     again = Listener()
     resumed = train_apart(
         "json", request(SPEC, base, shapes, tmp_path / "apart", stopped.checkpoint.path), again
@@ -95,7 +102,7 @@ def test_a_child_stops_and_goes_on_as_one_process_would_bit_for_bit(
 def speaker(folder: Path, then: str) -> Path:
     """An interpreter that tells of a first step, whatever it is to run, and goes on once it is answered."""
     path = folder / "python"
-    hook = '{"hook": "on_metrics", "step": 1, "values": {"train/loss": 1.0}}'
+    hook = '{"hook": "on_metrics", "step": 1, "values": {"train/loss": 1.0}, "peaks": [4096, 512]}'
     path.write_text(f"#!/bin/sh\nread -r request\necho '{hook}'\nread -r answer\n{then}\n")
     path.chmod(0o755)
     return path
@@ -113,6 +120,8 @@ def test_a_child_that_dies_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=r"exit code -9.*resume") as caught:
         train_apart("json", asked, told, speaker(tmp_path, "kill -9 $$"))
     assert (caught.value.reason, told.losses) == ("TRAINER_LOST", {1: 1.0})
+    assert usage.peak_device_memory_bytes() == usage.peak_memory_bytes() == 512
+    assert usage.peak_resident_bytes() >= usage.own_peaks().resident_bytes + 4096
 
 
 def test_a_child_ends_with_its_parent(base: Path, shapes: Path, tmp_path: Path) -> None:

@@ -118,6 +118,9 @@ def test_adapters_are_refused_before_a_job_is_made() -> None:
         name for each in FAMILIES if each.detector and not each.detector.adapts for name in each.model_types
     }
     assert apart == lint.WITHOUT_ADAPTERS
+    listed = json.loads((ROOT / "services/finemesh/training/model_families.json").read_text())
+    shown = [each for each in listed["model_families"] if "lora" not in each["methods"]]
+    assert {name for each in shown for name in each["model_types"]} == apart
     given = {"task": "DETECTION", "base_model": "./yolo", "dataset": "projects/a/datasets/b"}
     facts = lint.BaseModelFacts(model_type="yolo")
     assert not lint.lint_document({**given, "full": {}}, facts).refused

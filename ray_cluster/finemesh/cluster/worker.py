@@ -6,7 +6,6 @@ What it knows it keeps in a `Job`, which the modules in `workers` fill.
 
 from __future__ import annotations
 
-import resource
 import shutil
 import socket
 import threading
@@ -30,6 +29,7 @@ from finemesh.cluster.meeting import address_of, listen
 from finemesh.cluster.reaper import Holding
 from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError
+from finemesh.finetune.usage import peak_resident_bytes
 from finemesh.v1 import attempt_pb2, training_job_pb2
 
 # run, and beside it status, stop and commits at the same time.
@@ -141,9 +141,8 @@ class Worker:
     def status(self) -> Status:
         job = self._job
         certificate = job.certificate.SerializeToString() if job.certificate else b""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         done = (job.phase, job.fraction, job.message, job.step, job.total_steps)
-        return Status(*done, certificate, peak, len(job.uploaded))
+        return Status(*done, certificate, peak_resident_bytes(), len(job.uploaded))
 
     def stop(self) -> None:
         """Ask the work to stop as soon as it can do so in order."""

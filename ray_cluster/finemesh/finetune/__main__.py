@@ -127,7 +127,13 @@ def _arguments(arguments: list[str], *, certifies: bool) -> argparse.Namespace:
         metavar="FIELD=VALUE",
         help="a field of the spec, e.g. lora.rank=32; repeatable",
     )
-    parser.set_defaults(certifies=certifies, check=False, resume=False, cache=None, python=None)
+    parser.add_argument(
+        "--python",
+        type=Path,
+        metavar="FILE",
+        help="the interpreter of models that train in a process of their own (yolo); by default this one",
+    )
+    parser.set_defaults(certifies=certifies, check=False, resume=False, cache=None)
     if certifies:
         steps = f"how many steps to train; by default {certify.DEFAULT_STEPS}"
         parser.add_argument("--steps", type=int, default=certify.DEFAULT_STEPS, help=steps)
@@ -135,12 +141,6 @@ def _arguments(arguments: list[str], *, certifies: bool) -> argparse.Namespace:
         return parser.parse_args(arguments)
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="keeps encoded splits for the next run; by default none are"
-    )
-    parser.add_argument(
-        "--python",
-        type=Path,
-        metavar="FILE",
-        help="the interpreter of models that train in a process of their own (yolo); by default this one",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last intact checkpoint in --work"
@@ -202,7 +202,8 @@ def _probe(spec: FineTuneSpec, base_model: Path, dataset: Path) -> int:
 
 
 def _certify(spec: FineTuneSpec, base_model: Path, work: Path, given: argparse.Namespace) -> int:
-    certificate = certify.certify(spec, base_model, given.dataset, work, steps=given.steps, seed=given.seed)
+    chosen = {"steps": given.steps, "seed": given.seed, "apart_python": given.python}
+    certificate = certify.certify(spec, base_model, given.dataset, work, **chosen)
     for line in certificate.lines():
         print(line)  # noqa: T201
     return 0 if certificate.green else 1

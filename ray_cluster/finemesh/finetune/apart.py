@@ -8,6 +8,8 @@ killed too, the child ends at once.
     parent -> child   {"spec": …, "work": …}       once
     child -> parent   {"hook": name, …}            parent -> child   {"stop": null | "CANCEL" | "PAUSE"}
     child -> parent   {"result": …} | {"error": …} once
+
+Each line of the child also tells the `peaks` of its memory, which the parent's then include.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, Hooks, Outcome, TrainResult
 from finemesh.finetune.prepared import PreparedCache
+from finemesh.finetune.usage import Peaks, note_apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ def _converse(child: subprocess.Popen[str], request: Request, hooks: Hooks) -> T
         if not line:
             return None
         heard = json.loads(line)
+        note_apart(Peaks(*heard.pop("peaks")))
         if "error" in heard:
             raise error_of(heard["error"])
         if "result" in heard:

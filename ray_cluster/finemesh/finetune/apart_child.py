@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 from finemesh.core.errors import FinemeshError, PreconditionError
 from finemesh.finetune.apart import Request, error_to_json
 from finemesh.finetune.hooks import Certificate, CheckpointInfo, StopReason, TrainResult
+from finemesh.finetune.usage import own_peaks
 
 
 class Parent:
@@ -35,7 +36,7 @@ class Parent:
 
     def tell(self, **said: Any) -> None:
         # NaN and infinity are written as Python reads them: they are values of metrics, too.
-        self._pipe.write(json.dumps(said, default=str) + "\n")
+        self._pipe.write(json.dumps({**said, "peaks": own_peaks()}, default=str) + "\n")
         self._pipe.flush()
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:

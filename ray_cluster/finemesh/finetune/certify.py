@@ -87,9 +87,18 @@ class Told:
 
 
 def certify(
-    spec: FineTuneSpec, base_model: Path, dataset: Path, work: Path, *, steps: int, seed: int
+    spec: FineTuneSpec,
+    base_model: Path,
+    dataset: Path,
+    work: Path,
+    *,
+    steps: int,
+    seed: int,
+    apart_python: Path | None = None,
 ) -> Certificate:
     """Train `spec` for `steps` steps twice under `work`, kill one run and resume it, and compare them.
+
+    `apart_python` is the interpreter for families that train in a process of their own, as `train` has it.
 
     Raises:
         PreconditionError: PROBE_FAILED, a run ended with an error, its own words are in the message; or
@@ -101,6 +110,8 @@ def certify(
     cut = shortened(spec, steps)
     (work / "spec.yaml").write_text(specfile.dump(document.write(cut), "What was certified here."))
     command = [sys.executable, "-m", "finemesh.finetune", str(work / "spec.yaml")]
+    if apart_python:
+        command += ["--python", str(apart_python)]
     command += ["--base", str(base_model), "--dataset", str(dataset), "--work"]
     straight = watched([*command, str(work / "straight")])
     killed = watched([*command, str(work / "probe")], kills(cut, seed))

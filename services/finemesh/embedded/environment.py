@@ -18,6 +18,7 @@
 | FINEMESH_LOCAL_POOL | whether the agent starts and stops further nodes of Ray here; the agent alone |
 | FINEMESH_LEASE_SECONDS | how long an attempt of a job may go without a renewal |
 | FINEMESH_WARM_WORKERS | how many workers wait on each node of Ray with their imports done; the agent alone |
+| FINEMESH_APART_PYTHON | for models that train in a process of their own: their interpreter, as `up` has it |
 | FINEMESH_LOG_LEVEL | DEBUG, INFO, WARNING or ERROR |
 | RAY_* | see `ray_environment` |
 """
@@ -32,11 +33,15 @@ from finemesh.embedded.processes import COMPONENT_VARIABLE, MESH_VARIABLE
 
 # Settings of other meshes, clusters and clouds must not leak into ours: `weed` takes AWS_* as credentials.
 _FOREIGN: Final = ("FINEMESH_", "RAY_", "WEED_", "AWS_", "S3_", "NATS_", "ENVOY_")
+# But this says what is installed on this machine.
+_MACHINE: Final = {"FINEMESH_APART_PYTHON"}
 
 
 def inherited(environ: Mapping[str, str], mesh_id: str, component: str) -> dict[str, str]:
     """What a component takes over from the environment of `up`: everything but foreign settings."""
-    kept = {name: value for name, value in environ.items() if not name.startswith(_FOREIGN)}
+    kept = {
+        name: value for name, value in environ.items() if name in _MACHINE or not name.startswith(_FOREIGN)
+    }
     # A thread pool in each of ten small processes would cost memory for nothing.
     kept |= {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
     return kept | {MESH_VARIABLE: mesh_id, COMPONENT_VARIABLE: component}
