@@ -90,6 +90,7 @@ class AttemptRows:
         return await self._all(tx, query.order_by(table.c.lease_expire_time).limit(OVERDUE_BATCH))
 
     async def note_cluster(self, tx: Tx, cluster: Cluster) -> None:
+        self._reports = [each for each in self._reports if each.id != cluster.id]  # clocks may stand still
         seen = {"capacity": asdict(cluster.capacity), "last_seen_time": cluster.last_seen_time}
         if not await tx.insert_new(self._clusters, id=cluster.id, **seen):
             await tx.execute(update(self._clusters).where(self._clusters.c.id == cluster.id).values(seen))
