@@ -49,13 +49,20 @@ class VideoFrames:
     def __init__(self, source: Source, name: str, stride: int, max_pixels: int) -> None:
         self._frames = _decode(source, name, max_pixels)
         self._next, self._stride = 0, stride
+        self._fault: RowFault | None = None
 
     def get(self, index: int, masks: Sequence[tuple[str, Mask]]) -> Picture:
         del masks
-        for frame in self._frames:
-            self._next += 1
-            if self._next > index * self._stride:
-                return encode_jpeg(frame.to_image(), FRAME)
+        if self._fault:  # nothing comes behind it
+            raise RowFault(self._fault.reason, self._fault.message, self._fault.field)
+        try:
+            for frame in self._frames:
+                self._next += 1
+                if self._next > index * self._stride:
+                    return encode_jpeg(frame.to_image(), FRAME)
+        except RowFault as fault:
+            self._fault = fault
+            raise
         message = f"the video ends after {self._next} frames, before frame {index * self._stride}"
         raise RowFault("FRAME_MISSING", message, "image")
 
@@ -91,7 +98,8 @@ def _decode(source: Source, name: str, max_pixels: int) -> Iterator[Any]:
             stream.codec_context.options = {"max_pixels": str(max_pixels)}
             yield from container.decode(stream)
     except (av.FFmpegError, ValueError) as error:
-        raise RowFault("VIDEO_UNREADABLE", f"the video cannot be decoded: {error}", "image") from error
+        why = getattr(error, "strerror", None) or error  # without the path on this machine
+        raise RowFault("VIDEO_UNREADABLE", f"{name} cannot be decoded: {why}", "image") from error
 
 
 def numbered_pictures(names: Sequence[str]) -> dict[int, str]:

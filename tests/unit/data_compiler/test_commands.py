@@ -98,3 +98,17 @@ def test_errors_say_what_is_wrong_and_leave_nothing(tmp_path: Path) -> None:
     code, told = run(*command, "--columns", "prompt=q")  # which a file without columns would not heed
     assert (code, "INVALID_COLUMNS" in told) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_video_that_is_none_and_an_export_without_manifest_are_told(tmp_path: Path) -> None:
+    source = tmp_path / "dog"
+    source.mkdir()
+    masks = [[{"size": [4, 6], "counts": "92207"}], [{"size": [4, 6], "counts": "92207"}]]
+    sav = {"video_id": "dog", "video_height": 4, "video_width": 6, "masklet": masks, "masklet_id": [0]}
+    (source / "dog_manual.json").write_text(json.dumps({**sav, "masklet_num": 1}))
+    (source / "dog.mp4").write_bytes(b"no video" * 99)
+    code, told = run(str(source), str(tmp_path / "out"), "--to", "coco")
+    assert (code, "2 x VIDEO_UNREADABLE" in told) == (1, True), told
+    code, told = run(str(source), str(tmp_path / "out"), "--to", "coco", "--format", "sam2")
+    assert (code, "MANIFEST_MISSING" in told) == (1, True), told
+    assert not (tmp_path / "out").exists()
