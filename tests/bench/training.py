@@ -4,7 +4,8 @@
 `goal` is the least. Contenders take turns, each in a process of its own; the time of a training is that
 between the end of its first step and that of its last, so that loading and tokenising are left out. All have
 one thread and compute in fp32: two threads were slower for models of this size. `--only` names some of the
-groups, `--against` some of the comparisons of `text`, of which each can be made alone in a few minutes.
+groups, `--against` some of the comparisons of `text`, of which each can be made alone in a few minutes. A
+bare loop takes turns with ours after each step, in one process.
 """
 
 from __future__ import annotations
@@ -56,7 +57,6 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
-        self._answer()
 
     def __enter__(self) -> Self:
         return self
@@ -65,11 +65,19 @@ class Contender:
         self._process.communicate()
         self._log.close()
 
+    def wait(self) -> None:
+        """Until its packages are imported."""
+        self._answer()
+
     def train(self, seed: int) -> Trained:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seed}\n")
         self._process.stdin.flush()
-        return Trained(**json.loads(self._answer()))
+        trained = Trained(**json.loads(self._answer()))
+        cpu, wall = (1000 * seconds / trained.units for seconds in (trained.cpu, trained.wall))
+        told = f"{self.name}, seed {seed}: {cpu:.4f} s of CPU for 1000 units, {wall:.4f} on the wall"
+        print(told, file=sys.stderr, flush=True)
+        return trained
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -84,6 +92,8 @@ def by_turns(entries: Sequence[tuple[str, Path, Path | str]], rounds: int) -> li
     """What each of the entries (name, folder, Python) made of each seed; they take turns."""
     with ExitStack() as stack:
         contenders = [stack.enter_context(Contender(*entry)) for entry in entries]
+        for contender in contenders:
+            contender.wait()
         made = [[contender.train(seed) for contender in contenders] for seed in range(rounds)]
     return [list(each) for each in zip(*made, strict=True)]
 
@@ -104,56 +114,78 @@ def memory_bar(board: Board, what: str, ours: Sequence[Trained], peer: Sequence[
     board.show(f"{what}, peak memory", mine, 1.0, "MB", theirs, theirs / mine)
 
 
+def trl_python() -> Path:
+    return peer_python("trl", TRL)
+
+
+def llama_factory_python() -> Path:
+    return peer_python("llama-factory", LLAMA_FACTORY, ("torchvision", "torchaudio"))
+
+
 class Close(NamedTuple):
     """A comparison whose goal is near 1: over seven pairs."""
 
     name: str
     what: str
     goal: float
+    python: Callable[[], Path]
 
 
 CLOSE: Final = {
-    "bare": Close("bare-text", "a bare loop over the same batches", 0.97),
-    "grouped": Close("hf-text-grouped", "HF Trainer grouped by length", 1.0),
-    "llama-factory": Close("llama-factory-text-packed", "LLaMA-Factory with packing", 1.0),
+    "grouped": Close("hf-text-grouped", "HF Trainer grouped by length", 1.0, trl_python),
+    "llama-factory": Close(
+        "llama-factory-text-packed", "LLaMA-Factory with packing", 1.0, llama_factory_python
+    ),
 }
 
 
 def text_bars(board: Board, folder: Path, against: Sequence[str]) -> None:
     data = write_language(folder / "language")
-    trl = peer_python("trl", TRL)
-    pythons: dict[str, Path | str] = {"bare": sys.executable, "grouped": trl}
-    if "llama-factory" in against:
-        without = ("torchvision", "torchaudio")
-        pythons["llama-factory"] = peer_python("llama-factory", LLAMA_FACTORY, without)
+    if "bare" in against:
+        bare_bars(board, data)
     close = [each for each in against if each in CLOSE]
     if close:
         ours, *peers = by_turns(
             [
                 ("finemesh-text", data, sys.executable),
-                *((CLOSE[each].name, data, pythons[each]) for each in close),
+                *((CLOSE[each].name, data, CLOSE[each].python()) for each in close),
             ],
             PAIRS,
         )
         for each, peer in zip(close, peers, strict=True):
             rate_bars(board, f"text LoRA, against {CLOSE[each].what}", ours, peer, CLOSE[each].goal, "tokens")
     if "trl" in against:
-        far_text_bars(board, data, trl)
+        padded_text_bars(board, data, trl_python())
+    if "trl-packed" in against:
+        entries = [("finemesh-text", data, sys.executable), ("trl-text-packed", data, trl_python())]
+        ours, packed = by_turns(entries, FEW)
+        rate_bars(board, "text LoRA, against TRL with packing", ours, packed, 2.0, "tokens")
 
 
-def far_text_bars(board: Board, data: Path, trl: Path) -> None:
-    """What is told apart by three rounds."""
-    ours, plain, padded, packed = by_turns(
+def bare_bars(board: Board, data: Path) -> None:
+    """Step by step by turns, in one process."""
+    command = [sys.executable, "-m", "tests.bench.training_steps", str(data)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | THREADS, stdout=subprocess.PIPE, text=True, check=True
+    )
+    spent = json.loads(done.stdout)
+    for clock, name in enumerate(("CPU", "wall")):
+        ours, bare = ([block[clock] for block in spent[loop]] for loop in ("ours", "bare"))
+        what = f"text LoRA, against a bare loop over the same batches, {name}"
+        board.ratio(what, ours, bare, 0.97, "s per 8 steps")
+
+
+def padded_text_bars(board: Board, data: Path, trl: Path) -> None:
+    """Against those who pad: three rounds tell them apart."""
+    ours, plain, padded = by_turns(
         [
             ("finemesh-text", data, sys.executable),
             ("hf-text", data, trl),
             ("trl-text", data, trl),
-            ("trl-text-packed", data, trl),
         ],
         FEW,
     )
     rate_bars(board, "text LoRA, against TRL", ours, padded, 2.3, "tokens")
-    rate_bars(board, "text LoRA, against TRL with packing", ours, packed, 2.0, "tokens")
     memory_bar(board, "text LoRA, against HF Trainer", ours, plain)
     losses = [[each.loss or 0.0 for each in trained] for trained in (ours, plain, padded)]
     noise = max(statistics.stdev(each) for each in losses)
@@ -163,14 +195,14 @@ def far_text_bars(board: Board, data: Path, trl: Path) -> None:
 
 
 def llava_bars(board: Board, folder: Path) -> None:
-    data, trl = write_scenes(folder / "scenes"), peer_python("trl", TRL)
+    data, trl = write_scenes(folder / "scenes"), trl_python()
     ours, theirs = by_turns([("finemesh-llava", data, sys.executable), ("hf-llava", data, trl)], PAIRS)
     rate_bars(board, "LLaVA LoRA, against HF Trainer", ours, theirs, 1.5, "pictures")
     memory_bar(board, "LLaVA LoRA, against HF Trainer", ours, theirs)
 
 
 def detection_bars(board: Board, folder: Path) -> None:
-    data, trl = write_shapes(folder / "shapes"), peer_python("trl", TRL)
+    data, trl = write_shapes(folder / "shapes"), trl_python()
     ours, theirs = by_turns([("finemesh-yolos", data, sys.executable), ("hf-yolos", data, trl)], PAIRS)
     rate_bars(board, "YOLOS in full, against HF Trainer", ours, theirs, 1.2, "pictures")
     memory_bar(board, "YOLOS in full, against HF Trainer", ours, theirs)
@@ -191,7 +223,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
-    against = [*CLOSE, "trl"]
+    against = ["bare", *CLOSE, "trl", "trl-packed"]
     parser.add_argument("--against", nargs="+", choices=against, default=against, help="comparisons of text")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="finemesh-bench-") as folder:

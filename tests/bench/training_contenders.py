@@ -10,14 +10,12 @@ that has no finemesh: so everything is imported where it is needed.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.bench.training_common import (
     EPOCHS,
@@ -28,14 +26,15 @@ from tests.bench.training_common import (
     Clock,
     Train,
     Trained,
-    encoded,
     held_out_loss,
     texts_of,
     trained_in,
     with_adapter,
-    with_lora,
 )
 from tests.bench.training_peers import PEERS
+
+if TYPE_CHECKING:
+    from finemesh.core.spec.finetune import FineTuneSpec
 
 ADAPTERS: Final = {"lora": {"rank": RANK, "alpha": 2.0 * RANK, "target_modules": LINEAR}}
 WHOLE: Final = {"full": {"towers": ["VISION", "HEAD"]}}
@@ -43,7 +42,6 @@ WHOLE: Final = {"full": {"towers": ["VISION", "HEAD"]}}
 
 def _finemesh(task: str, objective: str, method: dict[str, Any], epochs: int = 1) -> Train:
     def train(folder: Path, seed: int) -> Trained:
-        from finemesh.core.spec.finetune import FineTuneSpec
         from finemesh.finetune.hooks import NoHooks
         from finemesh.finetune.loop import train as run
 
@@ -54,23 +52,7 @@ def _finemesh(task: str, objective: str, method: dict[str, Any], epochs: int = 1
                 if "train/loss" in values:
                     clock.step_ended()
 
-        spec = FineTuneSpec.from_dict(
-            {
-                "task": task,
-                "objective": objective,
-                "base_model": "benchmark",
-                "dataset": "projects/benchmark/datasets/benchmark",
-                "validation_split": "",
-                "test_split": "",
-                "method": method,
-                "optimization": {
-                    "learning_rate": RATE,
-                    "micro_batch_size": ROWS,
-                    "seed": seed,
-                    "epochs": float(epochs),
-                },
-            }
-        )
+        spec = _spec(task, objective, method, epochs, seed)
         with tempfile.TemporaryDirectory() as work:
             base, dataset = folder / "model", folder / "dataset"
             run(spec, base_model=base, dataset=dataset, work=Path(work), hooks=Hooks())
@@ -79,6 +61,33 @@ def _finemesh(task: str, objective: str, method: dict[str, Any], epochs: int = 1
         return trained_in(clock, epochs * _units(folder, task) - _first_step(folder, task, seed), loss)
 
     return train
+
+
+def language_spec(seed: int) -> FineTuneSpec:
+    """What `finemesh-text` trains."""
+    return _spec("LANGUAGE", "TEXT", ADAPTERS, 1, seed)
+
+
+def _spec(task: str, objective: str, method: dict[str, Any], epochs: int, seed: int) -> FineTuneSpec:
+    from finemesh.core.spec.finetune import FineTuneSpec
+
+    return FineTuneSpec.from_dict(
+        {
+            "task": task,
+            "objective": objective,
+            "base_model": "benchmark",
+            "dataset": "projects/benchmark/datasets/benchmark",
+            "validation_split": "",
+            "test_split": "",
+            "method": method,
+            "optimization": {
+                "learning_rate": RATE,
+                "micro_batch_size": ROWS,
+                "seed": seed,
+                "epochs": float(epochs),
+            },
+        }
+    )
 
 
 def _first_step(folder: Path, task: str, seed: int) -> int:
@@ -102,57 +111,10 @@ def _pictures(folder: Path) -> int:
     return json.loads((folder / "dataset/manifest.json").read_bytes())["rows"]
 
 
-def _bare(folder: Path, seed: int) -> Trained:
-    """A plain loop over batches that were packed before, with the attention that keeps samples apart."""
-    import torch
-    from finemesh.finetune.attention import PACKED, register
-    from finemesh.finetune.order import epoch_order
-
-    register()
-    ids = encoded(folder)
-    order = epoch_order([f"text-{number}" for number in range(len(ids))], seed, 0)
-    chosen = [sorted((ids[i] for i in order[at : at + ROWS]), key=len) for at in range(0, len(order), ROWS)]
-    batches = [_packed(part) for part in chosen]
-    transformers = importlib.import_module("transformers")
-    torch.manual_seed(seed)
-    base = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation=PACKED)
-    model = with_lora(base)
-    optimizer = torch.optim.AdamW(_trainable(model), lr=RATE, weight_decay=0.0, fused=True)
-    schedule = transformers.get_cosine_schedule_with_warmup(optimizer, len(batches) // 33 + 1, len(batches))
-    clock = Clock(units=[sum(map(len, part)) for part in chosen])
-    model.train()
-    for inputs, keep, targets in batches:
-        logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits
-        torch.nn.functional.cross_entropy(logits, targets).backward()
-        torch.nn.utils.clip_grad_norm_(_trainable(model), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        clock.step_ended()
-    return trained_in(clock, sum(clock.units[1:]), held_out_loss(model, folder))
-
-
-def _packed(part: Sequence[Sequence[int]]) -> tuple[dict[str, Any], Any, Any]:
-    import torch
-
-    keep = torch.tensor([[at < len(ids) - 1 for ids in part for at in range(len(ids))]])
-    inputs = {
-        "input_ids": torch.tensor([[token for ids in part for token in ids]]),
-        "position_ids": torch.tensor([[at for ids in part for at in range(len(ids))]]),
-        "sequence_lengths": [len(ids) for ids in part],
-    }
-    return inputs, keep, torch.tensor([token for ids in part for token in ids[1:]])
-
-
-def _trainable(model: Any) -> list[Any]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
 CONTENDERS: Final[dict[str, Train]] = {
     "finemesh-text": _finemesh("LANGUAGE", "TEXT", ADAPTERS),
     "finemesh-llava": _finemesh("VISION_LANGUAGE", "CONVERSATION", ADAPTERS),
     "finemesh-yolos": _finemesh("DETECTION", "CONVERSATION", WHOLE, EPOCHS),
-    "bare-text": _bare,
     **PEERS,
 }
 
