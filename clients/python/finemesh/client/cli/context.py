@@ -161,6 +161,8 @@ def _explain_rpc(error: RpcError) -> int:
         message = (
             f"the token is not accepted ({message}): give the mesh's with --token-file or FINEMESH_TOKEN"
         )
+    if message == "Payload Too Large":  # said by the gateway
+        message = "the request has more than the 16 MB that the gateway takes: send less of it at once"
     kind = error.reason or error.code.name
     err.print(f"[red]error:[/] {escape(message)} [dim]({kind})[/]", highlight=False, soft_wrap=True)
     for violation in error.violations:

@@ -104,7 +104,11 @@ def _pages(connection: Connection, name: str) -> Iterator[EvaluationItems]:
 def _read(path: Path) -> EvaluationItems:
     """Items out of JSON lines. Raises typer.BadParameter naming the line."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             rows.append({**row, "id": str(row["id"])})
@@ -118,6 +122,9 @@ def _read(path: Path) -> EvaluationItems:
         for key, value in row.items()
         if key not in _ABOUT and isinstance(value, bool | int | float)
     )
+    if not keys:
+        example = '{"id": "q1", "accuracy": 1}'
+        raise typer.BadParameter(f"{path} tells no metric: write numbers beside the ids, such as {example}")
     columns = {name: [str(row.get(name, "")) for row in rows] for name in _ABOUT}
     return EvaluationItems(
         ids=columns["id"],
