@@ -34,11 +34,6 @@ class HistoryRows:
 
     _tx: Tx
 
-    async def record(self, name: Name, known: int, entries: Sequence[Entry]) -> None:
-        """Add entries to the `known` ones that there are. The caller holds the job's lock."""
-        if entries:
-            await self._tx.execute(INSERT_HISTORY, history_values(name, known, entries))
-
     async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
         asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
         page = _LISTING.page(asked, scope=str(name))
@@ -48,7 +43,9 @@ class HistoryRows:
 
 
 def history_values(name: Name, known: int, entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
-    """The rows of entries that follow `known` ones, which the current caller brings about."""
+    """The rows of entries that follow the `known` ones that there are, which the current caller brings about.
+    The caller holds the job's lock.
+    """
     actor = _caller()
     return [
         {**asdict(entry), "project": name.project, "job_id": name.id, "sequence": sequence, "actor": actor}
