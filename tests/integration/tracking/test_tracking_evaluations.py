@@ -257,6 +257,9 @@ async def test_attempts_and_kills_leave_each_evaluation_once(
         with_store.start()
         complete.set()
         await shipping
+    # An export asks with the token of an attempt, too: which checkpoint was tested.
+    listed = await EvaluationServiceStub(tracking).ListEvaluations(pb.ListEvaluationsRequest(parent=run))
+    assert len(listed.evaluations) == 4
     await tracking.close()
     caller = Evaluations(clients(of=with_store))
     assert evaluations_of(tmp_path) == []
