@@ -58,7 +58,7 @@ class Datasets:
     async def describe(self, name: str) -> DatasetFacts:
         if self.answer == "away":
             raise UnavailableError("DataPrep is away")
-        rows = {"train": 70} if self.answer == "fit" else {}
+        rows = {"train": 70, "val": 10, "test": 20} if self.answer == "fit" else {}
         return DatasetFacts(name, "SUCCEEDED", True, rows, 100, 0, True, "")
 
 
