@@ -16,7 +16,7 @@ from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
 from finemesh.finetune.out_of_memory import asked_bytes, is_out_of_memory, remedy
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.core.generated import common_pb2
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from tests.support.conversations import spec as make_spec
@@ -176,7 +176,8 @@ def test_a_supervisor_that_could_not_begin_is_told_from_one_that_has_ended() -> 
     for error in (raised, ActorDiedError(raised)):
         assert stillbirth(error) == "RuntimeError: no room"
     ended = "The actor is dead. Worker exit type: SYSTEM_ERROR Worker exit detail: End of file."
-    killed = ActorDiedErrorContext(actor_id=bytes(16), error_message=ended, never_started=True)
+    context: Any = vars(common_pb2)["ActorDiedErrorContext"]  # which type checkers cannot see
+    killed = context(actor_id=bytes(16), error_message=ended, never_started=True)
     assert stillbirth(ActorDiedError(killed)) == "its process ended while it started: End of file."
     killed.never_started = False
     assert not stillbirth(ActorDiedError(killed))
