@@ -5,11 +5,13 @@ compose.yaml.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -264,6 +266,7 @@ def deployment(
         for process in processes:
             process.start()
         wait_until(lambda: _probe(made) == "SERVING", "the probe of DataPrep")
+        wait_until(lambda: _listens(gateway_port), "the gateway")
         yield made
     finally:
         for process in reversed(processes):
@@ -278,6 +281,12 @@ def _listen(envoy: dict[str, Any], port: int, upstreams: dict[str, int]) -> None
         [endpoint] = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         address = endpoint["endpoint"]["address"]["socket_address"]
         address |= {"address": "127.0.0.1", "port_value": upstreams.get(cluster["name"], 1)}
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS):
+        return True
+    return False
 
 
 def _probe(deployment: Deployment) -> str:

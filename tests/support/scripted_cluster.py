@@ -190,6 +190,7 @@ class ScriptedCluster:
         default_factory=list[attempt_service_pb2.NodeCapacity]
     )
     orders: attempt_service_pb2.NodeOrders = field(default_factory=attempt_service_pb2.NodeOrders)
+    _taken: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[Self]:
@@ -256,8 +257,9 @@ class ScriptedCluster:
 
     def _record(self, command: attempt_pb2.Command) -> None:
         key = (command.resource, command.attempt)
-        if key in self.inventory:
+        if key in self._taken:  # the broker brings it, and an answer to a report: one of them after its end
             return
+        self._taken.add(key)
         attempt = ScriptedAttempt(command, self._attempt_channel)
         self.inventory[key] = attempt
         self.commands.put_nowait(attempt)
