@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from finemesh.chassis.auth import Principal, Role
@@ -46,7 +47,9 @@ class Evaluations:
         run = await self._runs.find(evaluation.run)
         if run is None and await self._runs.is_deleted(evaluation.run):
             raise not_found(evaluation.run)
-        check_access(principal, evaluation.run, evaluation.attempt, Head.of(run) if run else None)
+        # Models are evaluated when their runs have ended, too.
+        head = replace(Head.of(run), ended=False) if run else None
+        check_access(principal, evaluation.run, evaluation.attempt, head)
         if run is None:
             raise UnavailableError(
                 f"{evaluation.run} is not known yet, its points are on the way: send it again in a moment",

@@ -141,7 +141,8 @@ async def test_what_comes_again_changes_nothing_and_what_differs_is_refused(call
         await caller.log(logged(run, shift=1.0))
     assert refused.value.reason == "EVALUATION_EXISTS"
     await caller.log(logged(run, shift=1.0, attempt=2))
-    await caller.log(logged(run, step=9))
+    await caller.client.call("FinishRun", FinishRunRequest(name=run))
+    await caller.log(logged(run, step=9))  # models are evaluated afterwards, too
     assert await caller.listed(run) == ["test-s9-a1", "test-s7-a2", "test-s7-a1"]
     assert await caller.listed(run, "attempt = 2") == ["test-s7-a2"]
     assert (await caller.read(first.name)).metrics[0].values[0] == 0.0
