@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
 
-WEIGHTS = {"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(2)}
+# The last as batch norms count their batches.
+WEIGHTS = {"a": torch.tensor([3.0, 4.0]), "b": torch.zeros(2), "c": torch.tensor(7)}
 
 
 def told(folder: Path, losses: dict[int, float], digest: str = "d", samples: str = "s") -> Told:
@@ -78,7 +79,7 @@ def test_weights_are_compared_one_by_one(judge: Callable[..., Certificate], tmp_
     assert moved.differing == ("a",)
     assert moved.weight_difference == pytest.approx(0.01, rel=1e-4)
     assert judge(Precision.BF16, resumed).green  # 1% is within what is stated for inexact arithmetic
-    save_file({"a": WEIGHTS["a"]}, path)
+    save_file({"a": WEIGHTS["a"], "c": WEIGHTS["c"]}, path)
     assert judge(Precision.BF16, resumed).differing == ("b",)
 
 

@@ -180,7 +180,11 @@ def _weight_differences(straight: Told, resumed: Told) -> dict[str, float]:
     """Of each tensor of the last checkpoints: the norm of the difference over the norm."""
     from safetensors.torch import load_file
 
-    ours, theirs = (load_file(_weights(told)) for told in (straight, resumed))
+    # Some are whole numbers: batch norms count their batches.
+    ours, theirs = (
+        {name: tensor.double() for name, tensor in load_file(_weights(told)).items()}
+        for told in (straight, resumed)
+    )
     return {
         name: _relative(float((ours[name] - theirs[name]).norm()), float(ours[name].norm()))
         if name in ours and name in theirs
