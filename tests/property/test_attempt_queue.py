@@ -181,7 +181,8 @@ class Simulation:
                 live.state, live.deadline = "DISPATCHED", self.now + START_TIMEOUT
                 continue
             live.state, live.outcome = "ENDED", "LOST"
-            restarts = max(0, sum(attempt.started for attempt in attempts) - 1)
+            counted = sum(attempt.started or attempt.outcome == "FAILED" for attempt in attempts)
+            restarts = max(0, counted - 1)
             delay_seconds = POLICY.delay_seconds(restarts)
             if delay_seconds is not None:
                 attempts.append(Modelled("WAITING", self.now + delay_seconds))
