@@ -133,7 +133,8 @@ def _ours(calls: Calls, mesh: Mesh, spec: FineTuneSpec, name: str) -> dict[str, 
     for _ in stub.WatchTrainingJob(watch):  # to its end
         pass
     stages = {what: at - began for what, at in _stages(mesh, job)}
-    beyond = seen - (stages[_LOADED] - stages[_LOADING])
+    # Where no log tells of the loading, it counts as ours.
+    beyond = seen - (stages[_LOADED] - stages[_LOADING] if stages.keys() >= {_LOADED, _LOADING} else 0)
     told = {what: round(at, 2) for what, at in sorted(stages.items(), key=lambda each: each[1])}
     print(
         f"{name}: {beyond:.2f} s beyond the model, {seen:.2f} s in all: {told}", file=sys.stderr, flush=True
