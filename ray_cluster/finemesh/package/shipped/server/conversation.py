@@ -11,7 +11,7 @@ import binascii
 import io
 from typing import Annotated, Any, Final, Literal
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import Refusal
@@ -138,5 +138,7 @@ def decode(encoded: bytes, where: str) -> Image.Image:
                 raise Refusal(message, status=413, code="image_too_large", param=where)
             return picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        message = f"this is no picture that can be read: {error}"
+        # That no format knows it says Pillow of the stream, which means nothing to whoever sent it.
+        why = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+        message = f"this is no picture that can be read: {why}"
         raise Refusal(message, code="invalid_image", param=where) from error
