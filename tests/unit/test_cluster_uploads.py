@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from finemesh.chassis.objects import DirectoryManifest
+from finemesh.chassis.objects import DirectoryManifest, FileEntry
 from finemesh.cluster.config import Site
 from finemesh.cluster.worker import Job
 from finemesh.cluster.workers.store import Store
@@ -24,19 +24,22 @@ from tests.support.servers import PATIENCE_SECONDS
 
 
 class SlowStore:
-    """Publishes one folder for each time that it is let."""
+    """Takes one folder for each time that it is let."""
 
     def __init__(self) -> None:
         self.let, self.begun = threading.Semaphore(0), threading.Semaphore(0)
         self.fault: Exception | None = None
+        self.sealed: list[DirectoryManifest] = []
 
-    def publish(self, folder: Path, uri: str) -> DirectoryManifest:
+    def put_files(self, folder: Path, uri: str, files: Sequence[FileEntry]) -> None:
         self.begun.release()
         assert self.let.acquire(timeout=PATIENCE_SECONDS)
         if self.fault:
             raise self.fault
         assert (folder / "manifest.json").is_file()
-        return DirectoryManifest(())
+
+    def seal(self, uri: str, manifest: DirectoryManifest) -> None:
+        self.sealed.append(manifest)
 
 
 class Told(deque[training_job_pb2.Checkpoint]):
@@ -93,6 +96,8 @@ def test_a_slow_store_gets_the_last_and_the_best(
         (3, True, "weights 3"),
         (8, False, "weights 8"),
     ]
+    first = {file.path: file.sha256 for file in store.sealed[0].files}  # as it was written, not read again
+    assert first == {"manifest.json": "digest", FULL_WEIGHTS: "weights 1"}
 
 
 def test_what_an_upload_raises_is_raised_to_the_training(

@@ -17,13 +17,14 @@ import grpc.aio
 
 from finemesh.chassis.errors import from_rpc_error
 from finemesh.chassis.logs import get_logger
-from finemesh.cluster.shipper import POLL_SECONDS, REFUSALS
+from finemesh.cluster.shipper import REFUSALS
 from finemesh.cluster.spool import remove_spool
 from finemesh.core.errors import AlreadyExistsError, FencedError
 from finemesh.v1.evaluation_service_pb2 import LogEvaluationRequest
 from finemesh.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 
 SUFFIX: Final = ".evaluation"
+_POLL_SECONDS: Final = 0.1
 _BACK_OFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0)
 
 _log = get_logger("finemesh.evaluations")
@@ -67,7 +68,7 @@ async def ship_evaluations(tracking: grpc.aio.Channel, folder: Path, complete: C
         if failures:
             await asyncio.sleep(_BACK_OFF_SECONDS[min(failures, len(_BACK_OFF_SECONDS)) - 1])
         elif not paths:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _ship(stub: Any, path: Path) -> None:

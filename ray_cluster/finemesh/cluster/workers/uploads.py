@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from finemesh.chassis.logs import get_logger
-from finemesh.chassis.objects import DirectoryManifest
+from finemesh.chassis.objects import DirectoryManifest, FileEntry
 from finemesh.cluster.worker import Job
 from finemesh.cluster.workers.store import Store
 from finemesh.core.errors import FinemeshError, UnavailableError
 from finemesh.finetune.checkpoint import weights_digest
 from finemesh.finetune.hooks import CheckpointInfo
+from finemesh.finetune.manifests import MANIFEST, read_manifest
 from finemesh.v1 import training_job_pb2
 
 _COMMIT_POLL_SECONDS: Final = 0.1
@@ -111,7 +112,8 @@ class Uploader:
         attempt = self._job.command.attempt
         uri = f"{self._output_uri}/checkpoints/step-{info.step:08d}-a{attempt}"
         weights_sha256 = weights_digest(info.path)
-        manifest = self._publish(info.path, uri)
+        manifest = _as_written(info)
+        self._publish(info.path, uri, manifest)
         shutil.rmtree(info.path)
         self._job.uploaded.append(
             training_job_pb2.Checkpoint(
@@ -129,12 +131,13 @@ class Uploader:
         )
         self._uploaded_step = info.step
 
-    def _publish(self, folder: Path, uri: str) -> DirectoryManifest:
+    def _publish(self, folder: Path, uri: str, manifest: DirectoryManifest) -> None:
         """Upload, and wait out an outage of the store: training goes on meanwhile."""
         given_up_at = time.monotonic() + _OUTAGE_SECONDS
         while True:
             try:
-                return self._store.publish(folder, uri)
+                self._store.put_files(folder, uri, manifest.files)
+                return self._store.seal(uri, manifest)
             except UnavailableError:
                 if time.monotonic() > given_up_at or self._closing.wait(_RETRY_SECONDS):
                     raise
@@ -149,3 +152,13 @@ class Uploader:
                 self._store.discard(uri)
             except FinemeshError as error:
                 _log.warning("checkpoint_not_deleted", uri=uri, reason=error.reason)
+
+
+def _as_written(info: CheckpointInfo) -> DirectoryManifest:
+    """The files of a checkpoint with the digests that they were written with: reading them all once more
+    would take time from the steps, and say less.
+    """
+    written = read_manifest(info.path)["files"]
+    files = [FileEntry(each["path"], each["bytes"], each["sha256"]) for each in written]
+    manifest = FileEntry(MANIFEST, (info.path / MANIFEST).stat().st_size, info.manifest_digest)
+    return DirectoryManifest(tuple(sorted([*files, manifest])))
