@@ -29,6 +29,7 @@ from finemesh.client.cli import (
     run_import,
     run_sql,
     run_update,
+    run_watch,
     runs,
     sweeps,
     train_specs,
@@ -85,6 +86,7 @@ _ADDED = (
     run_files,
     run_import,
     run_update,
+    run_watch,
 )  # which add their commands to those of others
 for group in (
     datasets.commands,

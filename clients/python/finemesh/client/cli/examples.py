@@ -83,6 +83,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "sweep delete": ("finemesh sweep delete ranks --jobs",),
     "runs list": ("finemesh runs list --filter 'metrics.\"val/loss\".best < 1' --limit 20",),
     "runs show": ("finemesh runs show r16",),
+    "runs watch": (
+        "finemesh runs watch mine",
+        "finemesh runs watch mine --metric 'val/*' --metric train/loss",
+    ),
     "runs spec": ("finemesh runs spec r16 > again.yaml",),
     "runs compare": (
         "finemesh runs compare r4 r16",

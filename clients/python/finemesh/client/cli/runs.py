@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
 from finemesh.client.cli.context import Commands, options, out
 from finemesh.client.cli.metric_names import metrics_named, print_unknown
@@ -74,11 +75,7 @@ def show(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
             *((f"  {key}", escape(value)) for key, value in sorted(found.params.items())),
         ]
     )
-    rows = [
-        (m.key, f"{m.last_value:.6g}", m.last_step, *_best(m), *_extremes(m), m.point_count)
-        for m in found.metrics
-    ]
-    out.print(table(("metric", "last", "at step", "best", "at step", "min", "max", "points"), rows))
+    out.print(metric_table(found))
     print_checkpoints(found)
 
 
@@ -90,6 +87,15 @@ def spec(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
     if not found.HasField("spec"):
         raise typer.BadParameter(f"{short(found.name)} was logged by another program: it has no spec")
     print_spec(found.spec, f"Run {short(found.name)}. {AGAIN}")
+
+
+def metric_table(run: run_pb2.Run) -> Table:
+    """A row for each metric of the run: its last and best, and what it ranges over."""
+    rows = [
+        (escape(m.key), f"{m.last_value:.6g}", m.last_step, *_best(m), *_extremes(m), m.point_count)
+        for m in run.metrics
+    ]
+    return table(("metric", "last", "at step", "best", "at step", "min", "max", "points"), rows)
 
 
 def _extremes(summary: run_pb2.MetricSummary) -> tuple[str, str]:
