@@ -27,9 +27,9 @@ from tests.support.servers import PATIENCE_SECONDS
 CHAT = "/v1/chat/completions"
 
 
-def picture(width: int, height: int, light: int = 255) -> bytes:
+def picture(width: int, height: int, light: int = 255, kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (width, height), (light, light, light)).save(stream, "PNG")
+    Image.new("RGB", (width, height), (light, light, light)).save(stream, kind)
     return stream.getvalue()
 
 
@@ -215,9 +215,13 @@ def test_pictures_come_as_a_body_or_a_form_and_those_of_one_size_go_together(tmp
         assert client.post("/detect", files={"file": picture(20, 10)}).json() == body.json()
         assert client.post("/detect?threshold=0.9", content=picture(20, 10, 99)).json()["objects"] == []
         assert client.post("/detect").json()["error"]["code"] == "no_image"
-        refused = client.post("/detect", content=b"GIF89a").json()["error"]
-        assert refused["code"] == "invalid_image"
-        assert refused["message"] == "this is no picture that can be read: its format is not known"
+        for content in (b"GIF89a", picture(20, 10, kind="EPS"), picture(20, 10, kind="TIFF")):
+            refused = client.post("/detect", content=content).json()["error"]
+            assert refused["code"] == "invalid_image"
+            message = "this is no picture in one of the formats JPEG, PNG, WEBP, GIF"
+            assert refused["message"] == message
+        cut = client.post("/detect", content=picture(20, 10)[:50]).json()["error"]
+        assert cut["message"].startswith("this is no picture that can be read: ")
         assert client.post(CHAT, json=said("x")).status_code == 404
         sizes = [(10 + index % 2, 10) for index in range(16)]
         found = list(pool.map(lambda size: client.post("/detect", content=picture(*size)).json(), sizes))

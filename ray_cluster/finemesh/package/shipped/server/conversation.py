@@ -18,6 +18,8 @@ from .errors import Refusal
 from .seam import Message
 
 MAX_IMAGE_PIXELS: Final = 64_000_000
+# Pillow knows many more, some of which it hands to programs of the system: not with what strangers send.
+IMAGE_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 class Strict(BaseModel):
@@ -131,14 +133,15 @@ def picture_of(url: str, where: str) -> Image.Image:
 def decode(encoded: bytes, where: str) -> Image.Image:
     """A picture in RGB, its size looked at before its pixels. Raises Refusal."""
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
+        with Image.open(io.BytesIO(encoded), formats=IMAGE_FORMATS) as picture:
             width, height = picture.size
             if width * height > MAX_IMAGE_PIXELS:
                 message = f"{width} x {height} pixels, at most {MAX_IMAGE_PIXELS} are read: send it smaller"
                 raise Refusal(message, status=413, code="image_too_large", param=where)
             return picture.convert("RGB")
+    except UnidentifiedImageError as error:
+        message = f"this is no picture in one of the formats {', '.join(IMAGE_FORMATS)}"
+        raise Refusal(message, code="invalid_image", param=where) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # That no format knows it says Pillow of the stream, which means nothing to whoever sent it.
-        why = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
-        message = f"this is no picture that can be read: {why}"
+        message = f"this is no picture that can be read: {error}"
         raise Refusal(message, code="invalid_image", param=where) from error
