@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from finemesh.chassis.requests import RequestKey, Requests, request_key
+from finemesh.chassis.requests import Requests, request_key
 from finemesh.chassis.sql import Database
 from finemesh.chassis.tables import ChassisTables
 from finemesh.core.clock import ManualClock
 from finemesh.core.errors import AlreadyExistsError, InvalidError
+from finemesh.core.requests import RequestKey
 from finemesh.v1 import training_service_pb2 as pb
 
 pytestmark = pytest.mark.integration

@@ -9,9 +9,10 @@ from typing import Final
 
 import pytest
 from finemesh.chassis.filtering import MAX_DEPTH, Field, Kind
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Database, UtcDateTime
 from finemesh.core.errors import InvalidError
+from finemesh.core.requests import PageRequest
 from sqlalchemy import JSON, Column, Float, Integer, MetaData, String, Table, delete, insert, select
 
 METADATA: Final = MetaData()

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 from finemesh.chassis.objects import upload_directory
-from finemesh.chassis.paging import PageRequest
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.dataprep.files import ObjectFiles
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -15,11 +15,11 @@ import pytest
 from finemesh.chassis.auth import Principal, Role
 from finemesh.chassis.migrations import migrate
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.sql import Database
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import PreconditionError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.domain import Batch, RunState, Summary
 from finemesh.tracking.points import PointFile
 from finemesh.tracking.segments import Contents, Cutter

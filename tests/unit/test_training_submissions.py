@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from finemesh.chassis.paging import PageRequest
-from finemesh.chassis.requests import RequestKey
 from finemesh.core.errors import AlreadyExistsError, UnavailableError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.training.domain import TrainingJob
 from finemesh.training.history import Kind
-from finemesh.training.ports import RequestKey as Key
 from sqlalchemy import event
 
 from tests.support.training_world import World
@@ -94,7 +92,7 @@ def _key(request_id: str, fingerprint: str) -> RequestKey:
     return RequestKey("p", "CreateTrainingJob", request_id, fingerprint)
 
 
-def _submit(world: World, *asked: tuple[TrainingJob, Key | None]) -> list[Any]:
+def _submit(world: World, *asked: tuple[TrainingJob, RequestKey | None]) -> list[Any]:
     """What each got at the same time as the others: the job, or an error."""
 
     async def act() -> list[Any]:

@@ -35,32 +35,13 @@ from finemesh.chassis.filtering import (
     typed_value,
 )
 from finemesh.core.errors import InvalidError
+from finemesh.core.requests import PageRequest
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 500
 MAX_TOKEN_LENGTH: Final = 4096
 _ORDER_ITEM: Final = re.compile(rf"\s*({PATH})(?:\s+(asc|desc))?\s*")
 _COMMA: Final = re.compile(r""",(?=(?:[^"]*"[^"]*")*[^"]*$)""")  # not within quotes
-
-
-@dataclass(frozen=True, slots=True)
-class PageRequest:
-    """What a list request asks for; the fields are those of the request message."""
-
-    page_size: int = 0
-    page_token: str = ""
-    filter: str = ""
-    order_by: str = ""
-
-    @classmethod
-    def of(cls, request: Any) -> PageRequest:
-        """From any List… request message; fields that it lacks are empty."""
-        return cls(
-            page_size=request.page_size,
-            page_token=request.page_token,
-            filter=getattr(request, "filter", ""),
-            order_by=getattr(request, "order_by", ""),
-        )
 
 
 @dataclass(frozen=True, slots=True)

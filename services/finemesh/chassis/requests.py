@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -14,18 +14,9 @@ from finemesh.chassis.sql import Tx
 from finemesh.chassis.tables import ChassisTables
 from finemesh.core.clock import Clock, SystemClock
 from finemesh.core.errors import AlreadyExistsError, InvalidError
+from finemesh.core.requests import RequestKey
 
 MAX_REQUEST_ID_LENGTH = 128
-
-
-@dataclass(frozen=True, slots=True)
-class RequestKey:
-    """What makes a request the same: caller's id within a project and a method, and what it asks for."""
-
-    project: str
-    method: str
-    request_id: str
-    fingerprint: str
 
 
 def request_key(project: str, method: str, request: ProtoMessage) -> RequestKey | None:

@@ -15,11 +15,12 @@ from sqlalchemy.dialects import postgresql
 
 from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.objects import ObjectStore, delete_directory, read_manifest
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.s3 import S3ObjectStore
 from finemesh.core.errors import FinemeshError, NotFoundError
 from finemesh.core.names import Name
-from finemesh.dataprep.ports import FileFacts, PageQuery
+from finemesh.core.requests import PageRequest
+from finemesh.dataprep.ports import FileFacts
 
 # No upload lasts so long: that of the largest source at 10 MB/s takes 15 hours.
 _ABANDONED: Final = timedelta(days=2)
@@ -76,8 +77,8 @@ class ObjectFiles:
     async def delete(self, name: Name) -> None:
         await delete_directory(self._objects, str(name))
 
-    async def ledger(self, dataset: Name, query: PageQuery) -> tuple[list[dict[str, Any]], str]:
-        page = _LISTING.page(PageRequest(query.page_size, query.page_token, query.filter), scope=str(dataset))
+    async def ledger(self, dataset: Name, query: PageRequest) -> tuple[list[dict[str, Any]], str]:
+        page = _LISTING.page(query, scope=str(dataset))
         with tempfile.TemporaryDirectory(prefix="finemesh-ledger-") as folder:
             paths: list[Path] = []
             for number, file in enumerate(await self.files(dataset)):

@@ -9,20 +9,8 @@ from typing import Any, Protocol
 
 from finemesh.core.attempts import Attempt
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.dataprep.domain import Dataset, Preflight, Report, Step, Upload, Work
-
-
-class PageQuery(Protocol):
-    """Which page of a list is asked for; the fields are those of the list requests."""
-
-    @property
-    def page_size(self) -> int: ...
-    @property
-    def page_token(self) -> str: ...
-    @property
-    def filter(self) -> str: ...
-    @property
-    def order_by(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +54,15 @@ class Unit(Protocol):
         """Raises NotFoundError, reason PREFLIGHT_REPORT_NOT_FOUND."""
         ...
 
-    async def datasets(self, project: str, query: PageQuery) -> tuple[list[Dataset], str]:
+    async def datasets(self, project: str, query: PageRequest) -> tuple[list[Dataset], str]:
         """A page of a project's datasets, and the token of the next."""
         ...
 
-    async def reports(self, dataset: Name, query: PageQuery) -> tuple[list[Report], str]:
+    async def reports(self, dataset: Name, query: PageRequest) -> tuple[list[Report], str]:
         """A page of a dataset's reports, and the token of the next."""
         ...
 
-    async def preflights(self, dataset: Name, query: PageQuery) -> tuple[list[Preflight], str]:
+    async def preflights(self, dataset: Name, query: PageRequest) -> tuple[list[Preflight], str]:
         """A page of a dataset's preflight reports, and the token of the next."""
         ...
 
@@ -126,7 +114,7 @@ class Files(Protocol):
         """The files of a complete dataset, by path."""
         ...
 
-    async def ledger(self, dataset: Name, query: PageQuery) -> tuple[list[dict[str, Any]], str]:
+    async def ledger(self, dataset: Name, query: PageRequest) -> tuple[list[dict[str, Any]], str]:
         """A page of the ledger in the order of the input, and the token of the next."""
         ...
 

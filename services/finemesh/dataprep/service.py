@@ -19,6 +19,7 @@ from finemesh.core.errors import (
     UnavailableError,
 )
 from finemesh.core.names import CHILD_COLLECTIONS, Name, new_id, parse_name
+from finemesh.core.requests import PageRequest
 from finemesh.core.spec.data import DatasetFormat, ValidateOptions
 from finemesh.core.spec.preflight import PreflightOptions
 from finemesh.core.states import PREFLIGHT_REPORT, VALIDATION_REPORT, DatasetState
@@ -43,7 +44,7 @@ from finemesh.dataprep.domain import (
     move,
     new_life,
 )
-from finemesh.dataprep.ports import FileFacts, Files, PageQuery, Store, Unit
+from finemesh.dataprep.ports import FileFacts, Files, Store, Unit
 from finemesh.dataprep.sources import SourcePolicy, check_one_source
 
 UPLOAD_SECONDS: Final = 3600
@@ -151,7 +152,7 @@ class DataPrepService:
         async with self._store.read() as unit:
             return await unit.dataset(name)
 
-    async def list(self, project: str, query: PageQuery) -> tuple[list[Dataset], str]:
+    async def list(self, project: str, query: PageRequest) -> tuple[list[Dataset], str]:
         """One page of a project's datasets, and the token of the next."""
         async with self._store.read() as unit:
             return await unit.datasets(project, query)
@@ -177,7 +178,7 @@ class DataPrepService:
         await self._complete(name)
         return await self._files.files(name)
 
-    async def ledger(self, name: Name, query: PageQuery) -> tuple[Sequence[dict[str, Any]], str]:
+    async def ledger(self, name: Name, query: PageRequest) -> tuple[Sequence[dict[str, Any]], str]:
         """A page of a complete dataset's ledger, and the token of the next."""
         await self._complete(name)
         return await self._files.ledger(name, query)
@@ -207,7 +208,7 @@ class DataPrepService:
         async with self._store.read() as unit:
             return await unit.report(name)
 
-    async def reports(self, dataset: Name, query: PageQuery) -> tuple[Sequence[Report], str]:
+    async def reports(self, dataset: Name, query: PageRequest) -> tuple[Sequence[Report], str]:
         """One page of a dataset's reports, and the token of the next. Raises NotFoundError."""
         async with self._store.read() as unit:
             await unit.dataset(dataset)
@@ -238,7 +239,7 @@ class DataPrepService:
         async with self._store.read() as unit:
             return await unit.preflight(name)
 
-    async def preflights(self, dataset: Name, query: PageQuery) -> tuple[Sequence[Preflight], str]:
+    async def preflights(self, dataset: Name, query: PageRequest) -> tuple[Sequence[Preflight], str]:
         """One page of a dataset's preflights, and the token of the next. Raises NotFoundError."""
         async with self._store.read() as unit:
             await unit.dataset(dataset)

@@ -13,13 +13,13 @@ from google.protobuf.empty_pb2 import Empty
 from finemesh.chassis.auth import Role, authorised
 from finemesh.chassis.dataset_options import validate_options
 from finemesh.chassis.objects import ObjectStore
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.preflight_options import preflight_options
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
 from finemesh.core.errors import InvalidError, PreconditionError, ResourceExhaustedError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.requests import PageRequest
 from finemesh.core.states import DATASET
 from finemesh.dataprep.convert import (
     dataset_to_proto,

@@ -23,11 +23,12 @@ from sqlalchemy import (
 )
 
 from finemesh.chassis.filtering import Field, Kind
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Tx, UtcDateTime
 from finemesh.chassis.tables import chassis_tables
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.core.spec import codec
 from finemesh.core.spec.data import (
     MaskProof,

@@ -9,15 +9,14 @@ from datetime import timedelta
 
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import PageRequest
-from finemesh.chassis.requests import RequestKey, Requests
+from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.watch import Notifier
 from finemesh.core.attempts import Attempt
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.dataprep.domain import Dataset, Preflight, Report, Result, Step, Upload, Work
 from finemesh.dataprep.events import event_of
-from finemesh.dataprep.ports import PageQuery
 from finemesh.dataprep.store import CHASSIS, Store
 
 CLUSTER_LIVE_SECONDS = 60.0
@@ -93,14 +92,14 @@ class SqlUnit:
     async def preflight(self, name: Name) -> Preflight:
         return await self._rows.preflight(self._tx, name)
 
-    async def datasets(self, project: str, query: PageQuery) -> tuple[list[Dataset], str]:
-        return await self._rows.datasets(self._tx, project, PageRequest.of(query))
+    async def datasets(self, project: str, query: PageRequest) -> tuple[list[Dataset], str]:
+        return await self._rows.datasets(self._tx, project, query)
 
-    async def reports(self, dataset: Name, query: PageQuery) -> tuple[list[Report], str]:
-        return await self._rows.reports(self._tx, dataset, PageRequest.of(query))
+    async def reports(self, dataset: Name, query: PageRequest) -> tuple[list[Report], str]:
+        return await self._rows.reports(self._tx, dataset, query)
 
-    async def preflights(self, dataset: Name, query: PageQuery) -> tuple[list[Preflight], str]:
-        return await self._rows.preflights(self._tx, dataset, PageRequest.of(query))
+    async def preflights(self, dataset: Name, query: PageRequest) -> tuple[list[Preflight], str]:
+        return await self._rows.preflights(self._tx, dataset, query)
 
     async def has_live_reports(self, dataset: Name) -> bool:
         return await self._rows.live_reports(self._tx, dataset) > 0

@@ -10,35 +10,10 @@ from typing import Protocol
 
 from finemesh.core.attempts import Attempt
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.export.domain import Export, PackageFile, SourceCheckpoint, Step
 from finemesh.export.retention import Retention
-
-
-class RequestKey(Protocol):
-    """What makes a create request the same as an earlier one."""
-
-    @property
-    def project(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-
-
-class PageQuery(Protocol):
-    """Which page of a list is asked for; the fields are those of the list requests."""
-
-    @property
-    def page_size(self) -> int: ...
-    @property
-    def page_token(self) -> str: ...
-    @property
-    def filter(self) -> str: ...
-    @property
-    def order_by(self) -> str: ...
 
 
 class View(Protocol):
@@ -48,7 +23,7 @@ class View(Protocol):
         """Raises NotFoundError, reason EXPORT_NOT_FOUND."""
         ...
 
-    async def exports(self, project: str, query: PageQuery) -> tuple[list[Export], str]:
+    async def exports(self, project: str, query: PageRequest) -> tuple[list[Export], str]:
         """One page, and the token of the next. Raises InvalidError naming what is wrong with the query."""
         ...
 

@@ -15,19 +15,12 @@ from finemesh.core.attempts import Attempt, Completion, Outcome, RestartPolicy, 
 from finemesh.core.clock import Clock
 from finemesh.core.errors import ErrorRecord, FinemeshError, InvalidError, PreconditionError
 from finemesh.core.names import Name, new_id, parse_name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat, refusal_of
 from finemesh.export import domain
 from finemesh.export.checkpoints import choose
 from finemesh.export.domain import Export, ExportResult, Retry, Source, State, Step
-from finemesh.export.ports import (
-    Datasets,
-    Jobs,
-    Packages,
-    PageQuery,
-    RequestKey,
-    Store,
-    Unit,
-)
+from finemesh.export.ports import Datasets, Jobs, Packages, Store, Unit
 from finemesh.export.retention import Retention
 from finemesh.export.sharing import Sharing
 
@@ -169,7 +162,7 @@ class ExportService:
         async with self._store.read() as view:
             return await view.export(name)
 
-    async def list(self, project: str, query: PageQuery) -> tuple[list[Export], str]:
+    async def list(self, project: str, query: PageRequest) -> tuple[list[Export], str]:
         """One page of a project's exports, and the token of the next."""
         async with self._store.read() as view:
             return await view.exports(project, query)

@@ -14,12 +14,13 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.auth import Role, authorised, current_principal
-from finemesh.chassis.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest
+from finemesh.chassis.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.requests import PageRequest
 from finemesh.export.convert import draft_from_proto, export_to_proto, timestamp
 from finemesh.export.downloads import open_download
 from finemesh.export.ports import Packages

@@ -14,8 +14,7 @@ from sqlalchemy import RowMapping, delete, or_, select, update
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import Listing, PageRequest
-from finemesh.chassis.requests import RequestKey as SqlRequestKey
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.telemetry import TraceContext, current_trace, span, trace_headers
@@ -23,11 +22,11 @@ from finemesh.chassis.watch import Notifier
 from finemesh.core.attempts import Attempt
 from finemesh.core.errors import AlreadyExistsError, NotFoundError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.states import ExportState
 from finemesh.export.domain import Export, ExportResult, PackageFile, Step
 from finemesh.export.events import event_of
-from finemesh.export.ports import PageQuery, RequestKey
 from finemesh.export.retention import UNLIMITED, Ended, Retention, expired
 from finemesh.export.rows import (
     ended_of,
@@ -113,9 +112,8 @@ class SqlUnit:
             )
         return export_of(row)
 
-    async def exports(self, project: str, query: PageQuery) -> tuple[list[Export], str]:
-        asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
-        page = _LISTING.page(asked, scope=project)
+    async def exports(self, project: str, query: PageRequest) -> tuple[list[Export], str]:
+        page = _LISTING.page(query, scope=project)
         rows = await self._tx.rows(page.apply(select(EXPORTS).where(EXPORTS.c.project == project)))
         kept, token = page.split(rows)
         return [export_of(row) for row in kept], token
@@ -183,8 +181,7 @@ class SqlUnit:
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         if key is None:
             return None
-        known = SqlRequestKey(key.project, key.method, key.request_id, key.fingerprint)
-        earlier = await self._store.requests.claim(self._tx, known, str(name))
+        earlier = await self._store.requests.claim(self._tx, key, str(name))
         return None if earlier is None else Name(name.project, name.collection, earlier.split("/")[3])
 
     async def add(self, export: Export) -> None:

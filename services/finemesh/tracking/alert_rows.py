@@ -28,11 +28,12 @@ from sqlalchemy import (
 from finemesh.chassis.events import Event
 from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import Listing, PageRequest
-from finemesh.chassis.requests import RequestKey, Requests
+from finemesh.chassis.paging import Listing
+from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx, UtcDateTime
 from finemesh.core.errors import AlreadyExistsError, NotFoundError
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.tracking.alerts import Alert, Rule, State, condition_from_json, condition_to_json
 from finemesh.tracking.domain import RunState
 from finemesh.tracking.store import CHASSIS, METADATA, RUNS

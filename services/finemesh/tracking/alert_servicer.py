@@ -9,11 +9,11 @@ from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.auth import Principal, Role, current_principal
 from finemesh.chassis.events import Event
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.core.clock import Clock
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.requests import PageRequest
 from finemesh.events.v1 import alert_events_pb2
 from finemesh.tracking import convert
 from finemesh.tracking.alert_rows import AlertRows

@@ -21,9 +21,10 @@ from sqlalchemy import (
 )
 
 from finemesh.chassis.filtering import Field
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Database, UtcDateTime
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.access import not_found
 from finemesh.tracking.store import METADATA, RUNS
 

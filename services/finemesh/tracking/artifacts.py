@@ -15,7 +15,6 @@ from typing import Final
 
 from finemesh.chassis.auth import Principal, Role
 from finemesh.chassis.objects import ObjectStore, check_key
-from finemesh.chassis.paging import PageRequest
 from finemesh.core.clock import Clock
 from finemesh.core.errors import (
     FieldViolation,
@@ -25,6 +24,7 @@ from finemesh.core.errors import (
     ResourceExhaustedError,
 )
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.access import job_of
 from finemesh.tracking.artifact_rows import Artifact, ArtifactRows
 from finemesh.tracking.domain import MAX_STEP

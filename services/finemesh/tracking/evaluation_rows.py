@@ -19,10 +19,11 @@ from sqlalchemy import (
 )
 
 from finemesh.chassis.filtering import Field, Kind
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Database, UtcDateTime
 from finemesh.core.errors import AlreadyExistsError, NotFoundError
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.access import not_found
 from finemesh.tracking.evaluations import Evaluation
 from finemesh.tracking.store import METADATA, RUNS

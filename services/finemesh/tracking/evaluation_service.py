@@ -10,10 +10,10 @@ from typing import Final
 
 from finemesh.chassis.auth import Principal, Role
 from finemesh.chassis.objects import ObjectStore
-from finemesh.chassis.paging import PageRequest
 from finemesh.core.clock import Clock
 from finemesh.core.errors import UnavailableError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.access import Head, check_access, not_found
 from finemesh.tracking.evaluation_rows import EvaluationRows
 from finemesh.tracking.evaluations import Evaluation, Items, from_parquet, objects_of, to_parquet

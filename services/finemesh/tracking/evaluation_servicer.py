@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from finemesh.chassis.auth import current_principal
-from finemesh.chassis.paging import PageRequest
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.evaluation_service import Evaluations
 from finemesh.tracking.evaluations import Evaluation, ItemMetric, Items
 from finemesh.v1 import evaluation_pb2

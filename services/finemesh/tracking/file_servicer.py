@@ -10,10 +10,10 @@ from typing import Any, Final
 from google.api.httpbody_pb2 import HttpBody
 
 from finemesh.chassis.auth import current_principal
-from finemesh.chassis.paging import PageRequest
 from finemesh.core.clock import Clock
 from finemesh.core.errors import InvalidError
 from finemesh.core.names import parse_name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.artifact_rows import Artifact
 from finemesh.tracking.artifacts import URL_SECONDS, Artifacts
 from finemesh.tracking.downloads import Downloads, Format

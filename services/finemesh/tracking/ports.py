@@ -9,6 +9,7 @@ from typing import Protocol
 
 from finemesh.chassis.auth import Principal
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.tracking.compare import Comparison
 from finemesh.tracking.domain import Batch, JobFact, Run, RunPoints
 from finemesh.tracking.point_reads import Snapshot
@@ -17,36 +18,10 @@ Change = Callable[[Run | None], Run | None]
 """A run as it is, None if there is none, to the run as it should be, None to leave it."""
 
 
-class PageQuery(Protocol):
-    """Which page of a list: the fields of the request."""
-
-    @property
-    def page_size(self) -> int: ...
-    @property
-    def page_token(self) -> str: ...
-    @property
-    def filter(self) -> str: ...
-    @property
-    def order_by(self) -> str: ...
-
-
-class CreateKey(Protocol):
-    """What makes two create requests the same."""
-
-    @property
-    def project(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-
-
 class RunStore(Protocol):
     """Runs and their summaries. With a `principal`, runs outside its projects do not exist."""
 
-    async def create(self, principal: Principal, run: Run, key: CreateKey | None) -> Run:
+    async def create(self, principal: Principal, run: Run, key: RequestKey | None) -> Run:
         """Store a new run, or return the one that an earlier request with the same key made.
 
         Raises AlreadyExistsError: RUN_EXISTS, or REQUEST_ID_REUSED for a different request.
@@ -69,7 +44,7 @@ class RunStore(Protocol):
         """Whether a run of this name was deleted, and not created again."""
         ...
 
-    async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
+    async def list(self, principal: Principal, project: str, query: PageRequest) -> tuple[list[Run], str]:
         """One page, and the token of the next. Raises InvalidError for a bad filter, order or token."""
         ...
 

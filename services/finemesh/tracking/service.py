@@ -19,6 +19,7 @@ from finemesh.core.errors import (
     ResourceExhaustedError,
 )
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.tracking.access import Head, check_access, must_register, not_found, registered, require_current
 from finemesh.tracking.compare import MAX_RUNS
 from finemesh.tracking.curves import drawn, in_messages, series_of
@@ -27,7 +28,7 @@ from finemesh.tracking.downsample import MIN_POINTS
 from finemesh.tracking.drafts import FOR_PEOPLE, OF_PROGRAMS, Draft
 from finemesh.tracking.live import Live
 from finemesh.tracking.past import Past
-from finemesh.tracking.ports import Change, CreateKey, PageQuery, PointReader, PointWriter, RunFiles, RunStore
+from finemesh.tracking.ports import Change, PointReader, PointWriter, RunFiles, RunStore
 from finemesh.tracking.summarizer import Summarizer
 
 DEFAULT_CURVE_POINTS: Final = 1_000
@@ -90,7 +91,7 @@ class Tracking:
         self._changing_heads = asyncio.Lock()
         self._deleting: set[str] = set()
 
-    async def create_run(self, principal: Principal, name: Name, draft: Draft, key: CreateKey | None) -> Run:
+    async def create_run(self, principal: Principal, name: Name, draft: Draft, key: RequestKey | None) -> Run:
         principal.require_role(Role.OPERATOR)
         principal.require_project(name.project)
         draft.check(name)
@@ -112,7 +113,9 @@ class Tracking:
         await self._summarizer.settle()
         return (await self._store.get(principal, [name]))[0]
 
-    async def list_runs(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
+    async def list_runs(
+        self, principal: Principal, project: str, query: PageRequest
+    ) -> tuple[list[Run], str]:
         self._require_reader(principal, project)
         await self._summarizer.settle()
         return await self._store.list(principal, project, query)

@@ -10,11 +10,11 @@ from typing import Any, Final
 from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.auth import Principal, current_principal
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.core.clock import Clock
 from finemesh.core.errors import FinemeshError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.requests import PageRequest
 from finemesh.tracking import convert
 from finemesh.tracking.artifacts import Artifacts
 from finemesh.tracking.chart_servicer import ChartServicer

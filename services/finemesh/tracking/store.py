@@ -34,18 +34,18 @@ from finemesh.chassis.auth import Principal
 from finemesh.chassis.events import Event
 from finemesh.chassis.inbox import Inbox
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import PageRequest
-from finemesh.chassis.requests import RequestKey, Requests
+from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx, UtcDateTime
 from finemesh.chassis.tables import chassis_tables
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import AlreadyExistsError
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.tracking import convert
 from finemesh.tracking.access import not_found
 from finemesh.tracking.compare import Comparison
 from finemesh.tracking.domain import JobFact, Run, RunState, Summary
-from finemesh.tracking.ports import Change, CreateKey, PageQuery
+from finemesh.tracking.ports import Change
 from finemesh.tracking.search import Search
 from finemesh.tracking.summaries import new_best
 
@@ -111,11 +111,10 @@ class SqlRunStore:
         self._requests = Requests(CHASSIS, outbox.clock)
         self._notifier = notifier
 
-    async def create(self, principal: Principal, run: Run, key: CreateKey | None) -> Run:
+    async def create(self, principal: Principal, run: Run, key: RequestKey | None) -> Run:
         """Store a new run, or return the one of the same request. Raises AlreadyExistsError."""
         async with self._db.begin() as tx:
-            claim = RequestKey(key.project, key.method, key.request_id, key.fingerprint) if key else None
-            existing = await self._requests.claim(tx, claim, str(run.name))
+            existing = await self._requests.claim(tx, key, str(run.name))
             if existing is not None:
                 return await self._require(tx, parse_name(existing, "runs"), principal)
             if not await tx.insert_new(RUNS, name=str(run.name), **_row(run)):
@@ -154,11 +153,10 @@ class SqlRunStore:
         async with self._db.read() as tx:
             return await tx.row(select(DELETED).where(DELETED.c.name == str(name))) is not None
 
-    async def list(self, principal: Principal, project: str, query: PageQuery) -> tuple[list[Run], str]:
+    async def list(self, principal: Principal, project: str, query: PageRequest) -> tuple[list[Run], str]:
         """One page of a project's runs, and the token of the next. Raises InvalidError."""
-        request = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
         search = Search(RUNS, SUMMARIES)
-        page = search.listing.page(request, scope=project)
+        page = search.listing.page(query, scope=project)
         # Names alone first: to sort whole runs would be to read them all.
         statement = search.apply(select(RUNS.c.name, *page.columns)).where(
             RUNS.c.project == project, _visible(principal)

@@ -12,13 +12,13 @@ from sqlalchemy import RowMapping, insert, select
 from finemesh.chassis.auth import current_principal
 from finemesh.chassis.filtering import Field
 from finemesh.chassis.filtering import Kind as FieldKind
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Tx
 from finemesh.core.errors import ErrorRecord, UnauthenticatedError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.core.states import TrainingJobState
 from finemesh.training.history import Entry, Kind
-from finemesh.training.ports import PageQuery
 from finemesh.training.tables import HISTORY
 
 _LISTING: Final = Listing(
@@ -34,9 +34,8 @@ class HistoryRows:
 
     _tx: Tx
 
-    async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
-        asked = PageRequest(query.page_size, query.page_token, query.filter, query.order_by)
-        page = _LISTING.page(asked, scope=str(name))
+    async def history_page(self, name: Name, query: PageRequest) -> tuple[list[Entry], str]:
+        page = _LISTING.page(query, scope=str(name))
         own = select(HISTORY).where(HISTORY.c.project == name.project, HISTORY.c.job_id == name.id)
         rows, token = page.split(await self._tx.rows(page.apply(own)))
         return [_entry_of(row) for row in rows], token

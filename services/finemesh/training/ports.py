@@ -11,38 +11,13 @@ from typing import Protocol
 from finemesh.core.attempts import Attempt, AttemptRef, Cluster, Directive
 from finemesh.core.errors import ErrorRecord
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.claims import Claim
 from finemesh.training.domain import Step, TrainingJob
 from finemesh.training.history import Entry
 from finemesh.training.quotas import Quota
 from finemesh.training.waiting import Demand
-
-
-class RequestKey(Protocol):
-    """What makes a create request the same as an earlier one."""
-
-    @property
-    def project(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def request_id(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-
-
-class PageQuery(Protocol):
-    """Which page of a list is asked for; the fields are those of the list requests."""
-
-    @property
-    def page_size(self) -> int: ...
-    @property
-    def page_token(self) -> str: ...
-    @property
-    def filter(self) -> str: ...
-    @property
-    def order_by(self) -> str: ...
 
 
 class View(Protocol):
@@ -52,7 +27,7 @@ class View(Protocol):
         """Raises NotFoundError, reason TRAINING_JOB_NOT_FOUND."""
         ...
 
-    async def jobs(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
+    async def jobs(self, project: str, query: PageRequest) -> tuple[list[TrainingJob], str]:
         """One page, and the token of the next. Raises InvalidError naming what is wrong with the query."""
         ...
 
@@ -60,11 +35,11 @@ class View(Protocol):
         """Those that are kept, oldest first."""
         ...
 
-    async def checkpoint_page(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
+    async def checkpoint_page(self, name: Name, query: PageRequest) -> tuple[list[Checkpoint], str]:
         """Those that are kept, latest first."""
         ...
 
-    async def history_page(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
+    async def history_page(self, name: Name, query: PageRequest) -> tuple[list[Entry], str]:
         """Entries of the history, oldest first."""
         ...
 
@@ -110,7 +85,7 @@ class View(Protocol):
         """Those that were set, by project."""
         ...
 
-    async def quota_page(self, query: PageQuery) -> tuple[list[Quota], str]:
+    async def quota_page(self, query: PageRequest) -> tuple[list[Quota], str]:
         """One page of those that were set, and the token of the next."""
         ...
 

@@ -12,15 +12,15 @@ from typing import Any, Final
 from sqlalchemy import CursorResult, bindparam, case, func, insert, null, or_, select
 
 from finemesh.chassis.filtering import Field
-from finemesh.chassis.paging import Listing, PageRequest
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Tx
 from finemesh.core.attempts import Attempt, AttemptState, Directive
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.core.spec.finetune import Resources
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.claims import Claim
 from finemesh.training.domain import TrainingJob
-from finemesh.training.ports import PageQuery
 from finemesh.training.quotas import Quota
 from finemesh.training.rooms import Gang, Room
 from finemesh.training.tables import ALLOCATIONS, CHASSIS, CHECKPOINTS, JOBS, QUOTAS
@@ -117,9 +117,9 @@ class QueueRows:
         rows = await self._tx.rows(select(QUOTAS).order_by(QUOTAS.c.project))
         return {row["project"]: Quota(**row) for row in rows}
 
-    async def quota_page(self, query: PageQuery) -> tuple[list[Quota], str]:
+    async def quota_page(self, query: PageRequest) -> tuple[list[Quota], str]:
         """One page of those that were set, and the token of the next."""
-        page = _QUOTAS.page(PageRequest(query.page_size, query.page_token))
+        page = _QUOTAS.page(query)
         rows, token = page.split(await self._tx.rows(page.apply(select(QUOTAS))))
         return [Quota(**row) for row in rows], token
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from finemesh.chassis.auth import Role, authorised, current_principal
-from finemesh.chassis.paging import PageRequest
 from finemesh.core.clock import Clock
 from finemesh.core.errors import FieldViolation, InvalidError, PermissionDeniedError
 from finemesh.core.names import check_id
+from finemesh.core.requests import PageRequest
 from finemesh.training.ports import Store
 from finemesh.training.quotas import DEFAULT_WINDOW_HOURS, Quota
 from finemesh.v1 import quota_pb2

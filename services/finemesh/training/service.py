@@ -20,6 +20,7 @@ from finemesh.core.clock import Clock
 from finemesh.core.error_classes import classed
 from finemesh.core.errors import ErrorRecord, PreconditionError
 from finemesh.core.names import Name, parse_name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
 from finemesh.training.checkpoints import Checkpoint, check, find_repeat, retain
@@ -27,7 +28,7 @@ from finemesh.training.domain import TrainingResult
 from finemesh.training.history import Entry, Kind
 from finemesh.training.job import Step, TrainingJob
 from finemesh.training.memory_faults import smaller_micro_batch
-from finemesh.training.ports import Files, PageQuery, RequestKey, Store, Unit
+from finemesh.training.ports import Files, Store, Unit
 
 log: Final = structlog.get_logger(__name__)
 
@@ -84,7 +85,7 @@ class TrainingService:
         async with self._store.read() as view:
             return await view.job(name)
 
-    async def list(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
+    async def list(self, project: str, query: PageRequest) -> tuple[list[TrainingJob], str]:
         """One page of a project's jobs, and the token of the next."""
         async with self._store.read() as view:
             return await view.jobs(project, query)
@@ -151,13 +152,13 @@ class TrainingService:
         async with self._store.begin() as unit:
             await unit.remove(name)
 
-    async def list_checkpoints(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
+    async def list_checkpoints(self, name: Name, query: PageRequest) -> tuple[list[Checkpoint], str]:
         """One page of the checkpoints that are kept, latest first, and the token of the next."""
         async with self._store.read() as view:
             await view.job(name)
             return await view.checkpoint_page(name, query)
 
-    async def list_history(self, name: Name, query: PageQuery) -> tuple[list[Entry], str]:
+    async def list_history(self, name: Name, query: PageRequest) -> tuple[list[Entry], str]:
         """One page of a job's history, oldest first, and the token of the next."""
         async with self._store.read() as view:
             await view.job(name)

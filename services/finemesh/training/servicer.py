@@ -12,11 +12,11 @@ from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.attempts_servicer import authorise_attempt
 from finemesh.chassis.auth import Role, authorised
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.errors import FencedError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.requests import PageRequest
 from finemesh.training.catalogue import CatalogueServicer
 from finemesh.training.convert import (
     checkpoint_from_proto,

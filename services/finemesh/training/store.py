@@ -14,8 +14,7 @@ from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.events import Message
 from finemesh.chassis.filtering import Field, Kind
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import Listing, PageRequest
-from finemesh.chassis.requests import RequestKey as SqlRequestKey
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.requests import Requests
 from finemesh.chassis.sql import Database, Tx
 from finemesh.chassis.telemetry import TraceContext, current_trace, span, trace_headers
@@ -23,6 +22,7 @@ from finemesh.chassis.watch import Notifier
 from finemesh.core.attempts import Attempt, AttemptRef, Cluster, Directive
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.states import TRAINING_JOB
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
@@ -31,7 +31,6 @@ from finemesh.training.domain import Fact, Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
 from finemesh.training.history import Kind as HistoryKind
 from finemesh.training.history_rows import INSERT_HISTORY, HistoryRows, history_values
-from finemesh.training.ports import PageQuery, RequestKey
 from finemesh.training.queue_rows import WAITS, QueueRows
 from finemesh.training.rows import (
     JobRows,
@@ -136,8 +135,8 @@ class SqlUnit(QueueRows, HistoryRows):
         latest = await self._tx.row(_LATEST, _key(name))
         return job_of(row, checkpoint_of(latest) if latest else None)
 
-    async def jobs(self, project: str, query: PageQuery) -> tuple[list[TrainingJob], str]:
-        page = _LISTING.page(_page_request(query), scope=project)
+    async def jobs(self, project: str, query: PageRequest) -> tuple[list[TrainingJob], str]:
+        page = _LISTING.page(query, scope=project)
         rows = await self._tx.rows(page.apply(select(JOBS).where(JOBS.c.project == project)))
         kept, token = page.split(rows)
         return await self._jobs_of(kept), token
@@ -161,8 +160,8 @@ class SqlUnit(QueueRows, HistoryRows):
         rows = await self._tx.rows(_kept(name).order_by(CHECKPOINTS.c.step))
         return [checkpoint_of(row) for row in rows]
 
-    async def checkpoint_page(self, name: Name, query: PageQuery) -> tuple[list[Checkpoint], str]:
-        page = _CHECKPOINT_LISTING.page(_page_request(query), scope=str(name))
+    async def checkpoint_page(self, name: Name, query: PageRequest) -> tuple[list[Checkpoint], str]:
+        page = _CHECKPOINT_LISTING.page(query, scope=str(name))
         rows, token = page.split(await self._tx.rows(page.apply(_kept(name))))
         return [checkpoint_of(row) for row in rows], token
 
@@ -195,7 +194,7 @@ class SqlUnit(QueueRows, HistoryRows):
     async def claim(self, key: RequestKey | None, name: Name) -> Name | None:
         if key is None:
             return None
-        earlier = await self._store.requests.claim(self._tx, _sql_key(key), str(name))
+        earlier = await self._store.requests.claim(self._tx, key, str(name))
         return None if earlier is None else Name(name.project, name.collection, earlier.split("/")[3])
 
     async def add(self, job: TrainingJob) -> None:
@@ -210,7 +209,7 @@ class SqlUnit(QueueRows, HistoryRows):
     async def add_all(self, submissions: Sequence[Submission]) -> None:
         requests = self._store.requests
         claims: list[Mapping[str, Any]] = [
-            requests.values(_sql_key(each.key), str(each.job.name)) for each in submissions if each.key
+            requests.values(each.key, str(each.job.name)) for each in submissions if each.key
         ]
         if claims:
             await self._tx.execute(_CLAIM, claims)
@@ -338,10 +337,6 @@ def _new_rows(job: TrainingJob) -> JobRows:
     return JobRows(row, history_values(job.name, 0, submitted.entries))
 
 
-def _sql_key(key: RequestKey) -> SqlRequestKey:
-    return SqlRequestKey(key.project, key.method, key.request_id, key.fingerprint)
-
-
 def _key(name: Name) -> dict[str, str]:
     return {"of_project": name.project, "of_id": name.id}
 
@@ -360,7 +355,3 @@ def _kept(name: Name) -> Any:
 
 def _due(now: datetime) -> Any:
     return or_(JOBS.c.not_before.is_(None), JOBS.c.not_before <= now)
-
-
-def _page_request(query: PageQuery) -> PageRequest:
-    return PageRequest(query.page_size, query.page_token, query.filter, query.order_by)

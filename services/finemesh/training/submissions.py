@@ -15,8 +15,8 @@ from typing import Final, Protocol
 from sqlalchemy.exc import IntegrityError
 
 from finemesh.core.names import Name
+from finemesh.core.requests import RequestKey
 from finemesh.training.domain import TrainingJob
-from finemesh.training.ports import RequestKey
 from finemesh.training.rows import JobRows
 
 AT_MOST: Final = 64  # others wait for the transaction that writes so many

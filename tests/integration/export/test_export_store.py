@@ -12,13 +12,12 @@ from alembic.runtime.migration import MigrationContext
 from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.migrations import migrate
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import PageRequest
-from finemesh.chassis.requests import RequestKey
 from finemesh.chassis.sql import Database
 from finemesh.chassis.watch import Notifier
 from finemesh.core.clock import ManualClock
 from finemesh.core.errors import AlreadyExistsError, NotFoundError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.spec.export import CheckpointSelection, ExportFormat
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.export.domain import Export, ExportResult, ParityReport, Source, SourceCheckpoint, Step

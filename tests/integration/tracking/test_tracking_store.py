@@ -14,11 +14,11 @@ import pytest
 from finemesh.chassis.auth import Principal, Role
 from finemesh.chassis.migrations import migrate
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.sql import Database
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import NotFoundError, UnavailableError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest
 from finemesh.tracking.artifact_rows import ARTIFACTS
 from finemesh.tracking.domain import Batch, JobFact, Run, RunState, Summary, after_fact
 from finemesh.tracking.keeper import forget_ended_before

@@ -15,14 +15,13 @@ from finemesh.chassis.attempts import AttemptQueue
 from finemesh.chassis.auth import SigningKey
 from finemesh.chassis.migrations import migrate
 from finemesh.chassis.outbox import Outbox
-from finemesh.chassis.paging import PageRequest
-from finemesh.chassis.requests import RequestKey
 from finemesh.chassis.sql import Database
 from finemesh.chassis.watch import Notifier
 from finemesh.core.attempts import ClusterCapacity, Directive, RestartPolicy, Worker
 from finemesh.core.clock import ManualClock
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.core.states import TrainingJobState
 from finemesh.training import domain

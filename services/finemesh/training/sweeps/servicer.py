@@ -11,12 +11,12 @@ from typing import Any, Final
 from google.protobuf.empty_pb2 import Empty
 
 from finemesh.chassis.auth import Role, authorised
-from finemesh.chassis.paging import PageRequest
 from finemesh.chassis.requests import request_key
 from finemesh.chassis.watch import Notifier, watch
 from finemesh.core.clock import Clock
 from finemesh.core.errors import NotFoundError, PreconditionError
 from finemesh.core.names import Name, check_id, new_id, parse_name, parse_project
+from finemesh.core.requests import PageRequest
 from finemesh.core.states import SweepState as State
 from finemesh.training.scheduler import Scheduler
 from finemesh.training.service import TrainingService

@@ -11,14 +11,14 @@ from typing import Any, Final
 from sqlalchemy import RowMapping, delete, select, tuple_, update
 
 from finemesh.chassis.filtering import Field, Kind
-from finemesh.chassis.paging import Listing, PageRequest
-from finemesh.chassis.requests import RequestKey
+from finemesh.chassis.paging import Listing
 from finemesh.chassis.sql import Tx
 from finemesh.chassis.telemetry import TraceContext, span, trace_headers
 from finemesh.core.attempts import Directive
 from finemesh.core.errors import AlreadyExistsError, ErrorRecord, NotFoundError
 from finemesh.core.metrics import Goal
 from finemesh.core.names import Name
+from finemesh.core.requests import PageRequest, RequestKey
 from finemesh.core.states import SWEEP, SweepState, TrainingJobState
 from finemesh.training.rows import checkpoint_of
 from finemesh.training.store import SqlStore, SqlUnit
