@@ -8,8 +8,7 @@ import os
 from finemesh.chassis.auth import SigningKey, TokenVerifier
 from finemesh.chassis.bus import BusConfig, NatsEventBus
 from finemesh.chassis.config import from_environ
-from finemesh.chassis.grpc_server import GrpcServer, run_service
-from finemesh.chassis.service import serve
+from finemesh.chassis.grpc_server import GrpcServer, run_service, serve
 from finemesh.cluster.agent import Agent
 from finemesh.cluster.config import AgentConfig
 from finemesh.cluster.head import RayHead

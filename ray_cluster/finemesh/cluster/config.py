@@ -10,7 +10,7 @@ from typing import Final
 
 from finemesh.chassis.grpc_server import ServerConfig
 from finemesh.chassis.s3 import S3Config
-from finemesh.chassis.service import NatsSettings, S3Settings
+from finemesh.chassis.settings import NatsSettings, S3Settings
 from finemesh.chassis.tls import ClientTls
 from finemesh.core.errors import InvalidError
 

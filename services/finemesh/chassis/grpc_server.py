@@ -164,6 +164,26 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
     ]
 
 
+async def serve(server: GrpcServer, stop: asyncio.Event, *background: Coroutine[Any, Any, None]) -> None:
+    """Serve, with the loops of the service beside, until `stop` is set.
+
+    Raises what ends a loop before that: a service without its loops would look alive and do nothing.
+    """
+    loops = [asyncio.create_task(loop, name=loop.__qualname__) for loop in background]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await server.start()
+        ended, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+        for task in ended - {stopping}:
+            task.result()
+            raise FinemeshError(f"the loop {task.get_name()} has ended by itself", reason="LOOP_ENDED")
+        await server.stop()
+    finally:
+        for task in (stopping, *loops):
+            task.cancel()
+        await asyncio.gather(stopping, *loops, return_exceptions=True)
+
+
 def run_service(name: str, main: Main, log_level: str = "INFO") -> None:
     """Run `main(stop)` as the process of service `name` and exit; `stop` is set by SIGTERM or SIGINT.
 

@@ -13,12 +13,10 @@ the outbox.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc.aio
 
@@ -30,46 +28,10 @@ from finemesh.chassis.grpc_server import GrpcServer, ServerConfig
 from finemesh.chassis.migrations import migrate
 from finemesh.chassis.outbox import Outbox, Relay
 from finemesh.chassis.s3 import S3Config, S3ObjectStore
+from finemesh.chassis.settings import NatsSettings, S3Settings
 from finemesh.chassis.sql import Database
 from finemesh.chassis.tables import ChassisTables
 from finemesh.chassis.tls import ClientTls
-from finemesh.core.errors import FinemeshError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NatsSettings:
-    """The broker, as `BusConfig` says.
-
-    Attributes:
-        servers: addresses such as `nats://127.0.0.1:4222` or `tls://…`.
-        nkey_seed_path: file with this process's nkey seed; empty for a broker without accounts.
-        ca_path: certificates to trust for `tls://`; empty for the system's.
-        replicas: copies of each stream in a NATS cluster.
-    """
-
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
-    nkey_seed_path: str = ""
-    ca_path: str = ""
-    replicas: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class S3Settings:
-    """The object store, as `S3Config` says.
-
-    Attributes:
-        endpoint: `http(s)://host:port`.
-        bucket: made if it is not there.
-        region: that URLs are signed for.
-        access_key: of a user who may do everything in the bucket.
-        secret_key: of the same user.
-    """
-
-    endpoint: str = "http://127.0.0.1:8333"
-    bucket: str = "finemesh"
-    region: str = "us-east-1"
-    access_key: Secret
-    secret_key: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,23 +122,3 @@ async def foundation(name: str, config: ServiceConfig, tables: ChassisTables) ->
         await base.bus.close()
         base.objects.close()
         await base.db.close()
-
-
-async def serve(server: GrpcServer, stop: asyncio.Event, *background: Coroutine[Any, Any, None]) -> None:
-    """Serve, with the loops of the service beside, until `stop` is set.
-
-    Raises what ends a loop before that: a service without its loops would look alive and do nothing.
-    """
-    loops = [asyncio.create_task(loop, name=loop.__qualname__) for loop in background]
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        await server.start()
-        ended, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
-        for task in ended - {stopping}:
-            task.result()
-            raise FinemeshError(f"the loop {task.get_name()} has ended by itself", reason="LOOP_ENDED")
-        await server.stop()
-    finally:
-        for task in (stopping, *loops):
-            task.cancel()
-        await asyncio.gather(stopping, *loops, return_exceptions=True)

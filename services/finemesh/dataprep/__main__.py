@@ -8,8 +8,8 @@ import os
 from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
 from finemesh.chassis.attempts_servicer import AttemptServicer
 from finemesh.chassis.config import from_environ
-from finemesh.chassis.grpc_server import run_service
-from finemesh.chassis.service import Foundation, foundation, serve
+from finemesh.chassis.grpc_server import run_service, serve
+from finemesh.chassis.service import Foundation, foundation
 from finemesh.chassis.watch import Notifier
 from finemesh.dataprep.config import DataPrepConfig
 from finemesh.dataprep.convert import result_from_proto

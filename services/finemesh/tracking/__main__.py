@@ -15,9 +15,9 @@ from dataclasses import replace
 from finemesh.chassis.auth import TokenVerifier
 from finemesh.chassis.client_channel import DEFAULT_MAX_MESSAGE_BYTES
 from finemesh.chassis.config import from_environ
-from finemesh.chassis.grpc_server import GrpcServer, run_service
+from finemesh.chassis.grpc_server import GrpcServer, run_service, serve
 from finemesh.chassis.logs import get_logger
-from finemesh.chassis.service import Foundation, foundation, serve
+from finemesh.chassis.service import Foundation, foundation
 from finemesh.chassis.watch import Notifier
 from finemesh.core.errors import UnavailableError
 from finemesh.tracking.alert_rows import AlertRows

@@ -7,8 +7,8 @@ import os
 
 from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
 from finemesh.chassis.config import from_environ
-from finemesh.chassis.grpc_server import run_service
-from finemesh.chassis.service import Foundation, foundation, serve
+from finemesh.chassis.grpc_server import run_service, serve
+from finemesh.chassis.service import Foundation, foundation
 from finemesh.chassis.watch import Notifier
 from finemesh.core.attempts import RestartPolicy
 from finemesh.training.attempts import JobAttempts
