@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from finemesh.core.spec.finetune import Resources
 from finemesh.training.claims import Claim, site_of
 from finemesh.training.placement import Decisions, Snapshot, decide
 from finemesh.training.quotas import Quota
+from finemesh.training.reservations import Reservation
 from finemesh.training.rooms import Gang, Room
 from finemesh.training.waiting import Demand, Waiting
 
@@ -199,3 +201,27 @@ def test_the_cheapest_of_lower_priority_stop_for_a_job_far_above_them() -> None:
     again = plan([job("urgent", 2, priority=20)], [cluster("x", 4, free=0)], kept)
     assert not again.preempted  # the one that stops already makes room enough
     assert [short(each.job) for each in again.reservations] == ["urgent"]
+
+
+def test_nobody_else_stops_while_the_room_of_one_that_has_stopped_is_not_reported_yet() -> None:
+    def look(seconds: float, claims: Sequence[Claim], reservations: Sequence[Reservation]) -> Decisions:
+        waiting, now = Waiting(), AFTER + timedelta(seconds=seconds)
+        waiting.put(job("urgent", 2, priority=20))
+        live = [replace(cluster("x", 4, free=0), last_seen_time=now)]
+        return decide(Snapshot(now, waiting, live, claims, reservations=reservations), 100)
+
+    old, new = held("old", Resources(cpus=2)), held("new", Resources(cpus=2), start_time=SEEN)
+    told = look(0, [old, new], [])
+    assert {short(victim) for victim in told.preempted} == {"new"}
+    stops = look(100, [old, replace(new, stopping=True)], told.reservations)  # it takes its time to save
+    ended = look(150, [old], stops.reservations)
+    assert not stops.preempted | ended.preempted
+    assert [short(each.job) for each in ended.reservations] == ["urgent"]
+    taken = look(161, [old], ended.reservations)  # something else has taken the room
+    assert {short(victim) for victim in taken.preempted} == {"old"}
+
+
+def test_an_attempt_that_nobody_has_taken_up_is_not_told_to_stop() -> None:
+    waits, runs = (held(name, Resources(cpus=2), start_time=at) for name, at in (("w", None), ("r", BEFORE)))
+    decided = plan([job("urgent", 2, priority=20)], [cluster("x", 4, free=2)], [waits, runs])
+    assert {short(victim) for victim in decided.preempted} == {"r"}

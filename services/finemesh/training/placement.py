@@ -292,7 +292,7 @@ class _Pass:
         eviction, site = min(found, key=lambda each: (each[0].loss, each[1].id))
         self._done.preempted |= {claim.job: entry.demand.name for claim in eviction.victims}
         until = self.now + timedelta(seconds=STOPPING_SECONDS)
-        return Reservation(entry.demand.name, site.id, gang, eviction.spots, self.now, until, preempting=True)
+        return Reservation(entry.demand.name, site.id, gang, eviction.spots, self.now, until, self.now)
 
     # Reservations
 
@@ -319,7 +319,8 @@ class _Pass:
 
     def _keep_reservations(self) -> None:
         """Hold what the pass before has reserved, then start those whose room has come."""
-        for each in self._all.reservations:
+        for kept in self._all.reservations:
+            each = kept.seen_by(self._claims.get(kept.cluster, []), self._sites, self.now)
             if self._is_wanted(each):
                 self._hold(each)
                 if not each.preempting:
@@ -360,8 +361,9 @@ class _Pass:
             return False
         if self._excess(entry) is not None:
             return False
-        if reservation.preempting:
-            return self._will_be_free(reservation)
+        if reservation.stopping_seen is not None:
+            # A cluster reports the room of an attempt some time after its end: nobody else stops meanwhile.
+            return self.now - reservation.stopping_seen <= timedelta(seconds=STOPPING_SECONDS)
         served = {each.job for each in self._all.reservations}
         lines = self._all.waiting.projects[entry.demand.project].values()
         heads = [next((place for place in line if place.name not in served), None) for line in lines]
@@ -371,20 +373,6 @@ class _Pass:
         entry = self._all.waiting.entries[place.name]
         over = self._excess(entry)
         return (over is None or over.ever) and bool(self._sites_for(entry.kind.gang))
-
-    def _will_be_free(self, reservation: Reservation) -> bool:
-        """Whether those that are stopping make enough room."""
-        site = self._sites[reservation.cluster]
-        free = {node_id: site.nodes[node_id].free for node_id in reservation.spots}
-        for claim in self._claims.get(reservation.cluster, []):
-            if claim.stopping and claim.end_time is None:
-                for node_id, workers in claim.spots().items():
-                    if node_id in free:
-                        free[node_id] = free[node_id].plus(claim.gang.each, workers)
-        return all(
-            reservation.gang.fits_into(free[node_id]) >= workers
-            for node_id, workers in reservation.spots.items()
-        )
 
 
 def _tightness(gang: Gang, site: Site, spots: Spots) -> tuple[bool, Room, str]:

@@ -27,8 +27,8 @@ class Eviction:
 
 
 def may_stop(claim: Claim, priority: int) -> bool:
-    """Whether an attempt may be stopped for a job of this priority."""
-    live = claim.end_time is None and not claim.stopping
+    """Whether an attempt, which has been taken up, may be stopped for a job of this priority."""
+    live = claim.end_time is None and claim.start_time is not None and not claim.stopping
     return live and claim.priority + PREEMPTION_DISTANCE <= priority
 
 

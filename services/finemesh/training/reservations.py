@@ -10,7 +10,7 @@ that ran before it end some time, and nothing that came after is in its way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from finemesh.training.claims import USUAL_SECONDS, Claim
@@ -24,7 +24,7 @@ class Reservation:
     Attributes:
         since: when it was made.
         until: when the job was expected to start, at that time.
-        preempting: attempts were told to stop for it.
+        stopping_seen: when attempts were last seen to stop for it; None where none were told to.
     """
 
     job: str
@@ -33,7 +33,12 @@ class Reservation:
     spots: Spots
     since: datetime
     until: datetime
-    preempting: bool = False
+    stopping_seen: datetime | None = None
+
+    @property
+    def preempting(self) -> bool:
+        """Whether attempts were told to stop for it."""
+        return self.stopping_seen is not None
 
     def stands_in(self, sites: Mapping[str, Site]) -> bool:
         """Whether its nodes are all there and could still hold the job."""
@@ -44,6 +49,20 @@ class Reservation:
             and self.gang.fits_into(site.nodes[node_id].total) >= workers
             for node_id, workers in self.spots.items()
         )
+
+    def seen_by(self, claims: Iterable[Claim], sites: Mapping[str, Site], now: datetime) -> Reservation:
+        """Seen anew where attempts are stopping that make enough room."""
+        if not self.preempting or not self.stands_in(sites):
+            return self
+        nodes = sites[self.cluster].nodes
+        free = {node_id: nodes[node_id].free for node_id in self.spots}
+        for claim in claims:
+            if claim.stopping and claim.end_time is None:
+                for node_id, workers in claim.spots().items():
+                    if node_id in free:
+                        free[node_id] = free[node_id].plus(claim.gang.each, workers)
+        enough = all(self.gang.fits_into(free[i]) >= workers for i, workers in self.spots.items())
+        return replace(self, stopping_seen=now) if enough else self
 
     def ready_in(self, site: Site) -> bool:
         """Whether the job can start on its nodes now."""
