@@ -14,13 +14,14 @@ from finemesh.core.attempts import (
     ClusterCapacity,
     Completion,
     Directive,
+    Lease,
     Outcome,
     Phase,
     WorkReport,
 )
 from finemesh.core.clock import ManualClock
 from finemesh.core.errors import ErrorRecord, FencedError, PreconditionError
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.exc import IntegrityError
 
 from tests.support.attempt_owner import CHASSIS, ScriptedOwner, create_tables
@@ -77,6 +78,38 @@ async def test_renewals_keep_an_attempt_alive_for_as_long_as_it_likes(
         clock.advance(LEASE * 0.9)
         assert await owner.queue.expire_overdue() == 0
         await owner.queue.renew(ref, RUNNING)
+
+
+async def test_renewals_that_arrive_together_share_a_transaction(owner: ScriptedOwner) -> None:
+    refs = [await started(owner, f"{JOB}{number}") for number in range(9)]
+    commits: list[object] = []
+    event.listen(owner.db.engine.sync_engine, "commit", commits.append)
+    leases = await asyncio.gather(*(owner.queue.renew(ref, RUNNING) for ref in refs))
+    assert {lease.seconds for lease in leases} == {LEASE}
+    assert len(commits) == 1
+    for ref in refs:
+        assert (await owner.effects(ref.resource))[-1] == "1 RUNNING 0.5"
+
+
+async def test_renewals_that_arrive_together_have_each_their_own_answer(owner: ScriptedOwner) -> None:
+    """One that is fenced, one of the same attempt and one that has to stop change nothing for the others."""
+    first, second, stops = [await started(owner, f"{JOB}{number}") for number in range(3)]
+    await owner.stop(stops.resource)
+    fenced = AttemptRef(second.resource, 1, 7)
+    asked = (first, fenced, stops, AttemptRef("projects/acme/trainingJobs/gone", 1, 1), first)
+    answers = await asyncio.gather(
+        *(owner.queue.renew(ref, RUNNING) for ref in asked), return_exceptions=True
+    )
+    told = [each.directive if isinstance(each, Lease) else type(each) for each in answers]
+    stop, go_on = Directive.CANCEL, Directive.CONTINUE
+    assert told == [go_on, FencedError, stop, FencedError, go_on]
+    assert await owner.effects(first.resource) == [
+        "1 command",
+        "1 STARTING 0.0",
+        "1 RUNNING 0.5",
+        "1 RUNNING 0.5",
+    ]
+    assert await owner.effects(second.resource) == ["1 command", "1 STARTING 0.0"]
 
 
 async def test_a_lost_attempt_is_fenced_and_the_next_waits_for_its_back_off(

@@ -22,6 +22,7 @@ from finemesh.v1 import attempt_service_pb2 as pb
 from finemesh.v1.attempt_service_pb2_grpc import AttemptServiceStub, add_AttemptServiceServicer_to_server
 
 from tests.support.attempt_owner import ScriptedOwner, create_tables
+from tests.support.log_lines import lines, written
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +104,24 @@ async def test_an_attempt_renews_with_the_token_it_is_given_and_completes(
     request.result.export.manifest_sha256 = "abc"
     await caller.bearing(told.token).complete(request)
     assert (await owner.effects(JOB))[-2:] == ["1 RUNNING 0.25", "1 SUCCEEDED abc"]
+
+
+async def test_what_comes_by_the_clock_is_logged_for_debugging_only(
+    owner: ScriptedOwner, caller: Caller
+) -> None:
+    ref = (await owner.dispatch(JOB)).ref
+    with written() as log:
+        lease = await caller.bearing(mint_attempt_token(KEY, ref, 120)).renew(ref)
+        await caller.bearing(KEY.mint("agent", Role.SERVICE, ["*"], 60)).sync(ref)
+        request = pb.CompleteAttemptRequest(attempt=_to_proto(ref), cancelled=pb.CancelledOutcome())
+        await caller.bearing(lease.token).complete(request)
+        await refusal(FencedError, caller.bearing(lease.token).renew(ref))
+    assert [(line["method"].split("/")[-1], line["level"]) for line in lines(log, "rpc")] == [
+        ("RenewLease", "debug"),
+        ("SyncCluster", "debug"),
+        ("CompleteAttempt", "info"),
+        ("RenewLease", "info"),
+    ]
 
 
 async def test_an_error_becomes_the_state_of_the_attempt(owner: ScriptedOwner, caller: Caller) -> None:

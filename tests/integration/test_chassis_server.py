@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
-import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -17,7 +15,6 @@ from finemesh.chassis.auth import Role, SigningKey, TokenVerifier, current_princ
 from finemesh.chassis.client_channel import channel
 from finemesh.chassis.errors import DETAILS_KEY, from_rpc_error
 from finemesh.chassis.grpc_server import GrpcServer, ServerConfig
-from finemesh.chassis.logs import configure_logging
 from finemesh.chassis.telemetry import current_trace, span
 from finemesh.core.errors import (
     FieldViolation,
@@ -32,6 +29,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.log_lines import lines, written
 from tests.support.servers import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.integration
@@ -140,19 +138,8 @@ def token(*projects: str) -> str:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """The JSON log of this process while the test runs."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    configure_logging("echo", "DEBUG", stream)
-    yield stream
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-def lines(log: io.StringIO, event: str) -> list[dict[str, Any]]:
-    return [line for line in map(json.loads, log.getvalue().splitlines()) if line["event"] == event]
+    with written() as stream:
+        yield stream
 
 
 @pytest.fixture

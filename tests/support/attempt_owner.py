@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,8 +57,9 @@ class ScriptedOwner:
             cluster=attempt.cluster,
         ).SerializeToString()
 
-    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
-        await self._note(tx, attempt, f"{report.phase} {report.fraction}")
+    async def on_reports(self, tx: Tx, reports: Sequence[tuple[Attempt, WorkReport]]) -> None:
+        for attempt, report in reports:
+            await self._note(tx, attempt, f"{report.phase} {report.fraction}")
 
     async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[str]) -> None:
         await self._note(tx, attempt, f"{completion.outcome} {completion.result or ''}".strip())

@@ -77,7 +77,7 @@ def test_everybody_hears_that_the_database_is_away(world: World, monkeypatch: py
         raise UnavailableError("away", reason="DATABASE_UNAVAILABLE")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.store, "begin", away)
+        patch.setattr(world.db, "begin", away)
         answers = _submit(world, (_job("a"), None), (_job("b"), None))
     assert [answer.reason for answer in answers] == ["DATABASE_UNAVAILABLE"] * 2
     assert [answer.name.id for answer in _submit(world, (_job("a"), None))] == ["a"]

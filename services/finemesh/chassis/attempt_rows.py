@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
@@ -35,9 +36,14 @@ class AttemptRows:
         # Made once: putting them together takes longer than carrying them out.
         own = and_(*(table.c[name] == bindparam(f"of_{name}") for name in ("resource", "attempt", "fence")))
         self._found = select(table).where(own)
+        self._among = select(table).where(table.c.resource.in_(bindparam("resources", expanding=True)))
         mine = select(table).where(table.c.resource == bindparam("resource"))
         self._latest = mine.order_by(table.c.attempt.desc()).limit(1)
         self._changed = update(table).where(own)
+        sent = table.c.state.in_([AttemptState.DISPATCHED, AttemptState.RUNNING])
+        told = table.c.resource, table.c.attempt, table.c.fence, table.c.state, table.c.lease_expire_time
+        self._sent = select(*told).where(table.c.cluster == bindparam("cluster"), sent)
+        self._seen = update(self._clusters).where(self._clusters.c.id == bindparam("of_id"))
         self._reports: list[Cluster] = []
 
     async def insert(self, tx: Tx, attempt: Attempt) -> None:
@@ -56,10 +62,24 @@ class AttemptRows:
         await tx.execute(self._changed, values | _key(attempt.ref))
         return changed
 
+    async def change_all(self, tx: Tx, changed: Sequence[Attempt], *fields: str) -> None:
+        """Write these fields of attempts that have changed."""
+        rows: list[Mapping[str, Any]] = []
+        for each in changed:
+            row = _row_of(each)
+            rows.append({name: row[name] for name in fields} | _key(each.ref))
+        await tx.execute(self._changed, rows)
+
     async def find(self, tx: Tx, ref: AttemptRef) -> Attempt | None:
         """The attempt with this number and this fence."""
         row = await tx.row(self._found, _key(ref))
         return None if row is None else _attempt_of(row)
+
+    async def find_all(self, tx: Tx, refs: Sequence[AttemptRef]) -> dict[AttemptRef, Attempt]:
+        """Those of the attempts that there are."""
+        rows = await tx.rows(self._among, {"resources": [ref.resource for ref in refs]})
+        found = {attempt.ref: attempt for attempt in map(_attempt_of, rows)}
+        return {ref: found[ref] for ref in refs if ref in found}
 
     async def latest(self, tx: Tx, resource: str) -> Attempt | None:
         """The newest attempt at a resource, live or ended."""
@@ -78,10 +98,16 @@ class AttemptRows:
         counted = and_(table.c.resource == resource, begun)
         return int(await tx.scalar(select(func.count()).where(counted)))
 
-    async def sent_to(self, tx: Tx, cluster: str) -> list[Attempt]:
-        """Live attempts whose command has been sent to a cluster."""
-        sent = self._table.c.state.in_([AttemptState.DISPATCHED, AttemptState.RUNNING])
-        return await self._all(tx, select(self._table).where(self._table.c.cluster == cluster, sent))
+    async def sent_to(self, tx: Tx, cluster: str, due: datetime) -> dict[AttemptRef, bool]:
+        """Live attempts whose command has been sent to a cluster; and whether it was not taken up and lasts
+        until `due` at most.
+        """
+        result = await tx.execute(self._sent, {"cluster": cluster})
+        rows: list[Any] = list(result)  # in thousands: mappings would take twice as long
+        return {
+            AttemptRef(resource, attempt, fence): state == AttemptState.DISPATCHED and expires <= due
+            for resource, attempt, fence, state, expires in rows
+        }
 
     async def overdue(self, tx: Tx, now: datetime) -> list[Attempt]:
         """Live attempts whose lease (while WAITING: whose delay) is over, the longest first."""
@@ -90,10 +116,14 @@ class AttemptRows:
         return await self._all(tx, query.order_by(table.c.lease_expire_time).limit(OVERDUE_BATCH))
 
     async def note_cluster(self, tx: Tx, cluster: Cluster) -> None:
-        self._reports = [each for each in self._reports if each.id != cluster.id]  # clocks may stand still
         seen = {"capacity": asdict(cluster.capacity), "last_seen_time": cluster.last_seen_time}
-        if not await tx.insert_new(self._clusters, id=cluster.id, **seen):
-            await tx.execute(update(self._clusters).where(self._clusters.c.id == cluster.id).values(seen))
+        known = await tx.execute(self._seen, {**seen, "of_id": cluster.id})
+        if not known.rowcount and not await tx.insert_new(self._clusters, id=cluster.id, **seen):
+            await tx.execute(self._seen, {**seen, "of_id": cluster.id})  # another one was quicker
+        tx.after_commit(lambda: self._remember(cluster))
+
+    def _remember(self, cluster: Cluster) -> None:
+        self._reports = [cluster, *(each for each in self._reports if each.id != cluster.id)]
 
     async def clusters(self, tx: Tx) -> list[Cluster]:
         """Every cluster that ever reported itself, the latest report first. A report is read once: many look

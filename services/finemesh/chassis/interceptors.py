@@ -23,6 +23,13 @@ AUTHORIZATION: Final = "authorization"
 # interface, so it is a call like any other.
 HEALTH_PREFIX: Final = "/grpc.health.v1.Health/"
 
+# Called by the clock, by everything that works: a line for each would be most of the log.
+_QUIET: Final = (
+    HEALTH_PREFIX,
+    "/finemesh.v1.AttemptService/RenewLease",
+    "/finemesh.v1.AttemptService/SyncCluster",
+)
+
 _HANDLERS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -101,7 +108,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 _log.exception("rpc_failed", method=method, error_id=error_id, kind=type(error).__name__)
                 await errors.abort(context, errors.unexpected(error_id))
             finally:
-                quiet = method.startswith(HEALTH_PREFIX) and outcome["code"] in {"OK", "CANCELLED"}
+                quiet = method.startswith(_QUIET) and outcome["code"] in {"OK", "CANCELLED"}
                 milliseconds = round(1000 * (time.perf_counter() - started), 2)
                 write = _log.debug if quiet else _log.info
                 write("rpc", method=method, duration_ms=milliseconds, peer=peer, **outcome)

@@ -4,6 +4,7 @@ commands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from finemesh.chassis.attempts_servicer import mint_attempt_token
@@ -101,8 +102,9 @@ class DatasetWork:
     def _uri(self, name: Name) -> str:
         return f"s3://{self._bucket}/{name}"
 
-    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
-        await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
+    async def on_reports(self, tx: Tx, reports: Sequence[tuple[Attempt, WorkReport]]) -> None:
+        for attempt, report in reports:
+            await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
 
     async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[Result]) -> None:
         await self._service.take_completion(SqlUnit(self._store, tx), attempt, completion)

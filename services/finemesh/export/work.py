@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from finemesh.chassis.attempts_servicer import mint_attempt_token
@@ -37,8 +38,9 @@ class ExportWork:
         token = mint_attempt_token(self._key, attempt.ref, seconds_to_start)
         return command_of(export, attempt, token).SerializeToString()
 
-    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
-        await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
+    async def on_reports(self, tx: Tx, reports: Sequence[tuple[Attempt, WorkReport]]) -> None:
+        for attempt, report in reports:
+            await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
 
     async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[ExportResult]) -> None:
         await self._service.take_completion(SqlUnit(self._store, tx), attempt, completion)

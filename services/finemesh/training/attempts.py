@@ -39,9 +39,11 @@ class JobAttempts:
         token = mint_attempt_token(self._key, attempt.ref, seconds_to_start)
         return command_of(job, attempt, token, checkpoints).SerializeToString()
 
-    async def on_report(self, tx: Tx, attempt: Attempt, report: WorkReport) -> None:
-        await self._service.take_report(SqlUnit(self._store, tx), attempt, report)
-        await lease(tx, self._store.outbox, attempt, report.worker, self._clock.now())
+    async def on_reports(self, tx: Tx, reports: Sequence[tuple[Attempt, WorkReport]]) -> None:
+        unit = SqlUnit(self._store, tx)
+        await self._service.take_reports(unit, reports)
+        workers = [(attempt, report.worker) for attempt, report in reports]
+        await unit.publish(await lease(tx, workers, self._clock.now()))
 
     async def on_completed(self, tx: Tx, attempt: Attempt, completion: Completion[TrainingResult]) -> None:
         unit = SqlUnit(self._store, tx)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Column, Integer, String, Table, delete, select
+from sqlalchemy import Column, Integer, String, Table, bindparam, delete, insert, select
 
 from finemesh.chassis.events import Event
 from finemesh.chassis.outbox import Outbox
@@ -29,31 +29,40 @@ GPU_LEASES: Final = Table(
     Column("node_id", String(128), nullable=False),
     Column("lease_time", UtcDateTime, nullable=False),
 )
+_AMONG: Final = (
+    select(GPU_LEASES.c.resource, GPU_LEASES.c.attempt)
+    .where(GPU_LEASES.c.resource.in_(bindparam("names", expanding=True)))
+    .distinct()
+)
 
 
-async def lease(tx: Tx, outbox: Outbox, attempt: Attempt, worker: Worker, now: datetime) -> None:
-    """An attempt says which GPUs it was given; again changes nothing."""
-    if not worker.gpu_ids or await tx.rows(_held(attempt.ref).limit(1)):
-        return
+async def lease(tx: Tx, workers: Sequence[tuple[Attempt, Worker]], now: datetime) -> list[Event]:
+    """Attempts say which GPUs they were given; again changes nothing. Returns what there is to publish."""
+    named = [(attempt, worker) for attempt, worker in workers if worker.gpu_ids]
+    rows = await tx.rows(_AMONG, {"names": [attempt.resource for attempt, _ in named]}) if named else []
+    known = {(row["resource"], row["attempt"]) for row in rows}
+    new = [each for each in named if (each[0].resource, each[0].number) not in known]
+    return [await _lease(tx, attempt, worker, now) for attempt, worker in new]
+
+
+async def _lease(tx: Tx, attempt: Attempt, worker: Worker, now: datetime) -> Event:
     gpus = worker.gpu_uuids if len(worker.gpu_uuids) == len(worker.gpu_ids) else worker.gpu_ids
-    for gpu in dict.fromkeys(gpus):  # ranks that share one each name it
-        await tx.insert_new(
-            GPU_LEASES,
-            resource=attempt.resource,
-            attempt=attempt.number,
-            gpu=gpu,
-            cluster=attempt.cluster,
-            node_id=worker.node_id,
-            lease_time=now,
-        )
+    gpus = list(dict.fromkeys(gpus))  # ranks that share one each name it
+    row = {
+        "resource": attempt.resource,
+        "attempt": attempt.number,
+        "cluster": attempt.cluster,
+        "node_id": worker.node_id,
+    }
+    await tx.execute(insert(GPU_LEASES), [row | {"gpu": gpu, "lease_time": now} for gpu in gpus])
     fact = gpu_events_pb2.GpuLeased(
         training_job=attempt.resource,
         attempt=attempt.number,
         cluster=attempt.cluster,
         node_id=worker.node_id,
-        gpus=dict.fromkeys(gpus),
+        gpus=gpus,
     )
-    await outbox.append(tx, _event("leased", attempt.resource, fact, now))
+    return _event("leased", attempt.resource, fact, now)
 
 
 async def release(

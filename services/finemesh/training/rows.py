@@ -10,17 +10,19 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, Text, cast
 
 from finemesh.core.attempts import Directive, ResumeCertificate, Worker
 from finemesh.core.errors import ErrorRecord
 from finemesh.core.names import Name
+from finemesh.core.requests import RequestKey
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.core.states import TrainingJobState
 from finemesh.training.checkpoints import Checkpoint
 from finemesh.training.estimates.domain import from_json, to_json
 from finemesh.training.job import TrainingJob
 from finemesh.training.pace import Pace
+from finemesh.training.tables import JOBS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,21 @@ class JobRows:
 
     job: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job that is to be accepted."""
+
+    job: TrainingJob
+    rows: JobRows
+    key: RequestKey | None
+
+
+# The spec as text: it is read once, see `_spec_of`.
+JOB_COLUMNS: Final = [
+    cast(column, Text).label(column.name) if column is JOBS.c.spec else column for column in JOBS.c
+]
 
 
 def job_values(job: TrainingJob) -> dict[str, Any]:
@@ -87,11 +104,11 @@ def changing_values(job: TrainingJob) -> dict[str, Any]:
 
 
 def job_of(row: RowMapping, latest: Checkpoint | None) -> TrainingJob:
-    """The job in a row of `training_jobs`, with its latest checkpoint."""
+    """The job in a row of JOB_COLUMNS, with its latest checkpoint."""
     worker = row["worker"]
     return TrainingJob(
         name=Name(row["project"], "trainingJobs", row["id"]),
-        spec=_spec_of(json.dumps(row["spec"])),
+        spec=_spec_of(row["spec"]),
         state=TrainingJobState(row["state"]),
         worker=Worker(
             worker["cluster"],

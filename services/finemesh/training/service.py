@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -193,10 +194,13 @@ class TrainingService:
 
     # What clusters report, each in the transaction of the attempt's own change.
 
-    async def take_report(self, unit: Unit, attempt: Attempt, report: WorkReport) -> None:
-        """An attempt renewed its lease."""
-        job = await unit.locked(parse_name(attempt.resource, "trainingJobs"))
-        await unit.save(domain.reported(job, attempt, report, self._clock.now()))
+    async def take_reports(self, unit: Unit, reports: Sequence[tuple[Attempt, WorkReport]]) -> None:
+        """Attempts renewed their leases."""
+        found = await unit.all_locked([parse_name(each.resource, "trainingJobs") for each, _ in reports])
+        jobs, now = {str(job.name): job for job in found}, self._clock.now()
+        await unit.save_all(
+            [domain.reported(jobs[each.resource], each, report, now) for each, report in reports]
+        )
 
     async def take_completion(
         self, unit: Unit, attempt: Attempt, completion: Completion[TrainingResult]

@@ -11,8 +11,9 @@ from typing import Any, Final
 from sqlalchemy import bindparam, delete, func, insert, or_, select, tuple_, update
 
 from finemesh.chassis.attempts import AttemptQueue
-from finemesh.chassis.events import Message
+from finemesh.chassis.events import Event, Message
 from finemesh.chassis.filtering import Field, Kind
+from finemesh.chassis.gathering import Gathering
 from finemesh.chassis.outbox import Outbox
 from finemesh.chassis.paging import Listing
 from finemesh.chassis.requests import Requests
@@ -27,20 +28,21 @@ from finemesh.core.states import TRAINING_JOB
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training.checkpoints import Checkpoint, Retention
 from finemesh.training.claims import Claim
-from finemesh.training.domain import Fact, Step, TrainingJob, TrainingResult
+from finemesh.training.domain import Step, TrainingJob, TrainingResult
 from finemesh.training.events import event_of
 from finemesh.training.history import Kind as HistoryKind
 from finemesh.training.history_rows import INSERT_HISTORY, HistoryRows, history_values
 from finemesh.training.queue_rows import WAITS, QueueRows
 from finemesh.training.rows import (
+    JOB_COLUMNS,
     JobRows,
+    Submission,
     changing_values,
     checkpoint_of,
     checkpoint_values,
     job_of,
     job_values,
 )
-from finemesh.training.submissions import Submission, Submissions
 from finemesh.training.tables import CHASSIS, CHECKPOINTS, JOBS
 from finemesh.training.workers.orders import ordered
 
@@ -59,9 +61,9 @@ _CHECKPOINT_LISTING: Final = Listing(
 )
 # Made once: statements of many columns take longer to put together than to carry out.
 _OWN: Final = JOBS.c.project == bindparam("of_project"), JOBS.c.id == bindparam("of_id")
-_ONE: Final = select(JOBS).where(*_OWN)
+_ONE: Final = select(*JOB_COLUMNS).where(*_OWN)
 _AMONG: Final = JOBS.c.name.in_(bindparam("names", expanding=True))
-_NAMED: Final = select(JOBS).where(_AMONG)
+_NAMED: Final = select(*JOB_COLUMNS).where(_AMONG)
 _TRACES: Final = select(JOBS.c.name, JOBS.c.traceparent).where(_AMONG)
 _UPDATE: Final = update(JOBS).where(*_OWN)
 _INSERT: Final = insert(JOBS)
@@ -99,7 +101,7 @@ class SqlStore:
         self.on_change = on_change
         self.requests = Requests(CHASSIS, outbox.clock)
         self.seen_claims: dict[tuple[Any, ...], tuple[tuple[Any, ...], Claim]] = {}
-        self._submissions = Submissions(self)
+        self._submissions = Gathering(db, self._submit_all)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncGenerator[SqlUnit]:
@@ -113,7 +115,14 @@ class SqlStore:
 
     async def submit(self, job: TrainingJob, key: RequestKey | None) -> Name | None:
         # The rows are made here: they name the caller and the trace of this request, not of those beside it.
-        return await self._submissions.add(Submission(job, _new_rows(job), key))
+        return await self._submissions.write(str(job.name), Submission(job, _new_rows(job), key))
+
+    async def _submit_all(self, tx: Tx, submissions: Sequence[Submission]) -> list[Name | None]:
+        unit = SqlUnit(self, tx)
+        if len(submissions) == 1:
+            return [await unit.add_one(submissions[0])]
+        await unit.add_all(submissions)
+        return [None] * len(submissions)
 
 
 class SqlUnit(QueueRows, HistoryRows):
@@ -137,7 +146,7 @@ class SqlUnit(QueueRows, HistoryRows):
 
     async def jobs(self, project: str, query: PageRequest) -> tuple[list[TrainingJob], str]:
         page = _LISTING.page(query, scope=project)
-        rows = await self._tx.rows(page.apply(select(JOBS).where(JOBS.c.project == project)))
+        rows = await self._tx.rows(page.apply(select(*JOB_COLUMNS).where(JOBS.c.project == project)))
         kept, token = page.split(rows)
         return await self._jobs_of(kept), token
 
@@ -173,7 +182,7 @@ class SqlUnit(QueueRows, HistoryRows):
         return [row["uri"] for row in await self._tx.rows(query.order_by(table.c.step))]
 
     async def unvalidated(self, now: datetime, limit: int) -> list[TrainingJob]:
-        due = select(JOBS).where(JOBS.c.state == State.VALIDATING, _due(now))
+        due = select(*JOB_COLUMNS).where(JOBS.c.state == State.VALIDATING, _due(now))
         return await self._jobs_of(await self._tx.rows(due.order_by(JOBS.c.create_time).limit(limit)))
 
     async def lasting_since(self, oldest: datetime) -> list[Name]:
@@ -252,28 +261,27 @@ class SqlUnit(QueueRows, HistoryRows):
         ]
         if told:
             await self._tx.execute(INSERT_HISTORY, told)
-        await self._publish([(job, step.facts) for job, step in zip(jobs, steps, strict=True) if step.facts])
+        facts = zip(jobs, steps, strict=True)
+        await self.publish([event_of(job, fact) for job, step in facts for fact in step.facts])
         for job in jobs:
             self._announce(job)
         return jobs
 
-    async def _publish(self, news: Sequence[tuple[TrainingJob, Sequence[Fact]]]) -> None:
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Publish what this transaction brings about, in the traces of the jobs if there is none here."""
+        traces = await self._traces([event.resource for event in events])
         messages: list[Message] = []
-        traces = await self._traces([job.name for job, _ in news])
-        for job, facts in news:
-            with traces.get(job.name, contextlib.nullcontext()):
-                messages += [event_of(job, fact).message() for fact in facts]
+        for event in events:
+            with _within(traces, event.resource):
+                messages.append(event.message())
         await self._store.outbox.append(self._tx, *messages)
 
-    async def _traces(
-        self, names: Sequence[Name]
-    ) -> dict[Name, contextlib.AbstractContextManager[TraceContext]]:
-        """Spans of the requests that created the jobs; nothing while there is a trace already."""
+    async def _traces(self, names: Sequence[str]) -> Mapping[str, TraceContext | None]:
+        """Those of the requests that created the jobs; nothing while there is a trace already."""
         if not names or current_trace() is not None:
             return {}
-        rows = await self._tx.rows(_TRACES, {"names": [str(name) for name in names]})
-        stored = {row["name"]: row["traceparent"] for row in rows}
-        return {name: span(TraceContext.parse(stored.get(str(name)) or "")) for name in names}
+        rows = await self._tx.rows(_TRACES, {"names": names})
+        return {row["name"]: TraceContext.parse(row["traceparent"] or "") for row in rows}
 
     def _announce(self, job: TrainingJob) -> None:
         name = str(job.name)
@@ -309,8 +317,8 @@ class SqlUnit(QueueRows, HistoryRows):
                 )
 
     async def dispatch(self, job: TrainingJob, cluster: str, nodes: Sequence[str]) -> Attempt:
-        traces = await self._traces([job.name])
-        with traces.get(job.name, contextlib.nullcontext()):
+        traces = await self._traces([str(job.name)])
+        with _within(traces, str(job.name)):
             attempt = await self._store.queue.dispatch(self._tx, str(job.name), cluster, nodes=nodes)
         await self.allocate(attempt, job, nodes)
         return attempt
@@ -322,6 +330,10 @@ class SqlUnit(QueueRows, HistoryRows):
 
     async def held(self, ref: AttemptRef) -> Attempt:
         return await self._store.queue.held(self._tx, ref)
+
+
+def _within(traces: Mapping[str, TraceContext | None], name: str) -> contextlib.AbstractContextManager[Any]:
+    return span(traces[name]) if name in traces else contextlib.nullcontext()
 
 
 def _counted(step: Step) -> TrainingJob:

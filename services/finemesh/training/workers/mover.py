@@ -18,7 +18,7 @@ from finemesh.core.names import Name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
 from finemesh.training.job import TrainingJob
-from finemesh.training.rows import job_of
+from finemesh.training.rows import JOB_COLUMNS, job_of
 from finemesh.training.store import SqlStore
 from finemesh.training.tables import JOBS
 from finemesh.training.workers.orders import orders_of, remove_drains
@@ -33,7 +33,7 @@ async def jobs_in(tx: Tx, cluster: str) -> list[TrainingJob]:
     """The trainings that are worked on in a cluster, without their checkpoints."""
     worked_on = JOBS.c.state.in_([*_AT_WORK, *domain.STOPPING])  # of all jobs few, and found by an index
     here = JOBS.c.worker["cluster"].as_string() == cluster
-    rows = await tx.rows(select(JOBS).where(worked_on, JOBS.c.worker.is_not(None), here))
+    rows = await tx.rows(select(*JOB_COLUMNS).where(worked_on, JOBS.c.worker.is_not(None), here))
     return [job_of(row, None) for row in rows]
 
 
