@@ -67,6 +67,8 @@ async def test_files_go_on_where_they_broke_off(
     with pytest.raises(TransferError, match="SHA-256 differs"):
         download_files([file], folder)
     assert download_files([file], folder) == [target]
+    with pytest.raises(TransferError, match=r"the download broke off: .*(exists|Not a directory)"):
+        download_files([file], target)
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
@@ -100,6 +102,10 @@ async def test_archives_go_on_and_are_checked_file_by_file(
             assert not partial.exists()
         else:
             await asyncio.to_thread(download_archive, connection, export.name, target, resume=False)
+    (tmp_path / f"folder{suffix}").mkdir()
+    for nowhere in (target / f"within-a-file{suffix}", tmp_path / f"folder{suffix}"):
+        with pytest.raises(TransferError, match=r"the download broke off: .*(exists|directory)"):
+            await asyncio.to_thread(download_archive, connection, export.name, nowhere)
 
 
 async def test_a_download_outlives_the_service_that_is_killed_in_its_middle(

@@ -15,7 +15,7 @@ import grpc
 
 from finemesh.client.connection import Connection
 from finemesh.client.errors import RpcError
-from finemesh.client.transfer import OnBytes, TransferError, partial_of
+from finemesh.client.transfer import OnBytes, TransferError, breaking_off, partial_of
 from finemesh.v1 import export_service_pb2 as pb
 
 ARCHIVE_FORMATS: Final = {".zip": pb.ARCHIVE_FORMAT_ZIP, ".tar": pb.ARCHIVE_FORMAT_TAR}
@@ -38,21 +38,22 @@ def download_archive(
     export = connection.export.GetExport(pb.GetExportRequest(name=name))
     expected = _digests(connection, name)
     partial = partial_of(target, hashlib.sha256(f"{name} {export.manifest_sha256}".encode()).hexdigest())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        partial.unlink(missing_ok=True)
-    with partial.open("ab") as stream:
-        if on_bytes:
-            on_bytes(stream.tell())
-        request = pb.DownloadExportRequest(name=name, format=ARCHIVE_FORMATS[target.suffix])
-        _receive(connection, request, stream, on_bytes)
-        size_bytes = stream.tell()
-    wrong = _wrong_files(partial, target.suffix, expected)
-    if wrong:
-        partial.unlink()
-        raise TransferError(f"{target.name}: {', '.join(wrong)}: not what the export holds; try again")
-    partial.replace(target)
-    return size_bytes
+    with breaking_off(target.name):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            partial.unlink(missing_ok=True)
+        with partial.open("ab") as stream:
+            if on_bytes:
+                on_bytes(stream.tell())
+            request = pb.DownloadExportRequest(name=name, format=ARCHIVE_FORMATS[target.suffix])
+            _receive(connection, request, stream, on_bytes)
+            size_bytes = stream.tell()
+        wrong = _wrong_files(partial, target.suffix, expected)
+        if wrong:
+            partial.unlink()
+            raise TransferError(f"{target.name}: {', '.join(wrong)}: not what the export holds; try again")
+        partial.replace(target)
+        return size_bytes
 
 
 def _digests(connection: Connection, name: str) -> Mapping[str, str]:

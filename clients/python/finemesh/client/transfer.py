@@ -146,27 +146,36 @@ def _inside(folder: Path, path: str) -> Path:
 
 
 def _download(file: File, target: Path, on_bytes: OnBytes | None) -> Path:
-    if target.is_file() and target.stat().st_size == file.size_bytes and _sha256(target) == file.sha256:
-        if on_bytes:
-            on_bytes(file.size_bytes)
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_of(target, file.sha256)
-    try:
+    with breaking_off(file.path):
+        if target.is_file() and target.stat().st_size == file.size_bytes and _sha256(target) == file.sha256:
+            if on_bytes:
+                on_bytes(file.size_bytes)
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_of(target, file.sha256)
         with partial.open("a+b") as stream:
             digest = _fetch(file, stream, on_bytes)
             size_bytes = stream.tell()
+        if size_bytes < file.size_bytes:
+            raise TransferError(
+                f"{file.path}: the download broke off after {size_bytes} of {file.size_bytes} bytes; {_AGAIN}"
+            )
+        if digest != file.sha256:
+            partial.unlink()
+            raise TransferError(
+                f"{file.path}: what arrived is not what was sent (SHA-256 differs); try again"
+            )
+        partial.replace(target)
+        return target
+
+
+@contextmanager
+def breaking_off(name: str) -> Generator[None]:
+    """Whatever keeps a download from being received or kept, as a TransferError."""
+    try:
+        yield
     except (OSError, http.client.HTTPException) as error:
-        raise TransferError(f"{file.path}: the download broke off: {error}; {_AGAIN}") from error
-    if size_bytes < file.size_bytes:
-        raise TransferError(
-            f"{file.path}: the download broke off after {size_bytes} of {file.size_bytes} bytes; {_AGAIN}"
-        )
-    if digest != file.sha256:
-        partial.unlink()
-        raise TransferError(f"{file.path}: what arrived is not what was sent (SHA-256 differs); try again")
-    partial.replace(target)
-    return target
+        raise TransferError(f"{name}: the download broke off: {error}; {_AGAIN}") from error
 
 
 def partial_of(target: Path, digest: str) -> Path:
