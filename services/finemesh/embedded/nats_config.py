@@ -16,7 +16,7 @@ from finemesh.embedded.credentials import Credentials
 
 _NOUNS: Final = {
     "dataprep": ("dataset",),
-    "training": ("training_job", "gpu"),
+    "training": ("training_job", "sweep", "gpu"),
     "tracking": ("run", "alert"),
     "export": ("export",),
 }
