@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finemesh.core.attempts import Cluster, ClusterCapacity
+from finemesh.core.attempts import Cluster, ClusterCapacity, NodeCapacity
 from finemesh.core.spec.finetune import Resources
 from finemesh.training.claims import Claim, site_of
 from finemesh.training.placement import Decisions, Snapshot, decide
@@ -79,9 +79,22 @@ def test_a_job_that_no_cluster_can_hold_says_so_and_stops_nobody() -> None:
     assert placed(decided) == {"small": "x"}
     assert len(decided.blocked) == 2
     for why in decided.blocked.values():
-        assert why == "waiting for a larger cluster: needs 64 CPUs; x has 4 CPUs, 0 GPUs and 0 bytes"
+        has = "x has 4 CPUs, 0 GPUs and 0.0 GB"
+        todo = "ask for less in spec.resources, or add a larger node"
+        assert why == f"waiting for a larger cluster: needs 64 CPUs; {has}: {todo}"
     [why] = plan([job("small")], []).blocked.values()
     assert why == "waiting for a cluster: none is live"
+
+
+def test_a_job_that_no_node_can_hold_is_told_of_the_largest() -> None:
+    nodes = tuple(
+        NodeCapacity(name, "", cpus, cpus, gpus, gpus) for name, cpus, gpus in (("a", 2, 1), ("b", 8, 0))
+    )
+    reported = Cluster("x", ClusterCapacity(10, 10, 1, 1, nodes=2, node_capacities=nodes), SEEN)
+    [why] = plan([job("huge", 9)], [reported]).blocked.values()
+    assert (
+        "10 CPUs, 1 GPUs and 0.0 GB on 2 nodes, of which none has more than 8 CPUs, 1 GPUs and 0.0 GB" in why
+    )
 
 
 def test_a_job_that_no_cluster_can_hold_does_not_hold_up_its_project() -> None:

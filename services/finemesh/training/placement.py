@@ -385,13 +385,13 @@ def _impossible(gang: Gang, sites: Mapping[str, Site]) -> str:
     if not sites:
         return "waiting for a cluster: none is live"
     have = "; ".join(f"{name} has {_size(site)}" for name, site in sorted(sites.items()))
-    return f"waiting for a larger cluster: needs {gang}; {have}"
+    todo = "ask for less in spec.resources, or add a larger node"
+    return f"waiting for a larger cluster: needs {gang}; {have}: {todo}"
 
 
 def _size(site: Site) -> str:
-    total = site.total
-    text = f"{total.cpus:g} CPUs, {total.gpus:g} GPUs and {total.memory_bytes:.0f} bytes"
+    text = str(site.total)
     if len(site.nodes) == 1:
         return text
-    largest = max(node.total.gpus for node in site.nodes.values())
-    return f"{text} on {len(site.nodes)} nodes, of which none has more than {largest:g} GPUs"
+    largest = Room(*map(max, zip(*(node.total for node in site.nodes.values()), strict=True)))
+    return f"{text} on {len(site.nodes)} nodes, of which none has more than {largest}"

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from finemesh.core.attempts import Cluster, NodeCapacity
 from finemesh.core.spec.finetune import Resources
+from finemesh.training.estimates.domain import gigabytes
 
 _EPSILON: Final = 1e-6
 _PLAIN: Final = -1  # the shelf of nodes without a GPU
@@ -35,6 +36,9 @@ class Room(NamedTuple):
 
     def at_most(self, other: Room) -> Room:
         return Room(*map(min, self, other))
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs and {gigabytes(self.memory_bytes)}"
 
 
 NOTHING: Final = Room(0.0, 0.0, 0.0)
@@ -73,7 +77,7 @@ class Gang:
         total = self.total
         parts = [f"{total.cpus:g} CPUs"]
         parts += [f"{total.gpus:g} GPUs"] if total.gpus else []
-        parts += [f"{total.memory_bytes:.0f} bytes"] if total.memory_bytes else []
+        parts += [gigabytes(total.memory_bytes)] if total.memory_bytes else []
         spread = f" for {self.workers} workers" if self.workers > 1 else ""
         return ", ".join(parts) + spread
 
