@@ -83,10 +83,12 @@ def ollama() -> Generator[Ollama]:
 def package(tmp_path: Path) -> Path:
     folder = tmp_path / "package"
     (folder / "golden").mkdir(parents=True)
-    (folder / "manifest.json").write_text("{}")
+    files = [{"path": path} for path in ("model.gguf", "Modelfile", "golden/inputs.jsonl")]
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
     (folder / "model.gguf").write_bytes(b"GGUF" + bytes(range(256)) * 999)
     (folder / "Modelfile").write_text(MODELFILE)
     (folder / "golden" / "inputs.jsonl").write_text("{}\n")
+    (folder / "notes.txt").write_text("of whoever unpacked it: no file of the package, sent to nobody")
     return folder
 
 
@@ -166,8 +168,8 @@ def test_the_hub_gets_every_file_in_one_commit_of_a_private_model(package: Path)
         assert "the hub did not take owner/colours: Server disconnected" in pushed(SILENT).stderr
         done = pushed(TOKEN)
         assert done.stdout.startswith(f"{hub.address}/owner/colours/commit/"), done.stderr
-        sent = {path.relative_to(package).as_posix(): path for path in package.rglob("*") if path.is_file()}
-        assert hub.files == {name: path.read_bytes() for name, path in sent.items()}
+        sent = ("model.gguf", "Modelfile", "golden/inputs.jsonl", "manifest.json")
+        assert hub.files == {name: (package / name).read_bytes() for name in sent}
         assert hub.private == {"owner/colours": True}
         assert hub.commits == ["Upload a package"]
 
@@ -183,10 +185,17 @@ def test_what_cannot_be_pushed_says_why(
     with pytest.raises(PushError, match="start it, or name its host and port"):
         push(package, Target.of(f"ollama://127.0.0.1:{free_port}/colours"))
     hub = Target.of("hub://owner/colours")
-    assert files_of(package, hub) == ["Modelfile", "golden/inputs.jsonl", "manifest.json", "model.gguf"]
+    names = ["Modelfile", "golden/inputs.jsonl", "manifest.json", "model.gguf"]
+    assert files_of(package, hub) == names
+    (package / "manifest.json.sig").write_text("")
+    assert files_of(package, hub) == [*names[:3], "manifest.json.sig", *names[3:]]
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(PushError, match="HF_TOKEN is not set"):
         push(package, hub)
-    (package / "Modelfile").unlink()
+    manifest = package / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("Modelfile", "README.md"))
+    with pytest.raises(PushError, match=r"lacks README\.md, which its manifest\.json names"):
+        files_of(package, hub)
+    (package / "README.md").write_text("")
     with pytest.raises(PushError, match="Ollama wants Modelfile, which this package has not"):
         files_of(package, Target.of("ollama://localhost/colours"))

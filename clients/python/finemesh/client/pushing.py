@@ -21,6 +21,7 @@ from typing import Any, Final
 _TIMEOUT_SECONDS: Final = 600.0  # Ollama reads all of a model before it answers
 _OLLAMA_PORT: Final = 11434
 _MANIFEST: Final = "manifest.json"
+_SIGNATURE: Final = f"{_MANIFEST}.sig"
 # A line of a Modelfile that says one thing; values in quotes are as in JSON.
 _PARAMETER: Final = re.compile(r"^PARAMETER (\w+) (.+)$", re.MULTILINE)
 _TEMPLATE: Final = re.compile(r'^TEMPLATE """(.*?)"""$', re.MULTILINE | re.DOTALL)
@@ -59,10 +60,17 @@ class Target:
 
 def files_of(package: Path, target: Target) -> list[str]:
     """What would be sent, as paths in the package. Raises PushError: it is no package, or not for there."""
-    if not (package / _MANIFEST).is_file():
-        raise PushError(f"{package} has no {_MANIFEST}: give a folder that `finemesh export download` made")
-    there = [path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()]
-    return wanted_there(there, target)
+    try:
+        named = {str(each["path"]) for each in json.loads((package / _MANIFEST).read_bytes())["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PushError(
+            f"{package} has no {_MANIFEST} that reads: give a folder that `finemesh export download` made"
+        ) from error
+    there = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    if missing := sorted(named - there):
+        raise PushError(f"{package} lacks {missing[0]}, which its {_MANIFEST} names: download it again")
+    # Whatever else lies in the folder is nobody's business.
+    return wanted_there(there & {*named, _MANIFEST, _SIGNATURE}, target)
 
 
 def wanted_there(files: Collection[str], target: Target) -> list[str]:
@@ -163,7 +171,11 @@ def _to_hub(package: Path, target: Target, files: list[str], on_file: OnFile) ->
     on_file(f"{len(files)} files")
     try:
         api.create_repo(repository, exist_ok=True, private=True)
-        done = api.upload_folder(repo_id=repository, folder_path=package, commit_message="Upload a package")
+        added = [
+            huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=package / name)
+            for name in files
+        ]
+        done = api.create_commit(repository, added, commit_message="Upload a package")
     except huggingface_hub.errors.HfHubHTTPError as error:
         said = error.server_message or str(error).partition("\n")[0]
         raise PushError(
