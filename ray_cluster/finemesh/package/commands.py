@@ -37,9 +37,13 @@ def evaluate(
     limit: Annotated[int, typer.Option(help="Ask so many rows at most; 0 asks all.", min=0)] = 0,
     base: Annotated[Path | None, typer.Option(help="Folder of the base model, for adapters.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 128,
-    page: Annotated[Path | None, typer.Option("--html", help="Write the table as a page, too.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", dir_okay=False, help="Write the table as a page, too.")
+    ] = None,
 ) -> None:
     """Compare size, memory, latency and metrics of packages that were downloaded, each in its own runtime."""
+    if page and not page.parent.is_dir():  # known before the packages are run
+        raise typer.BadParameter(f"there is no folder {page.parent}", param_hint="--html")
     from finemesh.package.evaluating import evaluate_packages
     from finemesh.package.evaluation_page import to_html
 
@@ -50,7 +54,9 @@ def evaluate(
             )
     except FinemeshError as error:
         _err.print(
-            f"[red]error:[/] {error.message} [dim]({error.reason})[/]", highlight=False, soft_wrap=True
+            f"[red]error:[/] {escape(error.message)} [dim]({error.reason})[/]",
+            highlight=False,
+            soft_wrap=True,
         )
         raise typer.Exit(EXIT_FAILED) from error
     _out.print(table_of(found))
@@ -58,7 +64,7 @@ def evaluate(
         _out.print(f"{found[0].left_out} rows could not be asked or judged")
     if page:
         page.write_text(to_html(found, str(dataset), split), encoding="utf-8")
-        _out.print(f"the same as a page: {page}")
+        _out.print(f"the same as a page: {escape(str(page))}", highlight=False, soft_wrap=True)
 
 
 def table_of(found: Sequence[Evaluation]) -> Table:
