@@ -26,7 +26,9 @@ $(STAMP): pyproject.toml clients/python/pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
+# Our own code too: where Python may not write, each of the many processes would compile it again as it starts.
 setup: $(STAMP) ## create .venv and install everything, pinned
+	@$(BIN)/python -m compileall -qq -j 0 services ray_cluster gateway clients/python tests/support
 
 demo: setup ## run the main job end to end on this machine
 	$(BIN)/finemesh demo
