@@ -190,4 +190,5 @@ def test_a_run_that_has_ended_is_shown_and_what_is_not_there_is_said(
     [ended] = command(running_mesh, "runs", "watch", logged.id, "--json").splitlines()
     assert json.loads(ended)["state"] == "STATE_FINISHED"
     command(running_mesh, "runs", "watch", "nobody", expect=3)
+    command(running_mesh, "runs", "curves", logged.id, "--key", "loss", "--over", "los", expect=3)
     command(running_mesh, "runs", "watch", logged.id, "--metric", "los", expect=3)

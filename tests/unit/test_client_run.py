@@ -126,6 +126,10 @@ def test_a_run_that_the_mesh_would_refuse_is_refused_at_once(tmp_path: Path) -> 
         offline(tmp_path, run_id="Mine!")
     with pytest.raises(TypeError, match="tags is the text 'first': give a list"):
         offline(tmp_path, tags="first")
+    with pytest.raises(ValueError, match="parent_run 'runs/a' names no run: give its id"):
+        offline(tmp_path, parent_run="runs/a")
+    with offline(tmp_path) as run, pytest.raises(ValueError, match="'My run' names no run"):
+        run.update(parent_run="My run")
 
 
 def test_one_program_writes_a_folder(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from finemesh.core.errors import InvalidError
 from finemesh.core.metrics import Goal
 from finemesh.core.names import Name
-from finemesh.tracking.compare import compare
+from finemesh.tracking.compare import ConfigDifference, compare
 from finemesh.tracking.domain import Run, Summary
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,6 +56,13 @@ def test_intervals_that_are_apart_are_conclusive() -> None:
     result = compare([measured("a", 0.5, 0.45, 0.55), measured("b", 0.9, 0.85, 0.94)])
     assert result.conclusive
     assert result.verdict.endswith("the intervals are apart, so this is conclusive")
+
+
+def test_seeds_differ_that_programs_state_beside_their_params() -> None:
+    runs = [replace(run(name), lineage={"seed": seed}) for name, seed in (("a", "1"), ("b", "2"))]
+    assert compare(runs).config_differences == (ConfigDifference("seed", ("1", "2")),)
+    of_jobs = [replace(each, training_job="projects/p/trainingJobs/j") for each in runs]
+    assert compare(of_jobs).config_differences == ()
 
 
 def test_intervals_that_touch_are_not_apart() -> None:

@@ -86,7 +86,7 @@ def compare(runs: Sequence[Run], metric: str = "", goal: Goal | None = None) -> 
         )
     complete = (key for key in DECIDING if key in by_key and all(by_key[key].summaries))
     deciding = by_key.get(metric or next(complete, ""))
-    differences = differing([run.params for run in runs])
+    differences = differing([_told(run) for run in runs])
     if deciding is None:
         listed = ", ".join(DECIDING)
         verdict = f"no verdict: the runs have none of {listed} in common; name the metric that decides"
@@ -101,6 +101,12 @@ def compare(runs: Sequence[Run], metric: str = "", goal: Goal | None = None) -> 
     if missing:
         verdict += f"; without this metric: {', '.join(missing)}"
     return Comparison(differences, metrics, deciding.key, deciding.better_run, conclusive, verdict)
+
+
+def _told(run: Run) -> Mapping[str, str]:
+    """Its parameters, and the seed that a program has stated beside them; of a job it is among them."""
+    stated = "seed" in run.lineage and not run.training_job
+    return {"seed": str(run.lineage["seed"]), **run.params} if stated else run.params
 
 
 def differing(told: Sequence[Mapping[str, str]]) -> tuple[ConfigDifference, ...]:

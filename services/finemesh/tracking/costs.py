@@ -88,7 +88,7 @@ class LineageDifferences:
 
 
 def lineage_differences(runs: Sequence[Run]) -> LineageDifferences:
-    """Fields of the lineages in which runs differ, by path; seeds are params of their own."""
+    """Fields of the lineages in which runs differ, by path; seeds are told with the params."""
     flat = [_flat(run.lineage) for run in runs]
 
     def of(*roots: str) -> tuple[ConfigDifference, ...]:

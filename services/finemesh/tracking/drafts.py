@@ -74,7 +74,7 @@ class Draft:
         try:
             parent = parse_name(self.parent_run, "runs", "run.parent_run")
         except InvalidError as error:
-            yield FieldViolation("run.parent_run", str(error))
+            yield from error.violations
             return
         if parent.project != name.project or parent == name:
             yield FieldViolation("run.parent_run", f"name another run of projects/{name.project}")

@@ -69,7 +69,7 @@ def test_a_run_is_in_the_mesh_when_its_block_ends(
 ) -> None:
     folder = tmp_path / "run"
     with Run("first of all", params={"lr": 1e-4, "layers": [2, 3]}, tags=["a", "b", "a"], notes="# Why",
-             experiment="e", dataset="scenes", dataset_digest="00ff", seed=7,
+             experiment="e", parent_run="elder", dataset="scenes", dataset_digest="00ff", seed=7,
              folder=folder, settings=settings, system_metrics=False) as run:  # fmt: skip
         for step in range(50):
             run.log(
@@ -85,6 +85,7 @@ def test_a_run_is_in_the_mesh_when_its_block_ends(
     found = got(mesh, run.id)
     assert found.state == run_pb2.Run.STATE_FINISHED
     assert (found.display_name, list(found.tags), found.notes) == ("first of all", ["a", "b"], "# Because")
+    assert found.parent_run == "projects/p/runs/elder"
     assert dict(found.params) == {"lr": "0.0001", "layers": "[2, 3]"}
     assert (found.experiment, found.lineage.dataset, found.lineage.seed) == ("e", "scenes", 7)
     assert found.lineage.environment.libraries["numpy"] == np.__version__
@@ -102,6 +103,7 @@ def test_a_run_is_in_the_mesh_when_its_block_ends(
 
 def test_a_run_without_a_mesh_is_carried_later_and_once(mesh: Connection, tmp_path: Path) -> None:
     run = Run("apart", folder=tmp_path, offline=True)
+    run.update(parent_run="elder")
     run.log({"a": 1.0})
     run.log({"a": 2.0})
     run.log_artifact(tmp_path / "run.json")
@@ -114,7 +116,8 @@ def test_a_run_without_a_mesh_is_carried_later_and_once(mesh: Connection, tmp_pa
     (tmp_path / "sent.json").unlink()  # as if killed before it could be noted
     assert sync(mesh, tmp_path).problems == ()
     assert points_of(mesh, run.id, "a") == [(0, 1.0), (1, 2.0)]
-    assert got(mesh, run.id).state == run_pb2.Run.STATE_FAILED
+    found = got(mesh, run.id)
+    assert (found.state, found.parent_run) == (run_pb2.Run.STATE_FAILED, "projects/p/runs/elder")
 
 
 def test_what_was_logged_before_a_kill_is_kept_and_gone_on_with(

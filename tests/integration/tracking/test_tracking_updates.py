@@ -84,7 +84,7 @@ async def test_an_update_is_refused_where_it_makes_no_sense(clients: Clients) ->
         with pytest.raises(InvalidError) as refused:
             await update(client, run, **fields)
         assert refused.value.reason == "INVALID_RUN"
-        assert f"run.{next(iter(fields))}" in str(refused.value)
+        assert str(refused.value).count(f"run.{next(iter(fields))}") == 1
     with pytest.raises(PermissionDeniedError):
         await update(clients(Role.VIEWER), run, notes="x")
     with pytest.raises(PermissionDeniedError):

@@ -53,6 +53,7 @@ _BATCH_POINTS: Final = 20_000
 _ENDINGS: Final = ("FINISHED", "FAILED", "CANCELLED")
 # Of the names of resources, see `finemesh.core.names`.
 _ID: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(rf"projects/{_ID.pattern}/runs/{_ID.pattern}")
 
 _log = logging.getLogger("finemesh.run")
 
@@ -66,7 +67,7 @@ class Run:
         tags: words to find it by.
         notes: Markdown.
         experiment: the group that it belongs to.
-        parent_run: the run that it goes on from, by its full name.
+        parent_run: the run that it goes on from, by its id or full name.
         dataset: what it is trained on, by any name; `dataset_digest` says exactly which state of it.
         seed: what its random numbers began with.
         run_id: its id; made of the name if left out.
@@ -100,6 +101,7 @@ class Run:
         run_id = run_id or _made_up_id(name)
         if not _ID.fullmatch(run_id):
             raise ValueError(f"{run_id!r} is no id: 1 to 63 of a-z, 0-9 and '-', first a letter, last no '-'")
+        _check_parent(parent_run)
         if isinstance(tags, str):
             raise TypeError(f"tags is the text {tags!r}: give a list of them")
         home = Path(os.environ.get("FINEMESH_RUNS_DIR", DEFAULT_FOLDER))
@@ -256,6 +258,7 @@ class Run:
             raise ValueError(
                 f"{', '.join(sorted(wrong))} cannot be changed: use {', '.join(sorted(allowed))}"
             )
+        _check_parent(fields.get("parent_run", ""))
         if "params" in fields:
             fields["params"] = {key: _text(value) for key, value in fields["params"].items()}
         self._recording.change(**fields)
@@ -339,6 +342,12 @@ class Run:
 def _made_up_id(name: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
     return f"{slug if slug[:1].isalpha() else 'run'}-{secrets.token_hex(4)}".replace("--", "-")
+
+
+def _check_parent(run: str) -> None:
+    """Raises ValueError for what names no run."""
+    if run and not (_ID.fullmatch(run) or _NAME.fullmatch(run)):
+        raise ValueError(f"parent_run {run!r} names no run: give its id, or projects/PROJECT/runs/ID")
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -92,6 +92,7 @@ class Sync:
     def _create(self) -> None:
         request = self._recording.request()
         request.parent = self._connection.parent if not request.parent else request.parent
+        request.run.parent_run = self._full(request.run.parent_run)
         name = f"{request.parent}/runs/{request.run_id}"
         if self._sent.run and self._sent.run != name:
             self._sent = Sent()
@@ -167,12 +168,16 @@ class Sync:
         if digest == self._sent.changes:
             return
         run = self._recording.changed_run()
-        run.name = self._sent.run
+        run.name, run.parent_run = self._sent.run, self._full(run.parent_run)
         request = UpdateRunRequest(run=run)
         request.update_mask.paths.extend(sorted(changes))
         self._tracking.UpdateRun(request, timeout=_CALL_SECONDS)
         self._sent.changes = digest
         self._note()
+
+    def _full(self, run: str) -> str:
+        """The name of a run that the program may have named by its id; its project is known only here."""
+        return run and self._connection.name("runs", run)
 
     def _finish(self, ending: FinishRunRequest) -> None:
         ending.name = self._sent.run

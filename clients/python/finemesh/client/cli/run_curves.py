@@ -63,6 +63,8 @@ def curves(
     else:
         _draw(response.series, over)
     missing = {*request.keys} - {series.key for series in response.series}
+    if request.axis_metric and not any(series.values for series in response.series):
+        missing.add(request.axis_metric)
     if print_unknown(connection, sorted(missing), request.runs):
         raise typer.Exit(EXIT_NOT_FOUND)
 

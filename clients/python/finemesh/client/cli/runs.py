@@ -50,7 +50,9 @@ def list_runs(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 50)
             duration(run.start_time if run.HasField("start_time") else run.create_time, run.end_time),
             moment(run.create_time),
         ),
-        "no run matches the filter" if filter_by else "no runs; they appear when a job is submitted",
+        "no run matches the filter"
+        if filter_by
+        else "no runs; they appear when a job is submitted, or a program logs one",
     )
     there = {metric.key for run in found for metric in run.metrics}
     print_unknown(connection, {*metrics_named(filter_by + order_by)} - there)
