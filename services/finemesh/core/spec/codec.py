@@ -22,7 +22,11 @@ from typing import Any, TypeVar, cast
 
 from finemesh.core.errors import FieldViolation, InvalidError
 
+# Asked for every field of every spec, and always the same.
 type_hints = functools.cache(typing.get_type_hints)
+is_message = functools.cache(dataclasses.is_dataclass)
+_fields = functools.cache(dataclasses.fields)
+_origin: Callable[[Any], Any] = functools.cache(typing.get_origin)
 T = TypeVar("T")
 Scalar = str | int | float | bool
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -35,9 +39,9 @@ def encode(value: Any, annotation: Any = None) -> Any:
         if types.NoneType in typing.get_args(annotation):
             return None if value is None else encode(value, _without_none(annotation))
         return {type(value).__name__.lower(): encode(value)}
-    if dataclasses.is_dataclass(value):
+    if is_message(type(value)):
         hints = type_hints(type(value))
-        return {f.name: encode(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
+        return {f.name: encode(getattr(value, f.name), hints[f.name]) for f in _fields(type(value))}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple):
@@ -84,7 +88,7 @@ def digest(value: object) -> str:
 def arms(annotation: Any) -> dict[str, type[Any]]:
     """The classes of a union of dataclasses by the names they are written under; nothing if it is none."""
     members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
-    if not all(dataclasses.is_dataclass(member) for member in members):
+    if not all(is_message(member) for member in members):
         return {}
     return {cast("type[Any]", member).__name__.lower(): member for member in members}
 
@@ -113,15 +117,15 @@ def _decode(annotation: Any, value: object, path: str, violations: list[FieldVio
         if types.NoneType in typing.get_args(annotation):
             return None if value is None else _decode(_without_none(annotation), value, path, violations)
         return _decode_union(annotation, value, path, violations)
-    if dataclasses.is_dataclass(annotation):
+    if is_message(annotation):
         return _decode_dataclass(cast("type[Any]", annotation), value, path, violations)
-    if typing.get_origin(annotation) is dict:
+    if _origin(annotation) is dict:
         if not isinstance(value, dict):
             return _wrong(violations, path, "write an object")
         item_type = typing.get_args(annotation)[1]
         pairs = cast("dict[str, object]", value).items()
         return {key: _decode(item_type, item, f"{path}.{key}", violations) for key, item in pairs}
-    if typing.get_origin(annotation) is tuple:
+    if _origin(annotation) is tuple:
         if not isinstance(value, list | tuple):
             return _wrong(violations, path, "write a list")
         item_type = typing.get_args(annotation)[0]
@@ -143,7 +147,7 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
     if not isinstance(value, Mapping):
         return _wrong(violations, path, "write an object")
     given = cast("Mapping[str, object]", value)
-    hints, fields = type_hints(cls), dataclasses.fields(cls)
+    hints, fields = type_hints(cls), _fields(cls)
     for name in sorted(given.keys() - {f.name for f in fields}):
         known = [word for f in fields for word in (f.name, *arms(hints[f.name]))]
         _wrong(

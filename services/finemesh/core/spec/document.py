@@ -8,7 +8,7 @@ its default; a zero means zero.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -64,8 +64,7 @@ def write(spec: FineTuneSpec) -> dict[str, Any]:
 
 def _shaped(cls: type[Any], document: Document) -> dict[str, Any]:
     """`document` as `codec` takes it: each choice an object of its own, without what says nothing."""
-    hints = codec.type_hints(cls)
-    arms = {arm: (name, kind) for name, hint in hints.items() for arm, kind in codec.arms(hint).items()}
+    hints, arms = codec.type_hints(cls), _arms(cls)
     given = dict(document)
     for choice, _ in arms.values():
         if isinstance(given.get(choice), Mapping):  # `method: {lora: ...}`
@@ -76,11 +75,18 @@ def _shaped(cls: type[Any], document: Document) -> dict[str, Any]:
         if key in arms:
             choice, kind = arms[key]
             shaped[choice] = {**shaped.get(choice, {}), key: _inside(kind, value)}
-        elif dataclasses.is_dataclass(hints.get(key)):
+        elif codec.is_message(hints.get(key)):
             shaped[key] = _inside(hints[key], value)
         elif value not in (None, [], ()):
             shaped[key] = value
     return shaped
+
+
+@functools.cache
+def _arms(cls: type[Any]) -> dict[str, tuple[str, type[Any]]]:
+    """The arms of the choices of a message: each with the choice and its own class."""
+    hints = codec.type_hints(cls)
+    return {arm: (name, kind) for name, hint in hints.items() for arm, kind in codec.arms(hint).items()}
 
 
 def _merged(value: Any, over: Any) -> Any:
@@ -158,7 +164,7 @@ def _flat(cls: type[Any], value: dict[str, Any]) -> dict[str, Any]:
         inner = codec.arms(hint)
         if inner:
             flat |= {arm: _flat(inner[arm], each) for arm, each in value[name].items()}
-        elif dataclasses.is_dataclass(hint):
+        elif codec.is_message(hint):
             flat[name] = _flat(cast("type[Any]", hint), value[name])
         elif value[name] is not None:
             flat[name] = value[name]
