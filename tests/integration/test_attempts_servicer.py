@@ -137,6 +137,25 @@ async def test_an_error_becomes_the_state_of_the_attempt(owner: ScriptedOwner, c
     assert (latest.error.code, latest.error.message) == ("INTERNAL", "the export broke")
 
 
+async def test_the_word_of_a_cluster_counts_while_nobody_has_begun(
+    owner: ScriptedOwner, caller: Caller
+) -> None:
+    waiting, begun = (await owner.dispatch(JOB)).ref, (await owner.dispatch(JOB + "0")).ref
+    lease = await caller.bearing(mint_attempt_token(KEY, begun, 60)).renew(begun)
+    for ref in (waiting, begun):
+        cluster = caller.bearing(mint_attempt_token(KEY, ref, 60))
+        request = pb.CompleteAttemptRequest(attempt=_to_proto(ref), if_not_started=True)
+        request.error.code = grpc.StatusCode.UNAVAILABLE.value[0]
+        if ref is begun:
+            await refusal(FencedError, cluster.complete(request))
+        else:
+            await cluster.complete(request)
+    await refusal(FencedError, caller.bearing(mint_attempt_token(KEY, waiting, 60)).renew(waiting))
+    await caller.bearing(lease.token).renew(begun)
+    async with owner.db.read() as tx:
+        assert [await owner.queue.started_count(tx, each) for each in (JOB, JOB + "0")] == [1, 1]
+
+
 async def test_an_end_without_an_outcome_is_refused(owner: ScriptedOwner, caller: Caller) -> None:
     ref = (await owner.dispatch(JOB)).ref
     token = mint_attempt_token(KEY, ref, 60)

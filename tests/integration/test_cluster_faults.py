@@ -191,7 +191,8 @@ def from_status(held: HeldAttempt) -> FinemeshError:
     return convert(held.completions[0].error)
 
 
-# The agent, with supervisors that cannot begin: the first raises, the second is killed while it starts.
+# The agent, with supervisors that cannot begin: the first raises, the second is killed while it starts, later
+# ones before they have a lease.
 BROKEN_SUPERVISORS = """
 import os, runpy
 from finemesh.cluster import driver
@@ -201,10 +202,11 @@ class Supervisor:
     def __init__(self, site, command):
         if attempt_pb2.Command.FromString(command).attempt == 1:
             raise RuntimeError("no room in /tmp")
-        os._exit(9)
+        if attempt_pb2.Command.FromString(command).attempt == 2:
+            os._exit(9)
 
     async def run(self):
-        pass
+        os._exit(9)
 
 driver.Supervisor = Supervisor
 runpy.run_module("finemesh.cluster", run_name="__main__")
@@ -224,15 +226,21 @@ async def test_a_supervisor_that_cannot_begin_is_an_attempt_that_failed(
     await until(lambda: _ready(site.bus), "NATS")
     await site.start_agent()
     try:
-        for _ in range(2):
+        for number in range(1, 5):
             held = mesh.dispatch(JOB, **convert_work(site, JOB))
+            seen = site.log_lines("supervisor_gone")
             await mesh.stop("service")  # which hears of it once it is back
             await site.send(held)
-            await until(lambda: site.log_lines("supervisor_failed"), "the failure")
+            await until(lambda seen=seen: site.log_lines("supervisor_gone") > seen, "the failure")
+            if number == 4:  # another agent, which did not start this supervisor
+                site.kill_agent()
             await mesh.start("service")
+            if number == 4:
+                await site.start_agent()
             await until(lambda held=held: held.completions, "the failure to be told")
             error = from_status(held)
             assert (error.reason, error.retryable) == ("SUPERVISOR_FAILED", True)
+            assert held.completions[0].if_not_started
             # Ray's word for an exception may be that of the end of its process, whichever it hears of first.
             assert "for its supervisor failed: " in str(error)
             assert not held.reports

@@ -157,6 +157,8 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
         held = self.attempts[authorise_attempt(request.attempt.resource)]
         if not held.completions:
             self._held(held.ref)
+        if request.if_not_started and held.reports:
+            raise FencedError("started")
         held.completions.append(request)
         return pb.CompleteAttemptResponse()
 

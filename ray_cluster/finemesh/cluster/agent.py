@@ -188,8 +188,11 @@ class Agent:
         elif cause := await asyncio.to_thread(self._driver.stillbirth, actor):
             await self._give_up(entry, actor, cause)
         elif not await asyncio.to_thread(self._driver.is_alive, actor):
-            # Its end was told by itself; or it was not, and then its lease runs out.
-            self._ledger.end(entry.ref, "supervisor gone")
+            if self._releases.knows(entry.ref):
+                # Its end was told by itself; or it was not, and then its lease runs out.
+                self._ledger.end(entry.ref, "supervisor gone")
+            else:
+                await self._give_up(entry, actor, "it ended, or its node did")
 
     async def _launch(self, entry: Entry) -> None:
         """Give the attempt a warm worker, or start a cold one. It waits while GPUs are being proven free."""
@@ -208,15 +211,18 @@ class Agent:
     async def _give_up(self, entry: Entry, actor: str, cause: str) -> None:
         """Tell, in place of a supervisor that could not begin, that the attempt has failed; again at the next
         look if the service is away.
+
+        Only the service knows whether it has begun after all. If not, another attempt may begin at once: this
+        one holds nothing before its first renewal, which is refused from then on.
         """
         ref, service = entry.ref, service_of(entry.ref.resource)
-        _log.warning("supervisor_failed", resource=ref.resource, attempt=ref.attempt, cause=cause)
+        _log.info("supervisor_gone", resource=ref.resource, attempt=ref.attempt, cause=cause)
         failure = UnavailableError(
             f"attempt {ref.attempt} could not begin on cluster {self._config.cluster_id}, for its supervisor "
             f"failed: {cause}; look at the installation and at Ray's logs on the nodes there",
             reason="SUPERVISOR_FAILED",
         )
-        request = CompleteAttemptRequest(attempt=to_proto(ref), error=to_status(failure))
+        request = CompleteAttemptRequest(attempt=to_proto(ref), error=to_status(failure), if_not_started=True)
         # As the attempt: nobody else may speak for it.
         address, token = self._site.addresses[service], entry.command.token
         async with channel(address, lambda: token, self._config.client_tls) as told:
@@ -226,7 +232,7 @@ class Agent:
                 if from_rpc_error(error).retryable:
                     return
         await asyncio.to_thread(self._driver.kill, actor)
-        self._ledger.end(ref, f"supervisor failed: {cause}")
+        self._ledger.end(ref, f"supervisor gone: {cause}")
 
     async def _sync(self, service: str) -> None:
         released = self._releases.told(service)

@@ -109,6 +109,10 @@ class Releases:
             if time.monotonic() >= self._not_before.get(key, 0.0):
                 self._start(key, self._prove(held))
 
+    def knows(self, ref: AttemptRef) -> bool:
+        """Whether an attempt is on record as having had a process: it had a lease then."""
+        return self._book.knows(ref)
+
     def places(self) -> set[tuple[AttemptRef, str]]:
         """Which attempts have, or may still have, a process on which node."""
         return {(h.ref, h.holding.node) for h in self._book.all() if not h.release_time}

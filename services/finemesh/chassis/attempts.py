@@ -257,7 +257,8 @@ class AttemptQueue(Generic[R]):
         """Take the attempt's own word for its end. Repeating it changes nothing.
 
         Raises:
-            FencedError: the attempt has ended otherwise, or its lease ran out.
+            FencedError: the attempt has ended otherwise, or its lease ran out; or this counts only if it has
+                not started, and it has.
             PreconditionError: ATTEMPT_NOT_STARTED, success without a single renewal.
         """
         async with self._db.begin() as tx:
@@ -266,6 +267,8 @@ class AttemptQueue(Generic[R]):
             if known is not None and known.outcome is completion.outcome:
                 return
             attempt = await self.held(tx, ref)
+            if completion.if_not_started and not attempt.never_started:
+                raise _fenced(ref, "has renewed its lease, and counts until that runs out")
             if attempt.never_started and completion.outcome is Outcome.SUCCEEDED:
                 raise PreconditionError(
                     f"attempt {ref.attempt} at {ref.resource} never renewed its lease: renew, then complete",

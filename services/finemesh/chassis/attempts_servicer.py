@@ -95,7 +95,8 @@ class AttemptServicer(AttemptServiceServicer, Generic[R]):
             case "result":
                 return Completion(Outcome.SUCCEEDED, result=self._result_of(request.result))
             case "error":
-                return Completion(Outcome.FAILED, error=status_to_record(request.error))
+                error = status_to_record(request.error)
+                return Completion(Outcome.FAILED, error=error, if_not_started=request.if_not_started)
             case "cancelled":
                 return Completion(Outcome.CANCELLED, step=request.cancelled.step)
             case _:

@@ -148,13 +148,15 @@ R_co = TypeVar("R_co", covariant=True)
 class Completion(Generic[R_co]):
     """How an attempt says it ended: with `result`, with `error`, or stopped as it was told to.
 
-    `step` is the number of optimiser steps taken by a training attempt that stopped.
+    `step` is the number of optimiser steps taken by a training attempt that stopped. With `if_not_started`
+    it is the word of the cluster, and counts only if the attempt has never renewed its lease.
     """
 
     outcome: Outcome
     result: R_co | None = None
     error: ErrorRecord | None = None
     step: int = 0
+    if_not_started: bool = False
 
     def __post_init__(self) -> None:
         if self.outcome is Outcome.LOST:

@@ -84,16 +84,18 @@ class RenewLeaseResponse(_message.Message):
     def __init__(self, token: _Optional[str] = ..., lease_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lease_seconds: _Optional[float] = ..., directive: _Optional[_Union[RenewLeaseResponse.Directive, str]] = ..., stop_seconds: _Optional[float] = ...) -> None: ...
 
 class CompleteAttemptRequest(_message.Message):
-    __slots__ = ("attempt", "result", "error", "cancelled")
+    __slots__ = ("attempt", "result", "error", "cancelled", "if_not_started")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    IF_NOT_STARTED_FIELD_NUMBER: _ClassVar[int]
     attempt: AttemptRef
     result: _attempt_pb2.AttemptResult
     error: _status_pb2.Status
     cancelled: CancelledOutcome
-    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., result: _Optional[_Union[_attempt_pb2.AttemptResult, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., cancelled: _Optional[_Union[CancelledOutcome, _Mapping]] = ...) -> None: ...
+    if_not_started: bool
+    def __init__(self, attempt: _Optional[_Union[AttemptRef, _Mapping]] = ..., result: _Optional[_Union[_attempt_pb2.AttemptResult, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., cancelled: _Optional[_Union[CancelledOutcome, _Mapping]] = ..., if_not_started: _Optional[bool] = ...) -> None: ...
 
 class CancelledOutcome(_message.Message):
     __slots__ = ("step",)
