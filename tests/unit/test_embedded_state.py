@@ -82,3 +82,12 @@ def test_record_round_trip(tmp_path: Path) -> None:
 def test_unreadable_record_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "mesh.json").write_text(content)
     assert read_record(tmp_path) is None
+
+
+def test_the_command_line_loads_no_mesh_before_a_command_needs_it() -> None:
+    code = (
+        "import sys, finemesh.embedded.commands;"
+        "sys.exit(bool({'finemesh.embedded.config', 'finemesh.embedded.mesh', 'jwt'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -10,9 +10,9 @@ from typing import Final
 
 from finemesh.chassis.auth import SigningKey
 from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.embedded.state import DEFAULT_DATA_DIR
 from finemesh.gateway import Tls
 
-DEFAULT_DATA_DIR: Final = Path(".finemesh")
 _MEBIBYTE: Final = 1024 * 1024
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from finemesh.core.errors import PreconditionError
 
+DEFAULT_DATA_DIR: Final = Path(".finemesh")
 LOCK_NAME: Final = "mesh.lock"
 STATE_NAME: Final = "mesh.json"
 
