@@ -106,6 +106,7 @@ def day(board: Board) -> None:
 PARTS: Final = {
     "passes": passes,
     "day": day,
+    "renewals": scheduler_service.run_renewals,
     "fill": scheduler_service.run_fill,
     "service": scheduler_service.run,
 }

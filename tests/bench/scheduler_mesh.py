@@ -107,6 +107,7 @@ class Agent:
     taken_up: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     gpus: Counter[str] = field(default_factory=Counter[str])
     reported: asyncio.Event = field(default_factory=asyncio.Event)
+    renewals: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     @contextlib.asynccontextmanager
@@ -156,6 +157,7 @@ class Agent:
         while True:
             answer = await self._call(self._attempts.RenewLease, request, token)
             token = answer.token
+            self.renewals += 1
             self.taken_up.add(key)
             if left is not None and left <= self.renew_seconds:
                 break

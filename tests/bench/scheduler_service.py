@@ -1,7 +1,7 @@
 """The bars of the real Training service at 100,000 waiting jobs and 1,000 nodes of 8 GPUs.
 
 `fill` lets the service fill an empty mesh; `service` starts with a full one, whose attempts renew, and
-submits, lists and watches.
+submits, lists and watches. `renewals` is a small full mesh, whose attempts renew often: what one takes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
+import psutil
 from finemesh.chassis.auth import Role
 from finemesh.chassis.client_channel import channel
 from finemesh.training.files import ObjectFiles
@@ -34,13 +36,27 @@ from tests.support.servers import NatsServer, S3Server, free_ports
 from tests.support.services import ServiceProcess
 from tests.support.training_client import make_spec
 
-JOBS: Final = 100_000
-CLUSTERS, NODES = 10, 100
+NODES: Final = 100  # of each cluster
 SUBMITS_A_SECOND, SUBMIT_SECONDS = 200, 20
 CALLS: Final = 300
-LEASE_SECONDS, RENEW_SECONDS = 180, 30.0  # six renewals to a lease, as ours
+LEASE_SECONDS: Final = 180
+RENEWALS_SECONDS: Final = 30.0
+RENEWAL_MS: Final = 4.0  # of CPU: the 113 a second of the whole mesh then leave half of a core
 FILL_SECONDS: Final = 200.0
 FULL: Final = 0.97  # of the GPUs are held before anything is measured
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many jobs wait on how many clusters, whose attempts renew so often."""
+
+    jobs: int
+    clusters: int
+    renew_seconds: float
+
+
+WHOLE: Final = Size(100_000, 10, LEASE_SECONDS / 6)  # six renewals to a lease, as ours
+SMALL: Final = Size(5_000, 2, 2.0)
 
 
 class Site:
@@ -58,7 +74,7 @@ class Site:
         """Share of the GPUs that attempts hold which have renewed their leases."""
         working = [(key in agent.taken_up, c) for agent in self.agents for key, c in agent.working.items()]
         gpus = sum(command.resources.gpus for taken_up, command in working if taken_up)
-        return gpus / (CLUSTERS * NODES * NODE_GPUS)
+        return gpus / (len(self.agents) * NODES * NODE_GPUS)
 
     async def fill(self, patience_seconds: float) -> None:
         """Wait until the mesh is full, or so long."""
@@ -69,6 +85,10 @@ class Site:
                         return
                     await agent.reported.wait()
 
+    def renewals(self) -> int:
+        """How many were answered."""
+        return sum(agent.renewals for agent in self.agents)
+
     def passes(self) -> list[dict[str, Any]]:
         """What the service has logged of its scheduling passes so far."""
         lines = self.service.log_path.read_text().splitlines()
@@ -76,7 +96,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path, *, full: bool) -> AsyncGenerator[Site]:
+async def site(folder: Path, size: Size, *, full: bool) -> AsyncGenerator[Site]:
     """Everything started, with the jobs waiting and the agents at work: on what has been dispatched already
     if the mesh is to be `full`.
     """
@@ -91,15 +111,15 @@ async def site(folder: Path, *, full: bool) -> AsyncGenerator[Site]:
     dataprep.key = service.key
     dataprep.start()
     try:
-        database, clusters = service.folder / "service.db", [f"c{i}" for i in range(CLUSTERS)]
-        await write_jobs(database, JOBS, seed=1)
+        database, clusters = service.folder / "service.db", [f"c{i}" for i in range(size.clusters)]
+        await write_jobs(database, size.jobs, seed=1)
         if full:
             with contextlib.closing(service.object_store()) as objects:
                 files = ObjectFiles(objects, storage.bucket)
                 await fill_mesh(database, service.key, files, clusters, NODES)
         service.start()
         agents = [
-            Agent(name, nats.url, service.address, service.key, NODES, None, RENEW_SECONDS, i)
+            Agent(name, nats.url, service.address, service.key, NODES, None, size.renew_seconds, i)
             for i, name in enumerate(clusters)
         ]
         async with contextlib.AsyncExitStack() as stack:
@@ -145,10 +165,23 @@ async def measure(board: Board) -> None:
         _show_passes(board, "mesh full", made.passes()[before:])
 
 
+async def renewals(board: Board) -> None:
+    """CPU time of the service for a renewal, all that it does beside them included."""
+    async with _scratch_site(SMALL, full=True) as made:
+        await made.fill(FILL_SECONDS)
+        process = psutil.Process(made.service.pid)
+        used, counted = sum(process.cpu_times()[:2]), made.renewals()
+        await asyncio.sleep(RENEWALS_SECONDS)
+        renewed = made.renewals() - counted
+        took = (sum(process.cpu_times()[:2]) - used) * 1e3 / renewed
+        print(f"{renewed / RENEWALS_SECONDS:.0f} renewals a second", file=sys.stderr)
+        board.show("a renewal, with what the service does beside it", took, RENEWAL_MS, "ms of CPU")
+
+
 @contextlib.asynccontextmanager
-async def _scratch_site(*, full: bool) -> AsyncGenerator[Site]:
+async def _scratch_site(size: Size = WHOLE, *, full: bool) -> AsyncGenerator[Site]:
     with tempfile.TemporaryDirectory(prefix="finemesh-bench-", dir="/var/tmp") as folder:
-        async with site(Path(folder), full=full) as made:
+        async with site(Path(folder), size, full=full) as made:
             yield made
 
 
@@ -213,6 +246,10 @@ async def _timed(call: Callable[[int], Awaitable[Any]]) -> list[float]:
 def _p99(values: Sequence[float]) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))] if ordered else float("inf")
+
+
+def run_renewals(board: Board) -> None:
+    asyncio.run(renewals(board))
 
 
 def run_fill(board: Board) -> None:
