@@ -108,3 +108,13 @@ def test_the_tables_show_differences_intervals_and_what_is_missing(monkeypatch: 
         print_comparison(answer(), NAMES)
     for words in ("+0.125", "-0.3 to +0.05", "not yet", "210", "cannot tell yet", "To tell more"):
         assert words in captured.get()
+
+
+def test_why_items_were_not_compared_is_said_in_the_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "_width", 200)
+    response = answer()
+    response.ClearField("items")
+    response.items_problem = "accuracy is not told item by item of: a[0]"
+    with out.capture() as captured:
+        print_comparison(response, NAMES)
+    assert "not compared item by item: accuracy is not told item by item of: a[0]" in captured.get()

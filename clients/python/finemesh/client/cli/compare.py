@@ -72,7 +72,7 @@ def print_comparison(response: pb.CompareRunsResponse, names: Sequence[str]) -> 
     _print_differences(response, heads)
     rows = [
         (
-            f"[bold]{each.key}[/]" if each.key == response.metric else each.key,
+            f"[bold]{escape(each.key)}[/]" if each.key == response.metric else escape(each.key),
             _WAYS.get(each.goal, ""),
             *(
                 _cell(summary, difference, best=name == each.better_run)
@@ -91,11 +91,13 @@ def print_comparison(response: pb.CompareRunsResponse, names: Sequence[str]) -> 
     out.print(escape(response.verdict), soft_wrap=True)
     for sentence in response.recommendations:
         out.print(f"  {escape(sentence)}", soft_wrap=True)
+    if response.items_problem:
+        out.print(f"[dim]not compared item by item: {escape(response.items_problem)}[/]", soft_wrap=True)
 
 
 def _print_differences(response: pb.CompareRunsResponse, heads: Sequence[str]) -> None:
     found = [
-        (kind, [(each.field, *(escape(value) for value in each.values)) for each in differences])
+        (kind, [(escape(each.field), *(escape(value) for value in each.values)) for each in differences])
         for kind, differences in (
             ("what differs", response.config_differences),
             ("data", response.data_differences),
