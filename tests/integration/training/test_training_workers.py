@@ -93,8 +93,13 @@ async def test_a_drain_moves_the_training_and_ends_when_nothing_is_left(
 
     await attempt.stop(8)
     cluster.forget(attempt)
-    cluster.nodes[0].cpus_free = 2
+    cluster.nodes[0].supervised.append(job.name)  # whose process takes a while to end
     second = await cluster.next_attempt()
+    await asyncio.sleep(1.5)  # longer than the mover waits, and the next attempt is not told to leave too
+    assert (await client.get(job.name)).attempt == 2
+    del cluster.nodes[0].supervised[:]
+    cluster.nodes[0].cpus_free = 2
+    await cluster.report()
     await second.renew("STARTING")
     # Nothing holds the node any more, but it is safe only once the cluster has said that nothing will.
     assert (await workers.node(nodes[0])).state == Node.STATE_DRAINING

@@ -38,9 +38,13 @@ async def jobs_in(tx: Tx, cluster: str) -> list[TrainingJob]:
 
 
 def is_on(job: TrainingJob, node: NodeCapacity) -> bool:
-    """Whether a training has something on a node."""
+    """Whether the attempt at a training has something on a node. Until it is taken up, what is supervised
+    there is left of the attempt before.
+    """
     worker = job.worker
-    return worker is not None and (worker.node_id == node.node_id or str(job.name) in node.supervised)
+    if worker is None or not worker.node_id:
+        return False
+    return worker.node_id == node.node_id or str(job.name) in node.supervised
 
 
 class Mover:
