@@ -44,8 +44,8 @@ the shortest spec:
 """
 
 _FOLDERS: Final = {
-    "--dataset": "of a dataset in canonical form, as `finemesh dataset download` writes it; by default the "
-    "spec's, if that is a folder",
+    "--dataset": "of a dataset in canonical form, as `finemesh dataset download` writes it, or a file of "
+    "JSON lines with `text` or `messages`; by default the spec's, if that is here",
     "--base": "of the base model; by default the spec's base_model",
     "--work": "for checkpoints and results; by default ./run-ID, where ID is the spec's",
 }
@@ -154,7 +154,7 @@ def _arguments(arguments: list[str], *, certifies: bool) -> argparse.Namespace:
 def _completed(values: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
     """`values`, in which folders stand for what the spec does not name."""
     dataset = str(values.get("dataset") or given.dataset or "")
-    if given.dataset is None and dataset and Path(dataset).is_dir():
+    if given.dataset is None and dataset and Path(dataset).exists():
         given.dataset = Path(dataset)
     if not dataset.startswith("projects/"):
         words = re.sub(r"[^a-z0-9]+", "-", Path(dataset).resolve().name.lower()).strip("-0123456789")
@@ -182,7 +182,8 @@ def _carry_out(spec: FineTuneSpec, given: argparse.Namespace) -> int:
     if given.dataset is None:
         raise InvalidError.of(
             "dataset",
-            "give the folder of a dataset by --dataset; `finemesh dataset download` writes one",
+            "give the folder of a dataset, or a file of JSON lines, by --dataset; "
+            "`finemesh dataset download` writes a folder",
             reason="DATASET_NOT_FOUND",
         )
     read_manifest(given.dataset)  # a wrong folder shows before the model is loaded

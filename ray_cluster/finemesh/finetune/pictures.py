@@ -6,16 +6,18 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
-from PIL import Image
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.rows import Location, no_rows, read_images, read_values
 from finemesh.finetune.sight import PIXEL_CACHE_BYTES, decode_image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _OBJECT: Final = ("class_name", "bbox", "rle_counts", "visible", "iscrowd")
 _COLUMNS: Final = (

@@ -130,7 +130,9 @@ def encoding_inputs(
     content = spec.to_dict()
     return {
         "spec": {name: value for name, value in content.items() if name not in _WITHOUT_EFFECT},
-        "dataset": _digests(dataset, lambda path: path.suffix in {".parquet", ".json"}),
+        "dataset": _digests(dataset, lambda path: path.suffix in {".parquet", ".json"})
+        if dataset.is_dir()
+        else file_digest(dataset),
         "base_model": _digests(base_model, lambda path: path.suffix not in _WEIGHTS),
         "objective": f"{objective.__module__}.{objective.__qualname__}",
         "code": _code(),

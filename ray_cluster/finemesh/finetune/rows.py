@@ -1,4 +1,6 @@
-"""Canonical dataset folders, read: Parquet shards under `manifest.json` (finemesh.core.spec.data)."""
+"""Canonical dataset folders, read: Parquet shards under `manifest.json` (finemesh.core.spec.data). A file
+stands for one of text alone (finemesh.finetune.lines).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Any, Final, TypedDict
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.data import DatasetManifest
+from finemesh.finetune.lines import lines_manifest, lines_values
 
 _IMAGES: Final = "images.list.element.data"
 ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages", "tools")
@@ -67,7 +70,9 @@ class Row:
 
 
 def read_manifest(dataset: Path) -> DatasetManifest:
-    """Raises NotFoundError (DATASET_NOT_FOUND) or InvalidError (MALFORMED_MANIFEST)."""
+    """Raises NotFoundError (DATASET_NOT_FOUND) or InvalidError (MALFORMED_MANIFEST, DATASET_CORRUPT)."""
+    if dataset.is_file():
+        return lines_manifest(dataset)
     path = dataset / "manifest.json"
     try:
         content = json.loads(path.read_bytes())
@@ -102,6 +107,11 @@ def read_values(
     dataset: Path, split: str | None, columns: Sequence[str]
 ) -> Iterator[tuple[dict[str, Any], Location]]:
     """The columns asked for, and `split`, of the rows of a split, or of all, in the order of the shards."""
+    if dataset.is_file():
+        for index, values in enumerate(lines_values(dataset)):
+            if split is None or values["split"] == split:
+                yield values, Location(dataset.name, 0, index)
+        return
     for shard in read_manifest(dataset).shards:
         if shard.rows == 0:
             continue

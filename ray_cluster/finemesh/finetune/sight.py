@@ -9,17 +9,19 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from finemesh.core.errors import InvalidError
 from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.families.family import Family, Picture
 from finemesh.finetune.rows import Location, read_images
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_IMAGE_PIXELS: Final = 64_000_000
 PIXEL_CACHE_BYTES: Final = 1 << 30
@@ -102,6 +104,8 @@ def decode_image(encoded: bytes) -> Image.Image:
     Raises:
         InvalidError: IMAGE_UNREADABLE, IMAGE_TOO_LARGE.
     """
+    from PIL import Image  # not above: text is trained on without it too
+
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             width, height = picture.size

@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.detector import Detector
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Picture = Mapping[str, npt.NDArray[Any]]
 """What a processor makes of one picture, by the names that the model's forward gives its inputs."""

@@ -5,15 +5,17 @@ a connector that folds patches together, a Llama.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
-from PIL import Image
 
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families import family, llava
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TOWERS: Final = {
     Tower.LANGUAGE: ("model.text_model", "lm_head"),

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TINY_SIDE_PX: Final = 32
 TINY_QUERIES: Final = 4

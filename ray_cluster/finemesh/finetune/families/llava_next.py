@@ -4,15 +4,16 @@ also sees a picture in tiles, on the grid that fits its shape best.
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, Final
 
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families import llava
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
 from finemesh.finetune.families.llama import tiny_sizes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 TINY_SIDE_PX: Final = 32
 TINY_GRIDS: Final = ((32, 64), (64, 32), (64, 64))

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
 from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 from finemesh.finetune.families.still import load_still, without_video
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # The patch embedding is no linear layer: it is trained with the tower and never adapted.
 TOWERS: Final = {

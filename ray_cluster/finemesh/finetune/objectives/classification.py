@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from finemesh.core.spec.finetune import FineTuneSpec
@@ -24,6 +23,9 @@ from finemesh.finetune.objectives.counted import CountedObjective, Judged
 from finemesh.finetune.objectives.objective import Split, moved
 from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture, lost
 from finemesh.finetune.rows import Location, read_manifest
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)

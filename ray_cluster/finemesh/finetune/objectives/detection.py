@@ -14,12 +14,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec
@@ -44,6 +43,9 @@ from finemesh.finetune.pictures import (
     lost,
 )
 from finemesh.finetune.rows import Location
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)

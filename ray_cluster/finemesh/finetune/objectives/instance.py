@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from finemesh.core.errors import InvalidError
@@ -41,6 +40,9 @@ from finemesh.finetune.objectives.objective import Criterion, Split, moved
 from finemesh.finetune.objectives.pictures import PictureObjective
 from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture
 from finemesh.finetune.rows import Location
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,8 @@ class InstanceSegmentation(PictureObjective[Sample, Batch]):
 
     def _process(self, picture: Image.Image, masks: Sequence[ObjectMask]) -> Arrays:
         """What the model is shown: the picture, and its masks in bits, as large as it is shown."""
+        from PIL import Image
+
         pixels_CHW = np.asarray(self.model.processor([picture])["pixel_values"][0], np.float32)
         _, height, width = pixels_CHW.shape
         shown: list[npt.NDArray[np.bool_]] = []

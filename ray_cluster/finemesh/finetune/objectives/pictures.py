@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import LedgerEntry
 from finemesh.finetune.objectives.objective import B, Objective, S, Split
 from finemesh.finetune.pictures import PictureRow, kept, sound_pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class PictureObjective(Objective[S, B]):

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from finemesh.core.errors import InvalidError
@@ -30,6 +29,9 @@ from finemesh.finetune.objectives.counted import CountedObjective, Judged
 from finemesh.finetune.objectives.objective import Criterion, Split, moved
 from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture
 from finemesh.finetune.rows import Location
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 UNLABELLED: Final = 255  # of a pixel that carries no loss and is not measured
 _COUNTS: Final = ("there", "said", "hits", "iou")
