@@ -25,6 +25,7 @@ from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.families import family_of
 from finemesh.finetune.hooks import Hooks, NoHooks, Outcome, StopReason, TrainResult
 from finemesh.finetune.jsonlines import to_json
+from finemesh.finetune.memory import kept_memory
 from finemesh.finetune.out_of_memory import explained
 from finemesh.finetune.patience import evaluate, is_over
 from finemesh.finetune.prepared import PreparedCache
@@ -54,7 +55,7 @@ def train(
     Args:
         spec: validated here.
         base_model: local folder of the base model.
-        dataset: local folder of a canonical dataset.
+        dataset: local folder of a canonical dataset, or a file of text (finemesh.finetune.lines).
         work: owned by this run: `checkpoints/`, `evaluation/`, `ledger.jsonl`, `result.json`. Checkpoints of
             later steps than `resume_from` are removed.
         hooks: called between steps.
@@ -116,7 +117,7 @@ def train_here(
 
 def _carry_out(run: Run, resume_from: Path | None) -> TrainResult:
     tested_step = None
-    with run.feed, run.saver:
+    with run.feed, run.saver, kept_memory(run.model.device.type):
         try:
             _train_steps(run)
             tested_step = _conclude(run, resume_from)
