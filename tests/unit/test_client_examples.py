@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from finemesh.client.cli import context
 from finemesh.client.cli.app import app
 from finemesh.client.cli.examples import EXAMPLES, add_to
 
@@ -43,3 +46,14 @@ def test_every_example_is_one_that_its_command_takes(commands: dict[str, Any], e
     values, left, _order = command.make_parser(typer.Context(command)).parse_args(words[len(name.split()) :])
     missing = [each.name for each in command.params if each.required and values.get(each.name) is None]
     assert (left, missing) == ([], [])
+
+
+def test_what_messages_tell_to_type_is_a_command(commands: dict[str, Any]) -> None:
+    known = {*commands, *(name.split()[0] for name in commands)}
+    told = {
+        found.group(1).strip()
+        for path in Path(context.__file__).parent.glob("*.py")
+        for found in re.finditer(r"`finemesh ([a-z]+(?: [a-z-]+)?)", path.read_text(encoding="utf-8"))
+    }
+    assert len(told) > 10
+    assert not [words for words in told if words not in known and words.split()[0] not in commands]

@@ -13,7 +13,7 @@ from finemesh.embedded.config import MeshConfig, check_exposure
 from finemesh.embedded.credentials import NATS_USERS, make_credentials, s3_identities, s3_security
 from finemesh.embedded.environment import inherited, ray_environment
 from finemesh.embedded.nats_config import nats_config
-from finemesh.events import v1 as events_v1
+from finemesh.events.v1 import event_pb2
 from finemesh.gateway import Tls
 
 from tests.support.certificates import self_signed
@@ -117,7 +117,7 @@ class TestNats:
         assert set(permissions) == set(NATS_USERS)
 
     def test_every_fact_of_the_contract_may_be_published(self, permissions: dict[str, list[str]]) -> None:
-        modules = Path(next(iter(events_v1.__path__))).glob("*_events_pb2.py")
+        modules = Path(event_pb2.__file__).parent.glob("*_events_pb2.py")
         facts = {f"finemesh.v1.{path.stem.removesuffix('_events_pb2')}.>" for path in modules}
         published = [subject for subjects in permissions.values() for subject in subjects]
         assert {subject: published.count(subject) for subject in facts} == dict.fromkeys(facts, 1)

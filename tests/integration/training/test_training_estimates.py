@@ -188,7 +188,7 @@ def reason_of(job: training_job_pb2.TrainingJob) -> str:
 
 
 async def test_it_is_asked_for_by_a_command_about_a_folder(
-    type_in: Type, client: TrainingClient, trainable: str, tmp_path: Path
+    type_in: Type, client: TrainingClient, cluster: ScriptedCluster, trainable: str, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     (tmp_path / "spec.yaml").write_text(
@@ -201,6 +201,15 @@ async def test_it_is_asked_for_by_a_command_about_a_folder(
     assert told["peakMemoryBytes"]["likely"] == pytest.approx(asked.peak_memory_bytes.likely)
     shown = type_in("train", "estimate", "-f", "spec.yaml").stdout
     assert "by the closed form of llama" in " ".join(shown.split())
+
+    checked = json.loads(type_in("train", "submit", "-f", "spec.yaml", "--check", "--json").stdout)
+    assert checked["estimate"]["peakMemoryBytes"] == told["peakMemoryBytes"]
+    huge = ("-f", "spec.yaml", "-o", "optimization.micro_batch_size=4096", "--check")
+    cluster.memory_bytes = 100_000_000_000
+    await cluster.report()
+    said = " ".join(type_in("train", "submit", *huge).stderr.split())
+    assert "it may not fit: the largest place has" in said
+    assert "it fits with optimization.gradient_accumulation_steps = " in said
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_a_user_sees_what_was_asked_for_and_how_long_it_took(type_in: Type, trai
     job = json.loads(type_in("train", "cancel", "asked", "--json").stdout)
     assert (job["priority"], job["maxRunSeconds"], job["state"]) == (7, 7200, "STATE_CANCELLED")
     assert "nothing to resume" in str(type_in("train", "resume", "asked", code=1).exception)
+    assert "no attempt has got so far" in type_in("train", "logs", "asked").stderr
 
     entries = json.loads(type_in("train", "history", "asked", "--json").stdout)
     assert [int(entry["sequence"]) for entry in entries] == list(range(1, len(entries) + 1))

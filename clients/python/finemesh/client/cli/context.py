@@ -179,6 +179,11 @@ def run(app: typer.Typer) -> None:
         app()
     except (RpcError, SettingsError, TransferError, SubscriptionError) as error:
         sys.exit(explain(error))
+    except ValueError as error:
+        if not str(error).startswith("Value out of range"):  # what protobuf says of a number for a field
+            raise
+        err.print(f"[red]error:[/] {error}: no field of the request holds it", highlight=False)
+        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -43,6 +43,8 @@ def logs(
                 f"[yellow]{size(line.dropped_bytes)} of this log were dropped: it had become too large[/]"
             )
         print(line.text, flush=True)  # noqa: T201
+    if not shown and not options.json:
+        err.print("[dim]nothing was written: no attempt has got so far[/]")
 
 
 def _lines(request: pb.StreamTrainingJobLogsRequest) -> Iterator[pb.LogLine]:

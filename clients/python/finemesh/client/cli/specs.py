@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def _completed(file: SpecFile) -> SpecFile:
     held: dict[str, Any] = resources if isinstance(resources, dict) else {}
     gpus, cpus = held.get("gpus", 0), held.get("cpus", 1)
     if isinstance(gpus, int | float) and isinstance(cpus, int | float) and gpus > cpus:
-        assignments.append(f"resources.cpus={gpus:g}")
+        assignments.append(f"resources.cpus={math.ceil(gpus)}")
     return specfile.overridden(file, assignments)
 
 
@@ -185,7 +186,10 @@ def as_seen_from_here(spec: FineTuneSpec) -> FineTuneSpec:
     if spec.dataset:
         spec.dataset = connection.name("datasets", spec.dataset)
     if spec.base_model.startswith(("./", "../", "~")):
-        spec.base_model = str(Path(spec.base_model).expanduser().resolve())
+        folder = Path(spec.base_model).expanduser().resolve()
+        if not folder.is_dir():
+            fail([f"base_model: {spec.base_model} is no folder here, which is what its name says"])
+        spec.base_model = str(folder)
     return spec
 
 

@@ -96,7 +96,7 @@ def create(
             ]
         )
     if check:
-        _print_sweep(sweep)
+        show_sweep(sweep, planned=True)
         err.print("[green]every combination is sound[/]; nothing was started")
         return
     if wait:
@@ -148,7 +148,7 @@ def list_sweeps(filter_by: Filter = "", order_by: OrderBy = "", limit: Limit = 5
 def show(sweep: SweepId) -> None:
     """Show one sweep with its trials, best first."""
     connection = options.connection()
-    _print_sweep(connection.sweeps.GetSweep(pb.GetSweepRequest(name=connection.name("sweeps", sweep))))
+    show_sweep(connection.sweeps.GetSweep(pb.GetSweepRequest(name=connection.name("sweeps", sweep))))
 
 
 @commands("watch")
@@ -161,7 +161,7 @@ def watch(sweep: SweepId) -> None:
 def cancel(sweep: SweepId) -> None:
     """Stop a sweep. The jobs of its trials save a checkpoint first."""
     connection = options.connection()
-    _print_sweep(connection.sweeps.CancelSweep(pb.CancelSweepRequest(name=connection.name("sweeps", sweep))))
+    show_sweep(connection.sweeps.CancelSweep(pb.CancelSweepRequest(name=connection.name("sweeps", sweep))))
 
 
 @commands("delete")
@@ -188,12 +188,13 @@ def _follow(name: str) -> Sweep:
 
 def _end_with(sweep: Sweep, *, shown: bool) -> None:
     if not shown:
-        _print_sweep(sweep)
+        show_sweep(sweep)
     if sweep.state in ENDED - {Sweep.STATE_SUCCEEDED}:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print_sweep(sweep: Sweep) -> None:
+def show_sweep(sweep: Sweep, *, planned: bool = False) -> None:
+    """A sweep with its trials, best first; `planned`, one that was only checked, has no state."""
     if options.json:
         print_json(sweep)
         return
@@ -201,14 +202,14 @@ def _print_sweep(sweep: Sweep) -> None:
         [
             ("sweep", sweep.name),
             ("name", escape(sweep.display_name)),
-            ("state", styled(enum_name(sweep, "state"))),
+            ("state", "" if planned else styled(enum_name(sweep, "state"))),
             ("", escape(sweep.progress.message)),
             ("strategy", _strategy(sweep)),
             ("objective", f"{sweep.objective.metric}, {enum_name(sweep.objective, 'goal').lower()}"),
             ("compared", _rungs(sweep)),
             ("best", short(sweep.best_training_job)),
-            ("took", duration(sweep.create_time, sweep.end_time)),
-            ("cost", _cost(sweep, sum(trial.held_seconds for trial in sweep.trials))),
+            ("took", "" if planned else duration(sweep.create_time, sweep.end_time)),
+            ("cost", "" if planned else _cost(sweep, sum(trial.held_seconds for trial in sweep.trials))),
         ]
     )
     fields = list(sweeps.varying(sweep))

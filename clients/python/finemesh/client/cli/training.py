@@ -97,15 +97,12 @@ def submit(
     )
     job = connection.training.CreateTrainingJob(request)
     if check:
-        if job.HasField("estimate"):
-            memory = job.estimate.peak_memory_bytes
-            err.print(f"a worker needs {size(int(memory.likely))}, at most {size(int(memory.high))}")
-        err.print("[green]the spec is sound[/]; nothing was submitted")
+        _print_checked(job)
         return
     if wait:
         job = _follow(job.name)
     if not (wait and options.json):
-        _print_job(job)
+        show_job(job)
     if job.state in ENDED - {Job.STATE_SUCCEEDED}:
         raise typer.Exit(EXIT_FAILED)
 
@@ -121,6 +118,23 @@ def _linted(file: SpecFile, *, strict: bool) -> FineTuneSpec:
         err.print("[red]error:[/] nothing was submitted, for --strict takes no warnings", highlight=False)
         raise typer.Exit(EXIT_FAILED)
     return response.spec
+
+
+def _print_checked(job: training_job_pb2.TrainingJob) -> None:
+    """What would have been submitted, and whether it would fit."""
+    if options.json:
+        print_json(job)
+        return
+    estimate = job.estimate
+    if job.HasField("estimate"):
+        memory = estimate.peak_memory_bytes
+        err.print(f"a worker needs {size(int(memory.likely))}, at most {size(int(memory.high))}")
+    if estimate.fit in (estimate.FIT_UNSURE, estimate.FIT_TOO_LARGE):
+        changes = ", ".join(f"{path} = {value}" for path, value in sorted(estimate.nearest.changes.items()))
+        remedy = f"; it fits with {escape(changes)}" if changes else ""
+        there = f"the largest place has {size(estimate.room_bytes)}"
+        err.print(f"[yellow]it may not fit[/]: {there}{remedy}", highlight=False, soft_wrap=True)
+    err.print("[green]the spec is sound[/]; nothing was submitted")
 
 
 @commands("list")
@@ -161,7 +175,7 @@ def _outlook(job: training_job_pb2.TrainingJob) -> str:
 def show(job: JobId) -> None:
     """Show one job: its state, worker, checkpoints and error."""
     connection = options.connection()
-    _print_job(
+    show_job(
         connection.training.GetTrainingJob(
             pb.GetTrainingJobRequest(name=connection.name("trainingJobs", job))
         )
@@ -173,7 +187,7 @@ def watch(job: JobId) -> None:
     """Follow a job to its end. Exit code 1 if it does not succeed."""
     ended = _follow(options.connection().name("trainingJobs", job))
     if not options.json:
-        _print_job(ended)
+        show_job(ended)
     if ended.state != Job.STATE_SUCCEEDED:
         raise typer.Exit(EXIT_FAILED)
 
@@ -204,7 +218,7 @@ def cancel(job: JobId) -> None:
     """Stop a job. A running one saves a checkpoint first."""
     connection = options.connection()
     request = pb.CancelTrainingJobRequest(name=connection.name("trainingJobs", job))
-    _print_job(connection.training.CancelTrainingJob(request))
+    show_job(connection.training.CancelTrainingJob(request))
 
 
 @commands("pause")
@@ -212,7 +226,7 @@ def pause(job: JobId) -> None:
     """Let a job wait, holding nothing. A running one saves a checkpoint first."""
     connection = options.connection()
     request = pb.PauseTrainingJobRequest(name=connection.name("trainingJobs", job))
-    _print_job(connection.training.PauseTrainingJob(request))
+    show_job(connection.training.PauseTrainingJob(request))
 
 
 @commands("resume")
@@ -220,7 +234,7 @@ def resume(job: JobId) -> None:
     """Let a paused job go on from its last checkpoint."""
     connection = options.connection()
     request = pb.ResumeTrainingJobRequest(name=connection.name("trainingJobs", job))
-    _print_job(connection.training.ResumeTrainingJob(request))
+    show_job(connection.training.ResumeTrainingJob(request))
 
 
 @commands("priority")
@@ -230,7 +244,7 @@ def set_priority(
     """Give a job that has not ended another priority."""
     connection = options.connection()
     request = pb.SetTrainingJobPriorityRequest(name=connection.name("trainingJobs", job), priority=priority)
-    _print_job(connection.training.SetTrainingJobPriority(request))
+    show_job(connection.training.SetTrainingJobPriority(request))
 
 
 @commands("delete")
@@ -252,7 +266,8 @@ def _follow(name: str) -> training_job_pb2.TrainingJob:
     )
 
 
-def _print_job(job: training_job_pb2.TrainingJob) -> None:
+def show_job(job: training_job_pb2.TrainingJob) -> None:
+    """A job for people, or as JSON. What it went on after is no error of it."""
     if options.json:
         print_json(job)
         return
@@ -280,6 +295,7 @@ def _print_job(job: training_job_pb2.TrainingJob) -> None:
             ("run", job.run),
             ("took", duration(job.start_time, job.end_time)),
             ("ends about", moment(job.estimated_end_time)),
+            ("went on after", "" if job.state == Job.STATE_FAILED else escape(job.error.message)),
         ]
     )
     for certificate in job.resume_certificates:
@@ -287,4 +303,5 @@ def _print_job(job: training_job_pb2.TrainingJob) -> None:
         err.print(
             f"attempt {certificate.attempt} resumed from step {certificate.step}: sample order {verdict}"
         )
-    print_error_state(job.error)
+    if job.state == Job.STATE_FAILED:
+        print_error_state(job.error)

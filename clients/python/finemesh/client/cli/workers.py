@@ -49,7 +49,7 @@ def list_nodes(cluster: ClusterId = "") -> None:
             ", ".join(_work_name(work) for work in node.work) or "nothing",
             moment(node.start_time),
         ),
-        "no cluster has reported itself: `finemesh status` says whether the agent is up",
+        "no cluster has reported itself: `finemesh doctor` says whether the agent is up",
     )
 
 
