@@ -39,6 +39,7 @@ _END_SECONDS: Final = 10.0
 MODULES: Final = (
     "finemesh.cluster.workers.train",
     "finemesh.finetune.preflight",
+    "finemesh.finetune.quantiser",
     "peft",
     "pyarrow.parquet",
     "safetensors.torch",

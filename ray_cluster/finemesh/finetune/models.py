@@ -7,11 +7,11 @@ Shape legend: B rows, T tokens, N tokens that carry loss, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -193,9 +193,10 @@ def _load_module(
     """The module, and what there is to say of its head. A new one is drawn by the seed, each time alike."""
     import transformers
 
+    if isinstance(spec.method, Lora):
+        import_module("finemesh.finetune.quantiser")  # before peft is
+
     transformers.utils.logging.disable_progress_bar()
-    # peft imports it always. It warns of kernels that nothing here needs, and of every 8-bit product.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     register()
     reads = spec.task in TEXT_TOWERS  # what sees alone has the attention that transformers chooses
     attention = PACKED if reads and spec.sequence.packing else family.plain_attention if reads else None

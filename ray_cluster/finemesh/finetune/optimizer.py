@@ -47,8 +47,9 @@ def _optimizer(groups: list[dict[str, Any]], chosen: Optimization) -> torch.opti
         case Optimizer.SGD:
             return torch.optim.SGD(groups, lr=rate, momentum=chosen.beta1)
         case Optimizer.ADAMW_8BIT | Optimizer.PAGED_ADAMW_8BIT | Optimizer.PAGED_ADAMW_32BIT:
-            from bitsandbytes import optim
+            from finemesh.finetune.quantiser import bitsandbytes
 
+            optim = bitsandbytes.optim
             kinds: dict[Optimizer, Any] = {
                 Optimizer.ADAMW_8BIT: optim.AdamW8bit,
                 Optimizer.PAGED_ADAMW_8BIT: optim.PagedAdamW8bit,
