@@ -42,12 +42,12 @@ class HistoryRows:
 
 
 def history_values(name: Name, known: int, entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
-    """The rows of entries that follow the `known` ones that there are, which the current caller brings about.
-    The caller holds the job's lock.
+    """The rows of entries that follow the `known` ones that there are, which the current caller brings about
+    where an entry names nobody. The caller holds the job's lock.
     """
-    actor = _caller()
+    caller, place = _caller(), {"project": name.project, "job_id": name.id}
     return [
-        {**asdict(entry), "project": name.project, "job_id": name.id, "sequence": sequence, "actor": actor}
+        {**asdict(entry), **place, "sequence": sequence, "actor": entry.actor or caller}
         for sequence, entry in enumerate(entries, start=known + 1)
     ]
 

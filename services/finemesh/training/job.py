@@ -142,6 +142,10 @@ class Step:
         """`earlier` and this one, in one."""
         return Step(self.job, earlier.facts + self.facts, earlier.entries + self.entries)
 
+    def by(self, actor: str) -> Step:
+        """This step, with who has brought it about, for one that is saved outside of the call."""
+        return replace(self, entries=tuple(replace(entry, actor=actor) for entry in self.entries))
+
     def noted(self, kind: Kind, now: datetime, message: str = "", error: ErrorRecord | None = None) -> Step:
         """This step, with an entry of the history that tells of the job as it is after it."""
         job = self.job

@@ -198,9 +198,11 @@ class TrainingService:
         """Attempts renewed their leases."""
         found = await unit.all_locked([parse_name(each.resource, "trainingJobs") for each, _ in reports])
         jobs, now = {str(job.name): job for job in found}, self._clock.now()
-        await unit.save_all(
-            [domain.reported(jobs[each.resource], each, report, now) for each, report in reports]
-        )
+        steps = [
+            domain.reported(jobs[it.resource], it, report, now).by(f"{it.resource}/attempts/{it.number}")
+            for it, report in reports
+        ]
+        await unit.save_all(steps)
 
     async def take_completion(
         self, unit: Unit, attempt: Attempt, completion: Completion[TrainingResult]

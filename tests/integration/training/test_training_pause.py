@@ -69,6 +69,10 @@ async def test_a_paused_job_holds_nothing_and_goes_on_from_its_checkpoint(
         ("tester", "pause"),
         ("tester", "resume"),
     ]
+    by_attempts = (HistoryEntry.KIND_TAKEN_UP, HistoryEntry.KIND_ACKNOWLEDGED, HistoryEntry.KIND_ENDED)
+    assert [entry.actor for entry in told if entry.kind in by_attempts] == [
+        f"{job.name}/attempts/{attempt}" for attempt in (1, 1, 1, 2, 2)
+    ]
     for refused in (client.pause(job.name), client.resume(job.name), client.set_priority(job.name, 3)):
         with pytest.raises(PreconditionError) as ended:
             await refused
