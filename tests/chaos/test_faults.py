@@ -11,16 +11,19 @@ import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import psutil
 import pytest
 import pytest_asyncio
-from finemesh.core.spec.finetune import Resources
+from finemesh.core.spec.finetune import OutOfMemory, Resources
 from finemesh.embedded import Mesh, MeshConfig
 from finemesh.embedded.processes import signal_all
 from finemesh.v1 import training_service_pb2 as training_pb
+from google.rpc import error_details_pb2
 
+from tests.support.conversations import tiny_model
 from tests.support.fault_mesh import PATIENCE_SECONDS, Entry, FaultMesh, Job, State
 from tests.support.soundness import assert_sound
 
@@ -265,3 +268,72 @@ async def test_two_jobs_race_for_one_gpu(site: FaultMesh) -> None:
         held.append((times[Entry.KIND_TAKEN_UP], times[Entry.KIND_ENDED]))
     first, second = sorted(held)
     assert first[1] <= second[0], "both held it"
+
+
+# ---- memory that runs out
+
+
+@pytest.mark.parametrize("answer", [OutOfMemory.HALVE_MICRO_BATCH, OutOfMemory.FAIL])
+async def test_memory_runs_out_in_a_step(site: FaultMesh, answer: OutOfMemory) -> None:
+    chosen = replace(
+        site.spec(24, 2),
+        base_model=str(await asyncio.to_thread(model_of_many_words, site.folder / "wide")),
+        on_out_of_memory=answer,
+    )
+    optimization = replace(chosen.optimization, gradient_accumulation_steps=2)
+    chosen = replace(chosen, optimization=optimization)
+    name = await site.submit(chosen)
+    job = await site.reached(
+        name, lambda job: is_at_work(job, 1) and job.latest_checkpoint.step, "a checkpoint"
+    )
+    await take_memory(site, name, psutil.Process(job.worker.pids[0]))
+    if answer is OutOfMemory.FAIL:
+        job = await assert_failed(site, name)
+        assert "let on_out_of_memory: HALVE_MICRO_BATCH do so" in job.error.message
+        return
+    job = await assert_sound(site, name, State.STATE_SUCCEEDED)
+    rows = chosen.optimization.micro_batch_size // 2
+    assert (job.attempt, job.micro_batch_size, job.step) == (2, rows, 24)
+    told = [entry.message for entry in await site.history(name) if entry.kind == Entry.KIND_RESTART]
+    kept = f"no restart is used up, micro batches of {rows} rows from now on"
+    assert [each.partition(", ")[2] for each in told] == [kept]
+    # The same rows in the same order, so many of them in each step.
+    assert job.latest_checkpoint.sample_hash == (await site.undisturbed(chosen))["sample_hash"]
+
+
+async def assert_failed(site: FaultMesh, name: str) -> Job:
+    """With what was asked for, in the first attempt."""
+    job = await site.ended(name)
+    info = error_details_pb2.ErrorInfo()
+    assert (job.state, job.attempt) == (State.STATE_FAILED, 1)
+    assert any(each.Unpack(info) for each in job.error.details)
+    assert info.reason == "OUT_OF_MEMORY"
+    assert "set optimization.micro_batch_size to 4 and" in job.error.message
+    await site.until(site.is_free, "all that Ray gives away back")
+    return job
+
+
+def model_of_many_words(folder: Path) -> Path:
+    """Tiny, but the logits of a token take two megabytes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if not folder.is_dir():
+        tiny_model(folder, "llama")
+        config = AutoConfig.from_pretrained(folder)
+        config.vocab_size = 1 << 19
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+async def take_memory(site: FaultMesh, name: str, worker: psutil.Process) -> None:
+    """Leave a process three quarters of what its steps take at most, above what they leave."""
+    sizes: list[int] = []
+    begun = await site.job(name)
+
+    def is_seen(job: Job) -> bool:
+        sizes.append(worker.memory_info().vms)
+        return job.step >= begun.step + 2
+
+    await site.reached(name, is_seen, "two steps")
+    limit = min(sizes) + (max(sizes) - min(sizes)) * 3 // 4
+    worker.rlimit(psutil.RLIMIT_AS, (limit, psutil.RLIM_INFINITY))
