@@ -169,6 +169,14 @@ def test_what_is_refused_says_why(
     assert error["type"] == "invalid_request_error"
 
 
+def test_a_body_that_is_no_json_is_called_that(client: httpx.Client) -> None:
+    response = client.post(CHAT, content=b'{"messages": ', headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_json", None)
+    assert error["message"] == "the body is no JSON: Expecting value, at character 13"
+
+
 def test_a_body_is_cut_off_whatever_its_header_says(client: httpx.Client) -> None:
     response = client.post(CHAT, content=(b" " * 10_000 for _ in range(9)))
     assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")

@@ -59,6 +59,9 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            message = f"the body is no JSON: {first['ctx']['error']}, at character {first['loc'][-1]}"
+            return Refusal(message, code="invalid_json").response()
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
         unknown = first["type"] == "extra_forbidden"
