@@ -38,6 +38,12 @@ NODE_GPUS, NODE_CPUS = 8, 64
 SIZES: Final = (1, 1, 1, 1, 2, 2, 4, 8, 8, 16)
 SYNC_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.5
+# What a service answers, or gRPC for it, when calls are too many at once.
+BUSY: Final = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+}
 
 
 async def write_jobs(database: Path, count: int, seed: int) -> None:
@@ -177,7 +183,7 @@ class Agent:
             try:
                 return await method(request, metadata=(("authorization", f"Bearer {token}"),), timeout=60)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}:
+                if error.code() not in BUSY:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
 
