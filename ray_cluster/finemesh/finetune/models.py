@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -193,7 +194,7 @@ def _load_module(
     """The module, and what there is to say of its head. A new one is drawn by the seed, each time alike."""
     import transformers
 
-    if isinstance(spec.method, Lora):
+    if isinstance(spec.method, Lora) and find_spec("bitsandbytes"):
         import_module("finemesh.finetune.quantiser")  # before peft is
 
     transformers.utils.logging.disable_progress_bar()
