@@ -38,7 +38,7 @@ NODE_GPUS, NODE_CPUS = 8, 64
 SIZES: Final = (1, 1, 1, 1, 2, 2, 4, 8, 8, 16)
 SYNC_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 0.5
-# What a service answers, or gRPC for it, when calls are too many at once.
+# How calls end when there are many at once; the last was seen where the service had not seen the call.
 BUSY: Final = {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.UNAVAILABLE,
