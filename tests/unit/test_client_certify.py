@@ -48,6 +48,13 @@ def test_what_differs_is_red(fact: str, what: str) -> None:
 def test_a_probe_that_was_not_killed_proves_nothing() -> None:
     probe = job()
     probe.attempt = 1
+    del probe.resume_certificates[:]
+    assert red(job(), probe) == ["killed"]
+
+
+def test_a_probe_that_started_anew_proves_nothing() -> None:
+    probe = job()
+    del probe.resume_certificates[:]
     assert red(job(), probe) == ["killed"]
 
 
@@ -68,5 +75,7 @@ def test_the_spec_is_cut_short_and_not_tested() -> None:
     assert given.optimization.max_steps == 6
     cut = shortened(given, 20)
     assert (cut.optimization.max_steps, cut.test_split, cut.HasField("test_split")) == (6, "", True)
+    given.optimization.max_steps = 2
+    assert shortened(given, 20).optimization.max_steps == 4
     given.optimization.max_steps = 0
     assert shortened(given, 20).checkpoint.every_steps == 4

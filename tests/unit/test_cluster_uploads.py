@@ -107,12 +107,12 @@ def test_what_an_upload_raises_is_raised_to_the_training(
     uploader.put(last := checkpoint(tmp_path, 1))
     store.let.release()
     with pytest.raises(PreconditionError, match="gone"):
-        uploader.finish(last)
+        uploader.settle(last.step)
     with pytest.raises(PreconditionError, match="gone"):
         uploader.put(checkpoint(tmp_path, 2))
 
 
 def test_a_run_that_took_no_step_uploads_nothing(uploader: Uploader, job: Job, tmp_path: Path) -> None:
     uploader.put(none := checkpoint(tmp_path, 0))
-    uploader.finish(none)
+    uploader.settle(none.step)
     assert not job.uploaded

@@ -36,7 +36,8 @@ class TrainingJob:
         fraction: share of the work that is done, 0 to 1; `message` says what is being done.
         attempt: number of the last attempt, 0 before the first.
         restarts: attempts that were lost or failed and count against `max_restarts`.
-        kill_after_step: the process of the first attempt kills itself after so many steps; 0 means never.
+        kill_after_step: the process of the first attempt kills itself after so many steps, or later, when a
+            checkpoint is committed; 0 means never.
         pause_at_step: after so many steps it saves its state and waits; 0 means never.
         not_before: when the scheduler or the validation may look at it again.
         worker: who works on it, while somebody does, with its last sign of life and the end of its lease.

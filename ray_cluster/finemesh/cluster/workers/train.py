@@ -82,7 +82,7 @@ def train(job: Job) -> attempt_pb2.AttemptResult:
                     micro_batch_size=work.micro_batch_size,
                     apart_python=job.site.apart_python,
                 )
-            uploader.finish(result.checkpoint)
+            uploader.settle(result.checkpoint.step)
         finally:
             job.record = None
             hooks.close()
@@ -173,6 +173,7 @@ class _Hooks(NoHooks):
         self._uploader = uploader
         self._recording = threading.Lock()  # the spool is one thread's at a time
         self._closed = False
+        self._checkpointed = 0
         self.pace = _Pace()
 
     def on_metrics(self, step: int, values: dict[str, float]) -> None:
@@ -183,7 +184,9 @@ class _Hooks(NoHooks):
             self.pace.note(step)
         with self._recording:
             self._spool.append(step, values)
-        if step == self._job.command.train_work.kill_after_step:  # the probe of a certificate
+        kill_after = self._job.command.train_work.kill_after_step
+        if kill_after and step >= kill_after and self._checkpointed:  # the probe of a certificate
+            self._uploader.settle(self._checkpointed)  # one that starts anew would prove nothing
             os.kill(os.getpid(), signal.SIGKILL)
 
     def record(self, values: dict[str, float]) -> None:
@@ -203,6 +206,7 @@ class _Hooks(NoHooks):
 
     def on_checkpoint(self, info: CheckpointInfo) -> None:
         self._uploader.put(info)
+        self._checkpointed = info.step
 
     def on_resume(self, certificate: Certificate, sample_hash: str) -> None:
         """Raises PreconditionError, reason RESUME_DIVERGED: it would not be the same run any more."""

@@ -77,9 +77,9 @@ class Uploader:
         if self._failure:
             raise self._failure
 
-    def finish(self, last: CheckpointInfo) -> None:
-        """Wait until the last checkpoint is uploaded and committed."""
-        while self._uploaded_step < last.step or self._job.uploaded:
+    def settle(self, step: int) -> None:
+        """Wait until the checkpoint of a step, and what was handed over before, is uploaded and committed."""
+        while self._uploaded_step < step or self._job.uploaded:
             self.check()
             self._discard_expired()
             time.sleep(_COMMIT_POLL_SECONDS)

@@ -21,6 +21,8 @@ from finemesh.v1.fine_tune_spec_pb2 import FineTuneSpec
 # Of losses, relative, where arithmetic is not exact: GPUs add up in another order each time.
 TOLERANCE: Final = 0.02
 _CHECKPOINTS: Final = 5
+# A checkpoint is told of before the next but one is begun: the first, of step 1, by the end of step 3.
+_FEWEST_STEPS: Final = 4
 _MAX_POINTS: Final = 20_000
 _INEXACT: Final = {FineTuneSpec.PRECISION_BF16, FineTuneSpec.PRECISION_FP16}
 
@@ -37,7 +39,7 @@ class Verdict:
 @commands("certify")
 def certify(
     job: Annotated[str, typer.Option("--job", help="Id or full name of the job whose spec is certified.")],
-    steps: Annotated[int, typer.Option(min=2, help="Train at most so many steps.")] = 20,
+    steps: Annotated[int, typer.Option(min=_FEWEST_STEPS, help="Train at most so many steps.")] = 20,
     seed: Annotated[int, typer.Option(help="Chooses the step to kill the probe after.")] = 0,
     *,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the two jobs and their runs.")] = False,
@@ -45,15 +47,17 @@ def certify(
     """Prove that a job which is killed and resumed is the same job.
 
     Two short jobs with the spec of a job are submitted. The process of one, the probe, gets SIGKILL after a
-    step that the seed chooses, and the mesh resumes it from its last checkpoint. Then samples, losses and
-    weights are compared: on CPUs in FP32 they have to be equal bit for bit. Exit code 1 if they are not.
+    step that the seed chooses, or later, once a checkpoint is committed; the mesh resumes it from its last
+    one. Then samples, losses and weights are compared: on CPUs in FP32 they have to be equal bit for bit.
+    Exit code 1 if they are not, or if the probe was not resumed from a checkpoint.
     """
     connection = options.connection()
     given = connection.training.GetTrainingJob(
         pb.GetTrainingJobRequest(name=connection.name("trainingJobs", job))
     )
     spec = shortened(given.spec, steps)
-    kill_after = random.Random(seed).randrange(1, spec.optimization.max_steps)  # noqa: S311  no secret
+    behind_first = min(spec.checkpoint.every_steps + 1, spec.optimization.max_steps - 1)
+    kill_after = random.Random(seed).randrange(behind_first, spec.optimization.max_steps)  # noqa: S311  no secret
     pair = f"certify-{uuid.uuid4().hex[:8]}"
     names = [_submit(spec, f"{pair}-{kind}", step) for kind, step in (("straight", 0), ("probe", kill_after))]
     straight, probe = (_ended(name) for name in names)
@@ -73,12 +77,12 @@ def certify(
 
 
 def shortened(spec: FineTuneSpec, steps: int) -> FineTuneSpec:
-    """`spec` for at most so many steps, with a few checkpoints on the way and no final test."""
+    """`spec` for at most so many steps, and at least four, with a few checkpoints on the way and no test."""
     cut = FineTuneSpec()
     cut.CopyFrom(spec)
     cut.test_split = ""
     cut.evaluation.baselines = False
-    cut.optimization.max_steps = max(2, min(steps, spec.optimization.max_steps or steps))
+    cut.optimization.max_steps = max(_FEWEST_STEPS, min(steps, spec.optimization.max_steps or steps))
     cut.checkpoint.every_steps = max(1, cut.optimization.max_steps // _CHECKPOINTS)
     cut.checkpoint.keep_best = False
     return cut
@@ -91,8 +95,8 @@ def compare(
     exact = straight.spec.resources.gpus == 0 and straight.spec.precision not in _INEXACT
     ours, theirs = straight.latest_checkpoint, probe.latest_checkpoint
     resumed = [each.step for each in probe.resume_certificates]
-    said = f"resumed from step {resumed[-1]}" if resumed else "started anew: no checkpoint was committed yet"
-    yield Verdict("killed", probe.attempt > 1, said if probe.attempt > 1 else "the probe was NOT killed")
+    said = f"resumed from step {resumed[-1]}" if resumed else "started ANEW, not from a checkpoint"
+    yield Verdict("killed", bool(resumed), said if probe.attempt > 1 else "the probe was NOT killed")
     same = ours.sample_hash == theirs.sample_hash and all(each.matches for each in probe.resume_certificates)
     yield Verdict("samples", same, "the same, in the same order" if same else "OTHERS")
     differing = [
@@ -153,7 +157,7 @@ def _print(straight: Job, probe: Job, kill_after: int, verdicts: list[Verdict]) 
         print_json({"green": green, "steps": straight.step, "killed_after_step": kill_after, **jobs, **facts})
         return
     out.print(f"resume certificate: {'[green]green[/]' if green else '[red]RED[/]'}")
-    out.print(f"  SIGKILL after step {kill_after} of {straight.step}", highlight=False)
+    out.print(f"  SIGKILL from step {kill_after} of {straight.step} on", highlight=False)
     for verdict in verdicts:
         colour = "green" if verdict.holds else "red"
         out.print(f"  {verdict.what}: [{colour}]{verdict.said}[/]", highlight=False)
