@@ -15,6 +15,7 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import (
     Checkpointing,
+    Evaluation,
     FineTuneSpec,
     Lora,
     Optimization,
@@ -154,6 +155,26 @@ def test_resumed_it_computes_the_same_bits_and_saves_the_adapter_alone(place: Pl
     assert all(torch.equal(tensors[key], expected[key]) for key in expected)
     assert all("lora_" in key or "multi_modal_projector" in key for key in expected)
     assert {each.dtype for each in expected.values()} == {torch.float32}
+
+
+def test_validations_in_between_change_nothing_of_a_quantised_run(place: Place, tmp_path: Path) -> None:
+    """bitsandbytes packs NF4 anew for inference on some processors, and no gradient goes through that."""
+    dataset = write_dataset(tmp_path / "dataset", list(text_rows({"train": 16, "val": 2})))
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    for every in (0, 1):
+        chosen = spec(
+            Task.LANGUAGE,
+            method=NF4,
+            validation_split="val",
+            evaluation=Evaluation(every_steps=every),
+            checkpoint=Checkpointing(every_steps=0),
+        )
+        base, work = place.bases[Task.LANGUAGE], tmp_path / f"every {every}"
+        result = train(chosen, base_model=base, dataset=dataset, work=work, hooks=(recorder := Recorder()))
+        assert sum("val/loss" in values for values in recorder.steps.values()) == (6 if every else 1)
+        seen[every] = load_file(result.checkpoint.path / "adapter" / "adapter_model.safetensors")
+    assert seen[0].keys() == seen[1].keys()
+    assert all(torch.equal(seen[0][key], seen[1][key]) for key in seen[0])
 
 
 def test_a_base_that_is_quantised_already_is_refused(place: Place, tmp_path: Path) -> None:

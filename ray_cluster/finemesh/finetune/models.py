@@ -32,6 +32,7 @@ from finemesh.finetune.numerics import (
     autocast,
     check_unquantized,
     is_quantized,
+    keep_quantized,
     loading_options,
     set_precision,
 )
@@ -153,6 +154,7 @@ def load_model(
     family.check_extra()
     check_unquantized(base_model)
     module, notes = _load_module(base_model, family, spec, classes, device)
+    keep_quantized(module)
     processor = load_processor(base_model, family)
     # The adapters' first weights are drawn on the CPU, so that they are the same on any device.
     torch.manual_seed(spec.optimization.seed)

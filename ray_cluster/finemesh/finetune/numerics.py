@@ -75,6 +75,15 @@ def loading_options(spec: FineTuneSpec, family: Family, device: torch.device) ->
     return {"dtype": dtype, "quantization_config": config, "device_map": {"": device}}
 
 
+def keep_quantized(module: Any) -> None:
+    """Let NF4 weights stay as they are: where a processor multiplies in bfloat16, bitsandbytes packs them
+    anew at the first evaluation, with rounded scales, for products that no gradient goes through.
+    """
+    for each in module.modules():
+        if hasattr(each, "support_avx512bf16_for_cpu"):
+            each.support_avx512bf16_for_cpu = False
+
+
 def check_unquantized(base_model: Path) -> None:
     """Refuse a base model whose weights are quantised already: nothing could be merged into it.
 
