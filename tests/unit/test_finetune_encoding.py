@@ -188,6 +188,12 @@ def test_faulty_rows_are_quarantined_each_with_its_reason(llava: Path, tmp_path:
     assert (encoded.ledger.inputs, encoded.ledger.kept, encoded.ledger.quarantined) == (5, 1, 4)
 
 
+def test_plain_text_among_conversations_is_told_how_it_is_learnt(llama: Path, tmp_path: Path) -> None:
+    plain = {**row("plain", "train", []), "messages": None, "text": "only words"}
+    [entry] = encode(encoder_of(llama), tmp_path, [plain]).entries
+    assert (entry.reason, "spec.objective TEXT" in entry.message) == ("NO_LOSS_TOKENS", True)
+
+
 def test_a_language_model_is_not_shown_pictures(llama: Path, tmp_path: Path) -> None:
     encoded = encode(encoder_of(llama), tmp_path, [row("a", "train", TURNS, red())])
     assert [entry.reason for entry in encoded.entries] == ["IMAGE_FOR_LANGUAGE_MODEL"]

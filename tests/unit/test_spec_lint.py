@@ -128,6 +128,15 @@ def test_a_likely_mistake_is_named_alone_with_its_remedy(fields: dict[str, Any],
     )
 
 
+@pytest.mark.parametrize("steps", [0, 2, 20, 200])
+@pytest.mark.parametrize("field", ["evaluation__every_steps", "checkpoint__every_steps"])
+def test_the_remedy_that_is_named_silences_the_finding(field: str, steps: int) -> None:
+    short = {"optimization__max_steps": steps, "evaluation__every_steps": 1, "checkpoint__every_steps": 1}
+    [finding] = lint_document(changed(**short | {field: 0})).findings
+    remedy = int(finding.message.rsplit("write ")[-1])
+    assert lint_document(changed(**short | {field: remedy})).findings == ()
+
+
 def test_rows_that_are_held_out_are_as_good_as_a_split() -> None:
     held_out = changed(validation_split="", evaluation__holdout_fraction=0.1)
     assert lint_document(held_out).findings == ()

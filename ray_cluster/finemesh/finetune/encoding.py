@@ -198,7 +198,9 @@ class Encoder:
                 return LedgerEntry(row.row_id, Disposition.DROPPED, reason, message)
         loss_T = tokens.loss(rendered)[:end]
         if not loss_T.any():
-            return _lost(row, "NO_LOSS_TOKENS", "no token of the assistant is left to learn from")
+            said = "no token of the assistant is left to learn from"
+            said += "" if row.messages else ": it has no turns; spec.objective TEXT learns from plain text"
+            return _lost(row, "NO_LOSS_TOKENS", said)
         if end < size:
             encoded.truncated += 1
             encoded.cut.append(row.row_id)

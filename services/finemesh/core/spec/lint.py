@@ -198,7 +198,7 @@ def _run_length(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
             yield Said(
                 path,
                 f"{every} is more than the {steps} steps of the run: nothing is {what} before its end; write "
-                f"{max(steps // 5, 1)}",
+                f"{_often(spec)}",
             )
     if spec.task in _CHATS and steps == 0 and optimization.epochs > 10:
         yield Said(
@@ -206,6 +206,12 @@ def _run_length(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
             f"{optimization.epochs:g} passes teach most models their training rows by heart: write 1 to 3, "
             "or look at the validation loss",
         )
+
+
+def _often(spec: FineTuneSpec) -> int:
+    """After how many steps each to look at the run, or to save it: five times in a short one."""
+    steps = spec.optimization.max_steps
+    return min(50, max(steps // 5, 1)) if steps else 50
 
 
 def _packing(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
@@ -261,7 +267,7 @@ def _evaluation(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
         yield Said(
             "evaluation.every_steps",
             "is 0: the validation loss is known at the end alone, too late to stop or to choose the best "
-            "checkpoint; write 50",
+            f"checkpoint; write {_often(spec)}",
         )
     if held_out > 0.5:
         yield Said(
@@ -286,7 +292,8 @@ def _noise(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
 def _safety(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
     if spec.checkpoint.every_steps == 0:
         yield Said(
-            "checkpoint.every_steps", "is 0: whatever ends the job early costs the whole run; write 50"
+            "checkpoint.every_steps",
+            f"is 0: whatever ends the job early costs the whole run; write {_often(spec)}",
         )
     if spec.optimization.max_grad_norm == 0:
         yield Said(

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -46,6 +46,7 @@ _ENDED = {Export.STATE_SUCCEEDED, Export.STATE_REJECTED, Export.STATE_FAILED, Ex
 ExportId = Annotated[str, typer.Argument(help="Id or full name of the export.")]
 _FORMATS = choices_of(export_pb2.ExportFormat)
 _NONE = "none"
+_COMPRESSED: Final = {".gz", ".tgz", ".zst", ".bz2", ".xz", ".7z"}
 _CHECKPOINTS = {"best": Export.CHECKPOINT_CHOICE_BEST, "last": Export.CHECKPOINT_CHOICE_LAST}
 
 
@@ -183,6 +184,8 @@ def download(
     ] = True,
 ) -> None:
     """Fetch a released package through the gateway, each file checked: as a folder, a ZIP or a tar."""
+    if target.suffix in _COMPRESSED and not tar:
+        raise typer.BadParameter(f"{target.name}: archives are .zip or .tar", param_hint="TARGET")
     name = options.connection().name("exports", export)
     if tar and target.suffix != ".tar":
         target = target.with_name(f"{target.name}.tar")
