@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -138,6 +139,8 @@ def read_until(terminal: int, *words: str) -> None:
     """Read what a terminal shows until all words were there."""
     shown = ""
     while not all(word in shown for word in words):
+        ready, _, _ = select.select([terminal], [], [], PATIENCE_SECONDS)
+        assert ready, f"{words} are not all in {shown!r}"
         shown += os.read(terminal, 65536).decode(errors="replace")
 
 
@@ -179,7 +182,7 @@ def test_a_run_is_followed_in_a_terminal_until_the_interrupt(running_mesh: Runni
         growing.log({"val/loss": 0.625}, 1)
         read_until(terminal, "0.625")
         process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        assert process.wait(PATIENCE_SECONDS) == 130
     os.close(terminal)
 
 
