@@ -13,18 +13,18 @@ from finemesh.chassis.logs import configure_logging
 
 
 @contextlib.contextmanager
-def written() -> Generator[io.StringIO]:
-    """What is logged meanwhile, as JSON."""
+def written(service: str = "test", level: str = "DEBUG") -> Generator[io.StringIO]:
+    """What is logged meanwhile, from `level` on, as JSON."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, before = root.handlers[:], root.level
     stream = io.StringIO()
-    configure_logging("test", "DEBUG", stream)
+    configure_logging(service, level, stream)
     try:
         yield stream
     finally:
         logging.captureWarnings(capture=False)
         root.handlers[:] = handlers
-        root.setLevel(level)
+        root.setLevel(before)
 
 
 def lines(log: io.StringIO, event: str) -> list[dict[str, Any]]:

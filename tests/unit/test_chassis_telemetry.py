@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from finemesh.chassis.logs import configure_logging, get_logger
+from finemesh.chassis.logs import get_logger
 from finemesh.chassis.telemetry import (
     TraceContext,
     current_trace,
@@ -21,6 +21,8 @@ from finemesh.chassis.telemetry import (
     trace_from_metadata,
     trace_headers,
 )
+
+from tests.support.log_lines import written
 
 # The example of the specification, https://www.w3.org/TR/trace-context/#examples-of-http-traceparent-headers
 HEADER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -89,14 +91,8 @@ def test_the_context_travels_in_headers_and_metadata() -> None:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    stream = io.StringIO()
-    configure_logging("training", "INFO", stream)
-    yield stream
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with written("training", "INFO") as stream:
+        yield stream
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:

@@ -16,14 +16,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from finemesh.client.cli.context import EXIT_INTERRUPTED
 from finemesh.client.cli.context import err as _err
 from finemesh.client.cli.context import out as _out
 from finemesh.core.errors import FinemeshError
 from finemesh.embedded.config import MeshConfig
 from finemesh.embedded.mesh import Mesh
 from finemesh.embedded.state import ComponentRecord, State
-
-EXIT_INTERRUPTED: Final = 130
 
 _STYLES: Final = {
     State.READY: "green",
