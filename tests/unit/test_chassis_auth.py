@@ -88,6 +88,9 @@ def _signed(claims: dict[str, Any], **header: Any) -> str:
     [
         "",
         "nonsense",
+        "é.e30.",
+        "e30.e30.",  # a header that names no key, and one that is no object
+        "W10.e30.",
         _signed(_claims(iss="other")),
         _signed(_claims(aud="other")),
         _signed(_claims(aud=None)),
