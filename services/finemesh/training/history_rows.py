@@ -24,9 +24,8 @@ from finemesh.training.tables import HISTORY
 _LISTING: Final = Listing(
     {"sequence": Field(HISTORY.c.sequence, FieldKind.NUMBER)}, key="sequence", default_order="sequence"
 )
-
-
 INSERT_HISTORY: Final = insert(HISTORY)
+_PLAIN: Final = ("kind", "time", "state", "from_state", "attempt", "step", "message")
 
 
 class HistoryRows:
@@ -47,7 +46,13 @@ def history_values(name: Name, known: int, entries: Sequence[Entry]) -> list[Map
     """
     caller, place = _caller(), {"project": name.project, "job_id": name.id}
     return [
-        {**asdict(entry), **place, "sequence": sequence, "actor": entry.actor or caller}
+        {
+            **{name: getattr(entry, name) for name in _PLAIN},
+            **place,
+            "error": asdict(entry.error) if entry.error else None,
+            "sequence": sequence,
+            "actor": entry.actor or caller,
+        }
         for sequence, entry in enumerate(entries, start=known + 1)
     ]
 

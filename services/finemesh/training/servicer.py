@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,9 +165,13 @@ def _name(value: str, role: Role, field: str = "name") -> Name:
 def _draft(name: Name, message: training_job_pb2.TrainingJob) -> TrainingJob:
     asked = draft_from_proto(message, name.project)
     now = datetime.now(UTC)
-    job = TrainingJob(name, asked.spec, run="", output_uri="", create_time=now, update_time=now)
-    return replace(
-        job,
+    return TrainingJob(
+        name,
+        asked.spec,
+        run="",
+        output_uri="",
+        create_time=now,
+        update_time=now,
         display_name=asked.display_name,
         labels=asked.labels,
         priority=asked.priority,
