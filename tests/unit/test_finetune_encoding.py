@@ -18,7 +18,7 @@ from finemesh.finetune.chat import render
 from finemesh.finetune.encoding import EncodedSplit, Encoder
 from finemesh.finetune.families import family_of
 from finemesh.finetune.families.auto import load_tokenizer
-from finemesh.finetune.rows import Message, read_images
+from finemesh.finetune.rows import Message, read_images, read_rows
 
 from tests.support.conversations import (
     QUESTION,
@@ -132,6 +132,30 @@ def test_tools_and_their_calls_reach_the_template(llama: Path, *, marked: bool) 
     assert learnt == [f"<call>{json.dumps(call)}</call></s>", "no</s>"]
     system = rendered.text.partition("<|user|>")[0]
     assert json.loads(system.partition("<|system|>")[2])[0]["function"]["name"] == "weather"
+
+
+def test_templates_find_the_id_of_a_call_and_of_what_answers_it(llama: Path, tmp_path: Path) -> None:
+    """As Mistral's template does: the id stands beside the function, and its answer names it."""
+    tokenizer = load_tokenizer(llama)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}#{{ c.id }}{% endfor %}"
+        "{% if m.role == 'tool' %}#{{ m.tool_call_id }} {{ m.name }}{% endif %}{{ '|' }}{% endfor %}"
+    )
+    call = {"id": "c1", "name": "weather", "arguments": {"city": "Bern"}}
+    turns = [message("user", "rain?"), message("assistant", "", tool_calls=json.dumps([call]))]
+    beside = {"message_fields": {"2": {"tool_call_id": "c1", "name": "weather"}}}
+    made = row("a", "train", [*turns, message("tool", "dry")]) | {"attributes": json.dumps(beside)}
+    lines = tmp_path / "lines.jsonl"
+    arguments = json.dumps(call["arguments"])
+    asked = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    answered = {"role": "tool", "content": "dry", "tool_call_id": "c1", "name": "weather"}
+    said = [{"role": "user", "content": "rain?"}, {"role": "assistant", "tool_calls": [asked]}, answered]
+    lines.write_text(json.dumps({"messages": said}), encoding="utf-8")
+    for dataset in (write_dataset(tmp_path / "dataset", [made], shards=1), lines):
+        [read] = read_rows(dataset)
+        text = render(tokenizer, read.messages, parts=False).text
+        assert text == 'rain?|{"name": "weather", "arguments": {"city": "Bern"}}#c1|dry#c1 weather|'
 
 
 def test_a_template_that_knows_no_tools_is_refused(llama: Path) -> None:

@@ -86,13 +86,14 @@ def test_tools_and_what_carries_loss_are_read(tmp_path: Path) -> None:
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "1 + 1?"}]},
         {"role": "assistant", "content": None, "tool_calls": [call], "train": False},
+        {"role": "assistant", "content": "2", "weight": 1},
     ]
     path = tmp_path / "tools.jsonl"
     path.write_text(json.dumps({"messages": messages, "tools": tools}), encoding="utf-8")
     [row] = read_rows(path, "train", ROW_COLUMNS)
     assert row.tools == tuple(tools)
     assert row.messages[1]["tool_calls"] == [call]
-    assert row.train == (None, False)
+    assert row.train == (None, False, True)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,7 @@ def test_tools_and_what_carries_loss_are_read(tmp_path: Path) -> None:
         '"text"',
         '{"words": "one"}',
         '{"messages": [{"content": "whose?"}]}',
+        '{"messages": [{"role": "user", "content": "?", "weight": 0.5}]}',
         '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
     ],
 )

@@ -302,7 +302,8 @@ def test_calls_of_tools_are_learnt(llama: Path, tmp_path: Path) -> None:
         message("user", "@", train=False),
         message("assistant", "!", train=False),
     ]
-    dataset = write_dataset(tmp_path / "dataset", [row("a", "train", turns)], shards=1)
+    tools = json.dumps([{"name": "now", "parameters": {}}])
+    dataset = write_dataset(tmp_path / "dataset", [row("a", "train", turns) | {"tools": tools}], shards=1)
     report = preflight_dataset(options(), llama, dataset)
     assert said([part for part in report.shown[0].segments if part.loss]) == (
         '#<call>{"name": "now", "arguments": {}}</call></s>'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any, Final, cast
 from jinja2 import TemplateError
 
 from finemesh.core.errors import InvalidError
+from finemesh.finetune.lines import TOOL_FIELDS
 from finemesh.finetune.rows import Message
 
 _GENERATION_MARK: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -87,12 +90,28 @@ def is_marked(template: Any) -> bool:
 
 
 def _turn(message: Message, *, parts: bool) -> dict[str, Any]:
-    """A message as templates know it: calls wrapped as OpenAI does, and named only where there are any."""
+    """A message as templates know it: calls wrapped as OpenAI does, and named only where there are any; of
+    what a tool returns, the call that it answers.
+    """
     content = message["content"] if parts else "".join(part["text"] for part in message["content"])
-    turn: dict[str, Any] = {"role": message["role"], "content": content}
+    answers = {key: value for key, value in message.items() if key in TOOL_FIELDS}
+    turn: dict[str, Any] = {"role": message["role"], "content": content, **answers}
     if message["tool_calls"]:
-        turn["tool_calls"] = [_function(call) for call in message["tool_calls"]]
+        turn["tool_calls"] = [_call(call) for call in message["tool_calls"]]
     return turn
+
+
+def _call(described: Any) -> dict[str, Any]:
+    """A call, its id beside its function, where templates look for it, and its arguments as an object."""
+    call = _function(described)
+    if not isinstance(call["function"], dict):
+        return call
+    function = dict(cast("dict[str, Any]", call["function"]))
+    identity = {"id": function.pop("id")} if "id" in function else {}
+    if isinstance(arguments := function.get("arguments"), str):
+        with contextlib.suppress(ValueError):  # words that are no JSON stay what they are
+            function["arguments"] = json.loads(arguments)
+    return {**call, **identity, "function": function}
 
 
 def _function(described: Any) -> dict[str, Any]:

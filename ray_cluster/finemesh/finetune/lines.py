@@ -11,12 +11,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.data import DatasetFormat, DatasetManifest, DatasetOrigin
 from finemesh.core.spec.ledger import LedgerSummary
 from finemesh.finetune.manifests import file_digest
+
+TOOL_FIELDS: Final = ("tool_call_id", "name")
+"""What a turn of a tool may have beside its words: which call it answers."""
 
 
 def lines_manifest(path: Path) -> DatasetManifest:
@@ -85,8 +88,16 @@ def _message(given: dict[str, Any]) -> dict[str, Any]:
         "role": str(given["role"]),
         "content": [_part(each) for each in cast("list[dict[str, Any]]", parts)],
         "tool_calls": _as_json(calls) if calls else "",
-        "train": given.get("train"),
-    }
+        "train": _train(given),
+    } | {key: given[key] for key in TOOL_FIELDS if key in given}
+
+
+def _train(given: dict[str, Any]) -> bool | None:
+    """Whether the turn carries loss: `train`, or OpenAI's `weight`."""
+    said = given.get("train", given.get("weight"))
+    if said not in (None, 0, 1):
+        raise ValueError(f"a turn carries loss (1) or it does not (0), not {said!r}")
+    return None if said is None else bool(said)
 
 
 def _part(given: dict[str, Any]) -> dict[str, str]:

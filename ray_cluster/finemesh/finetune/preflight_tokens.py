@@ -65,7 +65,8 @@ def _ends(encoder: Encoder, row: Row, rendered: Rendered, tokens: Tokens) -> lis
     ends: list[int] = []
     for count in range(1, len(row.messages) + 1):
         try:
-            before = render(encoder.processor, row.messages[:count], parts=encoder.sees).text
+            turns = row.messages[:count]
+            before = render(encoder.processor, turns, parts=encoder.sees, tools=row.tools).text
         except InvalidError:  # a template may refuse the beginning of what it takes as a whole
             return None
         if not rendered.text.startswith(before):

@@ -5,18 +5,18 @@ stands for one of text alone (finemesh.finetune.lines).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict, cast
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.data import DatasetManifest
-from finemesh.finetune.lines import lines_manifest, lines_values
+from finemesh.finetune.lines import TOOL_FIELDS, lines_manifest, lines_values
 
 _IMAGES: Final = "images.list.element.data"
-ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages", "tools")
+ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages", "tools", "attributes")
 PREFERENCE_COLUMNS: Final = (*ROW_COLUMNS, "rejected")
 TEXT_COLUMNS: Final = ("row_id", "video_id", "text")
 _BATCH_ROWS: Final = 256
@@ -30,11 +30,15 @@ class Part(TypedDict):
 
 
 class Message(TypedDict):
-    """A turn. `tool_calls` are objects of `name` and `arguments`, empty for most."""
+    """A turn. `tool_calls` are objects of `name`, `arguments` and perhaps `id`, empty for most. Of a tool's
+    turn, `tool_call_id` and `name` say what it answers, where the source tells.
+    """
 
     role: str
     content: list[Part]
     tool_calls: list[Any]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,27 +139,44 @@ def read_images(dataset: Path, location: Location) -> tuple[bytes, ...]:
 def _row(values: dict[str, Any], location: Location) -> Row:
     row_id = values.get("row_id", "")
     messages: list[dict[str, Any]] = values.get("messages") or []
+    rejected: list[dict[str, Any]] = values.get("rejected") or []
     tools = values.get("tools")
+    more = _attributes(values) if any(each["role"] == "tool" for each in (*messages, *rejected)) else {}
     return Row(
         row_id=row_id,
         group=values.get("video_id") or row_id,
-        messages=[_message(message) for message in messages],
+        messages=_turns(messages, more.get("message_fields")),
         images=tuple(image["data"] for image in values.get("images") or ()),
         location=location,
         train=tuple(message["train"] for message in messages),
         tools=tuple(json.loads(tools)) if tools else (),
-        rejected=tuple(_message(message) for message in values.get("rejected") or ()),
+        rejected=tuple(_turns(rejected, more.get("rejected_fields"))),
         text=values.get("text") or "",
     )
 
 
-def _message(message: dict[str, Any]) -> Message:
+def _attributes(values: Mapping[str, Any]) -> dict[str, Any]:
+    attributes: Any = json.loads(values.get("attributes") or "{}")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _turns(messages: Sequence[dict[str, Any]], more: Any) -> list[Message]:
+    """Turns; `more` is what readers keep beside them, by their number."""
+    beside: dict[str, Any] = more if isinstance(more, dict) else {}
+    return [_message(message, beside.get(str(index))) for index, message in enumerate(messages)]
+
+
+def _message(message: dict[str, Any], beside: Any) -> Message:
     calls = message["tool_calls"]
-    return {
+    turn: Message = {
         "role": message["role"],
         "content": message["content"],
         "tool_calls": json.loads(calls) if calls else [],
     }
+    if message["role"] == "tool":
+        said: dict[str, Any] = message | (beside if isinstance(beside, dict) else {})
+        turn.update(cast("Message", {key: said[key] for key in TOOL_FIELDS if key in said}))
+    return turn
 
 
 def _open(path: Path) -> Any:
