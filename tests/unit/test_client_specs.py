@@ -14,6 +14,10 @@ from google.protobuf import json_format
     [
         ("lora:\n  rnk: 8", "f:2: lora.rnk: unknown; did you mean lora.rank?"),
         ("rank: 8", "f:1: rank: unknown; did you mean lora.rank?"),
+        (
+            "method: {lora: {}}",
+            "f:1: method: unknown: what it chooses between stands in its place, lora or full",
+        ),
         ("zzz: 8", "f:1: zzz: unknown; there are task, base_model"),
         ("task: langage", "'langage' is not one of VISION_LANGUAGE, LANGUAGE"),
         ("task: 3", "f:1: task: 3 is not one of"),

@@ -156,6 +156,10 @@ def _prefix(enum: Any) -> str:
 def _meant(message: Message, name: str, head: str) -> str:
     """The field that was probably meant: of its very name elsewhere in a spec, or one like it here."""
     known = message.DESCRIPTOR.fields_by_name
+    choice: Any = message.DESCRIPTOR.oneofs_by_name.get(name)
+    if choice is not None:
+        arms = " or ".join(head + field.name for field in choice.fields)
+        return f": what it chooses between stands in its place, {arms}"
     elsewhere = [path for path in _paths(FineTuneSpec.DESCRIPTOR) if path.rpartition(".")[2] == name]
     meant = elsewhere or [head + near for near in difflib.get_close_matches(name, known, n=1)]
     return f"; did you mean {' or '.join(meant)}?" if meant else f"; there are {', '.join(known)}"

@@ -38,7 +38,9 @@ def read(document: Document, path: str = "spec") -> FineTuneSpec:
     violations: list[FieldViolation] = []
     if "method" not in shaped:
         arms = ", ".join(codec.arms(codec.type_hints(FineTuneSpec)["method"]))
-        violations.append(FieldViolation("spec.method", f"is not set: set exactly one of {arms}"))
+        violations.append(
+            FieldViolation("spec.method", f"is not set: write exactly one of the fields {arms}")
+        )
     whole = {"base_model": "", "dataset": "", **_told_by_others(shaped)}
     try:
         spec = codec.decode(FineTuneSpec, whole, "spec")
