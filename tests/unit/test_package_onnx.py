@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from finemesh.finetune.manifests import write_manifest
 from finemesh.finetune.rows import read_rows
 from finemesh.package.formats import suitable_format
 from finemesh.package.manifest import load_package_manifest
+from finemesh.package.onnx_graphs import tracing
 from finemesh.package.onnx_graphs.calibration import running
 from finemesh.package.onnx_graphs.quantized import write_dynamic, write_four_bits, write_static
 from finemesh.package.onnx_graphs.tracing import Graph, Traced, write_graph
@@ -121,6 +123,17 @@ def test_static_scales_follow_the_training_split(classifier: Trained, tmp_path: 
     }
     reach = max(pixels.max(), 0) - min(pixels.min(), 0)
     assert scales["pixel_values_scale"] == pytest.approx(reach / 255, rel=1e-4)
+
+
+def test_static_scales_are_found_where_the_weights_lie_beside_the_graph(
+    classifier: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "INLINE_BYTES", 0)
+    apart = replace(classifier, scratch=tmp_path / "scratch", shared=None)
+    (tmp_path / "out").mkdir()
+    write_static(apart, tmp_path / "out")
+    assert (whole_graphs(apart) / "model.onnx.data").exists()
+    assert "static" in read_facts(tmp_path / "out")["precision"]
 
 
 def test_a_package_passes_and_answers_with_onnxruntime_alone(package: Path, tmp_path: Path) -> None:
