@@ -235,6 +235,7 @@ def test_the_card_is_the_hub_s_and_what_it_shows_is_there(speaker: Path) -> None
     [result] = told.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_split) == ("accuracy", 0.75, "test")
     assert "| test/accuracy | 0.75 | 0.5 to 0.9 |" in card.text
+    assert "not at hand" not in card.text
     assert "GPUs of the training used 1 kWh, as measured" in card.text
     pictures = re.findall(r"!\[[^]]+]\(([^)]+)\)", card.text)
     assert pictures == ["curves/loss.png"]

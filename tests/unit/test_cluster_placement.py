@@ -1,15 +1,20 @@
-"""How long the nodes that the service has chosen are insisted on. Ray gives no room there in these tests."""
+"""How long the nodes that the service has chosen are insisted on, without room there; what a worker is told
+before it begins.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from finemesh.chassis.config import Secret
 from finemesh.chassis.s3 import S3Config
 from finemesh.cluster import supervisor
 from finemesh.cluster.config import Site
+from finemesh.cluster.worker import Ending, Status
 from finemesh.v1 import attempt_pb2
 
 STORE = S3Config(endpoint="http://s3", access_key="a", secret_key=Secret("s"), bucket="b")
@@ -58,3 +63,30 @@ async def test_one_that_is_told_to_stop_waits_no_longer(removed: list[Group]) ->
     made._lease.told_to_stop.set()
     assert not await made._placed()
     assert not removed
+
+
+async def test_a_worker_has_the_newest_token_before_it_begins(removed: list[Group]) -> None:
+    """It may have waited for room for longer than the first one lasts."""
+    told: list[str] = []
+
+    class Call:
+        def __init__(self, answer: Any) -> None:
+            self._answer = answer
+
+        async def remote(self, *given: str) -> Any:
+            told.extend(given)
+            return self._answer
+
+    class Actors:
+        leader = SimpleNamespace(status=Call(Status()))
+
+        async def holdings(self) -> list[Any]:
+            return []
+
+        async def run(self) -> Ending:
+            return Ending(result=" ".join(told).encode())
+
+    made = waiting()
+    made._lease.token = "renewed"
+    ending = await made._attend(cast("Any", None), cast("Any", Actors()))
+    assert ending.result == b"renewed"

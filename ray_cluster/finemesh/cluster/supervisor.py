@@ -208,7 +208,9 @@ class Supervisor:
     async def _attend(self, service: grpc.aio.Channel, crew: Crew) -> Ending:
         self._holdings = await crew.holdings()
         self._lease.renew_now()
-        worker, running = crew.leader, asyncio.ensure_future(crew.run())
+        worker = crew.leader
+        await self._look(worker)
+        running = asyncio.ensure_future(crew.run())
         stopping: asyncio.Task[None] | None = None
         told = asyncio.ensure_future(self._lease.told_to_stop.wait())
         sampling = asyncio.create_task(sample(crew.actors)) if self._is_training else None
@@ -231,7 +233,7 @@ class Supervisor:
 
     async def _look(self, worker: Any) -> None:
         before = self._status
-        self._status = await worker.status.remote()
+        self._status = await worker.status.remote(self._lease.current_token())
         if self._status.phase is Phase.RUNNING:
             await self._look_at_lineage(worker)
         if (before.phase, bool(before.certificate)) != (self._status.phase, bool(self._status.certificate)):

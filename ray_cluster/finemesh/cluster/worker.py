@@ -138,8 +138,10 @@ class Worker:
         """As Ray counts them, and as CUDA is told of them."""
         return [str(each) for each in ray.get_gpu_ids()], visible_here()
 
-    def status(self) -> Status:
+    def status(self, token: str) -> Status:
+        """What it is doing. It calls services with `token` from now on: the one before is soon over."""
         job = self._job
+        job.command.token = token
         certificate = job.certificate.SerializeToString() if job.certificate else b""
         done = (job.phase, job.fraction, job.message, job.step, job.total_steps)
         return Status(*done, certificate, peak_resident_bytes(), len(job.uploaded))

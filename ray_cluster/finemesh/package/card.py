@@ -224,7 +224,7 @@ def _data(manifest: PackageManifest) -> str:
 
 
 def _training(manifest: PackageManifest) -> str:
-    pictures = "\n".join(f"![{_alt(path)}]({path})" for path in manifest.record.get("curves", ()))
+    pictures = "\n".join(f"![{_alt(path)}]({path})" for path in manifest.record.get("curves") or ())
     settings = _table(("setting", "value"), codec.flatten(manifest.spec).items())
     return "\n\n".join(each for each in ("## Training", pictures, settings) if each)
 
@@ -239,7 +239,9 @@ def _limits(manifest: PackageManifest) -> str:
         f"It was fine-tuned on one dataset and {compared}: nothing is known of other inputs.",
         "What the base model does wrong, it may do wrong too.",
     ]
-    if not _tested(manifest):
+    if manifest.record.get("curves") is None:
+        said.append("Its run was not at hand when this was made: its curves and its test are missing here.")
+    elif not _tested(manifest):
         said.append("It was not tested on a split that was kept apart.")
     if manifest.spec["task"] == "VISION_LANGUAGE":
         said.append("It was checked with at most one picture in a conversation.")

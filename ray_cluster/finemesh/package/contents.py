@@ -18,22 +18,23 @@ from finemesh.package.trained import Trained
 _MATCHERS: Final = {Task.DETECTION, Task.INSTANCE_SEGMENTATION}
 
 
-def furnish(trained: Trained, form: Format, out: Path, curves: Mapping[str, Curve]) -> dict[str, Any]:
+def furnish(trained: Trained, form: Format, out: Path, curves: Mapping[str, Curve] | None) -> dict[str, Any]:
     """Write scripts, server, Dockerfile, requirements.txt and curves.
 
     Returns:
-        What is on record, as JSON values: `data` (see `data_record`), `curves` (pictures, relative to `out`),
-        `quirks` of the family, `requirements` (versions by name), and `energy_joules` if it was measured.
+        What is on record, as JSON values: `data` (see `data_record`), `curves` (pictures, relative to `out`;
+        None if they are not known), `quirks` of the family, `requirements` (versions by name), and
+        `energy_joules` if it was measured.
     """
     copy_scripts(form.runtime, out)
     needs = [*form.runtime.needs, *_needs(trained, form)]
     record: dict[str, Any] = {
         "data": data_record(trained.dataset),
-        "curves": draw_curves(curves, out),
+        "curves": None if curves is None else draw_curves(curves, out),
         "quirks": list(trained.family.quirks),
         "requirements": write_environment(out, form.runtime.name, needs),
     }
-    if measured := curves.get(ENERGY):
+    if measured := (curves or {}).get(ENERGY):
         record["energy_joules"] = measured[-1][1]
     return record
 

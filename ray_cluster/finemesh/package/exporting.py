@@ -76,7 +76,7 @@ def export_checkpoint(
         format: one of `FORMATS`.
         lineage: names to carry along, e.g. training job, run, dataset digest.
         golden_items: how many items the package must reproduce.
-        curves: of the run's metrics, by name, for the model card.
+        curves: of the run's metrics, by name, for the model card; None if the run is not at hand.
         shared: where other exports of the checkpoint find what this one has made, and it what they have.
         licence_override: why the licence of the base model does not stand in the way, as an admin said.
         progress: told the fraction done and what is being done; what it raises ends the export.
@@ -107,7 +107,7 @@ def export_checkpoint(
         progress(0.6, f"writing {format.value} weights")
         form.write(trained, out)
         trained.model.processor.save_pretrained(out)
-        record = furnish(trained, form, out, curves or {})
+        record = furnish(trained, form, out, curves)
         manifest = PackageManifest(
             format=format,
             auto_class=trained.family.auto_class,

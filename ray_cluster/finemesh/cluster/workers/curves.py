@@ -46,15 +46,15 @@ class RunRecord:
     tested: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
-def record_of_run(job: Job, run: str, step: int) -> RunRecord:
-    """What Tracking has of a run whose checkpoint of `step` is exported; nothing while it is away."""
+def record_of_run(job: Job, run: str, step: int) -> RunRecord | None:
+    """What Tracking has of a run whose checkpoint of `step` is exported; None while it is away."""
     if not run:
         return RunRecord()
     try:
         series, evaluations = asyncio.run(_query(job, run))
     except grpc.aio.AioRpcError as error:
         _log.warning("curves_missing", run=run, code=error.code().name, details=error.details())
-        return RunRecord()
+        return None
     curves: dict[str, Curve] = {
         each.key: list(zip(each.steps, each.values, strict=True)) for each in series if each.steps
     }

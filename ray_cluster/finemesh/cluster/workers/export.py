@@ -49,9 +49,9 @@ def export(job: Job) -> attempt_pb2.AttemptResult:
             out=package,
             format=form.format,
             lineage=dict(work.lineage),
-            metrics={**work.checkpoint.metrics, **record.tested},
+            metrics={**work.checkpoint.metrics, **(record.tested if record else {})},
             shared=_shared_with_others(job),
-            curves=record.curves,
+            curves=record.curves if record else None,
             licence_override=work.licence_override,
             progress=lambda fraction, message: job.progress(0.7 * fraction, message),
         )
