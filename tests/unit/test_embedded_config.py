@@ -7,14 +7,17 @@ import stat
 from pathlib import Path
 
 import pytest
+import typer
 from finemesh.chassis.auth import Role, SigningKey, TokenVerifier
 from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.embedded import commands, serving
 from finemesh.embedded.config import MeshConfig, check_exposure
 from finemesh.embedded.credentials import NATS_USERS, make_credentials, s3_identities, s3_security
 from finemesh.embedded.environment import inherited, ray_environment
 from finemesh.embedded.nats_config import nats_config
 from finemesh.events.v1 import event_pb2
 from finemesh.gateway import Tls
+from typer.testing import CliRunner
 
 from tests.support.certificates import self_signed
 
@@ -148,3 +151,25 @@ class TestEnvironment:
         environment = ray_environment(tmp_path / "token")
         assert environment["RAY_AUTH_MODE"] == "token"
         assert environment["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
+
+
+def test_the_key_that_signs_packages_reaches_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from another folder; `up` takes over no settings from its environment."""
+    started: list[MeshConfig] = []
+
+    async def serve(config: MeshConfig, _: object) -> int:
+        started.append(config)
+        return 0
+
+    monkeypatch.setattr(serving, "serve", serve)
+    app = typer.Typer()
+    commands.register(app)
+    monkeypatch.chdir(tmp_path)
+    missing = CliRunner().invoke(app, ["up", "--signing-key-file", "key.pem"])
+    assert missing.exit_code == 2
+    assert "does not exist" in missing.output
+    Path("key.pem").touch()
+    assert CliRunner().invoke(app, ["up", "--signing-key-file", "key.pem"]).exit_code == 0
+    assert started[0].environment == {"FINEMESH_SIGNING_KEY_FILE": str(tmp_path / "key.pem")}

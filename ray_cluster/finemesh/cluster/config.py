@@ -13,6 +13,7 @@ from finemesh.chassis.s3 import S3Config
 from finemesh.chassis.settings import NatsSettings, S3Settings
 from finemesh.chassis.tls import ClientTls
 from finemesh.core.errors import InvalidError
+from finemesh.package.signing import load_key
 
 # Which service a resource belongs to, by its collection.
 SERVICE_OF: Final[Mapping[str, str]] = MappingProxyType(
@@ -90,6 +91,8 @@ class AgentConfig:
             raise InvalidError.of("spool_gb", "must not be negative; 0 sets no limit")
         if self.warm_workers < 0:
             raise InvalidError.of("warm_workers", "must not be negative; 0 keeps none ready")
+        if self.signing_key_file:  # else the first package would find out, once it is made
+            load_key(self.signing_key_file)
 
     def site(self) -> Site:
         """The part that actors need."""

@@ -62,6 +62,10 @@ def up(
         typer.Option(min=0, help="Workers that wait with their imports done: a training starts at once."),
     ] = 0,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
+    signing_key_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Ed25519 key (PEM) that signs every package."),
+    ] = None,
     import_source: Annotated[
         list[str] | None,
         typer.Option(help="What of its object store may be imported: bucket or bucket/prefix; repeatable."),
@@ -94,7 +98,7 @@ def up(
         warm_workers=warm_workers,
         log_level=log_level,
         services=services,
-        environment={"FINEMESH_IMPORT_SOURCES": ",".join(import_source)} if import_source else {},
+        environment=_told_on(import_source, signing_key_file),
     )
     view = JsonView() if as_json else View()
     try:
@@ -103,6 +107,12 @@ def up(
         view.failed(error)
         code = EXIT_USAGE if isinstance(error, InvalidError) else EXIT_FAILED
     sys.exit(code)
+
+
+def _told_on(import_source: list[str] | None, signing_key_file: Path | None) -> dict[str, str]:
+    """What services and agent are told of the options that are theirs alone."""
+    told = {"FINEMESH_IMPORT_SOURCES": ",".join(import_source)} if import_source else {}
+    return told | ({"FINEMESH_SIGNING_KEY_FILE": str(signing_key_file.resolve())} if signing_key_file else {})
 
 
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
