@@ -22,7 +22,7 @@ from tests.support.servers import S3Server
 pytestmark = pytest.mark.integration
 
 
-def test_a_preflight_needs_no_weights_and_fetches_none(s3_server: S3Server, tmp_path: Path) -> None:
+def site_of(s3_server: S3Server, folder: Path) -> Site:
     config = S3Config(
         endpoint=f"http://{s3_server.endpoint}",
         access_key=s3_server.access_key,
@@ -30,9 +30,39 @@ def test_a_preflight_needs_no_weights_and_fetches_none(s3_server: S3Server, tmp_
         bucket=s3_server.bucket,
     )
     asyncio.run(S3ObjectStore(config).ensure_bucket())
+    return Site(cluster="c", data_dir=folder, addresses={}, s3=config)
+
+
+def test_what_people_uploaded_is_a_model_of_their_own_project(s3_server: S3Server, tmp_path: Path) -> None:
+    """As any S3 client leaves it: files below a prefix, and no list of them."""
+    base = tiny_model(tmp_path / "made", "llama")
+    bucket = f"s3://{s3_server.bucket}"
+    with Store(site_of(s3_server, tmp_path)) as store:
+        for path in base.iterdir():
+            store.put(path, f"{bucket}/uploaded/{path.name}")
+        store.put(base / "config.json", f"{bucket}/uploaded/optimizer.pt")
+        store.publish(base, f"{bucket}/projects/other/exports/llama")
+        whole = local_base_model(spec(base_model=f"{bucket}/uploaded/"), store, tmp_path / "whole")
+        light = local_base_model(
+            spec(base_model=f"{bucket}/uploaded"), store, tmp_path / "light", weights=False
+        )
+        for missing in ("nothing", "upload", "projects/other/exports/llama"):
+            with pytest.raises(NotFoundError, match=missing) as caught:
+                local_base_model(spec(base_model=f"{bucket}/{missing}"), store, tmp_path / "missing")
+            assert caught.value.reason == "BASE_MODEL_NOT_FOUND"
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == {
+        path.name: path.read_bytes() for path in base.iterdir()
+    }
+    assert {path.name for path in base.iterdir()} - {path.name for path in light.iterdir()} == {
+        "model.safetensors"
+    }
+
+
+def test_a_preflight_needs_no_weights_and_fetches_none(s3_server: S3Server, tmp_path: Path) -> None:
+    site = site_of(s3_server, tmp_path)
     base = tiny_model(tmp_path / "made", "llama")
     wanted = spec(Task.LANGUAGE, base_model=f"s3://{s3_server.bucket}/models/llama")
-    with Store(Site(cluster="c", data_dir=tmp_path, addresses={}, s3=config)) as store:
+    with Store(site) as store:
         store.publish(base, wanted.base_model)
         whole = local_base_model(wanted, store, tmp_path / "whole")
         light = local_base_model(wanted, store, tmp_path / "light", weights=False)
