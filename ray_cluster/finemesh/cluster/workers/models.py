@@ -43,7 +43,7 @@ def local_base_model(spec: FineTuneSpec, store: Store, scratch: Path, *, weights
 
 
 def _from_store(spec: FineTuneSpec, store: Store, folder: Path, unwanted: Sequence[str]) -> Path:
-    """What the mesh wrote has a list of its files and is checked; what people uploaded is all that lies there."""
+    """What the mesh wrote has a list of its files and is checked; of others, all that lies there is taken."""
     uri = spec.base_model.rstrip("/")
     project = "/".join([*spec.dataset.split("/")[:2], ""])
     try:
