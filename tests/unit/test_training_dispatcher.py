@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 
 import pytest
@@ -10,6 +11,7 @@ from finemesh.core.errors import UnavailableError
 from finemesh.core.names import Name
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.core.states import TrainingJobState as State
+from finemesh.training import dispatcher
 from finemesh.training.job import TrainingJob
 
 from tests.support.training_world import World
@@ -43,3 +45,19 @@ def test_a_job_whose_start_was_not_written_starts_in_the_next_pass(
     assert world.run(world.service.get(JOB)).state is State.QUEUED
     world.run(world.scheduler.place())
     assert world.run(world.service.get(JOB)).state is State.STARTING
+
+
+def test_the_collector_passes_over_the_jobs_that_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "SETTLED_AT_ONCE", 2)
+    now = world.clock.now()
+    spec = FineTuneSpec(Task.LANGUAGE, "base", "projects/p/datasets/d")
+    passed_over: list[int] = []
+    for number in range(2):
+        job = TrainingJob(Name("p", "trainingJobs", f"j{number}"), spec, "", "", now, now)
+        world.run(world.service.create(job, None))
+        world.run(world.scheduler.admit())
+        gc.unfreeze()
+        world.run(world.scheduler.place())
+        passed_over.append(gc.get_freeze_count())
+    gc.unfreeze()
+    assert [count > 0 for count in passed_over] == [False, True]

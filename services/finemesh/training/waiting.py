@@ -7,6 +7,7 @@ looks at the heads of lines, however many jobs wait. The table of jobs is what c
 from __future__ import annotations
 
 import bisect
+import functools
 import heapq
 import math
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,13 @@ Lines = Mapping[Kind, "list[Place]"]
 def entry_of(demand: Demand) -> Entry:
     rank = demand.create_time.timestamp() - demand.priority * AGING_SECONDS
     bound = None if demand.seconds is None else 2.0 ** math.ceil(math.log2(max(demand.seconds, 1.0)))
-    return Entry(Place(rank, demand.name), demand, Kind(Gang.of(demand.resources), bound))
+    return Entry(Place(rank, demand.name), demand, _kind_of(demand.resources, bound))
+
+
+@functools.lru_cache(4096)
+def _kind_of(resources: Resources, seconds: float | None) -> Kind:
+    """One for all that are alike: of 100,000 jobs there are few kinds."""
+    return Kind(Gang.of(resources), seconds)
 
 
 @dataclass(slots=True)
@@ -90,19 +97,20 @@ class Waiting:
     def __len__(self) -> int:
         return len(self.entries) + len(self._backing_off)
 
-    def put(self, demand: Demand) -> None:
-        """Add a job, or replace what is known of it."""
+    def put(self, demand: Demand) -> bool:
+        """Add a job, or replace what is known of it. Returns whether anything was not known."""
         known = self.entries.get(demand.name)
         if known is not None and known.demand == demand:
-            return
+            return False
         self.discard(demand.name)
         if demand.not_before is not None:
             self._backing_off[demand.name] = demand
             heapq.heappush(self._later, (demand.not_before, demand.name))
-            return
+            return True
         entry = entry_of(demand)
         self.entries[demand.name] = entry
         bisect.insort(self.projects.setdefault(demand.project, {}).setdefault(entry.kind, []), entry.place)
+        return True
 
     def discard(self, name: str) -> None:
         """Forget a job, if it is there."""
