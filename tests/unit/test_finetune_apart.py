@@ -139,9 +139,15 @@ def test_a_child_ends_with_its_parent(base: Path, shapes: Path, tmp_path: Path) 
         assert child.wait(PATIENCE_SECONDS) == 1
 
 
-def test_a_library_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PreconditionError, match=r"pip install 'finemesh\[yolo\]'") as caught:
-        train_apart("no_such_library", request(SPEC, tmp_path, tmp_path, tmp_path / "run"), Told())
+@pytest.mark.parametrize("fault", ["", "raise RuntimeError('operator torchvision::nms does not exist')"])
+def test_a_library_that_is_not_there_or_not_whole_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    if fault:
+        (tmp_path / "such_library.py").write_text(fault, encoding="utf-8")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(PreconditionError, match=r"pip install 'finemesh\[yolo\]'.*torchvision") as caught:
+        train_apart("such_library", request(SPEC, tmp_path, tmp_path, tmp_path / "run"), Told())
     assert caught.value.reason == "NOT_INSTALLED"
 
 

@@ -183,7 +183,7 @@ def test_every_row_has_a_fate(models: dict[str, Path], tmp_path: Path) -> None:
     nameless = shapes_row("nameless", "train", ["circle"], rng, (32, 32)) | {"class_name": None}
     rows = [*sound, broken, nameless, row_of("bare", "train", None, class_name="circle")]
     dataset = write_dataset(tmp_path / "data", rows)
-    with pytest.raises(PreconditionError) as caught:
+    with pytest.raises(PreconditionError, match=r"the first is row (broken|nameless|bare): ") as caught:
         run(picture_spec(TASK), models["vit"], dataset, tmp_path / "strict")
     assert caught.value.reason == "LOSS_BUDGET_EXCEEDED"
     run(picture_spec(TASK, max_quarantined_fraction=0.5), models["vit"], dataset, tmp_path / "work")

@@ -296,7 +296,7 @@ def test_a_processor_that_counts_otherwise_than_the_model_is_refused(llava: Path
 
 
 def test_an_empty_split_is_refused(llama: Path, tmp_path: Path) -> None:
-    with pytest.raises(PreconditionError, match="it has 2 in test") as caught:
+    with pytest.raises(PreconditionError, match=r"it has 2 in test.* may be empty") as caught:
         encode(encoder_of(llama), tmp_path, list(text_rows({"test": 2})))
     assert caught.value.reason == "SPLIT_EMPTY"
 

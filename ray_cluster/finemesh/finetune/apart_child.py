@@ -83,10 +83,11 @@ def main() -> None:
 def _train(module: str, request: Request, hooks: Parent) -> TrainResult:
     try:
         import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # the last two: a torchvision of another torch
         raise PreconditionError(
             f"{module} cannot be imported by {sys.executable} ({error}): pip install 'finemesh[yolo]' where "
-            "training runs, or name an interpreter that has it",
+            "training runs, beside a torchvision that was made for its torch, or name an interpreter that "
+            "has both",
             reason="NOT_INSTALLED",
         ) from error
     from finemesh.finetune.distributed import ALONE

@@ -102,7 +102,7 @@ def no_rows(dataset: Path, split: str) -> PreconditionError:
     has = ", ".join(f"{rows} in {name or 'no split'}" for name, rows in splits) or "none at all"
     return PreconditionError(
         f"the dataset has no rows in the split {split!r} (it has {has}): split it first, or name another "
-        "split in the spec",
+        "split in the spec; validation_split and test_split may be empty",
         reason="SPLIT_EMPTY",
     )
 

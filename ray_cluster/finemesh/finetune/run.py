@@ -14,7 +14,7 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.spec import codec
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import checkpoint as checkpoints
-from finemesh.finetune.budget import check_loss_budget, write_ledger
+from finemesh.finetune.budget import check_loss_budget, first_quarantined, write_ledger
 from finemesh.finetune.checkpoint import TrainState
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.feed import Feed
@@ -113,7 +113,8 @@ def prepare(
     encode = prepared.encoder(spec, base_model, dataset, objective) if prepared else objective.encode
     splits = _held_out(spec, dataset, _encode(spec, encode))
     write_ledger(work / "ledger.jsonl", splits)
-    check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()})
+    examples = {role: first_quarantined(split.entries) for role, split in splits.items()}
+    check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()}, examples)
     objective.begin(splits)
     row_ids = [sample.row_id for sample in splits["train"].samples]
     state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))

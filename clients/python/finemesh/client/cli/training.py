@@ -71,7 +71,13 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the end and show progress.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Check everything and submit nothing.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check everything and submit nothing; the exit code is not 0 if it would be refused.",
+        ),
+    ] = False,
     oversized: Annotated[
         bool, typer.Option("--oversized", help="Submit it even if it is estimated to fit nowhere.")
     ] = False,
