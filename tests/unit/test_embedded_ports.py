@@ -46,6 +46,22 @@ def test_a_port_that_somebody_listens_on_is_refused(first: PortReservations) -> 
     assert "--port" in str(raised.value)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_connections_of_the_last_start_do_not_hold_a_port(first: PortReservations, fixed: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()  # who closes first keeps the connection for a minute
+            assert client.recv(1) == b""
+    with pytest.raises(OSError, match="in use"), socket.socket() as anybody:
+        anybody.bind(("127.0.0.1", port))
+    again = PortReservations({} if fixed else {"gateway": port})
+    assert again.take("gateway", fixed=port if fixed else 0) == port
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+    again.release()
+
+
 def test_released_ports_are_free_for_anybody(first: PortReservations) -> None:
     port = first.take("nats")
     first.release()

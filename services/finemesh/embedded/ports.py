@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from finemesh.core.errors import PreconditionError
 
 # Below the ports that the kernel gives to outgoing connections, or one of those could sit on the port of a
@@ -70,7 +72,8 @@ class PortReservations:
             try:
                 probe.bind((host, port))
             except OSError:
-                return False
+                if not _only_lingers(port):
+                    return False
             probe.close()
             reserved = socket.socket(_family(host))
             undo.callback(reserved.close)
@@ -82,6 +85,17 @@ class PortReservations:
             undo.pop_all()
         self._sockets[name] = reserved
         return True
+
+
+def _only_lingers(port: int) -> bool:
+    """Whether nothing has the port but connections of a server that has ended, as they are for a minute."""
+    try:
+        found = [
+            each.status for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port
+        ]
+    except psutil.Error:  # not told to everybody on every system
+        return False
+    return bool(found) and psutil.CONN_LISTEN not in found
 
 
 def _family(host: str) -> socket.AddressFamily:
