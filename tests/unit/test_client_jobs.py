@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from finemesh.client.cli.app import app
 from finemesh.client.cli.context import EXIT_USAGE, err, options, out, run
+from finemesh.client.cli.estimates import print_estimate
 from finemesh.client.cli.specs import Given, as_seen_from_here
 from finemesh.client.cli.sweeps import show_sweep
 from finemesh.client.cli.training import show_job
 from finemesh.client.specs import to_message
-from finemesh.v1 import sweep_pb2
+from finemesh.v1 import estimate_pb2, sweep_pb2
 from finemesh.v1.fine_tune_spec_pb2 import FineTuneSpec
 from finemesh.v1.training_job_pb2 import TrainingJob
 from google.rpc import status_pb2
@@ -44,6 +45,16 @@ def test_a_number_that_no_field_holds_is_refused(
         run(app)
     assert ended.value.code == EXIT_USAGE
     assert "Value out of range: 99999999999" in said.get()
+
+
+def test_an_estimate_of_a_tiny_run_is_not_nothing() -> None:
+    found = estimate_pb2.TrainingEstimate(currency="EUR")
+    found.gpu_hours.MergeFrom(estimate_pb2.EstimateInterval(low=0.00003, likely=0.00015, high=1234.5))
+    found.cost.MergeFrom(estimate_pb2.EstimateInterval(low=0.000075, likely=0.000375, high=3086.25))
+    with out.capture() as shown:
+        print_estimate(found)
+    assert "0.00015 (3e-05 to 1,234.50)" in shown.get()
+    assert "0.00038 (7.5e-05 to 3,086.25) EUR" in shown.get()
 
 
 def test_what_a_job_went_on_after_is_no_error_of_it() -> None:

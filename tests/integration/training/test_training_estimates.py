@@ -121,6 +121,7 @@ async def test_estimates_learn_from_finished_jobs_and_tell_their_error(
     spec = spec_of(trainable)
     before = await estimate(client, spec)
     for share in (1.2, 1.3, 1.4):
+        assert (await estimate(client, spec)).corrected_by_jobs == 0  # fewer than three tell too little
         job = await submit(client, spec)
         attempt = await cluster.next_attempt()
         await attempt.renew("RUNNING", step=40, total_steps=40)

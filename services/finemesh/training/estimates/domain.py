@@ -159,13 +159,24 @@ def key_of(spec: FineTuneSpec, family: str) -> Key:
 
 def corrected(forecast: Interval, records: Sequence[Record]) -> Figure:
     """A forecast, moved and narrowed to what enough finished jobs took in proportion to theirs."""
-    ratios = [each.measured / each.figure.forecast for each in records if each.figure.forecast > 0]
-    if len(ratios) < FEWEST_RECORDS:
+    ratios = _ratios(records)
+    if not ratios:
         return Figure(forecast.likely, forecast)
     likely = forecast.likely * statistics.median(ratios)
     low = forecast.likely * min(ratios) * (1 - _MARGIN)
     high = forecast.likely * max(ratios) * (1 + _MARGIN)
     return Figure(forecast.likely, Interval(low, likely, high))
+
+
+def _ratios(records: Sequence[Record]) -> list[float]:
+    """Measured to forecast; none where too few have finished to learn from."""
+    found = [each.measured / each.figure.forecast for each in records if each.figure.forecast > 0]
+    return found if len(found) >= FEWEST_RECORDS else []
+
+
+def correcting(records: Sequence[Record]) -> int:
+    """How many finished jobs correct a forecast."""
+    return len(_ratios(records))
 
 
 def past_error(records: Sequence[Record]) -> PastError:

@@ -20,6 +20,7 @@ from finemesh.training.estimates.domain import (
     Fit,
     Known,
     corrected,
+    correcting,
     key_of,
     oversized,
     past_error,
@@ -81,7 +82,7 @@ class Estimator:
             room_bytes=room,
             memory_error=past_error(memory_records),
             step_error=past_error(step_records),
-            corrected_by=len(memory_records),
+            corrected_by=correcting(memory_records),
         )
         return _with_nearest(_probed(found, known), spec, known.base, family, load)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -96,15 +97,18 @@ def _files(spec: FineTuneSpec) -> estimate_pb2.BaseModelFiles | None:
 
 def print_estimate(found: estimate_pb2.TrainingEstimate) -> None:
     """An estimate for people."""
-    gpu_hours = _between(found.gpu_hours, "{:.2f}") if found.HasField("gpu_hours") else ""
-    cost = f"{_between(found.cost, '{:,.2f}')} {escape(found.currency)}" if found.HasField("cost") else ""
+    gpu_hours = _between(found.gpu_hours, _amount) if found.HasField("gpu_hours") else ""
+    cost = f"{_between(found.cost, _amount)} {escape(found.currency)}" if found.HasField("cost") else ""
     print_facts(
         [
             ("memory of a worker", _bytes(found.peak_memory_bytes)),
             ("room", size(found.room_bytes) if found.room_bytes else ""),
             ("fits", _FITS.get(found.fit, "")),
-            ("a step", f"{_between(found.step_seconds, '{:.3g}')} s"),
-            ("all steps", f"{found.steps}: {_between(found.seconds, '{:.3g}')} s" if found.steps else ""),
+            ("a step", f"{_between(found.step_seconds, '{:.3g}'.format)} s"),
+            (
+                "all steps",
+                f"{found.steps}: {_between(found.seconds, '{:.3g}'.format)} s" if found.steps else "",
+            ),
             ("GPU-hours", gpu_hours),
             ("cost", cost),
             ("by", _basis(found)),
@@ -118,7 +122,7 @@ def print_estimate(found: estimate_pb2.TrainingEstimate) -> None:
 def _basis(found: estimate_pb2.TrainingEstimate) -> str:
     jobs = found.corrected_by_jobs
     closed = f"the closed form of {escape(found.family)}"
-    return f"{closed}, corrected by {jobs} finished jobs" if jobs else closed
+    return f"{closed}, corrected by the last {jobs} jobs" if jobs else closed
 
 
 def _past(past: estimate_pb2.PastError, family: str) -> str:
@@ -133,8 +137,13 @@ def _bytes(interval: estimate_pb2.EstimateInterval) -> str:
     return f"{likely} ({low} to {high})"
 
 
-def _between(interval: estimate_pb2.EstimateInterval, form: str) -> str:
-    low, likely, high = (form.format(each) for each in (interval.low, interval.likely, interval.high))
+def _amount(value: float) -> str:
+    """Of hours or money: what a tiny run takes is not 0.00."""
+    return f"{value:,.2f}" if value >= 1 else f"{value:.2g}"
+
+
+def _between(interval: estimate_pb2.EstimateInterval, tell: Callable[[float], str]) -> str:
+    low, likely, high = (tell(each) for each in (interval.low, interval.likely, interval.high))
     return f"{likely} ({low} to {high})"
 
 
