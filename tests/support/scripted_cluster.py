@@ -181,6 +181,8 @@ class ScriptedCluster:
     cpus: float = 4.0
     gpus: float = 0.0
     memory_bytes: int = 0
+    warm_workers: int = 0
+    gpus_held_back: int = 0
     commands: asyncio.Queue[ScriptedAttempt] = field(default_factory=asyncio.Queue[ScriptedAttempt])
     inventory: dict[tuple[str, int], ScriptedAttempt] = field(
         default_factory=dict[tuple[str, int], ScriptedAttempt]
@@ -232,6 +234,9 @@ class ScriptedCluster:
                 gpus=self.gpus,
                 gpus_free=self.gpus - sum(e.command.resources.gpus for e in self.inventory.values()),
                 memory_bytes=self.memory_bytes,
+                warm_workers=self.warm_workers,
+                warm_memory_bytes=self.warm_workers * 450_000_000,
+                gpus_held_back=self.gpus_held_back,
                 nodes=nodes,
                 node_capacities=self.nodes if nodes else (),
             ),

@@ -14,6 +14,7 @@ from finemesh.v1 import attempt_service_pb2, worker_pb2
 from finemesh.v1 import worker_service_pb2 as pb
 from finemesh.v1.worker_service_pb2_grpc import WorkerServiceStub
 
+from tests.integration.training.conftest import Type
 from tests.support.scripted_cluster import ScriptedCluster, translated
 from tests.support.servers import PATIENCE_SECONDS
 from tests.support.services import ServiceProcess
@@ -125,6 +126,18 @@ async def test_nothing_is_placed_on_a_drained_node(
     assert cluster.commands.empty()
     await workers.stub.UndrainNode(pb.UndrainNodeRequest(name=nodes[1]))
     assert (await cluster.next_attempt()).command.resource == queued.name
+
+
+async def test_what_waits_warm_and_what_is_held_back_is_told(
+    cluster: ScriptedCluster, workers: Workers, nodes: list[str], type_in: Type
+) -> None:
+    cluster.warm_workers, cluster.gpus_held_back = 2, 1
+    await cluster.report()
+    (found,) = (await workers.stub.ListClusters(pb.ListClustersRequest())).clusters
+    assert (found.warm_workers, found.warm_memory_bytes, found.gpus_held_back) == (2, 900_000_000, 1)
+    shown = (await asyncio.to_thread(type_in, "workers", "list", "--cluster", cluster.id)).stdout
+    assert f"{cluster.id}: warm workers that wait 2, with those that get so in 900.0 MB" in shown
+    assert f"{cluster.id}: GPUs held back until they are proven free: 1" in shown
 
 
 async def test_who_sees_and_who_changes(

@@ -26,7 +26,7 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66inemesh/v1/worker.proto\x12\x0b\x66inemesh.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04live\x18\x02 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12)\n\x05total\x18\x05 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12(\n\x04\x66ree\x18\x06 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12*\n\nlocal_pool\x18\x07 \x01(\x0b\x32\x16.finemesh.v1.LocalPool:,\xea\x41)\n\x13\x66inemesh.v1/Cluster\x12\x12\x63lusters/{cluster}\"A\n\rNodeResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\"k\n\tLocalPool\x12\x14\n\x0cwanted_nodes\x18\x01 \x01(\x05\x12\r\n\x05nodes\x18\x02 \x01(\x05\x12(\n\x04node\x18\x03 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x9d\x04\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.finemesh.v1.Node.State\x12)\n\x05total\x18\x04 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12(\n\x04\x66ree\x18\x05 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12\x11\n\tgpu_model\x18\x06 \x01(\t\x12\x18\n\x10gpu_memory_bytes\x18\x07 \x01(\x03\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndrain_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bleaves_work\x18\n \x01(\x08\x12\x11\n\tpool_slot\x18\x0b \x01(\x05\x12#\n\x04work\x18\x0c \x03(\x0b\x32\x15.finemesh.v1.NodeWork\"f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x11\n\rSTATE_DRAINED\x10\x03\x12\x0e\n\nSTATE_AWAY\x10\x04:6\xea\x41\x33\n\x10\x66inemesh.v1/Node\x12\x1f\x63lusters/{cluster}/nodes/{node}\"\x8d\x01\n\x08NodeWork\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04pids\x18\x03 \x03(\x05\x12\x0f\n\x07gpu_ids\x18\x04 \x03(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66inemesh/v1/worker.proto\x12\x0b\x66inemesh.v1\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x02\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04live\x18\x02 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nnode_count\x18\x04 \x01(\x05\x12)\n\x05total\x18\x05 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12(\n\x04\x66ree\x18\x06 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12*\n\nlocal_pool\x18\x07 \x01(\x0b\x32\x16.finemesh.v1.LocalPool\x12\x14\n\x0cwarm_workers\x18\x08 \x01(\x05\x12\x19\n\x11warm_memory_bytes\x18\t \x01(\x03\x12\x16\n\x0egpus_held_back\x18\n \x01(\x05:,\xea\x41)\n\x13\x66inemesh.v1/Cluster\x12\x12\x63lusters/{cluster}\"A\n\rNodeResources\x12\x0c\n\x04\x63pus\x18\x01 \x01(\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\"k\n\tLocalPool\x12\x14\n\x0cwanted_nodes\x18\x01 \x01(\x05\x12\r\n\x05nodes\x18\x02 \x01(\x05\x12(\n\x04node\x18\x03 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x9d\x04\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.finemesh.v1.Node.State\x12)\n\x05total\x18\x04 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12(\n\x04\x66ree\x18\x05 \x01(\x0b\x32\x1a.finemesh.v1.NodeResources\x12\x11\n\tgpu_model\x18\x06 \x01(\t\x12\x18\n\x10gpu_memory_bytes\x18\x07 \x01(\x03\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndrain_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bleaves_work\x18\n \x01(\x08\x12\x11\n\tpool_slot\x18\x0b \x01(\x05\x12#\n\x04work\x18\x0c \x03(\x0b\x32\x15.finemesh.v1.NodeWork\"f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x11\n\rSTATE_DRAINED\x10\x03\x12\x0e\n\nSTATE_AWAY\x10\x04:6\xea\x41\x33\n\x10\x66inemesh.v1/Node\x12\x1f\x63lusters/{cluster}/nodes/{node}\"\x8d\x01\n\x08NodeWork\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04pids\x18\x03 \x03(\x05\x12\x0f\n\x07gpu_ids\x18\x04 \x03(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,15 +38,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE']._loaded_options = None
   _globals['_NODE']._serialized_options = b'\352A3\n\020finemesh.v1/Node\022\037clusters/{cluster}/nodes/{node}'
   _globals['_CLUSTER']._serialized_start=102
-  _globals['_CLUSTER']._serialized_end=386
-  _globals['_NODERESOURCES']._serialized_start=388
-  _globals['_NODERESOURCES']._serialized_end=453
-  _globals['_LOCALPOOL']._serialized_start=455
-  _globals['_LOCALPOOL']._serialized_end=562
-  _globals['_NODE']._serialized_start=565
-  _globals['_NODE']._serialized_end=1106
-  _globals['_NODE_STATE']._serialized_start=948
-  _globals['_NODE_STATE']._serialized_end=1050
-  _globals['_NODEWORK']._serialized_start=1109
-  _globals['_NODEWORK']._serialized_end=1250
+  _globals['_CLUSTER']._serialized_end=459
+  _globals['_NODERESOURCES']._serialized_start=461
+  _globals['_NODERESOURCES']._serialized_end=526
+  _globals['_LOCALPOOL']._serialized_start=528
+  _globals['_LOCALPOOL']._serialized_end=635
+  _globals['_NODE']._serialized_start=638
+  _globals['_NODE']._serialized_end=1179
+  _globals['_NODE_STATE']._serialized_start=1021
+  _globals['_NODE_STATE']._serialized_end=1123
+  _globals['_NODEWORK']._serialized_start=1182
+  _globals['_NODEWORK']._serialized_end=1323
 # @@protoc_insertion_point(module_scope)

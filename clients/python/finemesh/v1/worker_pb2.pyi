@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Cluster(_message.Message):
-    __slots__ = ("name", "live", "last_seen_time", "node_count", "total", "free", "local_pool")
+    __slots__ = ("name", "live", "last_seen_time", "node_count", "total", "free", "local_pool", "warm_workers", "warm_memory_bytes", "gpus_held_back")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LIVE_FIELD_NUMBER: _ClassVar[int]
     LAST_SEEN_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,9 @@ class Cluster(_message.Message):
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     FREE_FIELD_NUMBER: _ClassVar[int]
     LOCAL_POOL_FIELD_NUMBER: _ClassVar[int]
+    WARM_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    WARM_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPUS_HELD_BACK_FIELD_NUMBER: _ClassVar[int]
     name: str
     live: bool
     last_seen_time: _timestamp_pb2.Timestamp
@@ -27,7 +30,10 @@ class Cluster(_message.Message):
     total: NodeResources
     free: NodeResources
     local_pool: LocalPool
-    def __init__(self, name: _Optional[str] = ..., live: _Optional[bool] = ..., last_seen_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., node_count: _Optional[int] = ..., total: _Optional[_Union[NodeResources, _Mapping]] = ..., free: _Optional[_Union[NodeResources, _Mapping]] = ..., local_pool: _Optional[_Union[LocalPool, _Mapping]] = ...) -> None: ...
+    warm_workers: int
+    warm_memory_bytes: int
+    gpus_held_back: int
+    def __init__(self, name: _Optional[str] = ..., live: _Optional[bool] = ..., last_seen_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., node_count: _Optional[int] = ..., total: _Optional[_Union[NodeResources, _Mapping]] = ..., free: _Optional[_Union[NodeResources, _Mapping]] = ..., local_pool: _Optional[_Union[LocalPool, _Mapping]] = ..., warm_workers: _Optional[int] = ..., warm_memory_bytes: _Optional[int] = ..., gpus_held_back: _Optional[int] = ...) -> None: ...
 
 class NodeResources(_message.Message):
     __slots__ = ("cpus", "gpus", "memory_bytes")

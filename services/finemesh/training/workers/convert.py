@@ -17,6 +17,9 @@ def cluster_to_proto(cluster: Cluster, orders: Orders, *, live: bool) -> pb.Clus
         free=pb.NodeResources(
             cpus=capacity.cpus_free, gpus=capacity.gpus_free, memory_bytes=capacity.memory_free_bytes
         ),
+        warm_workers=capacity.warm_workers,
+        warm_memory_bytes=capacity.warm_memory_bytes,
+        gpus_held_back=capacity.gpus_held_back,
     )
     message.last_seen_time.FromDatetime(cluster.last_seen_time)
     if capacity.local_pool is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finemesh.client.cli.context import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Commands, err, options
+from finemesh.client.cli.context import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Commands, err, options, out
 from finemesh.client.cli.output import (
     enum_name,
     moment,
@@ -35,7 +35,8 @@ ClusterId = Annotated[str, typer.Option("--cluster", help="Only this cluster.")]
 @commands("list")
 def list_nodes(cluster: ClusterId = "") -> None:
     """List the nodes of all clusters."""
-    found = options.connection().workers.ListNodes(pb.ListNodesRequest(parent=f"clusters/{cluster or '-'}"))
+    workers = options.connection().workers
+    found = workers.ListNodes(pb.ListNodesRequest(parent=f"clusters/{cluster or '-'}"))
     print_list(
         list(found.nodes),
         ("node", "host", "state", "CPUs", "GPUs", "memory", "runs", "since"),
@@ -51,6 +52,9 @@ def list_nodes(cluster: ClusterId = "") -> None:
         ),
         "no cluster has reported itself: `finemesh doctor` says whether the agent is up",
     )
+    for each in [] if options.json else workers.ListClusters(pb.ListClustersRequest()).clusters:
+        if cluster in ("", short(each.name)):
+            _print_besides(each)
 
 
 @commands("show")
@@ -111,6 +115,20 @@ def resize(
             ("trouble", pool.message),
         )
     )
+
+
+def _print_besides(cluster: worker_pb2.Cluster) -> None:
+    """What of a cluster is neither given away nor free."""
+    name = short(cluster.name)
+    if cluster.warm_memory_bytes:
+        ready, memory = cluster.warm_workers, size(cluster.warm_memory_bytes)
+        out.print(
+            f"{name}: warm workers that wait {ready}, with those that get so in {memory}", highlight=False
+        )
+    if cluster.gpus_held_back:
+        out.print(
+            f"{name}: GPUs held back until they are proven free: {cluster.gpus_held_back}", highlight=False
+        )
 
 
 def _find(given: str) -> Node:
