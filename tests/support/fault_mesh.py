@@ -41,6 +41,7 @@ Job = training_job_pb2.TrainingJob
 Entry = training_job_history_pb2.TrainingJobHistoryEntry
 T = TypeVar("T")
 PATIENCE_SECONDS: Final = 600.0
+RUN_SECONDS: Final = 4 * PATIENCE_SECONDS  # a whole training, on a machine that others keep busy
 # One thread, and room on the second node alone, for one job at a time.
 NODE_CPUS: Final = 2
 _ENDED: Final = {State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED}
@@ -190,7 +191,7 @@ class FaultMesh:
         folder = self.folder / f"alone-{uuid.uuid4().hex[:8]}"
         await download_directory(self.objects, self.dataset, folder / "dataset")
         leg = Leg(chosen.to_dict(), chosen.base_model, str(folder / "dataset"), str(folder / "work"))
-        return (await asyncio.to_thread(run_legs, [leg], folder, 1))[0]
+        return (await asyncio.to_thread(run_legs, [leg], folder, 1, RUN_SECONDS))[0]
 
     async def submit(self, chosen: FineTuneSpec, **fields: Any) -> str:
         """The name of a new job. It may be restarted as often as it takes."""
@@ -220,7 +221,7 @@ class FaultMesh:
             assert time.monotonic() < deadline, f"{what}: not within {seconds} s; {told}"
             await asyncio.sleep(0.1)
 
-    async def ended(self, name: str, seconds: float = PATIENCE_SECONDS) -> Job:
+    async def ended(self, name: str, seconds: float = RUN_SECONDS) -> Job:
         return await self.reached(name, lambda job: job.state in _ENDED, "its end", seconds)
 
     async def history(self, name: str) -> Sequence[Entry]:

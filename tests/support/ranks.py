@@ -69,8 +69,8 @@ def environments(ranks: int) -> list[dict[str, str]]:
     ]
 
 
-def run_legs(legs: Sequence[Leg], folder: Path, ranks: int = 2) -> list[dict[str, Any]]:
-    """Carry `legs` out, one after the other; what rank 0 was told of each."""
+def run_legs(legs: Sequence[Leg], folder: Path, ranks: int = 2, seconds: float = 280) -> list[dict[str, Any]]:
+    """Carry `legs` out, one after the other, within so many seconds; what rank 0 was told of each."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps([asdict(leg) for leg in legs]))
     command = [sys.executable, "-m", "tests.support.ranks", str(plan)]
@@ -79,10 +79,11 @@ def run_legs(legs: Sequence[Leg], folder: Path, ranks: int = 2) -> list[dict[str
         for each in environments(ranks)
     ]
     try:
-        said = [process.communicate(timeout=280)[0] for process in processes]
+        said = [process.communicate(timeout=seconds)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     assert [process.returncode for process in processes] == [0] * ranks, "\n".join(said)[-4000:]
     return json.loads((folder / "told.json").read_text())
 
