@@ -42,8 +42,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compare size, memory, latency and metrics of packages that were downloaded, each in its own runtime."""
-    if page and not page.parent.is_dir():  # known before the packages are run
-        raise typer.BadParameter(f"there is no folder {page.parent}", param_hint="--html")
+    if page:
+        _check_place(page)
     from finemesh.package.evaluating import evaluate_packages
     from finemesh.package.evaluation_page import to_html
 
@@ -65,6 +65,19 @@ def evaluate(
     if page:
         page.write_text(to_html(found, str(dataset), split), encoding="utf-8")
         _out.print(f"the same as a page: {escape(str(page))}", highlight=False, soft_wrap=True)
+
+
+def _check_place(page: Path) -> None:
+    """Find out before the packages are run whether a page can be written. Raises typer.BadParameter."""
+    if not page.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {page.parent}", param_hint="--html")
+    try:
+        is_new = not page.exists()
+        page.open("a").close()
+        if is_new:
+            page.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {page}: {error.strerror}", param_hint="--html") from None
 
 
 def table_of(found: Sequence[Evaluation]) -> Table:
