@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
+        shutil.Error([("from", "to", "[Errno 28] No space left on device: 'to'")]),
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )

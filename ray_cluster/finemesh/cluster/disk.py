@@ -12,10 +12,11 @@ from finemesh.core.errors import UnavailableError
 def disk_full(error: Exception, folder: Path) -> UnavailableError | None:
     """The error to tell when `error` came of a full disk below `folder`; None when it did not.
 
-    Libraries that write by themselves, as safetensors does, tell it in their messages alone.
+    What writes by itself, as safetensors does, or copies many files, tells it in its message alone.
     """
     for code in (errno.ENOSPC, errno.EDQUOT):
-        if getattr(error, "errno", None) == code or f"(os error {code})" in str(error):
+        said = (f"(os error {code})", f"[Errno {code}]")
+        if getattr(error, "errno", None) == code or any(each in str(error) for each in said):
             return UnavailableError(
                 f"{os.strerror(code)} below {folder} on {os.uname().nodename}: make room there, or set "
                 "FINEMESH_DATA_DIR of the agent to a larger disk; the job resumes from its last checkpoint",
