@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.context import err, options, out
-from finemesh.client.cli.output import choice, print_json, short, table
+from finemesh.client.cli.output import choice, measured, print_json, short, table
 from finemesh.client.cli.runs import commands
 from finemesh.client.comparison_page import page_of
 from finemesh.client.connection import Connection
@@ -187,9 +187,10 @@ def _curves(
 def _cell(summary: run_pb2.MetricSummary, difference: float, *, best: bool) -> str:
     if not summary.key:
         return "[dim]none[/]"
-    text = f"{summary.last_value:.5g}"
+    text = measured(summary.key, summary.last_value, 5)
     if difference and not math.isnan(difference):
-        text += f" [dim]{difference:+.3g}[/]"
+        sign = "+" if difference > 0 else ""
+        text += f" [dim]{sign}{measured(summary.key, difference, 3)}[/]"
     if not math.isnan(summary.best_value):
-        text += f" ({summary.best_value:.5g})"
+        text += f" ({measured(summary.key, summary.best_value, 5)})"
     return f"[green]{text}[/]" if best else text

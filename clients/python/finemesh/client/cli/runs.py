@@ -14,6 +14,7 @@ from finemesh.client.cli.metric_names import metrics_named, print_unknown
 from finemesh.client.cli.output import (
     duration,
     enum_name,
+    measured,
     moment,
     print_facts,
     print_json,
@@ -94,7 +95,7 @@ def spec(run: Annotated[str, typer.Argument(help="Id or full name of the run.")]
 def metric_table(run: run_pb2.Run) -> Table:
     """A row for each metric of the run: its last and best, and what it ranges over."""
     rows = [
-        (escape(m.key), f"{m.last_value:.6g}", m.last_step, *_best(m), *_extremes(m), m.point_count)
+        (escape(m.key), measured(m.key, m.last_value), m.last_step, *_best(m), *_extremes(m), m.point_count)
         for m in run.metrics
     ]
     return table(("metric", "last", "at step", "best", "at step", "min", "max", "points"), rows)
@@ -103,10 +104,10 @@ def metric_table(run: run_pb2.Run) -> Table:
 def _extremes(summary: run_pb2.MetricSummary) -> tuple[str, str]:
     """Nothing of a metric without a finite value."""
     low, high = summary.min_value, summary.max_value
-    return ("", "") if math.isnan(low) else (f"{low:.6g}", f"{high:.6g}")
+    return ("", "") if math.isnan(low) else (measured(summary.key, low), measured(summary.key, high))
 
 
 def _best(summary: run_pb2.MetricSummary) -> tuple[str, str]:
     """Its best value and that one's step; nothing of a metric that is better neither high nor low."""
     known = not math.isnan(summary.best_value)
-    return (f"{summary.best_value:.6g}", str(summary.best_step)) if known else ("", "")
+    return (measured(summary.key, summary.best_value), str(summary.best_step)) if known else ("", "")
