@@ -153,7 +153,7 @@ class TestEnvironment:
         assert environment["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
 
 
-def test_the_key_that_signs_packages_reaches_the_agent(
+def test_what_a_gpu_costs_reaches_the_estimates_and_the_key_that_signs_packages_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also from another folder; `up` takes over no settings from its environment."""
@@ -171,5 +171,7 @@ def test_the_key_that_signs_packages_reaches_the_agent(
     assert missing.exit_code == 2
     assert "does not exist" in missing.output
     Path("key.pem").touch()
-    assert CliRunner().invoke(app, ["up", "--signing-key-file", "key.pem"]).exit_code == 0
-    assert started[0].environment == {"FINEMESH_SIGNING_KEY_FILE": str(tmp_path / "key.pem")}
+    options = ["--signing-key-file", "key.pem", "--gpu-hour-price", "2.5"]
+    assert CliRunner().invoke(app, ["up", *options]).exit_code == 0
+    key = str(tmp_path / "key.pem")
+    assert started[0].environment == {"FINEMESH_SIGNING_KEY_FILE": key, "FINEMESH_GPU_HOUR_PRICE": "2.5"}

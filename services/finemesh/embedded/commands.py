@@ -66,6 +66,9 @@ def up(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Ed25519 key (PEM) that signs every package."),
     ] = None,
+    gpu_hour_price: Annotated[
+        float, typer.Option(min=0, help="What a GPU costs for an hour, for estimates. 0: show hours alone.")
+    ] = 0.0,
     import_source: Annotated[
         list[str] | None,
         typer.Option(help="What of its object store may be imported: bucket or bucket/prefix; repeatable."),
@@ -98,7 +101,7 @@ def up(
         warm_workers=warm_workers,
         log_level=log_level,
         services=services,
-        environment=_told_on(import_source, signing_key_file),
+        environment=_told_on(import_source, signing_key_file, gpu_hour_price),
     )
     view = JsonView() if as_json else View()
     try:
@@ -109,10 +112,16 @@ def up(
     sys.exit(code)
 
 
-def _told_on(import_source: list[str] | None, signing_key_file: Path | None) -> dict[str, str]:
+def _told_on(
+    import_source: list[str] | None, signing_key_file: Path | None, gpu_hour_price: float
+) -> dict[str, str]:
     """What services and agent are told of the options that are theirs alone."""
-    told = {"FINEMESH_IMPORT_SOURCES": ",".join(import_source)} if import_source else {}
-    return told | ({"FINEMESH_SIGNING_KEY_FILE": str(signing_key_file.resolve())} if signing_key_file else {})
+    told = {
+        "FINEMESH_IMPORT_SOURCES": ",".join(import_source or ()),
+        "FINEMESH_SIGNING_KEY_FILE": str(signing_key_file.resolve()) if signing_key_file else "",
+        "FINEMESH_GPU_HOUR_PRICE": str(gpu_hour_price) if gpu_hour_price else "",
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
