@@ -153,7 +153,7 @@ class TestEnvironment:
         assert environment["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
 
 
-def test_what_a_gpu_costs_reaches_the_estimates_and_the_key_that_signs_packages_the_agent(
+def test_options_that_are_for_one_of_the_services_or_the_agent_alone_reach_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also from another folder; `up` takes over no settings from its environment."""
@@ -171,7 +171,10 @@ def test_what_a_gpu_costs_reaches_the_estimates_and_the_key_that_signs_packages_
     assert missing.exit_code == 2
     assert "does not exist" in missing.output
     Path("key.pem").touch()
-    options = ["--signing-key-file", "key.pem", "--gpu-hour-price", "2.5"]
+    options = ["--signing-key-file", "key.pem", "--gpu-hour-price", "2.5", "--points-retention-days", "90"]
     assert CliRunner().invoke(app, ["up", *options]).exit_code == 0
-    key = str(tmp_path / "key.pem")
-    assert started[0].environment == {"FINEMESH_SIGNING_KEY_FILE": key, "FINEMESH_GPU_HOUR_PRICE": "2.5"}
+    assert started[0].environment == {
+        "FINEMESH_SIGNING_KEY_FILE": str(tmp_path / "key.pem"),
+        "FINEMESH_GPU_HOUR_PRICE": "2.5",
+        "FINEMESH_POINTS_RETENTION_DAYS": "90.0",
+    }

@@ -42,7 +42,8 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("doctor")(doctor)
     app.command("demo")(demo)
-    tracking = typer.Typer(no_args_is_help=True, help="Look after what Tracking keeps.")
+    kept = "Look after what Tracking keeps. For how long: `finemesh up --points-retention-days`."
+    tracking = typer.Typer(no_args_is_help=True, help=kept)
     tracking.command("rebuild")(rebuild)
     app.add_typer(tracking, name="tracking")
 
@@ -68,6 +69,12 @@ def up(
     ] = None,
     gpu_hour_price: Annotated[
         float, typer.Option(min=0, help="What a GPU costs for an hour, for estimates. 0: show hours alone.")
+    ] = 0.0,
+    points_retention_days: Annotated[
+        float,
+        typer.Option(
+            min=0, max=36500, help="Remove metric points of runs that ended so long ago. 0: keep all."
+        ),
     ] = 0.0,
     import_source: Annotated[
         list[str] | None,
@@ -101,7 +108,7 @@ def up(
         warm_workers=warm_workers,
         log_level=log_level,
         services=services,
-        environment=_told_on(import_source, signing_key_file, gpu_hour_price),
+        environment=_told_on(import_source, signing_key_file, gpu_hour_price, points_retention_days),
     )
     view = JsonView() if as_json else View()
     try:
@@ -113,13 +120,17 @@ def up(
 
 
 def _told_on(
-    import_source: list[str] | None, signing_key_file: Path | None, gpu_hour_price: float
+    import_source: list[str] | None,
+    signing_key_file: Path | None,
+    gpu_hour_price: float,
+    points_retention_days: float,
 ) -> dict[str, str]:
     """What services and agent are told of the options that are theirs alone."""
     told = {
         "FINEMESH_IMPORT_SOURCES": ",".join(import_source or ()),
         "FINEMESH_SIGNING_KEY_FILE": str(signing_key_file.resolve()) if signing_key_file else "",
         "FINEMESH_GPU_HOUR_PRICE": str(gpu_hour_price) if gpu_hour_price else "",
+        "FINEMESH_POINTS_RETENTION_DAYS": str(points_retention_days) if points_retention_days else "",
     }
     return {name: value for name, value in told.items() if value}
 
