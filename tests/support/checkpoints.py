@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune.base_weights import base_digest
 from finemesh.finetune.checkpoint import Camera, TrainState, write_checkpoint
 from finemesh.finetune.models import Model, load_model
 from finemesh.finetune.optimizer import make_optimizer
+from safetensors.torch import load_file, save_file
 
 
 def moved_model(
@@ -24,7 +26,17 @@ def moved_model(
     return model
 
 
-def checkpoint_of(model: Model, root: Path) -> Path:
-    """Written as training writes it."""
-    snapshot = Camera().snapshot(model, make_optimizer(model), TrainState(step=1))
+def change_weights(model: Path, tensor: str = "") -> None:
+    """Change one tensor of a model that is one file, or all of them, as training on does."""
+    path = model / "model.safetensors"
+    tensors = load_file(path)
+    for name in [tensor] if tensor else tensors:
+        tensors[name] = tensors[name] * 1.01 + 0.01
+    save_file(tensors, path, {"format": "pt"})
+
+
+def checkpoint_of(model: Model, root: Path, base_model: Path | None = None) -> Path:
+    """Written as training writes it; it knows the weights of its base if it is told where that is."""
+    base = base_digest(base_model) if base_model else ""
+    snapshot = Camera().snapshot(model, make_optimizer(model), TrainState(step=1, base=base))
     return write_checkpoint(root, snapshot).path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from finemesh.finetune.hooks import Certificate, CheckpointInfo, NoHooks, Outcom
 from finemesh.finetune.loop import train
 from safetensors.torch import load_file, save_file
 
+from tests.support.checkpoints import change_weights
 from tests.support.conversations import colour_rows, message, row, spec, text_rows, tiny_model, write_dataset
 
 
@@ -228,6 +230,17 @@ def test_a_checkpoint_of_another_spec_or_other_data_is_refused(place: Place, tmp
     with pytest.raises(PreconditionError) as caught:
         replace(place, datasets={Task.LANGUAGE: fewer}).train(chosen, resume_from=checkpoint)
     assert caught.value.reason == "CHECKPOINT_OF_OTHER_DATA"
+
+
+def test_a_checkpoint_of_another_base_is_refused(place: Place, tmp_path: Path) -> None:
+    """Of the same shapes: the folder of the base, one of whose tensors has changed since."""
+    chosen = spec(Task.LANGUAGE)
+    checkpoint = place.train(chosen, Recorder(stop_after=2)).checkpoint.path
+    other = Path(shutil.copytree(place.models[Task.LANGUAGE], tmp_path / "other"))
+    change_weights(other, "model.norm.weight")
+    with pytest.raises(PreconditionError, match="made with another base model") as caught:
+        replace(place, models={Task.LANGUAGE: other}).train(chosen, resume_from=checkpoint)
+    assert caught.value.reason == "CHECKPOINT_OF_OTHER_BASE"
 
 
 def test_resumed_after_its_last_step_it_only_tests(place: Place) -> None:

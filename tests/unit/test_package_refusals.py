@@ -26,7 +26,7 @@ from finemesh.package.licences import check_derivatives
 from finemesh.package.manifest import ParityReport, load_package_manifest
 from finemesh.v1 import export_pb2
 
-from tests.support.checkpoints import checkpoint_of, moved_model
+from tests.support.checkpoints import change_weights, checkpoint_of, moved_model
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
 from tests.support.package_gate import replay
 
@@ -41,7 +41,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     chosen = replace(spec(Task.LANGUAGE, method=Lora(rank=2)), test_split="test")
     return {
         "spec": chosen,
-        "checkpoint": checkpoint_of(moved_model(chosen, base), root / "checkpoints"),
+        "checkpoint": checkpoint_of(moved_model(chosen, base), root / "checkpoints", base),
         "base_model": base,
         "dataset": write_dataset(root / "dataset", [*text_rows({"train": 2, "test": ITEMS})]),
         "format": ExportFormat.MERGED,
@@ -144,6 +144,14 @@ def test_a_checkpoint_on_another_base_is_refused(job: dict[str, Any], tmp_path: 
     config = json.loads((other / "config.json").read_text())
     error = refused(job, tmp_path / "package", base_model=other)
     assert error.reason in {"CHECKPOINT_CORRUPT", "ADAPTER_OF_OTHER_BASE"}, config
+
+
+def test_a_base_that_has_changed_since_the_training_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
+    base = Path(shutil.copytree(job["base_model"], tmp_path / "base"))
+    change_weights(base, "model.layers.0.self_attn.q_proj.weight")
+    error = refused(job, tmp_path / "package", base_model=base)
+    assert error.reason == "ADAPTER_OF_OTHER_BASE"
+    assert "have changed since" in str(error)
 
 
 def test_bitsandbytes_is_for_models_that_speak(tmp_path: Path, job: dict[str, Any]) -> None:

@@ -72,6 +72,7 @@ class TrainState:
         skipped_steps, skipped_in_a_row: steps whose numbers overflowed, so that no weight moved.
         recipe: digest of the parts of the spec that decide what is computed.
         data: digest of the ids of the training rows.
+        base: digest of the base model's weights, see `base_digest`; empty if it is not known.
     """
 
     step: int = 0
@@ -90,6 +91,7 @@ class TrainState:
     skipped_in_a_row: int = 0
     recipe: str = ""
     data: str = ""
+    base: str = ""
 
     @property
     def certificate(self) -> Certificate:

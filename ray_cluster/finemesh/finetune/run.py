@@ -14,6 +14,7 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.spec import codec
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import checkpoint as checkpoints
+from finemesh.finetune.base_weights import base_digest
 from finemesh.finetune.budget import check_loss_budget, first_quarantined, write_ledger
 from finemesh.finetune.checkpoint import TrainState
 from finemesh.finetune.distributed import ALONE, Group
@@ -117,7 +118,7 @@ def prepare(
     check_loss_budget(spec, dataset, {role: split.ledger for role, split in splits.items()}, examples)
     objective.begin(splits)
     row_ids = [sample.row_id for sample in splits["train"].samples]
-    state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids))
+    state = TrainState(recipe=_recipe(spec), data=digest_of(row_ids), base=base_digest(base_model))
     prepare_forward(model)
     optimizer = make_optimizer(model)
     checkpoint = group.tell(str(resume_from or ""))
@@ -197,6 +198,7 @@ def _resume(
     for reason, what, expected, found in (
         ("CHECKPOINT_OF_OTHER_SPEC", "another spec", fresh.recipe, state.recipe),
         ("CHECKPOINT_OF_OTHER_DATA", "other training rows", fresh.data, state.data),
+        ("CHECKPOINT_OF_OTHER_BASE", "another base model", fresh.base, state.base or fresh.base),
     ):
         if expected != found:
             raise PreconditionError(

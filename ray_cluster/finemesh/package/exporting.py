@@ -24,6 +24,7 @@ from typing import Any, Final
 from finemesh.core.errors import AlreadyExistsError
 from finemesh.core.spec.export import ExportFormat
 from finemesh.core.spec.finetune import FineTuneSpec
+from finemesh.finetune.base_weights import base_digest
 from finemesh.finetune.manifests import file_digest, write_manifest
 from finemesh.package.card import base_metadata, model_card
 from finemesh.package.contents import furnish
@@ -34,6 +35,7 @@ from finemesh.package.golden_pictures import decision_facts, picture_items
 from finemesh.package.golden_text import text_items
 from finemesh.package.licences import check_derivatives
 from finemesh.package.manifest import BaseModel, PackageManifest, load_package_manifest
+from finemesh.package.merging import other_base
 from finemesh.package.sbom import write_sbom
 from finemesh.package.shared import SharedFolders
 from finemesh.package.trained import Trained
@@ -83,7 +85,7 @@ def export_checkpoint(
 
     Raises:
         AlreadyExistsError: OUTPUT_NOT_EMPTY.
-        InvalidError: what `suitable_format` and `load_model` raise.
+        InvalidError: ADAPTER_OF_OTHER_BASE; what `suitable_format` and `load_model` raise.
         NotFoundError, PreconditionError: CHECKPOINT_NOT_FOUND, CHECKPOINT_CORRUPT, SPLIT_EMPTY,
             LICENCE_FORBIDS_DERIVATIVES, BASE_MODEL_CORRUPT.
         ResourceExhaustedError: DISK_FULL. Whatever is raised, no half package is left.
@@ -97,6 +99,7 @@ def export_checkpoint(
         form = suitable_format(format, trained)
         progress(0.0, "reading the checkpoint")
         step = trained.state.step
+        _check_base(trained)
         made.enter_context(_whole_or_nothing(out))
         facts = {} if trained.speaks else decision_facts(trained)
         progress(0.2, "running the golden items")
@@ -155,6 +158,15 @@ def _let_others_read(folder: Path) -> None:
 def _existing(folder: Path) -> Path:
     """The nearest folder above that is there."""
     return next(parent for parent in folder.resolve().parents if parent.is_dir())
+
+
+def _check_base(trained: Trained) -> None:
+    """Raises InvalidError, ADAPTER_OF_OTHER_BASE: the base has other weights than when training began. Old
+    checkpoints do not say what it had.
+    """
+    before, now = trained.state.base, base_digest(trained.base_model)
+    if before and now and before != now:
+        raise other_base(trained.base_model, "its weights have changed since")
 
 
 def _base_model(spec: FineTuneSpec, base_model: Path) -> BaseModel:

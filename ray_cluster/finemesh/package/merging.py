@@ -26,8 +26,9 @@ from typing import Any, Final
 import torch
 from safetensors import SafetensorError, safe_open
 
-from finemesh.core.errors import InvalidError, PreconditionError
+from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec, Lora
+from finemesh.finetune.base_weights import corrupt_base, weight_files
 from finemesh.finetune.checkpoint import ADAPTER_WEIGHTS, FULL_WEIGHTS
 from finemesh.finetune.families.family import Family
 from finemesh.finetune.heads import head_arguments
@@ -107,23 +108,13 @@ def _skeleton(family: Family, base_model: Path, classes: tuple[str, ...]) -> Any
 
 def _open_base(base_model: Path, files: ExitStack) -> dict[str, torch.Tensor]:
     """The tensors of the base by the names on disk, mapped: nothing is read before it is used."""
-    index = base_model / "model.safetensors.index.json"
     try:
-        names = ["model.safetensors"]
-        if index.is_file():
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        if outside := [name for name in names if Path(name).name != name]:
-            raise ValueError(f"its index names {outside[0]!r}, which is no file of the folder")
         tensors: dict[str, torch.Tensor] = {}
-        for name in names:
-            opened = files.enter_context(safe_open(base_model / name, "pt"))
+        for path in weight_files(base_model):
+            opened = files.enter_context(safe_open(path, "pt"))
             tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  no dict
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise PreconditionError(
-            f"the weights of the base model in {base_model} do not read ({error}): fetch it anew, and export "
-            "again",
-            reason="BASE_MODEL_CORRUPT",
-        ) from error
+        raise corrupt_base(base_model, error) from error
     return tensors
 
 
@@ -166,7 +157,7 @@ def _plan(
     if lacking := sorted(state.keys() - on_disk.keys() - tied.keys()):
         raise NotStreamable(f"the base lacks {lacking[0]}")
     if unknown := sorted(updates.keys() - state.keys()):
-        raise _other_base(base_model, f"it has no {unknown[0]}")
+        raise other_base(base_model, f"it has no {unknown[0]}")
     planned: dict[str, Planned] = {}
     for name, key in on_disk.items():
         kept, update = base.get(key), updates.get(name)
@@ -228,10 +219,10 @@ def _check_shapes(
     elif update.a_RI is not None and update.b_OR is not None:
         found = (update.b_OR.shape[0], update.a_RI.shape[1])
     if found != shape:
-        raise _other_base(base_model, f"its {name} is {shape}, what was trained is {found}")
+        raise other_base(base_model, f"its {name} is {shape}, what was trained is {found}")
 
 
-def _other_base(base_model: Path, what: str) -> InvalidError:
+def other_base(base_model: Path, what: str) -> InvalidError:
     return InvalidError.of(
         "export.training_job",
         f"the checkpoint was not trained on the base model in {base_model}: {what}; give the base that the "
