@@ -35,6 +35,7 @@ ESCAPES: Final = {
     "ATTACH '{file}' AS other": "not_allowed",
     "ATTACH ':memory:' AS other": "not_allowed",
     "INSTALL httpfs": "not_allowed",
+    "UPDATE EXTENSIONS": "not_allowed",
     "LOAD httpfs": "not_allowed",
     "LOAD '{file}'": "not_allowed",
     "PRAGMA database_list": "not_allowed",
@@ -90,6 +91,11 @@ def test_a_query_reads_nothing_but_tables(tmp_path: Path, query: str) -> None:
     kind, words = sql_child.refused(error.value)
     assert (kind, secret in words) == (ESCAPES[query], False), words
     assert [each.name for each in tmp_path.iterdir()] == ["secret.csv"]
+
+
+def test_a_refusal_names_what_was_asked_for() -> None:
+    with duckdb.connect(":memory:") as connection, pytest.raises(sql_child.RefusedError, match="INSTALL or"):
+        sql_child.asked(connection, "INSTALL httpfs")
 
 
 # The child as it is, but for one thing that it relies on.

@@ -120,16 +120,25 @@ def asked(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.DuckDBPyR
     if len(statements) != 1:
         raise RefusedError("not_allowed", f"it holds {len(statements)} statements: send one SELECT")
     [statement] = statements
-    if statement.type is duckdb.StatementType.MULTI:  # such as a PIVOT, which looks for its columns first
+    kind = _kind(statement)
+    if kind is duckdb.StatementType.MULTI:  # such as a PIVOT, which looks for its columns first
         raise RefusedError("not_allowed", "it is several statements in one: name the columns, PIVOT … IN (…)")
-    if statement.type not in _READING:
-        raise RefusedError(
-            "not_allowed", f"{statement.type.name} is not allowed: only SELECT and EXPLAIN are"
-        )
+    if kind not in _READING:
+        name = kind.name if kind else "such a statement"
+        name = {"LOAD": "INSTALL or LOAD"}.get(name, name)  # one kind to DuckDB
+        raise RefusedError("not_allowed", f"{name} is not allowed: only SELECT and EXPLAIN are")
     result = connection.sql(query)
     if result is None:  # pyright: ignore[reportUnnecessaryComparison]  a statement may have no result
         raise RefusedError("not_allowed", "it has no result: send one SELECT")
     return result
+
+
+def _kind(statement: duckdb.Statement) -> duckdb.StatementType | None:
+    """None for kinds that DuckDB has no name for in Python, such as UPDATE EXTENSIONS."""
+    try:
+        return statement.type
+    except ValueError:
+        return None
 
 
 def _batches(reader: pa.RecordBatchReader, max_rows: int) -> Iterator[pa.RecordBatch]:
