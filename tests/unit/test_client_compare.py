@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -83,6 +84,23 @@ def test_the_page_loads_nothing_and_says_what_the_answer_says() -> None:
     assert "prefers-color-scheme: dark" in page
     for words in ("cannot tell yet", "<script>", "x & y", "210", "64 items", "rank", "To tell more"):
         assert words in seen.words
+
+
+def test_the_page_shows_bytes_with_the_unit_of_their_size() -> None:
+    one = compared()
+    summaries = [
+        run_pb2.MetricSummary(key="system/memory_bytes", last_value=value, best_value=math.nan)
+        for value in (6.5e8, 6.1e8)
+    ]
+    one.answer.metrics.add(key="system/memory_bytes", summaries=summaries, last_differences=[0.0, -4e7])
+    assert "<td>650.0 MB</td><td>610.0 MB (-40.0 MB)</td>" in page_of(one)
+
+
+def test_long_names_of_parameters_stay_apart_under_their_axes() -> None:
+    one = compared()
+    one.answer.config_differences.add(field="checkpoint.every_steps", values=["20", "50"])
+    ticks = [tick.get_text() for axes in figure_of(one).axes for tick in axes.get_xticklabels()]
+    assert "checkpoint.\nevery_steps" in ticks
 
 
 def test_pictures_are_what_their_name_says_and_the_same_each_time() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from finemesh.client.cli.output import measured
+from finemesh.client.figures import measured
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from finemesh.client.figures import measured
 from finemesh.client.plots import (
     Compared,
     by_interest,
@@ -16,6 +17,7 @@ from finemesh.client.plots import (
     picture_of,
     single,
 )
+from finemesh.v1.run_pb2 import MetricSummary
 from finemesh.v1.tracking_service_pb2 import CompareRunsResponse
 
 _NEEDED_NONE: Final = "no number would"
@@ -87,11 +89,19 @@ def _metrics(answer: CompareRunsResponse, names: Sequence[str]) -> str:
     for metric in by_interest(answer):
         cells: list[str] = []
         for summary, difference in zip(metric.summaries, metric.last_differences, strict=True):
-            last, best = _figure(summary.last_value) or "nan", _figure(summary.best_value)
-            change = f" ({difference:+.3g})" if difference and not math.isnan(difference) else ""
-            cells.append(f"{last}{change}{best and f', best {best}'}" if summary.key else "")
+            cells.append(_measured(summary, difference))
         rows.append((metric.key, *cells))
     return f"<h2>Metrics, last and best</h2>{_table(('metric', *names), rows)}" if rows else ""
+
+
+def _measured(summary: MetricSummary, difference: float) -> str:
+    """Empty for a run that has not measured it."""
+    text = measured(summary.key, summary.last_value, 5)
+    if difference and not math.isnan(difference):
+        text += f" ({'+' if difference > 0 else ''}{measured(summary.key, difference, 3)})"
+    if not math.isnan(summary.best_value):
+        text += f", best {measured(summary.key, summary.best_value, 5)}"
+    return text if summary.key else ""
 
 
 def _differences(answer: CompareRunsResponse, names: Sequence[str]) -> Iterable[str]:

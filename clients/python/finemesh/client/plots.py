@@ -122,7 +122,8 @@ def draw_parallel(axes: Any, compared: Compared) -> None:
                 text, (place, height), xytext=(4, 2), textcoords="offset points", fontsize=7, color=_INK
             )
     _label(axes, "what differs, and what came of it", "")
-    axes.set_xticks(range(len(columns)), [name for name, _ in columns], fontsize=7, color=_INK)
+    names = [name.replace(".", ".\n") for name, _ in columns]  # neighbours would touch
+    axes.set_xticks(range(len(columns)), names, fontsize=7, color=_INK)
     axes.set_yticks([])
     axes.margins(x=0.08)
 

@@ -11,10 +11,11 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.context import err, options, out
-from finemesh.client.cli.output import choice, measured, print_json, short, table
+from finemesh.client.cli.output import choice, print_json, short, table
 from finemesh.client.cli.runs import commands
 from finemesh.client.comparison_page import page_of
 from finemesh.client.connection import Connection
+from finemesh.client.figures import measured
 from finemesh.client.plots import FORMATS, Compared, PlotsMissingError, by_interest, figure_of, picture_of
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb

@@ -23,7 +23,6 @@ from finemesh.client.cli.output import (
     print_list,
     progress_bar,
     short,
-    size,
     styled,
     wait_with_progress,
 )
@@ -36,6 +35,7 @@ from finemesh.client.cli.splits import (
     parse_ratios,
     read_assignments,
 )
+from finemesh.client.figures import size
 from finemesh.client.transfer import download_files
 from finemesh.v1 import dataprep_service_pb2 as pb
 from finemesh.v1 import dataset_pb2, ledger_pb2

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.context import EXIT_FAILED, err, options, out
-from finemesh.client.cli.output import print_facts, print_json, size
+from finemesh.client.cli.output import print_facts, print_json
 from finemesh.client.cli.specs import (
     Dataset,
     Given,
@@ -26,6 +26,7 @@ from finemesh.client.cli.specs import (
     to_message,
 )
 from finemesh.client.cli.training import commands
+from finemesh.client.figures import size
 from finemesh.client.hub_models import cached_files, hub_files
 from finemesh.client.model_files import model_files
 from finemesh.v1 import estimate_pb2

@@ -27,12 +27,12 @@ from finemesh.client.cli.output import (
     print_list,
     progress_bar,
     short,
-    size,
     styled,
     wait_with_progress,
 )
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
 from finemesh.client.cli.parity import print_parity
+from finemesh.client.figures import size
 from finemesh.client.transfer import OnBytes, download_files, partial_of
 from finemesh.v1 import dataset_pb2, export_pb2
 from finemesh.v1 import export_service_pb2 as pb

@@ -10,9 +10,10 @@ import grpc
 import typer
 
 from finemesh.client.cli.context import err, options
-from finemesh.client.cli.output import print_json_line, size
+from finemesh.client.cli.output import print_json_line
 from finemesh.client.cli.training import JobId, commands
 from finemesh.client.errors import RpcError
+from finemesh.client.figures import size
 from finemesh.v1 import training_log_pb2 as pb
 
 _AGAIN_SECONDS = 1.0

@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from finemesh.client.cli.context import EXIT_FAILED, err, options, out
 from finemesh.client.cli.exports import ExportId, commands, download_folder, list_files
-from finemesh.client.cli.output import print_json, size
+from finemesh.client.cli.output import print_json
+from finemesh.client.figures import size
 from finemesh.client.pushing import PushError, Target, check, push, wanted_there
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from rich.markup import escape
 
 from finemesh.client.cli.context import options, out
-from finemesh.client.cli.output import duration, moment, short, size, table
+from finemesh.client.cli.output import duration, moment, short, table
 from finemesh.client.cli.paging import collect
 from finemesh.client.errors import RpcError
+from finemesh.client.figures import size
 from finemesh.v1 import run_pb2, training_service_pb2
 from finemesh.v1.lineage_pb2 import Lineage
 from finemesh.v1.training_job_pb2 import Checkpoint

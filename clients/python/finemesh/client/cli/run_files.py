@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 
 from finemesh.client.cli.context import EXIT_FAILED, err, options, out
-from finemesh.client.cli.output import choice, print_json, print_list, progress_bar, short, size
+from finemesh.client.cli.output import choice, print_json, print_list, progress_bar, short
 from finemesh.client.cli.paging import collect
 from finemesh.client.cli.runs import commands
+from finemesh.client.figures import size
 from finemesh.client.recording import Recording, RecordingError, is_recording
 from finemesh.client.sync import Report, sync
 from finemesh.client.transfer import download_files

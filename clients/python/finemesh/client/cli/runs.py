@@ -14,7 +14,6 @@ from finemesh.client.cli.metric_names import metrics_named, print_unknown
 from finemesh.client.cli.output import (
     duration,
     enum_name,
-    measured,
     moment,
     print_facts,
     print_json,
@@ -26,6 +25,7 @@ from finemesh.client.cli.output import (
 from finemesh.client.cli.paging import Filter, Limit, OrderBy, collect
 from finemesh.client.cli.run_facts import facts_of, print_checkpoints
 from finemesh.client.cli.train_specs import AGAIN, print_spec
+from finemesh.client.figures import measured
 from finemesh.v1 import run_pb2
 from finemesh.v1 import tracking_service_pb2 as pb
 

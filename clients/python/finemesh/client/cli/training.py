@@ -19,7 +19,6 @@ from finemesh.client.cli.output import (
     print_json,
     print_list,
     short,
-    size,
     styled,
     wait_with_progress,
 )
@@ -39,6 +38,7 @@ from finemesh.client.cli.specs import (
     lint,
     to_message,
 )
+from finemesh.client.figures import size
 from finemesh.client.hub_models import cached_files
 from finemesh.client.model_files import model_files
 from finemesh.specfile import SpecFile

@@ -8,16 +8,8 @@ from typing import Annotated
 import typer
 
 from finemesh.client.cli.context import EXIT_FAILED, EXIT_NOT_FOUND, EXIT_USAGE, Commands, err, options, out
-from finemesh.client.cli.output import (
-    enum_name,
-    moment,
-    print_facts,
-    print_json,
-    print_list,
-    short,
-    size,
-    styled,
-)
+from finemesh.client.cli.output import enum_name, moment, print_facts, print_json, print_list, short, styled
+from finemesh.client.figures import size
 from finemesh.v1 import worker_pb2
 from finemesh.v1 import worker_service_pb2 as pb
 
