@@ -227,8 +227,9 @@ class ScriptedMesh(AttemptServiceServicer, TrainingServiceServicer, TrackingServ
 
 def singles(batch: MetricBatch) -> Iterator[MetricBatch]:
     """Each of the batches that travel as one, as its sender wrote it."""
-    at = 0
-    for place, length in enumerate(batch.lengths or [len(batch.steps)]):
+    at, lengths = 0, batch.lengths or [len(batch.steps)]
+    thinned = batch.thinned_counts or [batch.thinned_points, *[0] * (len(lengths) - 1)]
+    for place, length in enumerate(lengths):
         chosen = slice(at, at + length)
         keys = list(dict.fromkeys(batch.keys[index] for index in batch.key_indices[chosen]))
         yield MetricBatch(
@@ -240,7 +241,7 @@ def singles(batch: MetricBatch) -> Iterator[MetricBatch]:
             steps=batch.steps[chosen],
             values=batch.values[chosen],
             times_us=batch.times_us[chosen],
-            thinned_points=0 if place else batch.thinned_points,
+            thinned_points=thinned[place],
         )
         at += length
 

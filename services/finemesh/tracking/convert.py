@@ -69,6 +69,7 @@ def batch_from_proto(message: metric_pb2.MetricBatch) -> Batch:
         times_us=np.array(message.times_us, np.int64),
         lengths=tuple(message.lengths),
         thinned_points=message.thinned_points,
+        thinned_counts=tuple(message.thinned_counts),
     )
 
 

@@ -142,7 +142,8 @@ class Batch:
     Attributes:
         key_indices: int64, pointing into `keys`.
         lengths: points of each number that it carries, of which `sequence` is the last; empty for one alone.
-        thinned_points: what the sender left out of its first number.
+        thinned_points: what the sender left out of all its numbers.
+        thinned_counts: how many of these belong to each number; empty if all do to the first.
     """
 
     run: str
@@ -155,6 +156,7 @@ class Batch:
     times_us: Int64s
     lengths: tuple[int, ...] = ()
     thinned_points: int = 0
+    thinned_counts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -176,7 +178,8 @@ class Batch:
             values=self.values[start:],
             times_us=self.times_us[start:],
             lengths=self.lengths[known:],
-            thinned_points=0,
+            thinned_points=sum(self.thinned_counts[known:]),
+            thinned_counts=self.thinned_counts[known:],
         )
 
     def check(self) -> None:
@@ -196,6 +199,12 @@ class Batch:
             found.append(("lengths", f"add up to {sum(self.lengths)}, but there are {len(self)} points"))
         if self.thinned_points < 0:
             found.append(("thinned_points", "must not be negative"))
+        if counts := self.thinned_counts:
+            if len(counts) != len(self.lengths) or min(counts) < 0:
+                found.append(("thinned_counts", "has a count from 0 for each of `lengths`"))
+            if sum(counts) != self.thinned_points:
+                text = f"add up to {sum(counts)}, but thinned_points is {self.thinned_points}"
+                found.append(("thinned_counts", text))
         if len(set(self.keys)) != len(self.keys):
             found.append(("keys", "names a metric twice"))
         if any(not 1 <= len(key) <= MAX_KEY_LENGTH or not key.isprintable() for key in self.keys):

@@ -120,6 +120,20 @@ def test_a_run_without_a_mesh_is_carried_later_and_once(mesh: Connection, tmp_pa
     assert (found.state, found.parent_run) == (run_pb2.Run.STATE_FAILED, "projects/p/runs/elder")
 
 
+def test_what_a_spool_had_no_room_for_is_told_once_and_counted(mesh: Connection, tmp_path: Path) -> None:
+    run = Run("tight", folder=tmp_path, offline=True, system_metrics=False, limit_bytes=100_000)
+    for step in range(10_000):
+        run.log({"a": float(step)}, step=step)
+    run.finish()
+    report = sync(mesh, tmp_path)
+    left_out = 10_000 - report.points
+    [problem] = report.problems
+    assert problem.startswith(f"{left_out} points had been left out")
+    request = pb.QueryMetricsRequest(parent="projects/p", runs=[report.run], keys=["a"], max_points=10_000)
+    [series] = mesh.tracking.QueryMetrics(request).series
+    assert (series.total_points, series.thinned_points) == (report.points, left_out)
+
+
 def test_what_was_logged_before_a_kill_is_kept_and_gone_on_with(
     mesh: Connection, settings: Settings, tmp_path: Path
 ) -> None:

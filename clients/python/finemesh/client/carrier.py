@@ -55,11 +55,11 @@ class Carrier:
 
 
 def _together(batches: Sequence[MetricBatch]) -> Iterator[MetricBatch]:
-    """Batches as few that carry as many. One that tells of points left out is the first of its own."""
+    """Batches as few that carry as many."""
     group: list[MetricBatch] = []
     points = 0
     for batch in batches:
-        if group and (batch.thinned_points or points + len(batch.steps) > MAX_POINTS_TOGETHER):
+        if group and points + len(batch.steps) > MAX_POINTS_TOGETHER:
             yield merged(group) if len(group) > 1 else group[0]
             group, points = [], 0
         group.append(batch)

@@ -316,13 +316,15 @@ def merged(batches: Sequence[MetricBatch]) -> MetricBatch:
     """Batches that follow each other as one, which is as good for Tracking and cheaper to carry."""
     keys = list(dict.fromkeys(key for batch in batches for key in batch.keys))
     places = {key: index for index, key in enumerate(keys)}
+    thinned = [batch.thinned_points for batch in batches]
     whole = MetricBatch(
         run=batches[0].run,
         attempt=batches[0].attempt,
         sequence=batches[-1].sequence,
         keys=keys,
         lengths=[len(batch.steps) for batch in batches],
-        thinned_points=sum(batch.thinned_points for batch in batches),
+        thinned_points=sum(thinned),
+        thinned_counts=thinned if any(thinned) else (),
     )
     for batch in batches:
         own = [places[key] for key in batch.keys]

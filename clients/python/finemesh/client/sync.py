@@ -70,6 +70,7 @@ class Sync:
         self._carrier: Carrier | None = None
         self._points = 0
         self._files = 0
+        self._left_out = 0
         self._problems: list[str] = []
 
     def once(self, *, complete: bool = True) -> Report:
@@ -86,8 +87,10 @@ class Sync:
         return self.report()
 
     def report(self) -> Report:
-        sent = self._sent
-        return Report(sent.run, self._points, self._files, sent.ended, tuple(self._problems))
+        sent, problems = self._sent, list(self._problems)
+        if self._left_out:
+            problems.append(f"{self._left_out} points had been left out: the disk, or limit_bytes, was full")
+        return Report(sent.run, self._points, self._files, sent.ended, tuple(problems))
 
     def _create(self) -> None:
         request = self._recording.request()
@@ -125,8 +128,7 @@ class Sync:
         batch.run = self._sent.run
         durable = self._log(batch)
         self._points += len(batch.steps)
-        if batch.thinned_points:
-            self._problems.append(f"{batch.thinned_points} points had been left out: the disk was full")
+        self._left_out += batch.thinned_points
         self._sent.sequence = durable
         self._note()
         carrier.acknowledge(durable)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MetricBatch(_message.Message):
-    __slots__ = ("run", "attempt", "sequence", "keys", "key_indices", "steps", "values", "times_us", "lengths", "thinned_points")
+    __slots__ = ("run", "attempt", "sequence", "keys", "key_indices", "steps", "values", "times_us", "lengths", "thinned_points", "thinned_counts")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class MetricBatch(_message.Message):
     TIMES_US_FIELD_NUMBER: _ClassVar[int]
     LENGTHS_FIELD_NUMBER: _ClassVar[int]
     THINNED_POINTS_FIELD_NUMBER: _ClassVar[int]
+    THINNED_COUNTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     attempt: int
     sequence: int
@@ -28,7 +29,8 @@ class MetricBatch(_message.Message):
     times_us: _containers.RepeatedScalarFieldContainer[int]
     lengths: _containers.RepeatedScalarFieldContainer[int]
     thinned_points: int
-    def __init__(self, run: _Optional[str] = ..., attempt: _Optional[int] = ..., sequence: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., key_indices: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., thinned_points: _Optional[int] = ...) -> None: ...
+    thinned_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, run: _Optional[str] = ..., attempt: _Optional[int] = ..., sequence: _Optional[int] = ..., keys: _Optional[_Iterable[str]] = ..., key_indices: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., times_us: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., thinned_points: _Optional[int] = ..., thinned_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class MetricSeries(_message.Message):
     __slots__ = ("run", "key", "steps", "values", "times_us", "attempts", "total_points", "thinned_points", "axis_values", "smoothed_values", "left_out_points")
