@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from finemesh.chassis.auth import Principal, Role
 from finemesh.core.clock import Clock
 from finemesh.core.errors import FinemeshError, InvalidError
-from finemesh.core.metrics import Goal
+from finemesh.core.metrics import Goal, goal_of
 from finemesh.core.names import Name
 from finemesh.tracking.compare import MAX_RUNS, Comparison, MetricComparison, compare
 from finemesh.tracking.costs import LineageDifferences, RunCost, costs_of, lineage_differences
-from finemesh.tracking.domain import Run
+from finemesh.tracking.domain import Run, Summary
 from finemesh.tracking.evaluation_service import Evaluations
 from finemesh.tracking.item_comparison import ItemComparison, NotComparable, compare_items, item_metric_of
 from finemesh.tracking.ports import RunStore
@@ -75,11 +75,28 @@ class Comparisons:
         question.check()
         await self._summarizer.settle()
         runs = await self._store.get(principal, question.runs)
+        runs = [await self._with_mean(run, question.metric) for run in runs]
         comparison = compare(runs, question.metric, question.goal)
         items, problem = await self._items(runs, comparison)
         answer = self._answer(question, runs, comparison, items, problem)
         await self._store.publish_comparison(question.runs, answer.comparison)
         return answer
+
+    async def _with_mean(self, run: Run, key: str) -> Run:
+        """A run whose program has logged items alone has their mean under `<split>/<metric>` as well."""
+        split, _, metric = key.partition("/")
+        if not metric or run.summary(key):
+            return run
+        evaluation = (await self._evaluations.latest([run.name], split)).get(run.name)
+        if evaluation is None or metric not in evaluation.metrics:
+            return run
+        try:
+            mean = (await self._evaluations.items(evaluation)).metrics[metric].mean()
+        except FinemeshError:  # then it is as if they were not there
+            return run
+        step, best = evaluation.step, mean if goal_of(key) else math.nan
+        found = Summary(key, mean, step, best, step, point_count=1, min_value=mean, max_value=mean)
+        return replace(run, summaries=(*run.summaries, found))
 
     async def _items(self, runs: Sequence[Run], comparison: Comparison) -> tuple[ItemComparison | None, str]:
         """The comparison by items, or why there is none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -40,6 +41,13 @@ class ItemMetric:
 
     values: Floats
     weights: Floats | None = None
+
+    def mean(self) -> float:
+        """Of the items that have a finite value; NaN if none has, or all weigh nothing."""
+        finite = np.isfinite(self.values)
+        weights = (np.ones(len(self.values)) if self.weights is None else self.weights)[finite]
+        total = float(weights.sum())
+        return float(self.values[finite] @ weights) / total if total else math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

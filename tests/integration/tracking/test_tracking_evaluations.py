@@ -207,6 +207,23 @@ async def test_runs_are_compared_by_the_items_that_all_have(caller: Evaluations)
     assert answer.items_problem == "without an evaluation of the items of test: cmp-none"
 
 
+async def test_runs_that_have_logged_items_alone_are_compared_by_their_mean(caller: Evaluations) -> None:
+    names: list[str] = []
+    for run_id, shift in (("alone-a", 0.0), ("alone-b", -0.5)):
+        names.append((await caller.client.create(run_id, params={"shift": str(shift)})).name)
+        await caller.log(logged(names[-1], items=40, shift=shift))
+    question = CompareRunsRequest(parent="projects/p", runs=names, metric="test/loss")
+    found = await caller.client.call("CompareRuns", question)
+    [metric] = found.metrics
+    means = [group.mean for group in found.items.groups]
+    assert [each.last_value for each in metric.summaries] == pytest.approx(means)
+    assert found.better_run == names[1]
+    question.metric = "test/f1"
+    with pytest.raises(FinemeshError) as refused:
+        await caller.client.call("CompareRuns", question)
+    assert refused.value.reason == "METRIC_NOT_LOGGED"
+
+
 async def test_others_neither_read_nor_log(
     caller: Evaluations, clients: Callable[..., Client], with_store: ServiceProcess
 ) -> None:
