@@ -103,6 +103,11 @@ def test_long_names_of_parameters_stay_apart_under_their_axes() -> None:
     assert "checkpoint.\nevery_steps" in ticks
 
 
+def test_metrics_whose_points_were_removed_get_no_empty_picture() -> None:
+    gone = Compared(answer(), ["small", "large"], {"val/loss": []})
+    assert page_of(gone).count("<svg") == len(figure_of(gone).axes) == 2
+
+
 def test_pictures_are_what_their_name_says_and_the_same_each_time() -> None:
     png, svg = (picture_of(figure_of(compared()), kind) for kind in ("png", "svg"))
     with Image.open(io.BytesIO(png)) as image:

@@ -26,7 +26,7 @@ _NEEDED_NONE: Final = "no number would"
 def page_of(compared: Compared) -> str:
     """The page. Raises PlotsMissingError."""
     answer, names = compared.answer, compared.names
-    figures = [single(draw_curves, compared, key) for key in compared.curves]
+    figures = [single(draw_curves, compared, key) for key in compared.drawn]
     figures += [single(draw_parallel, compared), single(draw_scatter, compared)]
     parts = [
         f"<p class='verdict {'sure' if answer.conclusive else 'open'}'>{_text(answer.verdict)}</p>",

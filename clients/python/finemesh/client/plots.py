@@ -43,6 +43,11 @@ class Compared:
     curves: Mapping[str, Sequence[MetricSeries]]
 
     @property
+    def drawn(self) -> list[str]:
+        """The metrics with points; those of runs that ended long ago may have been removed."""
+        return [key for key, series in self.curves.items() if any(each.steps for each in series)]
+
+    @property
     def values(self) -> list[float]:
         """The metric that decides, per run: over common items where there are some, otherwise its last."""
         metric = next((each for each in self.answer.metrics if each.key == self.answer.metric), None)
@@ -66,10 +71,10 @@ def by_interest(answer: CompareRunsResponse) -> list[MetricComparison]:
 
 def figure_of(compared: Compared) -> Any:
     """All pictures of a comparison in one figure. Raises PlotsMissingError."""
-    rows = -(-len(compared.curves) // 2)
+    rows = -(-len(compared.drawn) // 2)
     figure = _figure(10, 3.2 * rows + 6.4)
     grid = figure.add_gridspec(rows + 2, 2)
-    for index, key in enumerate(compared.curves):
+    for index, key in enumerate(compared.drawn):
         draw_curves(figure.add_subplot(grid[index // 2, index % 2]), compared, key)
     draw_parallel(figure.add_subplot(grid[rows, :]), compared)
     draw_scatter(figure.add_subplot(grid[rows + 1, :]), compared)
