@@ -160,7 +160,10 @@ def _print_report(folder: Path, report: Report) -> None:
         print_json(document)
         return
     state = (
-        "" if report.ended else "; it has not ended, or its program was killed: go on with Run(folder=...)"
+        ""
+        if report.ended
+        else "; it has not ended, or its program was killed: go on with Run(folder=...), or end it by"
+        " `finemesh runs finish`"
     )
     out.print(
         f"{folder}: {report.points} points and {report.files} files to {report.run}{state}",
