@@ -133,7 +133,8 @@ async def test_what_waits_warm_and_what_is_held_back_is_told(
 ) -> None:
     cluster.warm_workers, cluster.gpus_held_back = 2, 1
     await cluster.report()
-    (found,) = (await workers.stub.ListClusters(pb.ListClustersRequest())).clusters
+    clusters = (await workers.stub.ListClusters(pb.ListClustersRequest())).clusters
+    (found,) = [each for each in clusters if each.name == f"clusters/{cluster.id}"]
     assert (found.warm_workers, found.warm_memory_bytes, found.gpus_held_back) == (2, 900_000_000, 1)
     shown = (await asyncio.to_thread(type_in, "workers", "list", "--cluster", cluster.id)).stdout
     assert f"{cluster.id}: warm workers that wait 2, with those that get so in 900.0 MB" in shown
