@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ _PATIENT = settings(deadline=None, database=None, suppress_health_check=[HealthC
 settings.register_profile("finemesh", _PATIENT, derandomize=True)
 settings.register_profile("search", _PATIENT)
 settings.load_profile("finemesh")
+
+# A shell has its background jobs ignore Ctrl-C, which the programs that our tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

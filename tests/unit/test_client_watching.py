@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from collections.abc import Generator, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
 
 import grpc
 import pytest
 from finemesh.client.errors import RpcError
 from finemesh.client.watching import follow
 
+PATIENCE_SECONDS = 30.0
+
 
 class Stream:
-    """One version, then the signal while the next one is waited for."""
+    """Some versions; then nothing until it is cancelled."""
 
-    def __init__(self) -> None:
-        self.versions = 0
-        self.cancelled = False
+    def __init__(self, *versions: int, then: Callable[[], None] = lambda: None) -> None:
+        self._versions = iter(versions)
+        self._then = then
+        self.readers: set[threading.Thread] = set()
+        self.cancelled = threading.Event()
 
     def __iter__(self) -> Iterator[int]:
         return self
 
     def __next__(self) -> int:
-        self.versions += 1
-        if self.versions == 1:
-            return 1
-        os.kill(os.getpid(), signal.SIGINT)
-        assert self.cancelled, "interrupted in the midst of gRPC"
+        self.readers.add(threading.current_thread())
+        for version in self._versions:
+            return version
+        self._then()
+        assert self.cancelled.wait(PATIENCE_SECONDS)
         raise RpcError(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
 
     def cancel(self) -> None:
-        self.cancelled = True
+        self.cancelled.set()
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(autouse=True)
@@ -41,30 +51,40 @@ def default_handler() -> Generator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupt_cancels_the_call_and_is_raised_outside_of_it() -> None:
-    stream = Stream()
+def test_an_interrupt_is_raised_outside_of_the_call_and_cancels_it() -> None:
+    stream = Stream(1, then=interrupt)
     versions = follow(lambda: stream, lambda _: False)
     assert next(versions) == 1
     with pytest.raises(KeyboardInterrupt):
         next(versions)
-    assert stream.cancelled
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert stream.cancelled.is_set()
+    assert threading.main_thread() not in stream.readers
+    assert not any(each.is_alive() for each in stream.readers)
 
 
-def test_an_interrupt_while_a_version_is_shown_ends_the_watch() -> None:
-    stream = Stream()
-    versions = follow(lambda: stream, lambda _: False)
-    next(versions)
-    os.kill(os.getpid(), signal.SIGINT)
-    assert stream.cancelled
+def test_an_interrupt_while_a_version_is_shown_is_raised_there() -> None:
+    stream = Stream(1, 2)
+
+    def watch() -> None:
+        for _ in follow(lambda: stream, lambda _: False):
+            interrupt()
+
     with pytest.raises(KeyboardInterrupt):
-        next(versions)
+        watch()
+    gc.collect()  # the frame that the exception has kept
+    assert stream.cancelled.is_set()
+
+
+def test_a_watch_that_reached_its_end_leaves_no_call() -> None:
+    stream = Stream(1, 2)
+    assert list(follow(lambda: stream, lambda version: version == 2)) == [1, 2]
+    assert stream.cancelled.is_set()
 
 
 def test_a_handler_of_the_program_stays() -> None:
     came: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    versions = follow(lambda: iter((1, 2)), lambda version: version == 2)
+    versions = follow(lambda: Stream(1, 2), lambda version: version == 2)
     next(versions)
-    os.kill(os.getpid(), signal.SIGINT)
+    interrupt()
     assert (list(versions), came) == ([2], [signal.SIGINT])

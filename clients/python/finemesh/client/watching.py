@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -15,78 +15,52 @@ from finemesh.client.errors import RpcError
 T = TypeVar("T")
 _PATIENCE_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = 0.5
+_GLANCE_SECONDS: Final = 0.25
 
 
 def follow(watch: Callable[[], Iterator[T]], is_terminal: Callable[[T], bool]) -> Iterator[T]:
     """Yields every version of a resource until a terminal one.
 
-    `watch` opens the stream. When the stream breaks because the service is away it is opened again; it begins
+    `watch` makes the call of a stream. When it breaks because the service is away it is made again; it begins
     with the current version, so nothing that matters is missed. Raises RpcError after a minute without an
-    answer, and KeyboardInterrupt between two versions.
+    answer.
     """
     away_since = 0.0
-    with _Interrupt() as interrupt:
+    with ThreadPoolExecutor(1, "watch") as reader:
         while True:
             try:
-                for version in interrupt.cancelling(watch()):
-                    away_since = 0.0
-                    yield version
-                    if is_terminal(version):
-                        return
-                    interrupt.check()
+                with closing(_read_in(reader, watch)) as versions:
+                    for version in versions:
+                        away_since = 0.0
+                        yield version
+                        if is_terminal(version):
+                            return
             except RpcError as error:
-                interrupt.check()
                 away_since = away_since or time.monotonic()
                 if not _is_broken(error) or time.monotonic() - away_since > _PATIENCE_SECONDS:
                     raise
                 time.sleep(_PAUSE_SECONDS)
-            interrupt.check()
 
 
-class _Interrupt:
-    """Ctrl-C cancels the call that is waited for. Raised amid gRPC, as Python does it, it can leave
-    a lock held for good, and the process waits for that when it ends.
+def _read_in(reader: Executor, watch: Callable[[], Iterator[T]]) -> Generator[T]:
+    """What a stream brings, read in another thread.
 
-    A handler of the program's own stays, and so does Python's for a second Ctrl-C.
+    Python raises Ctrl-C in the main thread wherever that is. Amid gRPC it can leave a lock held for good, and
+    the process waits for that lock when it ends; here it meets a future that is waited for.
     """
+    call: Any = _result(reader.submit(watch))
+    try:
+        while (version := _result(reader.submit(next, call, None))) is not None:
+            yield version
+    finally:
+        call.cancel()
 
-    def __init__(self) -> None:
-        self._came = False
-        self._call: Any = None
-        self._is_ours = False
 
-    def __enter__(self) -> Self:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._on_signal)
-            self._is_ours = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._give_back()
-
-    def cancelling(self, call: Iterator[T]) -> Iterator[T]:
-        """The same stream, which Ctrl-C cancels from now on."""
-        self._call = call
-        if self._came:  # while it was opened
-            self._call.cancel()
-        return call
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt after a Ctrl-C."""
-        if self._came:
-            raise KeyboardInterrupt
-
-    def _on_signal(self, *_: object) -> None:
-        self._came = True
-        self._give_back()
-        if self._call is not None:
-            self._call.cancel()
-
-    def _give_back(self) -> None:
-        if self._is_ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._is_ours = False
+def _result(future: Future[T]) -> T:
+    """A signal that comes just before a wait begins is seen when that wait ends, so none is long."""
+    while not wait([future], _GLANCE_SECONDS).done:
+        pass
+    return future.result()
 
 
 def _is_broken(error: RpcError) -> bool:
