@@ -44,7 +44,11 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FaultM
         cpus=1,
         gpus=0,
         lease_seconds=LEASE_SECONDS,
-        environment={"FINEMESH_RESTART_DELAY_SECONDS": "0.1", "FINEMESH_SYNC_SECONDS": "0.5"},
+        environment={
+            "FINEMESH_RESTART_DELAY_SECONDS": "0.1",
+            "FINEMESH_SYNC_SECONDS": "0.5",
+            "FINEMESH_WORKER_TIMEOUT_SECONDS": "20",
+        },
     )
     async with Mesh(config) as mesh:
         site = await FaultMesh.prepared(mesh, folder)
@@ -60,6 +64,14 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FaultM
 async def kill_worker(site: FaultMesh, name: str, chance: random.Random, away_seconds: float) -> None:
     (pid,) = (await site.job(name)).worker.pids
     os.kill(pid, signal.SIGKILL)
+
+
+async def stop_worker(site: FaultMesh, name: str, chance: random.Random, away_seconds: float) -> None:
+    """It stands still for good, while its supervisor renews the lease."""
+    (pid,) = (await site.job(name)).worker.pids
+    worker = psutil.Process(pid)
+    worker.suspend()
+    await site.until(lambda: not is_alive(worker), "the end of a worker that stands still")
 
 
 async def kill_supervisor(site: FaultMesh, name: str, chance: random.Random, away_seconds: float) -> None:
@@ -142,6 +154,7 @@ def is_alive(process: psutil.Process) -> bool:
 # Each, and whether the attempt goes on. Training may be away for longer than a lease, or not.
 FAULTS: Final[dict[str, tuple[Fault, bool | None]]] = {
     "worker": (kill_worker, False),
+    "worker stopped": (stop_worker, False),
     "supervisor": (kill_supervisor, False),
     "node": (kill_node, False),
     "head": (kill_head, False),

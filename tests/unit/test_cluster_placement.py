@@ -4,6 +4,7 @@ before it begins.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,9 @@ async def test_a_worker_has_the_newest_token_before_it_begins(removed: list[Grou
 
         async def holdings(self) -> list[Any]:
             return []
+
+        async def first_silent(self, seconds: float) -> int:
+            return await asyncio.Future()
 
         async def run(self) -> Ending:
             return Ending(result=" ".join(told).encode())

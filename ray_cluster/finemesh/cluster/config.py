@@ -48,6 +48,9 @@ class AgentConfig:
             a core busy, which the training that has just begun needs more.
         local_pool: start and stop further nodes of Ray on this machine, as operators ask for.
         lease_seconds: how long an attempt may go without a renewal, until the service says otherwise.
+        worker_timeout_seconds: how long a worker may leave unanswered whether it is there; then it counts as
+            hung, is killed, and another attempt begins. Loading a model or compiling does not keep it from
+            answering.
         sync_seconds: how often the inventory is compared with each service.
         allow_open_ray: work also on a Ray cluster that takes clients without a token.
         signing_key_file: an Ed25519 key (PEM) that every package is signed with; the same path on each node.
@@ -76,6 +79,7 @@ class AgentConfig:
     warm_refill_seconds: float = 20.0
     local_pool: bool = False
     lease_seconds: float = 20.0
+    worker_timeout_seconds: float = 600.0
     sync_seconds: float = 3.0
     allow_open_ray: bool = False
     signing_key_file: Path | None = None
@@ -91,6 +95,8 @@ class AgentConfig:
             raise InvalidError.of("spool_gb", "must not be negative; 0 sets no limit")
         if self.warm_workers < 0:
             raise InvalidError.of("warm_workers", "must not be negative; 0 keeps none ready")
+        if not self.worker_timeout_seconds > 0:
+            raise InvalidError.of("worker_timeout_seconds", "must be positive: every worker would be late")
         if self.signing_key_file:  # else the first package would find out, once it is made
             load_key(self.signing_key_file)
 
@@ -119,6 +125,7 @@ class AgentConfig:
             signing_key_file=self.signing_key_file,
             apart_python=self.apart_python,
             lease_seconds=self.lease_seconds,
+            worker_timeout_seconds=self.worker_timeout_seconds,
             log_level=self.log_level,
         )
 
@@ -141,6 +148,7 @@ class Site:
     prepared_bytes: int = 0
     spool_bytes: int = 0
     lease_seconds: float = 20.0
+    worker_timeout_seconds: float = 600.0
     log_level: str = "INFO"
 
     @property

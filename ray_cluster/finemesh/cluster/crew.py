@@ -26,6 +26,8 @@ from finemesh.v1 import attempt_pb2
 
 # How long the others may take to tell why they ended, once one has: the first to notice is rarely the cause.
 _CAUSE_SECONDS: Final = 2.0
+# How long after all have answered they are asked again whether they are there.
+_LISTEN_SECONDS: Final = 10.0
 _RAY_DIGITS: Final = 10_000  # Ray counts resources to four digits
 
 Bundle = dict[str, float]
@@ -117,6 +119,19 @@ class Crew:
                 return min((each for each in running if each.done()), key=_symptom).result()
             if running[0].done():
                 return running[0].result()
+
+    async def first_silent(self, seconds: float) -> int:
+        """Ask all whether they are there, again and again: the rank of the first that has not answered for so
+        long. Each has a thread for that, which waits for nothing but Python's lock. One that has died is
+        heard of in other ways.
+        """
+        while True:
+            asked = [asyncio.ensure_future(actor.is_there.remote()) for actor in self.actors]
+            _, silent = await asyncio.wait(asked, timeout=seconds)
+            if silent:
+                return min(rank for rank, answer in enumerate(asked) if answer in silent)
+            await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.sleep(min(seconds, _LISTEN_SECONDS))
 
     def kill(self) -> None:
         for actor in self.actors:

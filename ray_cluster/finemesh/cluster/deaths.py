@@ -1,4 +1,4 @@
-"""What a dead worker or supervisor died of, as far as anybody can tell.
+"""What a dead worker or supervisor died of, as far as anybody can tell; and what is said of a silent one.
 
 Ray kills workers when a node runs low on memory and says so. The kernel sends SIGKILL and says nothing to
 anybody; it counts in /proc/vmstat how often (https://man7.org/linux/man-pages/man5/proc_vmstat.5.html).
@@ -6,11 +6,13 @@ anybody; it counts in /proc/vmstat how often (https://man7.org/linux/man-pages/m
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
 
+from finemesh.cluster.reaper import Holding
 from finemesh.core.errors import FinemeshError, ResourceExhaustedError, UnavailableError
 
 _SAID_BY_RAY: Final = ("running low on memory", "OutOfMemory", "memory monitor")
@@ -47,6 +49,26 @@ def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> 
         "optimization.activation_checkpointing, or run less beside it",
         reason="OUT_OF_MEMORY",
         metadata={"peak_bytes": str(peak_memory_bytes)},
+    )
+
+
+def silence(holding: Holding, attempt: int, seconds: float, last_said: str) -> FinemeshError:
+    """The error of an attempt of which a process has not answered for so long, and was killed for that.
+
+    Args:
+        holding: the process.
+        attempt: its number.
+        seconds: how long it was waited for.
+        last_said: what the work was at when it was last heard of.
+    """
+    since = datetime.now(UTC) - timedelta(seconds=seconds)
+    return UnavailableError(
+        f"process {holding.pid} of attempt {attempt}, on node {holding.node[:12]}, has not answered since "
+        f"{since:%H:%M:%S} UTC, for {seconds:g} s, and was killed: it had been stopped, or hung, at "
+        f"{last_said}. See what it wrote last (`finemesh train logs` for a training); if it was only busy in "
+        "one piece, set FINEMESH_WORKER_TIMEOUT_SECONDS of the agent higher",
+        reason="WORKER_SILENT",
+        metadata={"pid": str(holding.pid), "node": holding.node},
     )
 
 

@@ -26,7 +26,7 @@ from finemesh.chassis.logs import configure_logging, get_logger
 from finemesh.cluster.attempts import ref_of, resource_key, service_of, to_proto
 from finemesh.cluster.config import Site
 from finemesh.cluster.crew import Crew, reserve
-from finemesh.cluster.deaths import death, kernel_kills
+from finemesh.cluster.deaths import death, kernel_kills, silence
 from finemesh.cluster.evaluations import ship_evaluations
 from finemesh.cluster.joblog import LogShipper, Redactor, log_path, logs_of
 from finemesh.cluster.lease import Lease
@@ -206,30 +206,48 @@ class Supervisor:
             return Ending(error=to_status(error).SerializeToString())
 
     async def _attend(self, service: grpc.aio.Channel, crew: Crew) -> Ending:
+        """Stay with a crew until it ends, or one of it does not answer any more."""
         self._holdings = await crew.holdings()
         self._lease.renew_now()
+        watching = asyncio.create_task(self._watch(service, crew))
+        listening = asyncio.create_task(crew.first_silent(self._site.worker_timeout_seconds))
+        beside = [listening, asyncio.create_task(self._stop_when_told(crew.leader))]
+        if self._is_training:
+            beside.append(asyncio.create_task(sample(crew.actors)))
+        try:
+            await asyncio.wait({watching, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                return watching.result()
+            self._kill_worker()
+            raise self._silence(listening.result())
+        finally:
+            for task in (watching, *beside):
+                task.cancel()
+            await asyncio.gather(watching, *beside, return_exceptions=True)
+
+    async def _watch(self, service: grpc.aio.Channel, crew: Crew) -> Ending:
         worker = crew.leader
         await self._look(worker)
         running = asyncio.ensure_future(crew.run())
-        stopping: asyncio.Task[None] | None = None
-        told = asyncio.ensure_future(self._lease.told_to_stop.wait())
-        sampling = asyncio.create_task(sample(crew.actors)) if self._is_training else None
-        while not running.done():
-            seconds = _CALM_SECONDS if self._status.in_steps and not stopping else _POLL_SECONDS
-            awaited = {running} if stopping else {running, told}
-            await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                await self._look(worker)
-                if self._status.uploads:
-                    await self._commit(service, worker)
-            if told.done() and stopping is None:
-                stopping = asyncio.create_task(self._stop(worker))
-        for task in filter(None, (stopping, sampling, told)):
-            task.cancel()
-        ending = running.result()
+        try:
+            while not running.done():
+                calm = self._status.in_steps and not self._lease.told_to_stop.is_set()
+                await asyncio.wait({running}, timeout=_CALM_SECONDS if calm else _POLL_SECONDS)
+                if not running.done():
+                    await self._look(worker)
+                    if self._status.uploads:
+                        await self._commit(service, worker)
+        finally:
+            running.cancel()
         with contextlib.suppress(RayError):
             await self._look_at_lineage(worker)
-        return ending
+        return running.result()
+
+    def _silence(self, rank: int) -> FinemeshError:
+        seconds, last = self._site.worker_timeout_seconds, self._status
+        _log.warning("worker_silent", resource=self._ref.resource, rank=rank, seconds=seconds)
+        said = f"step {last.step} of {last.total_steps}" if last.total_steps else last.message or "its start"
+        return silence(self._holdings[rank], self._ref.attempt, seconds, said)
 
     async def _look(self, worker: Any) -> None:
         before = self._status
@@ -245,13 +263,16 @@ class Supervisor:
         if self._lineage:
             self._lineage_settled.set()
 
-    async def _stop(self, worker: Any) -> None:
+    async def _stop_when_told(self, worker: Any) -> None:
         """Ask, acknowledge, and kill when asking did not help in time."""
+        await self._lease.told_to_stop.wait()
         seconds = _STOP_SHARE * (self._lease.stop_by - time.monotonic())
-        await worker.stop.remote()
-        self._is_stopping = True
-        self._lease.renew_now()
-        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await worker.stop.remote()
+                self._is_stopping = True
+                self._lease.renew_now()
+                await asyncio.Event().wait()
         _log.warning("worker_did_not_stop", resource=self._ref.resource, seconds=round(seconds, 1))
         self._kill_worker()
 

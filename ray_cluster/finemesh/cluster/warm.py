@@ -35,6 +35,8 @@ from finemesh.v1 import attempt_pb2
 
 _NOT_INITIALISED: Final = 3  # CUDA_ERROR_NOT_INITIALIZED, of cuda.h
 _END_SECONDS: Final = 10.0
+# How long a worker that has waited may take to begin. One that does not has hung: a cold one is started.
+_TAKE_SECONDS: Final = 60.0
 # What the loop and the libraries under it import, some of it only when it is used for the first time.
 MODULES: Final = (
     "finemesh.cluster.workers.train",
@@ -133,10 +135,11 @@ class Warmth:
 
     async def _takes(self, command: attempt_pb2.Command, seat: Any) -> bool:
         try:
-            gpus, visible = await seat.gpus.remote() if seat is not None else ([], None)
-            return await self.worker.take.remote(command.SerializeToString(), gpus, visible)
-        except RayError as error:
-            _log.warning("warm_worker_lost", resource=command.resource, error=str(error)[:300])
+            async with asyncio.timeout(_TAKE_SECONDS):
+                gpus, visible = await seat.gpus.remote() if seat is not None else ([], None)
+                return await self.worker.take.remote(command.SerializeToString(), gpus, visible)
+        except (RayError, TimeoutError) as error:
+            _log.warning("warm_worker_lost", resource=command.resource, error=repr(error)[:300])
             return False
 
 

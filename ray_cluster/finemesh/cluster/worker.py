@@ -32,8 +32,8 @@ from finemesh.core.errors import FinemeshError
 from finemesh.finetune.usage import peak_resident_bytes
 from finemesh.v1 import attempt_pb2, training_job_pb2
 
-# run, and beside it status, stop and commits at the same time.
-CONCURRENCY: Final = 4
+# run, and beside it status, samples, stop, and whether it is there, at the same time.
+CONCURRENCY: Final = 5
 
 _log = get_logger("finemesh.worker")
 
@@ -145,6 +145,10 @@ class Worker:
         certificate = job.certificate.SerializeToString() if job.certificate else b""
         done = (job.phase, job.fraction, job.message, job.step, job.total_steps)
         return Status(*done, certificate, peak_resident_bytes(), len(job.uploaded))
+
+    def is_there(self) -> bool:
+        """True, which a process that hangs does not say."""
+        return True
 
     def stop(self) -> None:
         """Ask the work to stop as soon as it can do so in order."""
