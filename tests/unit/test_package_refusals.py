@@ -198,6 +198,8 @@ def test_a_quantised_base_says_what_the_whole_one_changed(job: dict[str, Any], t
     metrics = load_package_manifest(tmp_path / "package").metrics
     assert 0.001 < metrics["unquantised/first_token_difference"] < 1
     assert 0 <= metrics["unquantised/token_agreement"] <= 1
+    card = (tmp_path / "package/README.md").read_text(encoding="utf-8")
+    assert f"the first tokens by {metrics['unquantised/first_token_difference']:.2%} of their norm" in card
 
 
 def test_every_format_has_a_name_on_the_wire_and_a_writer() -> None:

@@ -20,6 +20,7 @@ ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages", "tools", "attri
 PREFERENCE_COLUMNS: Final = (*ROW_COLUMNS, "rejected")
 TEXT_COLUMNS: Final = ("row_id", "video_id", "text")
 _BATCH_ROWS: Final = 256
+_OTHER_SPLIT: Final = "name another split in the spec; validation_split and test_split may be empty"
 
 
 class Part(TypedDict):
@@ -96,13 +97,12 @@ def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = 
         yield _row(values, location)
 
 
-def no_rows(dataset: Path, split: str) -> PreconditionError:
-    """SPLIT_EMPTY: what there is to say of a split without rows."""
+def no_rows(dataset: Path, split: str, remedy: str = _OTHER_SPLIT) -> PreconditionError:
+    """SPLIT_EMPTY: what there is to say of a split without rows, and what to do besides splitting."""
     splits = sorted(read_manifest(dataset).splits.items())
     has = ", ".join(f"{rows} in {name or 'no split'}" for name, rows in splits) or "none at all"
     return PreconditionError(
-        f"the dataset has no rows in the split {split!r} (it has {has}): split it first, or name another "
-        "split in the spec; validation_split and test_split may be empty",
+        f"the dataset has no rows in the split {split!r} (it has {has}): split it first, or {remedy}",
         reason="SPLIT_EMPTY",
     )
 

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from finemesh.core.spec import codec
 from finemesh.core.spec.export import ExportFormat
 from finemesh.package.manifest import PackageManifest, ParityReport
+from finemesh.package.unquantised import UNQUANTISED, said_of
 
 _PIPELINES: Final = {
     "LANGUAGE": "text-generation",
@@ -176,6 +177,8 @@ def _metrics(manifest: PackageManifest) -> str:
     for name, value in sorted(metrics.items(), key=lambda each: (not each[0].startswith("test/"), each[0])):
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
             continue
+        if name.startswith(UNQUANTISED):
+            continue  # said in words under the limits
         low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
         interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else ""
         rows.append((name, f"{value:.4g}", interval))
@@ -247,6 +250,7 @@ def _limits(manifest: PackageManifest) -> str:
         said.append("It was checked with at most one picture in a conversation.")
     if manifest.format is ExportFormat.ADAPTER:
         said.append("It runs on exactly the base model whose SHA-256 `manifest.json` has.")
+    said += said_of(manifest.metrics)
     said += [_sentence(each) for each in manifest.record.get("quirks", ())]
     return "## Limits\n\n" + "\n".join(f"- {each}" for each in said)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -13,12 +15,16 @@ from finemesh.core.spec.finetune import Lora, Quantization
 from finemesh.package.golden_text import text_items
 from finemesh.package.trained import Trained
 
+UNQUANTISED: Final = "unquantised/"
+_DIFFERENCE: Final = f"{UNQUANTISED}first_token_difference"
+_AGREEMENT: Final = f"{UNQUANTISED}token_agreement"
+
 
 def base_change(trained: Trained, split: str, golden: Path) -> dict[str, float]:
     """Figures over the golden items, for the card; empty where the base was not quantised in training.
 
-    `unquantised/first_token_difference` is the norm of what the logits of each first token differ by,
-    as a share of the norm of those on the quantised base; `unquantised/token_agreement` the share of greedy
+    `first_token_difference` is the norm of what the logits of each first token differ by,
+    as a share of the norm of those on the quantised base; `token_agreement` the share of greedy
     tokens that are the same.
 
     Args:
@@ -42,6 +48,18 @@ def base_change(trained: Trained, split: str, golden: Path) -> dict[str, float]:
         agreeing += float((ours[:shared] == theirs[:shared]).sum())
         tokens += max(len(ours), len(theirs))
     return {
-        "unquantised/first_token_difference": (apart / max(norm, 1e-30)) ** 0.5,
-        "unquantised/token_agreement": agreeing / max(tokens, 1.0),
+        _DIFFERENCE: (apart / max(norm, 1e-30)) ** 0.5,
+        _AGREEMENT: agreeing / max(tokens, 1.0),
     }
+
+
+def said_of(metrics: Mapping[str, float]) -> list[str]:
+    """A sentence for the card on what `base_change` found; none where it found nothing."""
+    if _DIFFERENCE not in metrics:
+        return []
+    changed = (
+        "The adapter was trained on a quantised base and goes here onto the unquantised one. Over the golden "
+        f"items that changes the logits of the first tokens by {metrics[_DIFFERENCE]:.2%} of their norm; "
+        f"{metrics[_AGREEMENT]:.1%} of the tokens generated greedily are the same."
+    )
+    return [changed]

@@ -208,7 +208,9 @@ class S3ObjectStore:
                         file.write(chunk)
                 if sha256 is not None and digest.hexdigest() != sha256:
                     raise FinemeshError(
-                        f"{key} has the SHA-256 {digest.hexdigest()}, not {sha256}", reason="OBJECT_CORRUPT"
+                        f"{key} has the SHA-256 {digest.hexdigest()}, not {sha256}: it was damaged or "
+                        "overwritten in the store; put back what was there, or make it anew",
+                        reason="OBJECT_CORRUPT",
                     )
                 draft.replace(path)
             finally:
@@ -361,7 +363,9 @@ def _translated(key: str, endpoint: str) -> Generator[None]:
     except S3Error as error:
         if error.code in _MISSING:
             raise NotFoundError(
-                f"there is no object {key}", reason="OBJECT_NOT_FOUND", metadata={"key": key}
+                f"there is no object {key}: put it there, or name another",
+                reason="OBJECT_NOT_FOUND",
+                metadata={"key": key},
             ) from error
         if error.code == "NoSuchBucket":
             raise PreconditionError(
