@@ -97,6 +97,11 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
             0,
             "-o sequence.max_tokens=9999: warning: sequence.max_tokens: 9999 is more than the 2048 positions",
         ),
+        (
+            ["spec.yaml", "--base", "llama", "-o", "lora.target_modules=[q_prj]", "--check"],
+            0,
+            "lora.target_modules: published llama models have no layer 'q_prj' in LANGUAGE: write",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_is_loaded(

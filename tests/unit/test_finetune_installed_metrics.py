@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import Evaluation, Task
+from finemesh.core.spec.finetune_rules import OWN_METRICS
 from finemesh.finetune.loop import train
-from finemesh.finetune.metrics import installed_metrics
+from finemesh.finetune.metrics import OPEN_METRICS, installed_metrics
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
 
@@ -50,10 +51,22 @@ def test_an_installed_metric_compares_the_answers_of_the_final_test(tmp_path: Pa
     assert result.metrics["test/length_ratio_low"] <= result.metrics["test/length_ratio"]
 
 
+def test_what_is_measured_anyway_is_not_asked_for() -> None:
+    assert OPEN_METRICS.keys() <= set(OWN_METRICS)
+    for name in (*OWN_METRICS, "val/loss"):
+        with pytest.raises(InvalidError, match=f"{name} is measured anyway where it applies") as caught:
+            spec(Task.LANGUAGE, evaluation=Evaluation(metrics=("own", name))).validate()
+        assert [each.field for each in caught.value.violations] == ["spec.evaluation.metrics[1]"]
+
+
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("lenght_ratio", "there are: broken, length_ratio"), ("broken", "own_metrics:nothing does not load")],
+    [
+        ("lenght_ratio", r"there are: broken, length_ratio \(did you mean length_ratio\?\)"),
+        ("exact_mach", r"did you mean exact_match\?"),
+        ("broken", "own_metrics:nothing does not load"),
+    ],
 )
 def test_one_that_is_not_there_is_an_error_that_lists_those_there_are(name: str, message: str) -> None:
     with pytest.raises(InvalidError, match=message) as caught:

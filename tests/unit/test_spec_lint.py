@@ -153,6 +153,36 @@ def test_what_is_refused_is_not_judged_further() -> None:
     assert report.spec is None
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["q_proj", "down_proj"], None),
+        (
+            ["q_proj", "q_prj"],
+            "no layer 'q_prj' in LANGUAGE: write names out of q_proj, v_proj, down_proj",
+        ),
+        (["fc1"], "have no layer 'fc1' in LANGUAGE: write VISION in lora.towers too"),
+    ],
+)
+def test_a_target_that_no_part_has_is_named_with_those_there_are(names: list[str], said: str | None) -> None:
+    layers = {Tower.LANGUAGE: ("q_proj", "v_proj", "down_proj"), Tower.VISION: ("fc1",), Tower.CONNECTOR: ()}
+    facts = BaseModelFacts("llava", 4096, layers)
+    found = lint_document(changed(**PICTURES, lora__target_modules=names), facts).findings
+    assert [(each.severity, each.field) for each in found] == (
+        [(Severity.WARNING, "lora.target_modules")] if said else []
+    )
+    assert not said or said in found[0].message
+    assert ("did you mean q_proj?" in str(found)) == ("q_prj" in names)
+    everything = {"lora__towers": ["LANGUAGE", "CONNECTOR"], "lora__target_modules": names}
+    assert lint_document(changed(**PICTURES, **everything), facts).findings == ()  # the connector may have it
+
+
+@pytest.mark.parametrize("task", Task)
+def test_a_spec_without_a_method_lacks_a_method_and_nothing_else(task: Task) -> None:
+    report = lint_document({"task": task, "base_model": "m", "dataset": "projects/p/datasets/d"})
+    assert [(each.severity, each.field) for each in report.findings] == [(Severity.ERROR, "method")]
+
+
 def test_facts_are_those_of_the_language_model() -> None:
     assert facts_of(
         {"model_type": "llava", "text_config": {"max_position_embeddings": 4096}}

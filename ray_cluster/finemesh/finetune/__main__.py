@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -24,6 +24,7 @@ from finemesh.core.errors import FinemeshError, InvalidError, PreconditionError
 from finemesh.core.spec import document, lint
 from finemesh.core.spec.finetune import FineTuneSpec
 from finemesh.finetune import certify
+from finemesh.finetune.families import FAMILIES
 from finemesh.finetune.hooks import CheckpointInfo, NoHooks, Outcome, StopReason
 from finemesh.finetune.jsonlines import to_json
 from finemesh.finetune.rows import read_manifest
@@ -166,9 +167,11 @@ def _completed(values: dict[str, Any], given: argparse.Namespace) -> dict[str, A
 def _facts(base_model: str) -> lint.BaseModelFacts:
     """What the config.json of a local model says."""
     try:
-        return lint.facts_of(json.loads((Path(base_model) / "config.json").read_bytes()))
+        facts = lint.facts_of(json.loads((Path(base_model) / "config.json").read_bytes()))
     except (OSError, ValueError, AttributeError):
         return lint.BaseModelFacts()
+    family = next((each for each in FAMILIES if facts.model_type in each.model_types), None)
+    return replace(facts, layers=family.lora_targets) if family else facts
 
 
 def _carry_out(spec: FineTuneSpec, given: argparse.Namespace) -> int:

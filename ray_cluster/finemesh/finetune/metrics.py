@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Final
 
 from finemesh.core.errors import InvalidError
+from finemesh.core.spec import codec
 from finemesh.core.spec.boxes import BoxConvention, Corners, read_boxes
 
 Metric = Callable[[str, str], float | None]
@@ -101,7 +102,8 @@ def installed_metrics(names: Sequence[str]) -> dict[str, Metric]:
             there = ", ".join(sorted(found)) or "none"
             raise InvalidError.of(
                 path,
-                f"no installed package has a metric {name!r}; there are: {there}. Install its package where "
+                f"no installed package has a metric {name!r}; there are: {there}"
+                f"{codec.nearest(name, [*found, *OPEN_METRICS])}. Install its package where "
                 f"training runs; its entry point belongs to the group {METRICS_GROUP}",
                 reason="METRIC_UNKNOWN",
             )

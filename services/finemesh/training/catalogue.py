@@ -14,9 +14,10 @@ from finemesh.chassis.auth import Role, current_principal
 from finemesh.chassis.fine_tune_spec import document_of, spec_to_proto
 from finemesh.chassis.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from finemesh.core.errors import InvalidError, NotFoundError
+from finemesh.core.spec.finetune import Tower
 from finemesh.core.spec.lint import BaseModelFacts, Report, lint_document
 from finemesh.core.spec.presets import PRESETS, Preset, preset_of
-from finemesh.v1 import model_family_pb2, preset_pb2, spec_finding_pb2
+from finemesh.v1 import fine_tune_spec_pb2, model_family_pb2, preset_pb2, spec_finding_pb2
 from finemesh.v1 import training_service_pb2 as pb
 from finemesh.v1.training_service_pb2_grpc import TrainingServiceServicer
 
@@ -34,7 +35,7 @@ class CatalogueServicer(TrainingServiceServicer):
     ) -> pb.LintFineTuneSpecResponse:
         current_principal().require_role(Role.VIEWER)
         known = request.base_model
-        facts = BaseModelFacts(model_type=known.model_type, max_positions=known.max_positions)
+        facts = BaseModelFacts(known.model_type, known.max_positions, _layers(known.model_type))
         return _report_to_proto(lint_document(document_of(request.spec), facts))
 
     async def GetPreset(self, request: pb.GetPresetRequest, context: Any) -> preset_pb2.Preset:
@@ -74,6 +75,18 @@ def families() -> tuple[model_family_pb2.ModelFamily, ...]:
     """The registry, in its order: the first that fits a model takes it."""
     text = resources.files("finemesh.training").joinpath(_FAMILIES_FILE).read_text()
     return tuple(json_format.Parse(text, pb.ListModelFamiliesResponse()).model_families)
+
+
+def _layers(model_type: str) -> dict[Tower, tuple[str, ...]]:
+    """The linear layers that the family of a type of model knows, by part; none of a type that none names."""
+    for family in families():
+        if model_type in family.model_types:
+            return {_tower(part.tower): tuple(part.lora_targets) for part in family.parts}
+    return {}
+
+
+def _tower(number: fine_tune_spec_pb2.Tower) -> Tower:
+    return Tower(fine_tune_spec_pb2.Tower.Name(number).removeprefix("TOWER_"))
 
 
 def _id(name: str, collection: str) -> str:

@@ -74,3 +74,14 @@ async def test_a_spec_is_judged_and_completed(viewer: TrainingClient) -> None:
     assert found.keys() == {"sequence.max_tokens", "evaluation.every_steps"}
     assert "1024 positions" in found["sequence.max_tokens"].message
     assert judged.spec.lora.alpha == 32
+
+
+async def test_layers_that_a_family_has_not_are_named(viewer: TrainingClient) -> None:
+    spec = fine_tune_spec_pb2.FineTuneSpec(
+        task="TASK_LANGUAGE", base_model="m", dataset="projects/p/datasets/d"
+    )
+    spec.lora.target_modules.append("q_prj")
+    facts = spec_finding_pb2.BaseModelFacts(model_type="phi3")
+    judged = await viewer.call("LintFineTuneSpec", pb.LintFineTuneSpecRequest(spec=spec, base_model=facts))
+    [said] = [each.message for each in judged.findings if each.field == "lora.target_modules"]
+    assert "qkv_proj, o_proj, gate_up_proj, down_proj" in said

@@ -162,7 +162,7 @@ def _decode_dataclass(cls: type[Any], value: object, path: str, violations: list
     for name in sorted(given.keys() - hints.keys()):
         known = [word for f in fields for word in (f.name, *arms(hints[f.name]))]
         _wrong(
-            violations, f"{path}.{name}", f"unknown{_nearest(name, known) or '; there are ' + _listed(known)}"
+            violations, f"{path}.{name}", f"unknown{nearest(name, known) or '; there are ' + _listed(known)}"
         )
     arguments: dict[str, object] = {}
     for field in fields:
@@ -198,10 +198,11 @@ def _choices(annotation: Any) -> str:
 
 def _no_member(value: object, enum: type[Enum]) -> str:
     known = [str(member.value) for member in enum]
-    return f"{value!r} is not one of {_listed(known)}{_nearest(str(value).upper(), known)}"
+    return f"{value!r} is not one of {_listed(known)}{nearest(str(value).upper(), known)}"
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` for a word that is almost one of those known; empty otherwise."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

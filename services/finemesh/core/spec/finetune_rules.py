@@ -29,6 +29,11 @@ from finemesh.core.spec.optimization import PAGED
 
 Violation = tuple[str, str]
 _LEAST_SHARE: Final = 0.01  # of a GPU
+# What the final test of conversations measures by itself, where it applies.
+OWN_METRICS: Final = (
+    *("loss", "accuracy", "token_accuracy", "exact_match", "token_f1", "rouge_l"),
+    *("box_iou", "box_accuracy_50", "count_error"),
+)
 
 
 def violations_of(spec: FineTuneSpec) -> Iterator[Violation]:
@@ -135,6 +140,9 @@ def _evaluation_violations(spec: FineTuneSpec) -> Iterator[Violation]:
         yield f"{path}.metrics", "compare the answers of conversations, and here are none: leave them out"
     if len(set(chosen.metrics)) != len(chosen.metrics) or not all(chosen.metrics):
         yield f"{path}.metrics", "contains a name twice, or an empty one"
+    for at, name in enumerate(chosen.metrics):
+        if name.rpartition("/")[2] in OWN_METRICS:
+            yield f"{path}.metrics[{at}]", f"{name} is measured anyway where it applies: leave it out"
     if not (math.isfinite(chosen.min_improvement) and chosen.min_improvement >= 0):
         yield f"{path}.min_improvement", "must be finite and not negative"
 

@@ -7,13 +7,13 @@ are named as in a spec file: `lora.rank`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
 
 from finemesh.core.errors import InvalidError
-from finemesh.core.spec import document
+from finemesh.core.spec import codec, document
 from finemesh.core.spec.finetune import (
     FineTuneSpec,
     Full,
@@ -48,10 +48,12 @@ class BaseModelFacts:
     Attributes:
         model_type: of its config.json.
         max_positions: `max_position_embeddings` of its language model.
+        layers: names of the linear layers of its parts that its family knows.
     """
 
     model_type: str = ""
     max_positions: int = 0
+    layers: Mapping[Tower, Sequence[str]] = field(default_factory=dict[Tower, "Sequence[str]"])
 
 
 def model_type_of(config: Mapping[str, Any]) -> str:
@@ -170,6 +172,28 @@ def _adapter(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
         )
     if method.dropout > 0.3:
         yield Said("lora.dropout", f"{method.dropout:g} hides most of the adapter's input: 0 to 0.1 is usual")
+
+
+def _targets(spec: FineTuneSpec, model: BaseModelFacts) -> Iterator[Said]:
+    """Whether a name is a layer of these parts only the model itself can say: it is refused as that loads."""
+    method = spec.method
+    if isinstance(method, Full) or not all(map(model.layers.get, method.towers)):
+        return
+    known = [name for tower in method.towers for name in model.layers[tower]]
+    for name in method.target_modules:
+        if name in known:
+            continue
+        elsewhere = [tower for tower, names in model.layers.items() if name in names]
+        remedy = (
+            f"write {elsewhere[0]} in lora.towers too"
+            if elsewhere
+            else f"write names out of {', '.join(known)}{codec.nearest(name, known)}"
+        )
+        yield Said(
+            "lora.target_modules",
+            f"published {model.model_type} models have no layer {name!r} in {', '.join(method.towers)}: "
+            f"{remedy}",
+        )
 
 
 def _batch(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
@@ -311,6 +335,7 @@ def _safety(spec: FineTuneSpec, _model: BaseModelFacts) -> Iterator[Said]:
 _RULES: Final[tuple[Rule, ...]] = (
     _learning_rate,
     _adapter,
+    _targets,
     _batch,
     _run_length,
     _packing,
