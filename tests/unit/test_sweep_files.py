@@ -137,6 +137,14 @@ def test_a_spec_file_is_taken_by_its_path(tmp_path: Path) -> None:
             "sweep.yaml:7: sweep.objective.metric: test/",
         ),
         (
+            "parameters: {lora.rank: [1]}\nobjective: {metric: val/los}",
+            "sweep.yaml:7: sweep.objective.metric: checkpoints of LANGUAGE carry no val/los (did you mean",
+        ),
+        (
+            "parameters: {lora.rank: [1]}\nobjective: {metric: val/map/cup}",
+            "sweep.yaml:7: sweep.objective.metric: checkpoints of LANGUAGE carry no val/map/cup",
+        ),
+        (
             "parameters: {validation_split: ['', val]}\n",
             ": sweep.objective.metric: val/loss is never measured",
         ),

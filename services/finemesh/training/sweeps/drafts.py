@@ -16,13 +16,13 @@ from finemesh.core.errors import FieldViolation, InvalidError, PreconditionError
 from finemesh.core.labels import MAX_DISPLAY_NAME_LENGTH, describe_violations
 from finemesh.core.metrics import Goal, goal_of
 from finemesh.core.names import Name, parse_name
-from finemesh.core.spec import document
+from finemesh.core.spec import codec, document
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.training.convert import MAX_RESTARTS_LIMIT
 from finemesh.training.job import DEFAULT_MAX_RESTARTS, TrainingJob
 from finemesh.training.sweeps import halving, space
 from finemesh.training.sweeps.domain import LABEL, Sweep, Trial
-from finemesh.training.sweeps.metrics import Target, default_metric
+from finemesh.training.sweeps.metrics import Target, default_metric, is_measured, measured
 from finemesh.training.sweeps.space import Choices, Integers, Parameter, Uniform, Values
 from finemesh.v1 import run_pb2
 from finemesh.v1 import sweep_pb2 as pb
@@ -350,20 +350,23 @@ def _target(asked: pb.SweepObjective, specs: Sequence[FineTuneSpec], faults: Fau
     goal = _GOALS.get(asked.goal) or goal_of(metric)
     if goal is None:
         faults.add("objective.goal", f"nobody knows which way {metric} is better: say MINIMIZE or MAXIMIZE")
-    if metric.startswith("test/"):
-        faults.add(
-            "objective.metric",
-            f"{metric} is measured after the last checkpoint, and a test split that chooses tests no more:"
-            " choose by a metric of the validation split",
-        )
-    blind = [
-        n
-        for n, spec in enumerate(specs, 1)
-        if not (spec.validation_split or spec.evaluation.holdout_fraction)
-    ]
-    if metric.startswith("val/") and blind:
-        faults.add(
-            "objective.metric",
-            f"{metric} is never measured: name a validation_split, or set evaluation.holdout_fraction",
-        )
+    if why := _never_compared(metric, specs):
+        faults.add("objective.metric", why)
     return Target(metric, goal or Goal.MINIMIZE)
+
+
+def _never_compared(metric: str, specs: Sequence[FineTuneSpec]) -> str:
+    """Why trials cannot be compared by a metric, if they cannot."""
+    if metric.startswith("test/"):
+        return (
+            f"{metric} is measured after the last checkpoint, and a test split that chooses tests no more:"
+            " choose by a metric of the validation split"
+        )
+    for spec in specs:
+        if not is_measured(metric, spec):
+            names = measured(spec)
+            meant = codec.nearest(metric, names)
+            return f"checkpoints of {spec.task} carry no {metric}{meant}: write one of {', '.join(names)}"
+        if metric.startswith("val/") and not (spec.validation_split or spec.evaluation.holdout_fraction):
+            return f"{metric} is never measured: name a validation_split, or set evaluation.holdout_fraction"
+    return ""
