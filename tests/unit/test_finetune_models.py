@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +87,8 @@ def test_named_targets_are_found_or_refused(llava: Path) -> None:
     with pytest.raises(InvalidError, match="query_key_value") as caught:
         load_model(spec(method=Lora(target_modules=("v_proj", "query_key_value"))), llava)
     assert caught.value.reason == "TARGETS_NOT_FOUND"
+    with pytest.raises(InvalidError, match=r"v_prj \(did you mean v_proj\?\) in the chosen towers, LANG"):
+        load_model(spec(method=Lora(target_modules=("v_prj",))), llava)
 
 
 def test_the_auto_family_adapts_every_linear_layer_but_the_head(tmp_path: Path, llama: Path) -> None:
@@ -132,6 +137,45 @@ def test_a_model_of_another_kind_is_refused(llama: Path) -> None:
     with pytest.raises(InvalidError, match="'llama' model cannot do VISION_LANGUAGE") as caught:
         load_model(spec(Task.VISION_LANGUAGE), llama)
     assert caught.value.reason == "BASE_MODEL_UNSUITABLE"
+
+
+def needing_code(llama: Path, folder: Path, file: str, **fields: Any) -> Path:
+    """A copy of a model one of whose files names code beside it, which says so where it is run."""
+    shutil.copytree(llama, folder)
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | fields))
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    return folder
+
+
+@pytest.mark.parametrize("model_type", ["newest", "clip_vision_model"])
+def test_a_model_that_needs_code_of_its_own_is_refused(llama: Path, tmp_path: Path, model_type: str) -> None:
+    """Also where transformers knows the type, and no model of it that speaks."""
+    fields = {"model_type": model_type, "auto_map": {"AutoModelForCausalLM": "own.Model"}}
+    base = needing_code(llama, tmp_path / "base", "config.json", **fields)
+    with pytest.raises(InvalidError, match=rf"code of its own .* knows no '{model_type}'") as caught:
+        load_model(spec(Task.LANGUAGE), base)
+    assert caught.value.reason == "BASE_MODEL_UNSUITABLE"
+    assert not (base / "ran").exists()
+
+
+def test_a_model_that_transformers_has_too_needs_no_code_of_its_own(llama: Path, tmp_path: Path) -> None:
+    base = needing_code(
+        llama, tmp_path / "base", "config.json", auto_map={"AutoModelForCausalLM": "own.Model"}
+    )
+    assert load_model(spec(Task.LANGUAGE), base).family.name == "llama"
+    assert not (base / "ran").exists()
+
+
+def test_a_tokenizer_that_needs_code_of_its_own_is_refused(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _question: "y")  # whoever is asked by transformers says yes
+    fields = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    base = needing_code(llama, tmp_path / "base", "tokenizer_config.json", **fields)
+    with pytest.raises(NotFoundError, match=r"code of its own \(auto_map in its tokenizer_config") as caught:
+        load_model(spec(Task.LANGUAGE), base)
+    assert caught.value.reason == "PROCESSOR_NOT_FOUND"
+    assert not (base / "ran").exists()
 
 
 def test_pickled_weights_are_not_read(llama: Path, tmp_path: Path) -> None:

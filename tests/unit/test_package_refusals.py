@@ -95,7 +95,8 @@ def test_code_from_elsewhere_is_not_run(job: dict[str, Any], tmp_path: Path) -> 
     (base / "config.json").write_text(json.dumps(config))
     (base / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     error = refused(job, tmp_path / "package", base_model=base)
-    assert (type(error), error.reason) == (InvalidError, "BASE_MODEL_UNREADABLE")
+    assert (type(error), error.reason) == (InvalidError, "BASE_MODEL_UNSUITABLE")
+    assert "needs code of its own (auto_map in its config.json), which Finemesh does not run" in error.message
     assert not (tmp_path / "ran").exists()
 
 

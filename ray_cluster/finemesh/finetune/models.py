@@ -19,6 +19,7 @@ from typing import Any, cast
 import torch
 
 from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
+from finemesh.core.spec import codec
 from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Full, Lora, Tower
 from finemesh.finetune.adapters import fuse_adapters
 from finemesh.finetune.attention import PACKED, register
@@ -239,10 +240,22 @@ def load_processor(base_model: Path, family: Family) -> Any:
     try:
         return family.load_processor(base_model)
     except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and (name := _names_code(base_model)):
+            raise NotFoundError(
+                f"the tokenizer or processor of {base_model} needs code of its own (auto_map in its {name}), "
+                "which Finemesh does not run: save it as one that transformers has, or choose another base",
+                reason="PROCESSOR_NOT_FOUND",
+            ) from error
         raise NotFoundError(
             f"{base_model} has no processor or tokenizer that loads ({error}): copy it into the folder",
             reason="PROCESSOR_NOT_FOUND",
         ) from error
+
+
+def _names_code(base_model: Path) -> str:
+    """The file of a tokenizer or processor that names code of its own; empty if none does."""
+    files = (base_model / f"{part}_config.json" for part in ("tokenizer", "processor", "preprocessor"))
+    return next((each.name for each in files if each.is_file() and b'"auto_map"' in each.read_bytes()), "")
 
 
 def _add_adapter(module: Any, family: Family, spec: FineTuneSpec, method: Lora) -> Any:
@@ -301,11 +314,12 @@ def lora_target_pattern(module: Any, family: Family, method: Lora) -> str:
             arms.append(rf"(?:{prefixes})(?:.*\.)?(?:{'|'.join(sorted(map(re.escape, wanted)))})")
     missing = sorted(set(method.target_modules) - found)
     if missing or not arms:
-        leaves = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        leaves = sorted({name.rpartition(".")[2] for name in linear})
+        named = ", ".join(f"{name}{codec.nearest(name, leaves)}" for name in missing)
         raise InvalidError.of(
             "spec.method.lora.target_modules",
-            f"no linear layer called {', '.join(missing) or 'anything'} in the chosen towers; the model has "
-            f"{leaves}",
+            f"no linear layer called {named or 'anything'} in the chosen towers, {', '.join(method.towers)}; "
+            f"the model has {', '.join(leaves)}",
             reason="TARGETS_NOT_FOUND",
         )
     return "|".join(arms)

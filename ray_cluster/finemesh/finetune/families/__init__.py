@@ -7,8 +7,9 @@ every model for their task that transformers' auto classes know.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from finemesh.core.errors import InvalidError, NotFoundError
 from finemesh.core.spec.finetune import Task
@@ -85,8 +86,8 @@ def family_of(base_model: Path, task: Task) -> Family:
 
     Raises:
         NotFoundError: BASE_MODEL_NOT_FOUND, the folder holds no readable config.json.
-        InvalidError: BASE_MODEL_UNSUITABLE, no family does `task` with this type of model, or it refuses this
-            one.
+        InvalidError: BASE_MODEL_UNSUITABLE, no family does `task` with this type of model, it refuses this
+            one, or there is code in its folder that only it is computed by.
     """
     config_path = base_model / "config.json"
     try:
@@ -105,10 +106,29 @@ def family_of(base_model: Path, task: Task) -> Family:
             why = family.refuse(config) if family.refuse else ""
             if why:
                 raise InvalidError.of("spec.base_model", why, reason="BASE_MODEL_UNSUITABLE")
+            _check_own_code(base_model, model_type, family.auto_class, config)
             return family.fit(family, config) if family.fit else family
     able = ", ".join(family.name for family in FAMILIES if family.task is task)
     raise InvalidError.of(
         "spec.base_model",
         f"a {model_type!r} model cannot do {task.value}: the families that can are {able}",
+        reason="BASE_MODEL_UNSUITABLE",
+    )
+
+
+def _check_own_code(base_model: Path, model_type: str, auto_class: str, config: Mapping[str, Any]) -> None:
+    """Code that lies beside a model is never run: transformers has to have an architecture of its type."""
+    if "auto_map" not in config:
+        return
+    import transformers
+
+    configs, models = transformers.CONFIG_MAPPING, getattr(transformers, auto_class)
+    if model_type in configs and configs[model_type] in models._model_mapping:  # noqa: SLF001  no other says
+        return
+    raise InvalidError.of(
+        "spec.base_model",
+        f"{base_model} needs code of its own (auto_map in its config.json), which Finemesh does not run: "
+        f"{auto_class} of transformers {transformers.__version__} knows no {model_type!r}. Choose a base "
+        "model that it knows, or convert this one to such an architecture",
         reason="BASE_MODEL_UNSUITABLE",
     )

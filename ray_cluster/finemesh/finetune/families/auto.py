@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.family import Family
+from finemesh.finetune.families.family import FROM_FOLDER, Family
 
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a local folder."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
 
 
 AUTO_LANGUAGE: Final = Family(

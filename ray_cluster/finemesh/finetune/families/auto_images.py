@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.family import Family, TinyTokens
+from finemesh.finetune.families.family import FROM_FOLDER, Family, TinyTokens
 
 TINY_SIDE_PX: Final = 32
 
@@ -16,7 +16,7 @@ def load_image_processor(folder: Path) -> Any:
     """The image processor of a local folder, the one that works with PIL."""
     from transformers import AutoImageProcessor
 
-    return AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    return AutoImageProcessor.from_pretrained(folder, **FROM_FOLDER, backend="pil")
 
 
 def tiny_image_processor(_config: Any, _tokenizer: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # families are listed where torch is slow to load
@@ -85,10 +84,3 @@ class Detector:
 def queries_of(config: Any) -> int:
     """The most objects that a model can find in one picture."""
     return int(getattr(config, "num_queries", 0) or config.num_detection_tokens)
-
-
-def load_image_processor(folder: Path) -> Any:
-    """The image processor of a local folder, the one that needs PIL alone."""
-    from transformers import AutoImageProcessor
-
-    return AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,10 @@ from finemesh.finetune.families.detector import Detector
 
 if TYPE_CHECKING:
     from PIL import Image
+
+FROM_FOLDER: Final[Mapping[str, Any]] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers reads a base model: it asks nothing of the hub, runs no code that lies in the folder, and
+asks nobody at a terminal whether it may."""
 
 Picture = Mapping[str, npt.NDArray[Any]]
 """What a processor makes of one picture, by the names that the model's forward gives its inputs."""

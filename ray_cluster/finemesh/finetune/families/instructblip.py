@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.family import Family, Picture, Seen, TinyTokens
+from finemesh.finetune.families.family import FROM_FOLDER, Family, Picture, Seen, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_sizes
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def load_processor(folder: Path) -> Any:
     """The processor of a local folder; the chat template lies with its tokenizer, if anywhere."""
     from transformers import InstructBlipProcessor
 
-    processor = InstructBlipProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    processor = InstructBlipProcessor.from_pretrained(folder, **FROM_FOLDER, backend="pil")
     processor.chat_template = processor.chat_template or processor.tokenizer.chat_template
     return processor
 

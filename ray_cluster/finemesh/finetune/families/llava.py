@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from finemesh.core.spec.boxes import BoxConvention
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.family import Family, Picture, TinyTokens
+from finemesh.finetune.families.family import FROM_FOLDER, Family, Picture, TinyTokens
 from finemesh.finetune.families.llama import LINEAR_LAYERS, tiny_llama_config
 
 TINY_IMAGE_SIZE_PX: Final = 112
@@ -18,7 +18,7 @@ def load_processor(folder: Path) -> Any:
     """The processor of a local folder, with the PIL image processor."""
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    return AutoProcessor.from_pretrained(folder, **FROM_FOLDER, backend="pil")
 
 
 def image_features(config: Any, picture: Picture) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.detector import Detector, PerBox, load_image_processor
+from finemesh.finetune.families.auto_images import load_image_processor
+from finemesh.finetune.families.detector import Detector, PerBox
 from finemesh.finetune.families.family import Family, TinyTokens
 
 TINY_SIDE_PX: Final = 64

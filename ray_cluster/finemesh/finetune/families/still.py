@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finemesh.finetune.families.family import FROM_FOLDER
+
 
 @cache
 def without_video(processor_class: type[Any]) -> type[Any]:
@@ -34,4 +36,4 @@ def without_video(processor_class: type[Any]) -> type[Any]:
 
 def load_still(processor_class: type[Any], folder: Path) -> Any:
     """The processor of a local folder, with the PIL image processor and none for videos."""
-    return without_video(processor_class).from_pretrained(folder, local_files_only=True, backend="pil")
+    return without_video(processor_class).from_pretrained(folder, **FROM_FOLDER, backend="pil")

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from finemesh.core.spec.finetune import Task, Tower
-from finemesh.finetune.families.detector import Detector, MatchingLoss, load_image_processor
+from finemesh.finetune.families.auto_images import load_image_processor
+from finemesh.finetune.families.detector import Detector, MatchingLoss
 from finemesh.finetune.families.family import Family
 
 if TYPE_CHECKING:
