@@ -9,6 +9,7 @@ import pytest
 from finemesh.chassis.config import Secret
 from finemesh.chassis.s3 import S3Config, S3ObjectStore
 from finemesh.cluster.config import Site
+from finemesh.cluster.workers import models
 from finemesh.cluster.workers.models import local_base_model
 from finemesh.cluster.workers.store import Store
 from finemesh.core.errors import InvalidError, NotFoundError
@@ -56,6 +57,27 @@ def test_what_people_uploaded_is_a_model_of_their_own_project(s3_server: S3Serve
     assert {path.name for path in base.iterdir()} - {path.name for path in light.iterdir()} == {
         "model.safetensors"
     }
+
+
+def test_more_files_than_a_model_has_are_refused_and_not_left_out(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefix of many models, or of a training's checkpoints: whatever came first would have been taken."""
+    base = tiny_model(tmp_path / "made", "llama")
+    many = f"s3://{s3_server.bucket}/many"
+    count = len(list(base.iterdir()))
+    with Store(site_of(s3_server, tmp_path)) as store:
+        for path in base.iterdir():
+            store.put(path, f"{many}/{path.name}")
+        monkeypatch.setattr(models, "MOST_FILES", count)
+        assert len([*local_base_model(spec(base_model=many), store, tmp_path / "all").iterdir()]) == count
+        monkeypatch.setattr(models, "MOST_FILES", count - 1)
+        with pytest.raises(InvalidError, match=rf"more than {count - 1} files lie below {many}/") as caught:
+            local_base_model(spec(base_model=many), store, tmp_path / "some")
+    assert (caught.value.reason, caught.value.violations[0].field) == (
+        "BASE_MODEL_UNSUITABLE",
+        "spec.base_model",
+    )
 
 
 def test_a_preflight_needs_no_weights_and_fetches_none(s3_server: S3Server, tmp_path: Path) -> None:

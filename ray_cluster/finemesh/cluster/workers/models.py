@@ -13,7 +13,7 @@ from finemesh.core.spec.finetune import FineTuneSpec
 
 _WEIGHTS: Final = ("*.safetensors", "*.gguf", "*.onnx", "*.msgpack")
 _PICKLES: Final = ("*.bin", "*.pt", "*.h5")
-_MOST_FILES: Final = 1000
+MOST_FILES: Final = 1000  # below a prefix; of no model are there so many
 
 
 def local_base_model(spec: FineTuneSpec, store: Store, scratch: Path, *, weights: bool = True) -> Path:
@@ -27,7 +27,8 @@ def local_base_model(spec: FineTuneSpec, store: Store, scratch: Path, *, weights
 
     Raises:
         NotFoundError: BASE_MODEL_NOT_FOUND.
-        InvalidError: FOREIGN_URI, it lies in a bucket that is not the mesh's.
+        InvalidError: FOREIGN_URI, it lies in a bucket that is not the mesh's; BASE_MODEL_UNSUITABLE, more
+            than `MOST_FILES` files lie below its prefix.
         UnavailableError: HUB_UNAVAILABLE.
     """
     name = spec.base_model
@@ -65,7 +66,14 @@ def _from_store(spec: FineTuneSpec, store: Store, folder: Path, unwanted: Sequen
     except NotFoundError as error:
         if error.reason != "DIRECTORY_NOT_FOUND":
             raise
-        listed = store.list(f"{uri}/", limit=_MOST_FILES)
+        listed = store.list(f"{uri}/", limit=MOST_FILES + 1)
+        if len(listed) > MOST_FILES:
+            raise InvalidError.of(
+                "spec.base_model",
+                f"more than {MOST_FILES} files lie below {uri}/, which is more than a model has: give the "
+                "prefix of one model alone, the one that its config.json lies right below",
+                reason="BASE_MODEL_UNSUITABLE",
+            ) from error
         names = [name for each in listed if wanted(name := each.key.removeprefix(f"{key}/"))]
         files = {f"{uri}/{name}": folder / check_key(name) for name in names if not name.endswith("/")}
         if not files:
