@@ -193,6 +193,7 @@ class ScriptedCluster:
     )
     orders: attempt_service_pb2.NodeOrders = field(default_factory=attempt_service_pb2.NodeOrders)
     _taken: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[Self]:
@@ -224,34 +225,35 @@ class ScriptedCluster:
     async def report(
         self, nodes: int = 1, releases: Sequence[attempt_service_pb2.GpuRelease] = ()
     ) -> attempt_service_pb2.SyncClusterResponse:
-        """Call SyncCluster once."""
-        busy = sum(each.command.resources.cpus for each in self.inventory.values())
-        request = attempt_service_pb2.SyncClusterRequest(
-            cluster=self.id,
-            capacity=attempt_service_pb2.ClusterCapacity(
-                cpus=self.cpus,
-                cpus_free=self.cpus - busy,
-                gpus=self.gpus,
-                gpus_free=self.gpus - sum(e.command.resources.gpus for e in self.inventory.values()),
-                memory_bytes=self.memory_bytes,
-                warm_workers=self.warm_workers,
-                warm_memory_bytes=self.warm_workers * 450_000_000,
-                gpus_held_back=self.gpus_held_back,
-                nodes=nodes,
-                node_capacities=self.nodes if nodes else (),
-            ),
-            attempts=[each.ref for each in self.inventory.values()],
-            gpu_releases=releases,
-        )
-        with translated():
-            response = await AttemptServiceStub(self._service_channel).SyncCluster(request)
-        self.orders = response.node_orders
-        for ref in response.stale:
-            self.stale.append(ref)
-            self.inventory.pop((ref.resource, ref.attempt), None)
-        for command in response.commands:
-            self._record(command)
-        return response
+        """Call SyncCluster once; one after another, as an agent does, so that the latest is the last."""
+        async with self._turn:
+            busy = sum(each.command.resources.cpus for each in self.inventory.values())
+            request = attempt_service_pb2.SyncClusterRequest(
+                cluster=self.id,
+                capacity=attempt_service_pb2.ClusterCapacity(
+                    cpus=self.cpus,
+                    cpus_free=self.cpus - busy,
+                    gpus=self.gpus,
+                    gpus_free=self.gpus - sum(e.command.resources.gpus for e in self.inventory.values()),
+                    memory_bytes=self.memory_bytes,
+                    warm_workers=self.warm_workers,
+                    warm_memory_bytes=self.warm_workers * 450_000_000,
+                    gpus_held_back=self.gpus_held_back,
+                    nodes=nodes,
+                    node_capacities=self.nodes if nodes else (),
+                ),
+                attempts=[each.ref for each in self.inventory.values()],
+                gpu_releases=releases,
+            )
+            with translated():
+                response = await AttemptServiceStub(self._service_channel).SyncCluster(request)
+            self.orders = response.node_orders
+            for ref in response.stale:
+                self.stale.append(ref)
+                self.inventory.pop((ref.resource, ref.attempt), None)
+            for command in response.commands:
+                self._record(command)
+            return response
 
     def forget(self, attempt: ScriptedAttempt) -> None:
         """The attempt's actors are gone, and its resources are free."""
