@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec.finetune import Evaluation, Task
 from finemesh.core.spec.finetune_rules import OWN_METRICS
 from finemesh.finetune.loop import train
-from finemesh.finetune.metrics import OPEN_METRICS, installed_metrics
+from finemesh.finetune.metrics import OPEN_METRICS, installed_metrics, measure
 
 from tests.support.conversations import spec, text_rows, tiny_model, write_dataset
 
@@ -57,6 +58,22 @@ def test_what_is_measured_anyway_is_not_asked_for() -> None:
         with pytest.raises(InvalidError, match=f"{name} is measured anyway where it applies") as caught:
             spec(Task.LANGUAGE, evaluation=Evaluation(metrics=("own", name))).validate()
         assert [each.field for each in caught.value.violations] == ["spec.evaluation.metrics[1]"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "why"),
+    [
+        (lambda said, wanted: len(said) / len(wanted), "ZeroDivisionError: division by zero"),
+        (lambda said, wanted: "good", "ValueError: could not convert string to float: 'good'"),
+        (lambda said: 1.0, "TypeError: "),
+    ],
+)
+def test_one_that_fails_is_named_with_the_item(metric: Any, why: str) -> None:
+    with pytest.raises(PreconditionError, match="the metric 'own' failed on row r-1") as caught:
+        measure({"exact_match": lambda _said, _wanted: None, "own": metric}, "red", "", "r-1")
+    assert caught.value.reason == "METRIC_FAILED"
+    assert why in caught.value.message
+    assert "predicted 'red', expected ''" in caught.value.message
 
 
 @pytest.mark.usefixtures("installed")

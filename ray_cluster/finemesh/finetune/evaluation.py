@@ -12,7 +12,7 @@ from finemesh.core.spec.finetune import Task
 from finemesh.finetune.encoding import EncodedSplit
 from finemesh.finetune.generation import generate_answers, last_answer
 from finemesh.finetune.jsonlines import write_lines
-from finemesh.finetune.metrics import CLOSED_METRICS, OPEN_METRICS, installed_metrics
+from finemesh.finetune.metrics import CLOSED_METRICS, OPEN_METRICS, installed_metrics, measure
 from finemesh.finetune.models import Model
 from finemesh.finetune.scoring import AnswerSet, Score, is_closed, score, split_answer
 from finemesh.finetune.statistics import clustered_mean
@@ -108,12 +108,8 @@ def _answers(
         return []
     metrics = metrics | installed_metrics(model.spec.evaluation.metrics)
     return [
-        _Answer(
-            one,
-            other,
-            {name: value for name, metric in metrics.items() if (value := metric(one, other)) is not None},
-        )
-        for one, other in zip(said, wanted, strict=True)
+        _Answer(one, other, measure(metrics, one, other, each.row_id))
+        for one, other, each in zip(said, wanted, scores, strict=True)
     ]
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Final
 
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, PreconditionError
 from finemesh.core.spec import codec
 from finemesh.core.spec.boxes import BoxConvention, Corners, read_boxes
 
@@ -22,6 +22,7 @@ Metric = Callable[[str, str], float | None]
 
 _WORD: Final = re.compile(r"\w+")
 _INTEGER: Final = re.compile(r"-?\d+")
+_SHOWN: Final = 80  # characters of an answer in an error
 _UNIT: Final = 1000
 """Boxes are compared in a picture of this side: how much two of them overlap does not depend on it."""
 
@@ -114,6 +115,32 @@ def installed_metrics(names: Sequence[str]) -> dict[str, Metric]:
                 path, f"{found[name].value} does not load: {error}", reason="METRIC_UNKNOWN"
             ) from error
     return metrics
+
+
+def measure(metrics: Mapping[str, Metric], prediction: str, expected: str, row_id: str) -> dict[str, float]:
+    """What each of `metrics` says of one item, those that say something.
+
+    Raises:
+        PreconditionError: METRIC_FAILED, one raises, or gives what is no number.
+    """
+    values: dict[str, float] = {}
+    for name, metric in metrics.items():
+        try:
+            value = metric(prediction, expected)
+            if value is not None:
+                values[name] = float(value)
+        except Exception as error:  # of packages that are not ours
+            raise PreconditionError(
+                f"the metric {name!r} failed on row {row_id} ({type(error).__name__}: {error}), predicted "
+                f"{_short(prediction)}, expected {_short(expected)}: mend its package, or leave it out of "
+                "evaluation.metrics; what was trained is in the last checkpoint",
+                reason="METRIC_FAILED",
+            ) from error
+    return values
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _words(text: str) -> list[str]:
