@@ -15,8 +15,10 @@ from finemesh.core.spec.finetune import Evaluation, Full, Optimization, Task, To
 from finemesh.core.spec.lint import facts_of
 from finemesh.finetune.models import load_model
 from finemesh.finetune.tiny import build_tiny
+from finemesh.package.trained import Trained
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
 
 from tests.support.conversations import write_dataset
 from tests.support.picture_runs import ADAPTED, assert_resumes_bit_equal, picture_spec, run
@@ -112,6 +114,20 @@ def test_a_saved_model_names_the_classes_it_was_trained_for(vit: Path, tmp_path:
     again = load_model(picture_spec(TASK), tmp_path, CLASSES)
     assert (list(again.config.id2label.values()), again.notes) == (list(CLASSES), ())
     assert torch.equal(again.module.timm_model.head.weight, first.module.timm_model.head.weight)
+
+
+def test_what_was_trained_is_merged_into_a_model_that_transformers_loads(
+    published: Path, shapes: Path, tmp_path: Path
+) -> None:
+    """timm writes the count of its classes among the arguments of a model, which has other ones now."""
+    spec = picture_spec(TASK)
+    result, _ = run(spec, published, shapes, tmp_path / "run")
+    trained = Trained(spec, result.checkpoint.path, published, shapes, tmp_path / "scratch")
+    merged: Any = AutoModelForImageClassification.from_pretrained(trained.merged)
+    assert sorted(merged.config.label2id) == list(CLASSES)
+    expected, found = trained.model.module.state_dict(), merged.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], each) for name, each in expected.items())
 
 
 def test_a_model_that_names_no_head_is_refused(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def _skeleton(family: Family, base_model: Path, classes: tuple[str, ...]) -> Any
     before = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True)
     head = head_arguments(before, classes)
     head.pop("ignore_mismatched_sizes", None)
-    config = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True, **head)
+    loading = family.loading(before) if family.loading else {}
+    config = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True, **head, **loading)
     with torch.device("meta"):
         return getattr(transformers, family.auto_class).from_config(config)
 
