@@ -223,6 +223,8 @@ def test_pictures_come_as_a_body_or_a_form_and_those_of_one_size_go_together(tmp
         assert client.post("/detect", files={"file": picture(20, 10)}).json() == body.json()
         assert client.post("/detect?threshold=0.9", content=picture(20, 10, 99)).json()["objects"] == []
         assert client.post("/detect").json()["error"]["code"] == "no_image"
+        described = client.get("/openapi.json").json()["paths"]["/detect"]["post"]["requestBody"]["content"]
+        assert set(described) == {"image/*", "multipart/form-data"}
         for content in (b"GIF89a", picture(20, 10, kind="EPS"), picture(20, 10, kind="TIFF")):
             refused = client.post("/detect", content=content).json()["error"]
             assert refused["code"] == "invalid_image"

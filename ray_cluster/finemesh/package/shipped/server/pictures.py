@@ -35,6 +35,17 @@ PATHS: Final = {
     "INSTANCE_SEGMENTATION": "/segment",
 }
 
+_BYTES: Final = {"type": "string", "format": "binary"}
+_BODY: Final = {
+    "required": True,
+    "description": "A picture: as it is, or as the first file of a form.",
+    "content": {
+        "image/*": {"schema": _BYTES},
+        "multipart/form-data": {"schema": {"type": "object", "properties": {"image": _BYTES}}},
+    },
+}
+"""What `body_of` takes, for the pages that FastAPI makes of the routes."""
+
 
 class Look:
     """One picture for the model: a job of the batcher."""
@@ -133,7 +144,7 @@ class Eye:
             )
             return {"width": picture.width, "height": picture.height, **said}
 
-        router.add_api_route(PATHS[task], see, methods=["POST"])
+        router.add_api_route(PATHS[task], see, methods=["POST"], openapi_extra={"requestBody": _BODY})
         return router
 
 
