@@ -196,6 +196,7 @@ def test_a_fault_of_the_model_is_told_by_an_id_alone(client: httpx.Client, runne
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     assert "secret" not in response.text
+    assert response.headers["connection"] == "close"  # as it will be: the next one would be lost in it
     assert content(client.post(CHAT, json=said("again"))) == "again"
 
 

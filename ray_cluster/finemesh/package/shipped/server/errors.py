@@ -78,4 +78,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(_request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return unexpected(error).response()
+        response = unexpected(error).response()
+        # Starlette raises the fault again, and the server closes the connection for it: callers have to know.
+        response.headers["Connection"] = "close"
+        return response
