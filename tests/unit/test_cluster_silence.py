@@ -23,6 +23,7 @@ from finemesh.core.attempts import Phase
 from finemesh.core.errors import FinemeshError
 from finemesh.v1 import attempt_pb2
 from google.rpc.status_pb2 import Status as RpcStatus
+from ray.exceptions import ActorUnavailableError
 
 from tests.support.servers import PATIENCE_SECONDS
 
@@ -158,6 +159,24 @@ async def test_an_error_that_says_it_ends_as_one_that_may_be_tried_again(
     error = from_status(RpcStatus.FromString(ending.error))
     assert (error.reason, error.retryable) == ("WORKER_SILENT", True)
     assert "at starting a worker" in str(error)
+
+
+async def test_one_that_ray_cannot_reach_is_killed_before_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unreachable(_: str) -> Status:
+        raise ActorUnavailableError("keepalive", None)
+
+    crewed = Crewed(worker(status=unreachable))
+    made = supervise(monkeypatch, crewed, 600)
+
+    async def placed() -> bool:
+        return True
+
+    monkeypatch.setattr(made, "_placed", placed)
+    monkeypatch.setattr(supervisor, "Crew", lambda *_: crewed)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        ending = await made._work(cast("Any", None))
+    assert from_status(RpcStatus.FromString(ending.error)).reason == "WORKER_SILENT"
+    assert crewed.is_killed
 
 
 async def test_a_warm_worker_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

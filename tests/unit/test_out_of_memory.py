@@ -17,7 +17,7 @@ from finemesh.finetune.hooks import NoHooks
 from finemesh.finetune.loop import train
 from finemesh.finetune.out_of_memory import asked_bytes, is_out_of_memory, remedy
 from ray.core.generated import common_pb2
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
 from tests.support.conversations import spec as make_spec
 from tests.support.conversations import text_rows, tiny_model, write_dataset
@@ -159,6 +159,10 @@ def test_the_remedy_is_the_mildest() -> None:
 
 def test_a_worker_that_was_killed_for_memory_is_told_from_one_that_died(tmp_path: Path) -> None:
     assert death(ActorDiedError(), 1, 0, kills=0).reason == "WORKER_LOST"
+    words = "The actor is unavailable: RpcError: RPC error: keepalive watchdog timeout rpc_code: 14"
+    lost = death(ActorUnavailableError(words, None), 1, 0, kills=0)
+    assert (lost.reason, lost.retryable) == ("WORKER_SILENT", True)
+    assert str(lost).endswith("(keepalive watchdog timeout)")
     raised = RayTaskError("run", "Traceback …\nAttributeError: no 'rows'", AttributeError("no 'rows'"))
     assert str(death(raised, 2, 0, kills=0)) == "the worker of attempt 2 died: AttributeError: no 'rows'"
     assert death(ActorDiedError(), 1, 10**9, kills=1).reason == "OUT_OF_MEMORY"

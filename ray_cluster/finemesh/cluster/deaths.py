@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
 from finemesh.cluster.reaper import Holding
 from finemesh.core.errors import FinemeshError, ResourceExhaustedError, UnavailableError
@@ -39,6 +39,13 @@ def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> 
         kills: processes that the kernel killed on the supervisor's machine since the worker began.
     """
     who = "Ray" if isinstance(error, OutOfMemoryError) or _says(error) else "the kernel" if kills > 0 else ""
+    if isinstance(error, ActorUnavailableError):
+        said = str(error).partition("RPC error: ")[2].partition(" rpc_code")[0] or type(error).__name__
+        return UnavailableError(
+            f"the worker of attempt {attempt} could not be reached any more, and was killed: its process had "
+            f"been stopped, or the network to its node failed ({said})",
+            reason="WORKER_SILENT",
+        )
     if not who:
         cause = _raised(error) or type(error).__name__
         return UnavailableError(f"the worker of attempt {attempt} died: {cause}", reason="WORKER_LOST")

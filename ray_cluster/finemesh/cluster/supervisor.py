@@ -198,6 +198,7 @@ class Supervisor:
                 self._crew = Crew(self._site, self._command, self._group)
             return await self._attend(service, self._crew)
         except RayError as error:
+            self._kill_worker()  # it may live, if Ray has but lost its connection
             peak = self._status.peak_memory_bytes
             lost = death(error, self._ref.attempt, peak, kernel_kills() - kills_before)
             _log.warning("worker_lost", resource=self._ref.resource, error=str(error)[:500])
