@@ -8,7 +8,7 @@ import pytest
 from finemesh.cluster.attempts import actor_name, check_command, ref_of, resource_key, service_of
 from finemesh.cluster.ledger import CommandState, Ledger
 from finemesh.core.attempts import AttemptRef
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import InvalidError, UnavailableError
 from finemesh.v1 import attempt_pb2
 
 
@@ -70,6 +70,14 @@ def test_what_was_taken_on_survives_the_process(tmp_path: Path) -> None:
 def test_a_command_that_nobody_can_carry_out_is_refused(wrong: attempt_pb2.Command) -> None:
     with pytest.raises(InvalidError):
         check_command(wrong)
+
+
+def test_a_file_that_cannot_be_written_is_said_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(UnavailableError, match=r"agent\.db: file is not a database\. Make room") as caught:
+        Ledger(path)
+    assert caught.value.reason == "LEDGER_UNUSABLE"
 
 
 def test_names_are_unique_per_attempt() -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from finemesh.cluster.attempts import ref_of
 from finemesh.core.attempts import AttemptRef
+from finemesh.core.errors import UnavailableError
 from finemesh.v1 import attempt_pb2
 
 _SCHEMA: Final = """
@@ -61,11 +62,21 @@ class Entry:
 
 
 class Ledger:
-    """The commands of one cluster, in a SQLite file. Used from one thread."""
+    """The commands of one cluster, in a SQLite file. Used from one thread.
+
+    Raises UnavailableError, LEDGER_UNUSABLE, if the file cannot be opened and written.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._open()
+        except sqlite3.DatabaseError as error:
+            message = f"the agent cannot write its record {path}: {error}. Make room on that disk, or see why"
+            raise UnavailableError(f"{message} it may not be written", reason="LEDGER_UNUSABLE") from error
+
+    def _open(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_SCHEMA)

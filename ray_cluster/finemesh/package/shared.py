@@ -43,8 +43,12 @@ class SharedFolders:
         with _locked(folder.with_suffix(_LOCK), self.on_wait):
             if not folder.is_dir():
                 draft = folder.with_suffix(_DRAFT)
-                shutil.rmtree(draft, ignore_errors=True)
-                make(draft)
+                shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+                try:
+                    make(draft)
+                except BaseException:  # such as of a full disk, which is not to stay full
+                    shutil.rmtree(draft, ignore_errors=True)
+                    raise
                 draft.replace(folder)
             os.utime(folder)
             shutil.copytree(folder, out, copy_function=_take, dirs_exist_ok=True)
