@@ -19,7 +19,7 @@ def disk_full(error: Exception, folder: Path) -> UnavailableError | None:
         if getattr(error, "errno", None) == code or any(each in str(error) for each in said):
             return UnavailableError(
                 f"{os.strerror(code)} below {folder} on {os.uname().nodename}: make room there, or set "
-                "FINEMESH_DATA_DIR of the agent to a larger disk; a training resumes from its last checkpoint",
+                "FINEMESH_DATA_DIR of the agent to a larger disk; a training resumes from its checkpoint",
                 reason="DISK_FULL",
             )
     return None
