@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from finemesh.core.attempts import Cluster, ClusterCapacity, NodeCapacity
 from finemesh.core.spec.finetune import Resources
 from finemesh.training.claims import Claim, site_of
@@ -84,6 +85,24 @@ def test_a_job_that_no_cluster_can_hold_says_so_and_stops_nobody() -> None:
         assert why == f"waiting for a larger cluster: needs 64 CPUs; {has}: {todo}"
     [why] = plan([job("small")], []).blocked.values()
     assert why == "waiting for a cluster: none is live"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "has"),
+    [
+        ([], "drained nodes alone"),
+        ([2], "2 CPUs, 0 GPUs and 0.0 GB (and 1 drained)"),
+    ],
+)
+def test_a_job_that_would_fit_on_a_drained_node_is_told_so(sizes: list[float], has: str) -> None:
+    drained = NodeCapacity("d", "", 8, 8, 0, 0, draining=True)
+    nodes = (drained, *(NodeCapacity(f"n{cpus}", "", cpus, cpus, 0, 0) for cpus in sizes))
+    made = Cluster("x", ClusterCapacity(8, 8, 0, 0, nodes=len(nodes), node_capacities=nodes), SEEN)
+    [why] = plan([job("j", 4)], [made]).blocked.values()
+    assert why == (
+        f"waiting for a larger cluster: needs 4 CPUs; x has {has}: ask for less in spec.resources, or add a "
+        "larger node, or take one into use again (`finemesh workers undrain`)"
+    )
 
 
 def test_a_job_that_no_node_can_hold_is_told_of_the_largest() -> None:

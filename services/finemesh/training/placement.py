@@ -384,14 +384,8 @@ def _tightness(gang: Gang, site: Site, spots: Spots) -> tuple[bool, Room, str]:
 def _impossible(gang: Gang, sites: Mapping[str, Site]) -> str:
     if not sites:
         return "waiting for a cluster: none is live"
-    have = "; ".join(f"{name} has {_size(site)}" for name, site in sorted(sites.items()))
+    have = "; ".join(f"{name} has {site}" for name, site in sorted(sites.items()))
     todo = "ask for less in spec.resources, or add a larger node"
+    if any(node.draining for site in sites.values() for node in site.nodes.values()):
+        todo = f"{todo}, or take one into use again (`finemesh workers undrain`)"
     return f"waiting for a larger cluster: needs {gang}; {have}: {todo}"
-
-
-def _size(site: Site) -> str:
-    text = str(site.total)
-    if len(site.nodes) == 1:
-        return text
-    largest = Room(*map(max, zip(*(node.total for node in site.nodes.values()), strict=True)))
-    return f"{text} on {len(site.nodes)} nodes, of which none has more than {largest}"

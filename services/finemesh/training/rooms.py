@@ -44,6 +44,13 @@ class Room(NamedTuple):
 NOTHING: Final = Room(0.0, 0.0, 0.0)
 
 
+def sum_of(rooms: Iterable[Room]) -> Room:
+    total = NOTHING
+    for room in rooms:
+        total = total.plus(room)
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Gang:
     """`workers` processes that start together or not at all; each needs `each`."""
@@ -117,12 +124,21 @@ class Site:
         for node in self.nodes.values():
             self._shelves.setdefault(node.shelf, {})[node.id] = None
 
+    def __str__(self) -> str:
+        """What is in use of it, for people."""
+        usable = [node.total for node in self.nodes.values() if not node.draining]
+        drained = len(self.nodes) - len(usable)
+        if not usable:
+            return "drained nodes alone"
+        text = str(sum_of(usable))
+        if len(usable) > 1:
+            largest = Room(*map(max, zip(*usable, strict=True)))
+            text = f"{text} on {len(usable)} nodes, of which none has more than {largest}"
+        return f"{text} (and {drained} drained)" if drained else text
+
     @property
     def total(self) -> Room:
-        room = NOTHING
-        for node in self.nodes.values():
-            room = room.plus(node.total)
-        return room
+        return sum_of(node.total for node in self.nodes.values())
 
     def wants_one_node(self, gang: Gang) -> bool:
         """Whether the gang has to be on one node, because there is one that is large enough."""
