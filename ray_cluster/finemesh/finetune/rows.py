@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NotRequired, TypedDict, cast
 
-from finemesh.core.errors import InvalidError, NotFoundError, PreconditionError
+from finemesh.core.errors import FinemeshError, InvalidError, NotFoundError, PreconditionError
 from finemesh.core.spec.data import DatasetManifest
 from finemesh.finetune.lines import TOOL_FIELDS, lines_manifest, lines_values
 
@@ -20,7 +20,6 @@ ROW_COLUMNS: Final = ("row_id", "video_id", _IMAGES, "messages", "tools", "attri
 PREFERENCE_COLUMNS: Final = (*ROW_COLUMNS, "rejected")
 TEXT_COLUMNS: Final = ("row_id", "video_id", "text")
 _BATCH_ROWS: Final = 256
-_OTHER_SPLIT: Final = "name another split in the spec; validation_split and test_split may be empty"
 
 
 class Part(TypedDict):
@@ -97,12 +96,13 @@ def read_rows(dataset: Path, split: str | None = None, columns: Sequence[str] = 
         yield _row(values, location)
 
 
-def no_rows(dataset: Path, split: str, remedy: str = _OTHER_SPLIT) -> PreconditionError:
-    """SPLIT_EMPTY: what there is to say of a split without rows, and what to do besides splitting."""
+def no_rows(dataset: Path, split: str) -> PreconditionError:
+    """SPLIT_EMPTY: what there is to say of a split without rows."""
     splits = sorted(read_manifest(dataset).splits.items())
     has = ", ".join(f"{rows} in {name or 'no split'}" for name, rows in splits) or "none at all"
     return PreconditionError(
-        f"the dataset has no rows in the split {split!r} (it has {has}): split it first, or {remedy}",
+        f"the dataset has no rows in the split {split!r} (it has {has}): split it first, or name another "
+        "split; in a spec validation_split and test_split may be empty",
         reason="SPLIT_EMPTY",
     )
 
@@ -134,6 +134,15 @@ def read_images(dataset: Path, location: Location) -> tuple[bytes, ...]:
     """The encoded pictures of one row. The last few row groups stay in memory."""
     images = _images(dataset / location.shard, location.row_group)[location.row].as_py()
     return tuple(image["data"] for image in images)
+
+
+def row_id_at(dataset: Path, location: Location) -> str:
+    """The id of a row, or the place of it where that does not read either."""
+    try:
+        group = _open(dataset / location.shard).read_row_group(location.row_group, columns=["row_id"])
+        return str(group.column("row_id")[location.row])
+    except (FinemeshError, OSError, ValueError):
+        return f"{location.row} of group {location.row_group} in {location.shard}"
 
 
 def _row(values: dict[str, Any], location: Location) -> Row:

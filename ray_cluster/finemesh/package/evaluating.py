@@ -133,7 +133,7 @@ def _questions(
     labels = set(manifest.decisions.get("labels", ()))
     sound = [each for each in found if each is not None and _is_known(task, each.expected, labels)]
     if not found:
-        raise no_rows(dataset, split, "name another split")
+        raise no_rows(dataset, split)
     if not sound:
         raise PreconditionError(
             f"none of the {len(found)} rows of {split!r} can be asked and judged: they have several "
