@@ -158,7 +158,9 @@ def test_the_remedy_is_the_mildest() -> None:
 
 
 def test_a_worker_that_was_killed_for_memory_is_told_from_one_that_died(tmp_path: Path) -> None:
-    assert death(ActorDiedError(), 1, 0, kills=0).reason == "WORKER_LOST"
+    killed = death(ActorDiedError(), 1, 0, kills=0)
+    assert killed.reason == "WORKER_LOST"
+    assert str(killed).startswith("the worker of attempt 1 died: its process ended without a word")
     words = "The actor is unavailable: RpcError: RPC error: keepalive watchdog timeout rpc_code: 14"
     lost = death(ActorUnavailableError(words, None), 1, 0, kills=0)
     assert (lost.reason, lost.retryable) == ("WORKER_SILENT", True)

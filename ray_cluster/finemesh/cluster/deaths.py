@@ -17,6 +17,10 @@ from finemesh.core.errors import FinemeshError, ResourceExhaustedError, Unavaila
 
 _SAID_BY_RAY: Final = ("running low on memory", "OutOfMemory", "memory monitor")
 _NEVER_RAN: Final = "The actor never ran"
+_UNEXPLAINED: Final = (
+    "its process ended without a word, as one that is killed does: see what it wrote last (`finemesh train "
+    "logs` for a training)"
+)
 _EXIT_DETAIL: Final = "Worker exit detail: "
 
 
@@ -47,7 +51,7 @@ def death(error: RayError, attempt: int, peak_memory_bytes: int, kills: int) -> 
             reason="WORKER_SILENT",
         )
     if not who:
-        cause = _raised(error) or type(error).__name__
+        cause = _raised(error) or _UNEXPLAINED
         return UnavailableError(f"the worker of attempt {attempt} died: {cause}", reason="WORKER_LOST")
     return ResourceExhaustedError(
         f"the worker of attempt {attempt} was killed by {who}, for its node ran out of memory; the last peak "
