@@ -71,7 +71,8 @@ async def stop_worker(site: FaultMesh, name: str, chance: random.Random, away_se
     (pid,) = (await site.job(name)).worker.pids
     worker = psutil.Process(pid)
     worker.suspend()
-    await site.until(lambda: not is_alive(worker), "the end of a worker that stands still")
+    # Long before Ray gives up the connection to it, which takes 7 minutes.
+    await site.until(lambda: not is_alive(worker), "the end of a worker that stands still", seconds=240)
 
 
 async def kill_supervisor(site: FaultMesh, name: str, chance: random.Random, away_seconds: float) -> None:
