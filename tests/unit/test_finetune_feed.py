@@ -14,7 +14,7 @@ import pytest
 import torch
 from finemesh.core.errors import UnavailableError
 from finemesh.core.spec.finetune import Checkpointing, Resources, Task
-from finemesh.finetune import rows, sight
+from finemesh.finetune import pictures, rows, sight
 from finemesh.finetune.checkpoint import list_checkpoints
 from finemesh.finetune.feed import Feed
 from finemesh.finetune.hooks import NoHooks
@@ -23,6 +23,8 @@ from finemesh.finetune.objectives.objective import AnyObjective, Split
 from finemesh.finetune.order import SampleOrder
 
 from tests.support.conversations import colour_rows, spec, text_rows, tiny_model, write_dataset
+from tests.support.picture_runs import picture_spec
+from tests.support.shapes import shape_rows
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,45 @@ def test_a_picture_that_breaks_in_mid_epoch_ends_the_run_and_mended_it_goes_on(
     checkpoints = list_checkpoints(tmp_path / "broken" / "checkpoints")
     resumed = run("resumed", NoHooks(), checkpoints[-1][1])
     assert resumed.certificate == run("straight", NoHooks()).certificate
+
+
+@pytest.mark.parametrize("family", ["llava", "vit"])
+def test_a_picture_that_breaks_before_the_final_test_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """What is validated and tested is read anew like what is trained on, and fetched anew as well."""
+    monkeypatch.setattr(sight, "PIXEL_CACHE_BYTES", 0)
+    monkeypatch.setattr(pictures.ArrayCache.__init__, "__defaults__", (0,))
+    monkeypatch.setattr(rows, "_images", rows._images.__wrapped__)  # pyright: ignore[reportPrivateUsage]
+    counts = {"train": 8, "test": 8}
+    sees = family == "vit"
+    chosen = picture_spec(Task.IMAGE_CLASSIFICATION) if sees else spec()
+    made = list(shape_rows(counts, side_px=32, most=1)) if sees else list(colour_rows(counts))
+    model, data = tiny_model(tmp_path / "model", family), write_dataset(tmp_path / "data", made)
+
+    class Breaking(NoHooks):
+        def on_metrics(self, step: int, values: dict[str, float]) -> None:
+            if step == chosen.optimization.max_steps:
+                _cut_picture(data, "test-5")
+
+    with pytest.raises(UnavailableError, match=r"row test-5 was read when .* decoded") as caught:
+        train(
+            replace(chosen, test_split="test"),
+            base_model=model,
+            dataset=data,
+            work=tmp_path / "work",
+            hooks=Breaking(),
+        )
+    assert (caught.value.reason, caught.value.metadata) == ("ROW_UNREADABLE", {"row_id": "test-5"})
+
+
+def test_a_row_whose_shard_is_broken_is_named_by_its_place(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", list(colour_rows({"train": 4})))
+    [shard, _] = sorted(data.glob("shards/*"))
+    shard.write_bytes(b"PAR1 no more")
+    place = rows.Location(shard.relative_to(data).as_posix(), 0, 1)
+    with pytest.raises(UnavailableError, match=r"row 1 of group 0 in shards/part-00000.parquet .* Parquet"):
+        sight.load_image(data, place)
 
 
 def _row_ids(dataset: Path) -> list[str]:

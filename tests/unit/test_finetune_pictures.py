@@ -12,8 +12,9 @@ from finemesh.core.errors import PreconditionError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.data.images import Picture
 from finemesh.finetune.array_file import ArrayFile
-from finemesh.finetune.pictures import ArrayCache, Arrays, load_picture, sound_pictures
+from finemesh.finetune.pictures import ArrayCache, Arrays, sound_pictures
 from finemesh.finetune.rows import Location
+from finemesh.finetune.sight import load_image
 from PIL import Image
 
 from tests.support.conversations import write_dataset
@@ -32,7 +33,7 @@ def test_rows_come_with_their_pictures_and_objects(tmp_path: Path) -> None:
             each["bbox"] for each in expected["objects"] if each["visible"]
         ]
         assert row.class_name == expected["objects"][0]["class_name"]
-        assert np.array_equal(np.asarray(load_picture(dataset, row.location)), np.asarray(picture))
+        assert np.array_equal(np.asarray(load_image(dataset, row.location)), np.asarray(picture))
 
 
 def test_what_has_no_one_picture_says_why(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from finemesh.finetune.batches import shares
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.objectives.objective import AnyObjective, AnySplit, Batch, Sample
 from finemesh.finetune.order import SampleOrder
+from finemesh.finetune.sight import row_unreadable
 
 # Steps that are ready or being made while one is trained on: more hold memory and gain nothing.
 _AHEAD: Final = 2
@@ -131,6 +132,8 @@ class Feed:
     def _collate(self, samples: Sequence[Sample]) -> Batch:
         try:
             return self._objective.collate(self._split, samples)
+        except UnavailableError:  # which names the row
+            raise
         except (FinemeshError, OSError, ValueError) as error:
             raise self._named(samples, error) from error
 
@@ -140,18 +143,8 @@ class Feed:
             try:
                 self._objective.collate(self._split, [sample])
             except (FinemeshError, OSError, ValueError) as its_own:
-                return _of_row(sample.row_id, its_own)
-        return _of_row(", ".join(sample.row_id for sample in samples), error)
-
-
-def _of_row(row_id: str, error: Exception) -> FinemeshError:
-    # Unavailable, not invalid: encoding has left out what does not read, so the files have changed since.
-    return UnavailableError(
-        f"row {row_id} was read when the run began and cannot be made into a batch now: {error}. Fetch the "
-        "dataset again, and resume from the last checkpoint",
-        reason="ROW_UNREADABLE",
-        metadata={"row_id": row_id},
-    )
+                return row_unreadable(sample.row_id, its_own)
+        return row_unreadable(", ".join(sample.row_id for sample in samples), error)
 
 
 def _pinned(value: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from finemesh.core.errors import InvalidError
 from finemesh.core.spec.ledger import Disposition, LedgerEntry
 from finemesh.finetune.array_file import ArrayFile
-from finemesh.finetune.rows import Location, no_rows, read_images, read_values
+from finemesh.finetune.rows import Location, no_rows, read_values
 from finemesh.finetune.sight import PIXEL_CACHE_BYTES, decode_image
 
 if TYPE_CHECKING:
@@ -85,11 +85,6 @@ def sound_pictures(
             yield _row(values, location), _picture(values)
     if empty:
         raise no_rows(dataset, split)
-
-
-def load_picture(dataset: Path, location: Location) -> Image.Image:
-    """The decoded picture of a sound row."""
-    return decode_image(read_images(dataset, location)[0])
 
 
 def lost(row: PictureRow, reason: str, message: str, where: str = "") -> LedgerEntry:

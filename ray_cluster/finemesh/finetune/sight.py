@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finemesh.core.errors import InvalidError
+from finemesh.core.errors import FinemeshError, InvalidError, UnavailableError
 from finemesh.finetune.array_file import ArrayFile
 from finemesh.finetune.families.family import Family, Picture
-from finemesh.finetune.rows import Location, read_images
+from finemesh.finetune.rows import Location, read_images, row_id_at
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +66,7 @@ class Pictures:
         """The tensors that the model's own processor makes of a picture."""
         picture = self.kept.get(place)
         if picture is None:
-            image = decode_image(read_images(self.dataset, place.location)[place.number])
+            image = load_image(self.dataset, place.location, place.number)
             picture = self.kept.put(place, self.family.see(self.processor, image).tensors)
         if self.blank:
             return {**picture, "pixel_values": np.full_like(picture["pixel_values"], _BLANK)}
@@ -96,6 +96,29 @@ def positions_after(positions_XBT: torch.Tensor, tokens: int) -> torch.Tensor:
     first_B1 = positions_XBT.amax(dim=(0, 2)).unsqueeze(1) + 1
     following_BT = first_B1 + torch.arange(tokens, device=first_B1.device)
     return following_BT.expand(len(positions_XBT), -1, -1)
+
+
+def load_image(dataset: Path, location: Location, number: int = 0) -> Image.Image:
+    """A picture of a row that was sound when the run began, decoded again.
+
+    Raises:
+        UnavailableError: ROW_UNREADABLE, with the row named: encoding has left out what does not read, so the
+            files have changed since.
+    """
+    try:
+        return decode_image(read_images(dataset, location)[number])
+    except (FinemeshError, OSError, ValueError) as error:
+        raise row_unreadable(row_id_at(dataset, location), error) from error
+
+
+def row_unreadable(row_id: str, error: Exception) -> UnavailableError:
+    """Unavailable, not invalid: with the dataset fetched again the run goes on."""
+    return UnavailableError(
+        f"row {row_id} was read when the run began and cannot be made into a batch now: {error}. Fetch the "
+        "dataset again, and resume from the last checkpoint",
+        reason="ROW_UNREADABLE",
+        metadata={"row_id": row_id},
+    )
 
 
 def decode_image(encoded: bytes) -> Image.Image:

@@ -21,8 +21,9 @@ from finemesh.finetune.confusion import Counts
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.counted import CountedObjective, Judged
 from finemesh.finetune.objectives.objective import Split, moved
-from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture, lost
+from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, lost
 from finemesh.finetune.rows import Location, read_manifest
+from finemesh.finetune.sight import load_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,7 +75,7 @@ class Classification(CountedObjective[Sample, Batch]):
         super().__init__(spec, model, dataset)
         self._labels: Final = {name: label for label, name in enumerate(self.names)}
         self._rows_have_classes: Final = bool(read_manifest(dataset).row_classes)
-        self._arrays: Final = ArrayCache(lambda location: self._process(load_picture(dataset, location)))
+        self._arrays: Final = ArrayCache(lambda location: self._process(load_image(dataset, location)))
 
     def sample(self, row: PictureRow, picture: Image.Image) -> Sample | LedgerEntry:
         found = {row.class_name} if self._rows_have_classes else {each.class_name for each in row.objects}

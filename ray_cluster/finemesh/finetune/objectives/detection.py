@@ -39,10 +39,10 @@ from finemesh.finetune.pictures import (
     ArrayCache,
     Arrays,
     PictureRow,
-    load_picture,
     lost,
 )
 from finemesh.finetune.rows import Location
+from finemesh.finetune.sight import load_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -240,7 +240,7 @@ class Detection(PictureObjective[DetectionSample, DetectionBatch]):
         ]
 
     def _make(self, location: Location) -> Arrays:
-        return self._process(load_picture(self.dataset, location))
+        return self._process(load_image(self.dataset, location))
 
     def _process(self, picture: Image.Image) -> Arrays:
         shown = self.model.processor(images=[picture], do_pad=False, return_tensors="np")

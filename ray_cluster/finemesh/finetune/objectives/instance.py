@@ -38,8 +38,9 @@ from finemesh.finetune.objectives.detection_scores import (
 )
 from finemesh.finetune.objectives.objective import Criterion, Split, moved
 from finemesh.finetune.objectives.pictures import PictureObjective
-from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture
+from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow
 from finemesh.finetune.rows import Location
+from finemesh.finetune.sight import load_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,7 +103,7 @@ class InstanceSegmentation(PictureObjective[Sample, Batch]):
         self._labels: Final[dict[str, int]] = dict(model.config.label2id)
         self._queries: Final[int] = model.config.num_queries
         self._arrays: Final = ArrayCache(
-            lambda location, masks: self._process(load_picture(dataset, location), masks)
+            lambda location, masks: self._process(load_image(dataset, location), masks)
         )
 
     def encode(self, split: str, limit: int = 0) -> Split[Sample]:

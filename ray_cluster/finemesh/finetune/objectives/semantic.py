@@ -27,8 +27,9 @@ from finemesh.finetune.masks import ObjectMask, masks_of, paint
 from finemesh.finetune.models import Model
 from finemesh.finetune.objectives.counted import CountedObjective, Judged
 from finemesh.finetune.objectives.objective import Criterion, Split, moved
-from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow, load_picture
+from finemesh.finetune.pictures import ArrayCache, Arrays, PictureRow
 from finemesh.finetune.rows import Location
+from finemesh.finetune.sight import load_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,7 +88,7 @@ class SemanticSegmentation(CountedObjective[Sample, Batch]):
         covers = spec.segmentation.background is Background.CLASS
         self._uncovered: Final = self._labels[BACKGROUND] if covers else UNLABELLED
         self._arrays: Final = ArrayCache(
-            lambda location, masks: self._process(load_picture(dataset, location), masks)
+            lambda location, masks: self._process(load_image(dataset, location), masks)
         )
         if len(self.names) > UNLABELLED:
             raise InvalidError.of(
