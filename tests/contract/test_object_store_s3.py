@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import urllib.error
 import urllib.request
@@ -170,6 +171,23 @@ async def test_a_store_that_is_away_is_said_so_quickly() -> None:
         assert endpoint in str(caught.value)
     assert time.monotonic() - started < 60  # each at once, on a busy machine too
     store.close()
+
+
+async def test_an_answer_that_breaks_off_names_the_object() -> None:
+    """As SeaweedFS does where the bytes of an object are damaged on its disk."""
+
+    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 10)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(half, "127.0.0.1", 0)
+    endpoint = "http://{}:{}".format(*server.sockets[0].getsockname())
+    store = S3ObjectStore(S3Config(endpoint=endpoint, access_key="a", secret_key=Secret("b")))
+    with pytest.raises(UnavailableError, match="broke off while it gave some/key"):
+        await store.get_bytes("some/key", max_bytes=100)
+    store.close()
+    server.close()
 
 
 async def test_wrong_credentials_and_a_missing_bucket_are_told_apart(s3_server: S3Server, key: str) -> None:

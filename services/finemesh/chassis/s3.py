@@ -379,6 +379,13 @@ def _translated(key: str, endpoint: str) -> Generator[None]:
         if error.code in _AWAY:
             raise _unavailable(endpoint, error) from error
         raise FinemeshError(f"{key}: {error.code}: {error.message}", reason="OBJECT_STORE_ERROR") from error
+    except urllib3.exceptions.ProtocolError as error:  # it answered, and broke off
+        raise UnavailableError(
+            f"the object store at {endpoint} broke off while it gave {key}: try again; if it does so again, "
+            "the object is damaged there: put back what was there, or make it anew",
+            reason="OBJECT_STORE_UNAVAILABLE",
+            metadata={"endpoint": endpoint, "key": key},
+        ) from error
     except (urllib3.exceptions.HTTPError, MinioException, ConnectionError) as error:
         raise _unavailable(endpoint, error) from error
 
