@@ -45,7 +45,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FaultM
         gpus=0,
         lease_seconds=LEASE_SECONDS,
         environment={
-            "FINEMESH_RESTART_DELAY_SECONDS": "0.1",
+            # Each restart doubles it; the last comes while a cluster that is cut off still counts as live.
+            "FINEMESH_RESTART_DELAY_SECONDS": "0.01",
             "FINEMESH_SYNC_SECONDS": "0.5",
             "FINEMESH_WORKER_TIMEOUT_SECONDS": "20",
         },
