@@ -53,7 +53,8 @@ def _read_in(reader: Executor, watch: Callable[[], Iterator[T]]) -> Generator[T]
         while (version := _result(reader.submit(next, call, None))) is not None:
             yield version
     finally:
-        call.cancel()
+        if hasattr(call, "cancel"):  # a call, in which the other thread may be waiting; any iterator will do
+            call.cancel()
 
 
 def _result(future: Future[T]) -> T:
