@@ -77,6 +77,20 @@ def supervise(monkeypatch: pytest.MonkeyPatch, crewed: Crewed, seconds: float) -
     return made
 
 
+async def error_of(crewed: Crewed, monkeypatch: pytest.MonkeyPatch, seconds: float) -> FinemeshError:
+    """What an attempt of this crew ends with."""
+    made = supervise(monkeypatch, crewed, seconds)
+
+    async def placed() -> bool:
+        return True
+
+    monkeypatch.setattr(made, "_placed", placed)
+    monkeypatch.setattr(supervisor, "Crew", lambda *_: crewed)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        ending = await made._work(cast("Any", None))
+    return from_status(RpcStatus.FromString(ending.error))
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 async def test_a_worker_that_does_not_answer_is_killed_and_told(
     rank: int, monkeypatch: pytest.MonkeyPatch
@@ -146,17 +160,7 @@ async def test_one_that_is_slow_to_answer_is_asked_again(monkeypatch: pytest.Mon
 async def test_an_error_that_says_it_ends_as_one_that_may_be_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    crewed = Crewed(worker(is_there=never, status=never))
-    made = supervise(monkeypatch, crewed, 0.01)
-
-    async def placed() -> bool:
-        return True
-
-    monkeypatch.setattr(made, "_placed", placed)
-    monkeypatch.setattr(supervisor, "Crew", lambda *_: crewed)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        ending = await made._work(cast("Any", None))
-    error = from_status(RpcStatus.FromString(ending.error))
+    error = await error_of(Crewed(worker(is_there=never, status=never)), monkeypatch, 0.01)
     assert (error.reason, error.retryable) == ("WORKER_SILENT", True)
     assert "at starting a worker" in str(error)
 
@@ -166,16 +170,7 @@ async def test_one_that_ray_cannot_reach_is_killed_before_it_is_told(monkeypatch
         raise ActorUnavailableError("keepalive", None)
 
     crewed = Crewed(worker(status=unreachable))
-    made = supervise(monkeypatch, crewed, 600)
-
-    async def placed() -> bool:
-        return True
-
-    monkeypatch.setattr(made, "_placed", placed)
-    monkeypatch.setattr(supervisor, "Crew", lambda *_: crewed)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        ending = await made._work(cast("Any", None))
-    assert from_status(RpcStatus.FromString(ending.error)).reason == "WORKER_SILENT"
+    assert (await error_of(crewed, monkeypatch, 600)).reason == "WORKER_SILENT"
     assert crewed.is_killed
 
 

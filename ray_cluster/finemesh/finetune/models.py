@@ -26,7 +26,7 @@ from finemesh.finetune.attention import PACKED, register
 from finemesh.finetune.batches import Batch
 from finemesh.finetune.distributed import ALONE, Group
 from finemesh.finetune.families import family_of
-from finemesh.finetune.families.family import Family
+from finemesh.finetune.families.family import FROM_FOLDER, Family
 from finemesh.finetune.heads import check_new, head_arguments, head_notes, new_layers, renew
 from finemesh.finetune.numerics import (
     BatchNorm,
@@ -205,7 +205,7 @@ def _load_module(
     reads = spec.task in TEXT_TOWERS  # what sees alone has the attention that transformers chooses
     attention = PACKED if reads and spec.sequence.packing else family.plain_attention if reads else None
     try:
-        before = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True)
+        before = transformers.AutoConfig.from_pretrained(base_model, **FROM_FOLDER)
         head = head_arguments(before, classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.optimization.seed)
@@ -214,9 +214,9 @@ def _load_module(
                 attn_implementation={"": family.plain_attention, family.text_config: attention}
                 if family.text_config
                 else attention,
-                local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **FROM_FOLDER,
                 **head,
                 **(family.loading(before) if family.loading else {}),
                 **loading_options(spec, family, device),

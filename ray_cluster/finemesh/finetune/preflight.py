@@ -21,6 +21,7 @@ from finemesh.finetune.batches import collate, cut
 from finemesh.finetune.chat import is_marked
 from finemesh.finetune.encoding import Encoder
 from finemesh.finetune.families import family_of
+from finemesh.finetune.families.family import FROM_FOLDER
 from finemesh.finetune.holdout import hold_out
 from finemesh.finetune.models import load_processor
 from finemesh.finetune.objectives.objective import Split
@@ -149,7 +150,7 @@ def _load_config(base_model: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base_model, local_files_only=True)
+        return AutoConfig.from_pretrained(base_model, **FROM_FOLDER)
     except (OSError, ValueError) as error:
         raise InvalidError.of(
             "spec.base_model", f"{base_model} does not load: {error}", reason="BASE_MODEL_UNREADABLE"

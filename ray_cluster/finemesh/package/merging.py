@@ -30,7 +30,7 @@ from finemesh.core.errors import InvalidError
 from finemesh.core.spec.finetune import FineTuneSpec, Lora
 from finemesh.finetune.base_weights import corrupt_base, weight_files
 from finemesh.finetune.checkpoint import ADAPTER_WEIGHTS, FULL_WEIGHTS
-from finemesh.finetune.families.family import Family
+from finemesh.finetune.families.family import FROM_FOLDER, Family
 from finemesh.finetune.heads import head_arguments
 from finemesh.package.safetensor_shards import Planned, rows_at_once, write_shards
 
@@ -98,11 +98,11 @@ def _skeleton(family: Family, base_model: Path, classes: tuple[str, ...]) -> Any
     """The module without weights, its head as training made it."""
     import transformers
 
-    before = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True)
+    before = transformers.AutoConfig.from_pretrained(base_model, **FROM_FOLDER)
     head = head_arguments(before, classes)
     head.pop("ignore_mismatched_sizes", None)
     loading = family.loading(before) if family.loading else {}
-    config = transformers.AutoConfig.from_pretrained(base_model, local_files_only=True, **head, **loading)
+    config = transformers.AutoConfig.from_pretrained(base_model, **FROM_FOLDER, **head, **loading)
     with torch.device("meta"):
         return getattr(transformers, family.auto_class).from_config(config)
 

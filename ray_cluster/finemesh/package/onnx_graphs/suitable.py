@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from finemesh.core.spec.finetune import Task
+from finemesh.finetune.families.family import FROM_FOLDER
 from finemesh.finetune.models import load_processor
 from finemesh.package.onnx_graphs.seeing import TOWERS
 from finemesh.package.shipped.onnx_pixels import KNOWN
@@ -62,7 +63,7 @@ def _refuse_speaker(processor: Any, base_model: Any, *, plain: bool) -> str:
     template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     if not template and not plain:
         return "it has no chat template: put chat_template.jinja into the folder of the base model"
-    config: Any = AutoConfig.from_pretrained(base_model, local_files_only=True).get_text_config()
+    config: Any = AutoConfig.from_pretrained(base_model, **FROM_FOLDER).get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {each.get("rope_type") for each in (rope, *rope.values()) if isinstance(each, dict)}
     if found := kinds & set(_LENGTHS):

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from finemesh.core.spec.finetune import Task
+from finemesh.finetune.families.family import FROM_FOLDER
 from finemesh.finetune.generation import end_ids
 from finemesh.package.golden_pictures import decision_facts
 from finemesh.package.onnx_graphs.language import language_graph
@@ -93,8 +94,8 @@ def _load(trained: Trained, dtype: torch.dtype) -> Any:
             trained.merged,
             dtype=dtype,
             attn_implementation=attention,
-            local_files_only=True,
             use_safetensors=True,
+            **FROM_FOLDER,
         )
         .eval()
     )
