@@ -14,8 +14,8 @@ from collections import Counter
 from typing import Final
 
 from finemesh.core.spec.finetune import Resources
-from finemesh.training.dispatcher import PLACE_BATCH
 from finemesh.training.placement import decide
+from finemesh.training.planning import PLACE_BATCH
 from finemesh.training.quotas import Quota
 
 from tests.bench import scheduler_service

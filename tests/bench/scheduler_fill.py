@@ -19,6 +19,7 @@ from finemesh.core.attempts import ClusterCapacity, NodeCapacity, RestartPolicy
 from finemesh.training.attempts import JobAttempts
 from finemesh.training.dispatcher import Dispatcher
 from finemesh.training.domain import TrainingResult
+from finemesh.training.planning import Planner
 from finemesh.training.ports import Files
 from finemesh.training.service import Layout, TrainingService
 from finemesh.training.store import SqlStore
@@ -44,7 +45,7 @@ async def fill_mesh(
     try:
         for cluster in clusters:
             await queue.sync(cluster, _empty(cluster, nodes), [])
-        dispatcher, started = Dispatcher(store, outbox.clock, LIVE_SECONDS), 0
+        dispatcher, started = Dispatcher(store, outbox.clock, Planner(store, LIVE_SECONDS)), 0
         while placed := await dispatcher.place():
             started += placed
         return started

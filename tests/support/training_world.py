@@ -72,8 +72,9 @@ class NoFiles:
 class World:
     """The service. `restart` is a kill and a start: what is not in the database is forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, database_url: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="finemesh-world-"))
+        self.database_url = database_url or f"sqlite:///{self.folder / 'jobs.db'}"
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
         self.datasets = Datasets()
@@ -93,7 +94,7 @@ class World:
         shutil.rmtree(self.folder)
 
     async def _start(self) -> None:
-        self.db = Database(f"sqlite:///{self.folder / 'jobs.db'}")
+        self.db = Database(self.database_url)
         await migrate(self.db, "finemesh.training")
         outbox = Outbox(CHASSIS, self.clock)
         self.queue: AttemptQueue[TrainingResult] = AttemptQueue(self.db, outbox, TIMES)

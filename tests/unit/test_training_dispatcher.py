@@ -11,7 +11,7 @@ from finemesh.core.errors import UnavailableError
 from finemesh.core.names import Name
 from finemesh.core.spec.finetune import FineTuneSpec, Task
 from finemesh.core.states import TrainingJobState as State
-from finemesh.training import dispatcher
+from finemesh.training import planning
 from finemesh.training.job import TrainingJob
 
 from tests.support.training_world import World
@@ -48,7 +48,7 @@ def test_a_job_whose_start_was_not_written_starts_in_the_next_pass(
 
 
 def test_the_collector_passes_over_the_jobs_that_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "SETTLED_AT_ONCE", 2)
+    monkeypatch.setattr(planning, "SETTLED_AT_ONCE", 2)
     now = world.clock.now()
     spec = FineTuneSpec(Task.LANGUAGE, "base", "projects/p/datasets/d")
     passed_over: list[int] = []

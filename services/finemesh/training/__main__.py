@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 from finemesh.chassis.attempts import AttemptQueue, AttemptSettings
@@ -22,6 +23,8 @@ from finemesh.training.estimates.stored_models import StoredModels
 from finemesh.training.files import ObjectFiles
 from finemesh.training.limits import Limits, LimitSettings
 from finemesh.training.logs.service import LogService
+from finemesh.training.planning import Planner
+from finemesh.training.planning_process import PlannerApart, Setup
 from finemesh.training.quota_servicer import QuotaServicer
 from finemesh.training.scheduler import Scheduler, SchedulerSettings
 from finemesh.training.service import Layout, TrainingService
@@ -73,7 +76,9 @@ async def _serve(
     service = TrainingService(store, files, layout, policy, clock)
     queue.bind(JobAttempts(store, service, base.key, clock))
     times = SchedulerSettings(live_seconds=config.cluster_live_seconds)
-    scheduler = Scheduler(store, datasets, layout, times, clock)
+    setup = Setup(config.database_url.reveal(), times.live_seconds, config.log_level)
+    plans = PlannerApart(Planner(store, times.live_seconds), setup)
+    scheduler = Scheduler(store, datasets, layout, times, clock, plans)
 
     limits = LimitSettings(config.validate_timeout_seconds, config.launch_timeout_seconds)
 
@@ -91,17 +96,18 @@ async def _serve(
     server.add(add_QuotaServiceServicer_to_server, QuotaServicer(store, clock, placement.set))
     server.add(add_WorkerServiceServicer_to_server, WorkerServicer(store, clock, times.live_seconds))
     server.add(add_AttemptServiceServicer_to_server, ClusterServicer(store, base.key, result_from_proto))
-    await serve(
-        server,
-        stop,
-        base.relay.run(),
-        queue.run(),
-        scheduler.run_admission(admission),
-        scheduler.run_placement(placement),
-        SweepController(sweeps, service, clock).run(sweeping),
-        Mover(store, clock, times.live_seconds).run(),
-        Limits(store, limits, clock).run(),
-    )
+    with contextlib.closing(plans):
+        await serve(
+            server,
+            stop,
+            base.relay.run(),
+            queue.run(),
+            scheduler.run_admission(admission),
+            scheduler.run_placement(placement),
+            SweepController(sweeps, service, clock).run(sweeping),
+            Mover(store, clock, times.live_seconds).run(),
+            Limits(store, limits, clock).run(),
+        )
 
 
 def main() -> None:

@@ -20,7 +20,39 @@ from finemesh.training.quotas import Quota
 from finemesh.training.waiting import Demand
 
 
-class View(Protocol):
+class QueueView(Protocol):
+    """One consistent look at what waits, at what is held, and at the clusters: all that a pass reads."""
+
+    async def demands(self, since: datetime | None) -> tuple[list[Demand], list[str]]:
+        """The jobs that wait, and the names of those that do not: of all that changed at `since` or later.
+        Without `since` all that wait.
+        """
+        ...
+
+    async def waiting_count(self) -> int:
+        """How many jobs wait."""
+        ...
+
+    async def clusters(self) -> list[Cluster]: ...
+
+    async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
+        """What the attempts hold that are live, or ended after their cluster's time in `since`."""
+        ...
+
+    async def past_claims(self, since: datetime, project: str | None = None) -> list[Claim]:
+        """What was held at `since` or later, by one project or by all."""
+        ...
+
+    async def saved_times(self, names: Sequence[Name]) -> dict[str, datetime]:
+        """When the latest checkpoint of each job was committed."""
+        ...
+
+    async def quotas(self) -> dict[str, Quota]:
+        """Those that were set, by project."""
+        ...
+
+
+class View(QueueView, Protocol):
     """One consistent look at what the service keeps. Every query is bound to the project of its name."""
 
     async def job(self, name: Name) -> TrainingJob:
@@ -51,12 +83,6 @@ class View(Protocol):
         """Jobs whose checks are due."""
         ...
 
-    async def demands(self, since: datetime | None) -> tuple[list[Demand], list[str]]:
-        """The jobs that wait, and the names of those that do not: of all that changed at `since` or later.
-        Without `since` all that wait.
-        """
-        ...
-
     async def lasting_since(self, oldest: datetime) -> list[Name]:
         """Jobs that may have lasted too long: in VALIDATING or STARTING since `oldest` or before, and those
         in RUNNING that have a limit.
@@ -65,24 +91,6 @@ class View(Protocol):
 
     async def latest_attempt(self, name: Name) -> Attempt | None:
         """The newest attempt at a job, live or ended."""
-        ...
-
-    async def clusters(self) -> list[Cluster]: ...
-
-    async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
-        """What the attempts hold that are live, or ended after their cluster's time in `since`."""
-        ...
-
-    async def past_claims(self, since: datetime, project: str | None = None) -> list[Claim]:
-        """What was held at `since` or later, by one project or by all."""
-        ...
-
-    async def saved_times(self, names: Sequence[Name]) -> dict[str, datetime]:
-        """When the latest checkpoint of each job was committed."""
-        ...
-
-    async def quotas(self) -> dict[str, Quota]:
-        """Those that were set, by project."""
         ...
 
     async def quota_page(self, query: PageRequest) -> tuple[list[Quota], str]:

@@ -20,6 +20,7 @@ from finemesh.training import domain
 from finemesh.training.admission import DescribedOnce, examine
 from finemesh.training.dispatcher import Dispatcher
 from finemesh.training.domain import Step, TrainingJob
+from finemesh.training.planning import Planner, Plans
 from finemesh.training.ports import Datasets, Store
 from finemesh.training.service import Layout
 
@@ -49,17 +50,27 @@ class SchedulerSettings:
 
 
 class Scheduler:
-    """Two loops: admission asks DataPrep, placement decides from SQL alone. Neither waits for the other."""
+    """Two loops: admission asks DataPrep, placement decides from SQL alone. Neither waits for the other.
+
+    Args:
+        plans: who plans passes; without, they are planned in this process.
+    """
 
     def __init__(
-        self, store: Store, datasets: Datasets, layout: Layout, settings: SchedulerSettings, clock: Clock
+        self,
+        store: Store,
+        datasets: Datasets,
+        layout: Layout,
+        settings: SchedulerSettings,
+        clock: Clock,
+        plans: Plans | None = None,
     ) -> None:
         self._store = store
         self._datasets = datasets
         self._layout = layout
         self._settings = settings
         self._clock = clock
-        self._dispatcher = Dispatcher(store, clock, settings.live_seconds)
+        self._dispatcher = Dispatcher(store, clock, plans or Planner(store, settings.live_seconds))
 
     async def run_admission(self, woken: asyncio.Event) -> None:
         """Check new jobs until cancelled."""
