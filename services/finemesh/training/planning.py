@@ -95,6 +95,7 @@ class _Memory:
     waiting: Waiting = field(default_factory=Waiting)
     read_until: datetime | None = None
     unsettled: int = 0
+    at_work: int = 0
     usage: dict[str, Room] = field(default_factory=dict[str, Room])
     usage_until: datetime | None = None
     held: dict[str, Room] = field(default_factory=dict[str, Room])
@@ -114,14 +115,15 @@ class Planner:
         self._live_seconds = live_seconds
         self._memory = _Memory()
 
-    async def waiting(self) -> int:
-        """How many jobs wait: as the last pass has seen it, or as the table says while none has. Raises
-        UnavailableError.
+    async def jobs(self) -> int:
+        """How many jobs wait or are at work: as the last pass has seen it, or as the table says while none
+        has. Raises UnavailableError.
         """
-        if self._memory.read_until is not None:
-            return len(self._memory.waiting)
+        memory = self._memory
+        if memory.read_until is not None:
+            return len(memory.waiting) + memory.at_work
         async with self._queue.read() as view:
-            return await view.waiting_count()
+            return await view.busy_count()
 
     def forget(self) -> None:
         """Free the memory of all that was read; the next question reads it again."""
@@ -217,6 +219,7 @@ class Planner:
             seconds = max((now - memory.usage_until).total_seconds(), 0.0)
             memory.usage = fairness.aged(memory.usage, memory.held, seconds)
         memory.usage_until, memory.held = now, fairness.held_by_project(claims)
+        memory.at_work = sum(claim.end_time is None for claim in claims)
         if memory.hours_at is None or not timedelta(0) <= now - memory.hours_at < HOURS_EVERY:
             limited = [quota for quota in quotas.values() if quota.max_gpu_hours is not None]
             memory.gpu_hours = {quota.project: await _gpu_hours(view, quota, now) for quota in limited}

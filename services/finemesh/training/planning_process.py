@@ -1,5 +1,5 @@
-"""Plans passes in a process of their own once many jobs wait: requests then need not share Python's one lock
-with them. That process (`planning_child`) has its own connections to the database, and only reads.
+"""Plans passes in a process of their own once there are many jobs: requests then need not share Python's one
+lock with them. That process (`planning_child`) has its own connections to the database, and only reads.
 
 It knows nothing that cannot be read again. When it ends, or gives no answer, passes are planned in the
 service's own thread until there is another.
@@ -22,8 +22,8 @@ from finemesh.core.errors import UnavailableError
 from finemesh.training.planning import Plan, Planner, Question
 
 CHILD: Final = "finemesh.training.planning_child"
-MANY: Final = 2000  # jobs: to plan for fewer takes a few milliseconds, and a process takes 50 MiB
-ANSWER_SECONDS: Final = 60.0  # the first reads all jobs that wait
+MANY: Final = 1000  # jobs: to plan for fewer takes some 20 ms, and a process takes 50 MiB
+ANSWER_SECONDS: Final = 300.0  # the first reads all jobs that wait, and the machine may be busy
 FIRST_DELAY_SECONDS: Final = 1.0
 DELAY_AT_MOST_SECONDS: Final = 60.0
 
@@ -113,12 +113,13 @@ def _converse(pipe: Connection[Any, Answer], setup: Setup | None, question: Ques
 
 
 class PlannerApart:
-    """Implements `Plans`: in this process while few jobs wait, in another from `many` on. Close it when done.
+    """Implements `Plans`: in this process while there are few jobs, in another from `many` on. Close it when
+    done.
 
     Args:
         own: plans here.
         setup: for the other process.
-        many: so many jobs wait that another process is worth its memory.
+        many: so many jobs wait or are at work that another process is worth its memory.
         first_delay_seconds: after which a process that has ended is started anew; it doubles up to
             DELAY_AT_MOST_SECONDS while processes do not last longer than that.
     """
@@ -166,7 +167,7 @@ class PlannerApart:
         return await self._own.plan(question)
 
     async def _start(self) -> PlanningProcess | None:
-        if time.monotonic() < self._start_at or (waiting := await self._own.waiting()) < self._many:
+        if time.monotonic() < self._start_at or (jobs := await self._own.jobs()) < self._many:
             return None
         self._started_at = time.monotonic()
         try:
@@ -174,7 +175,7 @@ class PlannerApart:
         except OSError as error:
             self._put_off(f"it cannot be started: {error}")
             return None
-        log.info("planning_process_started", pid=self._process.pid, waiting=waiting)
+        log.info("planning_process_started", pid=self._process.pid, jobs=jobs)
         return self._process
 
     def _put_off(self, why: str) -> None:

@@ -29,8 +29,8 @@ class QueueView(Protocol):
         """
         ...
 
-    async def waiting_count(self) -> int:
-        """How many jobs wait."""
+    async def busy_count(self) -> int:
+        """How many jobs wait or are at work."""
         ...
 
     async def clusters(self) -> list[Cluster]: ...

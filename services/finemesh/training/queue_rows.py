@@ -73,9 +73,10 @@ class QueueRows:
                 found.append(Demand(name, Resources(**needs), created, priority, message, not_before))
         return found, gone
 
-    async def waiting_count(self) -> int:
-        """How many jobs wait."""
-        return int(await self._tx.scalar(select(func.count()).where(WAITS)))
+    async def busy_count(self) -> int:
+        """How many jobs wait or are at work."""
+        busy = JOBS.c.state.in_([State.QUEUED, State.STARTING, State.RUNNING])
+        return int(await self._tx.scalar(select(func.count()).where(busy)))
 
     async def claims(self, since: Mapping[str, datetime]) -> list[Claim]:
         """What the attempts hold that are live, or ended after their cluster's time in `since`."""

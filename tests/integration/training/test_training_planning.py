@@ -336,11 +336,11 @@ def test_a_job_that_was_deleted_is_not_planned_for_again(small_world: World) -> 
     plans = Planner(world.store, LIVE_SECONDS)
     question = Question(world.clock.now())
     assert world.run(plans.plan(question)) is not None
-    assert world.run(plans.waiting()) == 1
+    assert world.run(plans.jobs()) == 1
     world.run(world.service.cancel(name))
     assert world.run(world.service.get(name)).state is State.CANCELLED
     world.run(remove(world, name))
     dispatcher = Dispatcher(world.store, world.clock, plans)
     for waiting in (1, 0):
         world.run(dispatcher.place())
-        assert world.run(plans.waiting()) == waiting
+        assert world.run(plans.jobs()) == waiting
