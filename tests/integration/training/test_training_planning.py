@@ -210,6 +210,18 @@ def test_few_jobs_need_no_process(small_world: World) -> None:
         assert plans.pid is None
 
 
+def test_jobs_count_that_wait_or_are_at_work(world: World) -> None:
+    waiting_jobs(world, 5)
+    world.run(world.queue.sync("c1", capacity("c1"), []))
+    plans = Planner(world.store, LIVE_SECONDS)
+    placed = world.run(Dispatcher(world.store, world.clock, plans).place())
+    assert 0 < placed < 5
+    world.run(plans.plan(Question(world.clock.now())))
+    assert world.run(plans.jobs()) == 5
+    plans.forget()
+    assert world.run(plans.jobs()) == 5
+
+
 def test_a_process_that_is_killed_in_a_pass_is_stood_in_for_and_started_anew(
     small_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
