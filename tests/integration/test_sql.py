@@ -52,15 +52,19 @@ async def db(database: Database) -> Database:
     return database
 
 
-async def test_a_block_commits_or_leaves_nothing(db: Database) -> None:
+either_way = pytest.mark.parametrize("brief", [False, True], ids=["", "brief"])
+
+
+@either_way
+async def test_a_block_commits_or_leaves_nothing(db: Database, brief: bool) -> None:
     calls: list[str] = []
-    async with db.begin() as tx:
+    async with db.begin(brief=brief) as tx:
         await tx.execute(insert(THINGS).values(id=1))
         tx.after_commit(lambda: calls.append("committed"))
         assert not calls
 
     async def fail_after_writing() -> None:
-        async with db.begin() as tx:
+        async with db.begin(brief=brief) as tx:
             await tx.execute(insert(THINGS).values(id=2))
             tx.after_commit(lambda: calls.append("rolled back"))
             raise KeyError
@@ -83,11 +87,12 @@ async def test_a_transaction_within_a_transaction_is_refused_instead_of_waiting_
         assert not await tx.insert_new(THINGS, id=1)
 
 
-async def test_cancellation_rolls_back_and_leaves_the_database_usable(db: Database) -> None:
+@either_way
+async def test_cancellation_rolls_back_and_leaves_the_database_usable(db: Database, brief: bool) -> None:
     inside = asyncio.Event()
 
     async def stuck() -> None:
-        async with db.begin() as tx:
+        async with db.begin(brief=brief) as tx:
             await tx.execute(insert(THINGS).values(id=1))
             inside.set()
             await asyncio.Event().wait()
@@ -138,8 +143,9 @@ async def test_a_constraint_is_not_mistaken_for_an_outage(db: Database) -> None:
             await tx.execute(insert(THINGS).values(id=1))
 
 
+@either_way
 async def test_read_modify_write_under_the_lock_loses_no_update(
-    db: Database, second_database: Callable[[], Database]
+    db: Database, second_database: Callable[[], Database], brief: bool
 ) -> None:
     """Two processes, one counter: without the lock, or with a deferred BEGIN, updates get lost."""
     other = second_database()
@@ -147,7 +153,7 @@ async def test_read_modify_write_under_the_lock_loses_no_update(
         await tx.execute(insert(COUNTERS).values(id=1, value=0))
 
     async def increment(through: Database) -> None:
-        async with through.begin() as tx:
+        async with through.begin(brief=brief) as tx:
             await tx.lock("counter")
             value = await tx.scalar(select(COUNTERS.c.value))
             await asyncio.sleep(0)
@@ -158,6 +164,30 @@ async def test_read_modify_write_under_the_lock_loses_no_update(
         assert await tx.scalar(select(COUNTERS.c.value)) == 40
 
 
+async def test_who_waits_for_another_process_holds_nobody_up(
+    db: Database, second_database: Callable[[], Database]
+) -> None:
+    """A brief transaction would keep the event loop if it waited for the lock where it is executed."""
+    other = second_database()
+
+    async def write() -> None:
+        async with db.begin(brief=True) as tx:
+            await tx.lock("thing")
+            await tx.execute(insert(THINGS).values(id=2))
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async with other.begin() as tx:
+            await tx.lock("thing")
+            waiting = asyncio.create_task(write())
+            # Each of these has to get its turn beside the one that waits.
+            await tx.execute(insert(THINGS).values(id=1))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        await waiting
+    async with db.read() as reader:
+        assert len(await reader.rows(select(THINGS))) == 2
+
+
 async def test_readers_do_not_wait_for_a_writer(db: Database) -> None:
     async with db.begin() as tx:
         await tx.execute(insert(THINGS).values(id=1))
@@ -165,9 +195,10 @@ async def test_readers_do_not_wait_for_a_writer(db: Database) -> None:
             assert await reader.row(select(THINGS)) is None
 
 
-async def test_a_long_result_is_read_whole_or_in_parts(database: Database) -> None:
+@pytest.mark.parametrize("inline", [False, True], ids=["", "inline"])
+async def test_a_long_result_is_read_whole_or_in_parts(database: Database, inline: bool) -> None:
     count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :last) SELECT i FROM n"
-    async with database.read() as tx:
+    async with database.read(inline=inline) as tx:
         for last in (999, 1000, 2500):
             found = await tx.rows(text(count), {"last": last})
             assert [row["i"] for row in found] == list(range(1, last + 1))

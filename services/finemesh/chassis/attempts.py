@@ -261,7 +261,7 @@ class AttemptQueue(Generic[R]):
                 not started, and it has.
             PreconditionError: ATTEMPT_NOT_STARTED, success without a single renewal.
         """
-        async with self._db.begin() as tx:
+        async with self._db.begin(brief=True) as tx:
             await tx.lock(ref.resource)
             known = await self._rows.find(tx, ref)
             if known is not None and known.outcome is completion.outcome:
@@ -284,7 +284,7 @@ class AttemptQueue(Generic[R]):
     ) -> SyncAnswer:
         """Compare what a cluster does with what it should do, and note that it was seen."""
         now = self._clock.now()
-        async with self._db.begin() as tx:
+        async with self._db.begin(brief=True) as tx:
             await self._rows.note_cluster(tx, Cluster(cluster, capacity, now))
             # A younger command is still on its way over the bus.
             resend_after_seconds = self.settings.resend_after_seconds
@@ -319,7 +319,7 @@ class AttemptQueue(Generic[R]):
         return len(found)
 
     async def _settle(self, ref: AttemptRef) -> None:
-        async with self._db.begin() as tx:
+        async with self._db.begin(brief=True) as tx:
             await tx.lock(ref.resource)
             attempt = await self._rows.find(tx, ref)
             if attempt is None or attempt.state is AttemptState.ENDED:

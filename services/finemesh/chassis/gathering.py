@@ -85,7 +85,7 @@ class Gathering(Generic[W, A]):
     async def _write(self, batch: dict[str, _Write[W, A]]) -> None:
         asked = batch.values()
         try:
-            async with self._db.begin() as tx:
+            async with self._db.begin(brief=True) as tx:
                 self._close(batch)  # it has its turn: what arrives from now on is the next one's
                 answers = await self._write_all(tx, [each.what for each in asked])
             for each, answer in zip(asked, answers, strict=True):

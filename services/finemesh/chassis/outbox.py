@@ -155,7 +155,7 @@ class Relay:
         if not published:
             return
         done = update(self._table).where(self._table.c.sequence.in_(published))
-        async with self._db.begin() as tx:
+        async with self._db.begin(brief=True) as tx:
             await tx.execute(done.values(publish_time=self._clock.now()))
 
     async def _hold_lease(self) -> bool:

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from asyncpg import PostgresError
 from sqlalchemy import DateTime, Executable, Table, event, func, select, text
@@ -142,8 +142,12 @@ class Database:
         self._writing: set[asyncio.Task[Any] | None] = set()
 
     @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncGenerator[Tx]:
+    async def begin(self, *, brief: bool = False) -> AsyncGenerator[Tx]:
         """A transaction that writes. Commits at the end of the block.
+
+        Args:
+            brief: each of its statements takes few rows, by key: on SQLite they are executed here and now.
+                To hand one to another thread, and to get its answer back, takes longer than it does.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, the database cannot be reached or stays locked.
@@ -154,33 +158,41 @@ class Database:
             raise RuntimeError("begin() within begin(): pass the open transaction on instead")
         self._writing.add(task)
         try:
-            async with self._begin() as tx:
+            async with self._begin(brief) as tx:
                 yield tx
         finally:
             self._writing.discard(task)
 
     @contextlib.asynccontextmanager
-    async def _begin(self) -> AsyncGenerator[Tx]:
+    async def _begin(self, brief: bool) -> AsyncGenerator[Tx]:
         async with self._writer:
-            async with self._connect(self.engine) as connection:
+            async with self._connect(self.engine, inline=brief and self.is_sqlite) as connection:
                 tx = Tx(connection)
                 yield tx
                 await connection.commit()
             tx.run_after_commit()
 
     @contextlib.asynccontextmanager
-    async def read(self) -> AsyncGenerator[Tx]:
-        """A transaction that only reads; it never waits for writers. Raises UnavailableError."""
-        async with self._connect(self._readers) as connection:
+    async def read(self, *, inline: bool = False) -> AsyncGenerator[Tx]:
+        """A transaction that only reads; it never waits for writers.
+
+        Args:
+            inline: on SQLite statements are executed here and now: for a process that has nothing else to do.
+
+        Raises UnavailableError.
+        """
+        async with self._connect(self._readers, inline=inline and self.is_sqlite) as connection:
             yield Tx(connection)
 
     @contextlib.asynccontextmanager
-    async def _connect(self, engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    async def _connect(self, engine: AsyncEngine, *, inline: bool = False) -> AsyncGenerator[AsyncConnection]:
         """A connection with a transaction begun, which is rolled back unless the block commits it."""
         with _translated():
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     connection = await stack.enter_async_context(engine.connect())
+                    if inline:
+                        stack.enter_context(await _inline(connection))
                     await connection.begin()
                 except (OSError, PoolTimeoutError, PostgresError) as error:
                     raise _unavailable(error) from error
@@ -249,6 +261,11 @@ def _enter_wal_mode(cursor: Any) -> None:
             time.sleep(_WAL_PAUSE_SECONDS)
         else:
             return
+
+
+async def _inline(connection: AsyncConnection) -> contextlib.AbstractContextManager[None]:
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    return cast("OneTripConnection", driver).inline()
 
 
 def _begin_sqlite(connection: Any) -> None:

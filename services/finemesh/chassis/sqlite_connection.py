@@ -2,16 +2,18 @@
 
 aiosqlite hands over the cursor, the statement, the rows and the close one after the other, and each time the
 thread has to be woken and to get the interpreter back. Here a statement is executed, its first thousand rows
-are read, and it is closed, in one go.
+are read, and it is closed, in one go. A transaction of a few short statements need not go there at all, but
+for its commit, which waits for the disk: `inline`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from typing import Any, Final, Self, TypeVar
 
 import aiosqlite
@@ -88,15 +90,41 @@ class OneTripConnection(aiosqlite.Connection):
     """`path` as sqlite3 opens it, waiting `timeout_seconds` for the lock of another process. Await it."""
 
     def __init__(self, path: str, timeout_seconds: float) -> None:
-        super().__init__(lambda: sqlite3.connect(path, timeout=timeout_seconds), iter_chunk_size=64)
+        super().__init__(
+            lambda: sqlite3.connect(path, timeout=timeout_seconds, check_same_thread=False),
+            iter_chunk_size=64,
+        )
         self._thread.daemon = True  # a connection that nobody closed does not keep the process
         self._left_behind = False
+        self._inline = False
+        self._patience = round(timeout_seconds * 1e3)
 
     def cursor(self) -> Any:  # SQLAlchemy makes one for each statement
         return OneTripCursor(self)
 
+    @contextlib.contextmanager
+    def inline(self) -> Generator[None]:
+        """Meanwhile statements are executed in the thread of the caller, which none may keep for long.
+
+        One that meets the lock of another process waits for it in the thread of this connection.
+        """
+        self._conn.execute("PRAGMA busy_timeout = 0")
+        self._inline = True
+        try:
+            yield
+        finally:
+            self._inline = False
+            self._conn.execute(f"PRAGMA busy_timeout = {self._patience}")
+
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What `work` returns, in the thread of this connection."""
+        """What `work` returns, in the thread of this connection or inline."""
+        if self._inline:
+            try:
+                return work(self._conn)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                self._conn.execute(f"PRAGMA busy_timeout = {self._patience}")
         try:
             return await self._execute(work, self._conn)
         except asyncio.CancelledError:

@@ -39,7 +39,7 @@ class QueueReader:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncGenerator[_Rows]:
-        async with self._db.read() as tx:
+        async with self._db.read(inline=True) as tx:
             yield _Rows(tx, self._seen_claims)
 
 

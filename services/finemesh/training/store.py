@@ -110,7 +110,7 @@ class SqlStore:
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncGenerator[SqlUnit]:
-        async with self.db.begin() as tx:
+        async with self.db.begin(brief=True) as tx:
             yield SqlUnit(self, tx)
 
     async def submit(self, job: TrainingJob, key: RequestKey | None) -> Name | None:
