@@ -103,7 +103,7 @@ class World:
         policy = RestartPolicy(first_delay_seconds=DELAY)
         self.service = TrainingService(self.store, NoFiles(), layout, policy, self.clock)
         self.queue.bind(JobAttempts(self.store, self.service, self.key, self.clock))
-        times = SchedulerSettings(live_seconds=1e9, retry_seconds=RETRY)
+        times = SchedulerSettings(live_seconds=1e9, retry_seconds=RETRY, described_seconds=0.0)
         self.scheduler = Scheduler(self.store, self.datasets, layout, times, self.clock)
         self.limits = Limits(self.store, LimitSettings(VALIDATE_LIMIT, LAUNCH_LIMIT), self.clock)
 

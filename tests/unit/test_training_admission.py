@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from finemesh.core.errors import NotFoundError
 from finemesh.core.spec.finetune import Evaluation, FineTuneSpec, Objective, Task
-from finemesh.training.admission import examine
+from finemesh.training.admission import Described, examine
 from finemesh.training.datasets import facts_of
 from finemesh.training.ports import DatasetFacts
 from finemesh.v1 import dataset_pb2
@@ -156,3 +157,52 @@ def test_classes_are_told_apart_from_those_of_whole_rows() -> None:
     )
     facts = facts_of(dataset_pb2.Dataset(name=IMPORT, summary=summary))
     assert (facts.object_classes, facts.row_classes) == (1, 1)
+
+
+class Counting(Lineage):
+    """Says how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def describe(self, name: str) -> DatasetFacts:
+        self.asked.append(name)
+        return await super().describe(name)
+
+
+async def test_many_jobs_of_a_complete_dataset_ask_for_it_once() -> None:
+    datasets = Counting()
+    described = Described(datasets, fresh_seconds=60.0)
+    for _ in range(3):
+        described.begin_round()
+        assert await asyncio.gather(*(examine(described, spec()) for _ in range(10))) == [None] * 10
+    assert sorted(datasets.asked) == sorted([IMPORT, CHAT, SPLIT])
+
+
+@pytest.mark.parametrize(
+    "state", ["RUNNING", "FAILED", "", None], ids=["running", "failed", "unknown", "gone"]
+)
+async def test_what_is_not_complete_is_asked_for_in_each_round(state: str | None) -> None:
+    datasets = Counting()
+    if state is None:
+        del datasets.facts[SPLIT]
+    else:
+        datasets.facts[SPLIT] = replace(datasets.facts[SPLIT], state=state)
+    described = Described(datasets, fresh_seconds=60.0)
+    for _ in range(2):
+        described.begin_round()
+        assert all(await asyncio.gather(*(examine(described, spec()) for _ in range(10))))
+    assert datasets.asked == [SPLIT, SPLIT]
+    datasets.facts[SPLIT] = Lineage().facts[SPLIT]
+    described.begin_round()
+    assert await examine(described, spec()) is None
+
+
+async def test_what_was_said_is_asked_for_again_after_a_while() -> None:
+    datasets = Counting()
+    described = Described(datasets, fresh_seconds=0.0)
+    for _ in range(2):
+        described.begin_round()
+        await examine(described, spec())
+    assert datasets.asked == [SPLIT, CHAT, IMPORT] * 2

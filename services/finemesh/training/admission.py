@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from finemesh.core.errors import ErrorRecord, NotFoundError
@@ -10,20 +11,41 @@ from finemesh.core.spec.finetune import TEXT_TOWERS, FineTuneSpec, Objective, Ta
 from finemesh.training.ports import DatasetFacts, Datasets
 
 MAX_LINEAGE: Final = 64
+READY: Final = "SUCCEEDED"
 
 
-class DescribedOnce:
-    """Implements `ports.Datasets` for one round of checks: many jobs train on the same dataset."""
+class Described:
+    """Implements `ports.Datasets` for rounds of checks: many jobs train on the same dataset.
 
-    def __init__(self, datasets: Datasets) -> None:
+    What is complete stays as it is until it is deleted: it is not asked for again for `fresh_seconds`.
+    Anything else is asked for once in each round.
+    """
+
+    def __init__(self, datasets: Datasets, fresh_seconds: float) -> None:
         self._datasets = datasets
-        self._asked: dict[str, asyncio.Future[DatasetFacts]] = {}
+        self._fresh_seconds = fresh_seconds
+        self._asked: dict[str, tuple[float, asyncio.Future[DatasetFacts]]] = {}
+
+    def begin_round(self) -> None:
+        """Forget what may have changed."""
+        oldest = time.monotonic() - self._fresh_seconds
+        self._asked = {
+            name: (at, answer)
+            for name, (at, answer) in self._asked.items()
+            if at > oldest and _complete(answer)
+        }
 
     async def describe(self, name: str) -> DatasetFacts:
         """Raises what the first to ask got."""
         if name not in self._asked:
-            self._asked[name] = asyncio.ensure_future(self._datasets.describe(name))
-        return await asyncio.shield(self._asked[name])
+            self._asked[name] = (time.monotonic(), asyncio.ensure_future(self._datasets.describe(name)))
+        return await asyncio.shield(self._asked[name][1])
+
+
+def _complete(answer: asyncio.Future[DatasetFacts]) -> bool:
+    if not answer.done() or answer.cancelled() or answer.exception() is not None:
+        return False
+    return answer.result().state == READY
 
 
 async def examine(datasets: Datasets, spec: FineTuneSpec) -> ErrorRecord | None:
@@ -42,7 +64,7 @@ async def examine(datasets: Datasets, spec: FineTuneSpec) -> ErrorRecord | None:
 
 def _unfit(dataset: DatasetFacts, spec: FineTuneSpec) -> ErrorRecord | None:
     """What is wrong with the dataset itself."""
-    if dataset.state != "SUCCEEDED":
+    if dataset.state != READY:
         return _refusal(
             "DATASET_NOT_READY",
             f"spec.dataset: {dataset.name} is {dataset.state}: submit the job once it has SUCCEEDED",

@@ -17,7 +17,7 @@ from finemesh.core.errors import ErrorRecord, FinemeshError, PreconditionError
 from finemesh.core.names import Name, parse_name
 from finemesh.core.states import TrainingJobState as State
 from finemesh.training import domain
-from finemesh.training.admission import DescribedOnce, examine
+from finemesh.training.admission import Described, examine
 from finemesh.training.dispatcher import Dispatcher
 from finemesh.training.domain import Step, TrainingJob
 from finemesh.training.planning import Planner, Plans
@@ -42,11 +42,13 @@ class SchedulerSettings:
         interval_seconds: how often clusters and back-offs are looked at without being woken.
         live_seconds: how long after its last report a cluster gets work.
         retry_seconds: how long after DataPrep gave no answer a job is checked again.
+        described_seconds: how long what DataPrep said of a complete dataset is taken for granted.
     """
 
     interval_seconds: float = 0.5
     live_seconds: float = 15.0
     retry_seconds: float = 2.0
+    described_seconds: float = 2.0
 
 
 class Scheduler:
@@ -67,6 +69,7 @@ class Scheduler:
     ) -> None:
         self._store = store
         self._datasets = datasets
+        self._described = Described(datasets, settings.described_seconds)
         self._layout = layout
         self._settings = settings
         self._clock = clock
@@ -107,10 +110,10 @@ class Scheduler:
         """Check the jobs whose checks are due. Returns how many there were."""
         async with self._store.read() as view:
             jobs = await view.unvalidated(self._clock.now(), CHECK_BATCH)
-        datasets = DescribedOnce(self._datasets)
+        self._described.begin_round()
         for start in range(0, len(jobs), VERDICTS_AT_ONCE):
             part = jobs[start : start + VERDICTS_AT_ONCE]
-            checked = await asyncio.gather(*(_examined(datasets, job) for job in part))
+            checked = await asyncio.gather(*(_examined(self._described, job) for job in part))
             verdicts = {job.name: each for job, each in zip(part, checked, strict=True) if each}
             began = time.monotonic()
             try:
