@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from finemesh.core.attempts import Cluster
-from finemesh.training.rooms import Gang, Node, Site, nodes_of
+from finemesh.training.rooms import Gang, Node, Site, Spots, nodes_of
 
 USUAL_SECONDS: Final = 3600.0
 STOPPING_SECONDS: Final = 60.0
@@ -62,9 +63,15 @@ class Claim:
         usual = self.began + timedelta(seconds=USUAL_SECONDS)
         return usual if usual > now else now + (now - self.began)
 
-    def spots(self) -> dict[str, int]:
+    def spots(self) -> Spots:
         """How many workers it has on each node."""
-        return dict(Counter(self.nodes)) if self.nodes else {"": self.gang.workers}
+        return _spots(self.nodes) if self.nodes else {"": self.gang.workers}
+
+
+@functools.lru_cache(1 << 16)
+def _spots(nodes: tuple[str, ...]) -> Spots:
+    """Counted once: a pass asks for those of every claim several times."""
+    return Counter(nodes)
 
 
 def site_of(cluster: Cluster, claims: Iterable[Claim]) -> Site:

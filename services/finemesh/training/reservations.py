@@ -77,6 +77,8 @@ def close_room(site: Site, reservation: Reservation, claims: Iterable[Claim], no
     """Leave open on the reserved nodes only what the job can do without."""
     staying: dict[str, Room] = {}
     for claim in claims:
+        if reservation.spots.keys().isdisjoint(claim.spots()):
+            continue  # most are elsewhere
         if claim.end_time is None and _stays(claim, reservation, now):
             for node_id, workers in claim.spots().items():
                 if node_id in reservation.spots:
