@@ -69,6 +69,15 @@ def test_what_a_job_went_on_after_is_no_error_of_it() -> None:
     assert ("its worker died" in shown.get(), said.get()) == (False, "error: its worker died\n")
 
 
+def test_a_job_tells_that_memory_ran_out() -> None:
+    job = TrainingJob(name="projects/p/trainingJobs/a", state=TrainingJob.STATE_RUNNING)
+    for rows, told in ((0, False), (2, True)):
+        job.micro_batch_size = rows
+        with out.capture() as shown:
+            show_job(job)
+        assert ("micro batch  2 rows, for memory ran out with more" in shown.get()) is told
+
+
 def test_a_sweep_that_was_only_checked_has_no_state() -> None:
     sweep = sweep_pb2.Sweep(name="projects/p/sweeps/a", state=sweep_pb2.Sweep.STATE_RUNNING)
     with out.capture() as shown:

@@ -232,7 +232,8 @@ def failed(
     policy = replace(policy, max_restarts=job.max_restarts)
     delay_seconds = policy.delay_seconds(job.restarts) if counts else policy.first_delay_seconds
     if hopeless or delay_seconds is None:
-        spent = f"{error.message}; given up after {job.restarts} restarts"
+        told = f"`finemesh train history {job.name.id}` tells how each attempt ended"
+        spent = f"{error.message}; given up after {job.restarts} restarts: {told}"
         gave_up = replace(error, message=spent, metadata={**error.metadata, "restarts": str(job.restarts)})
         return move(job, State.FAILED, now, error=classed(gave_up), message="")
     job = replace(job, restarts=job.restarts + counts)

@@ -149,7 +149,8 @@ async def test_errors_that_blame_the_request_are_final_and_others_use_up_the_bud
     failed = await client.until(unlucky.name, "FAILED")
     assert failed.attempt == 2
     assert "the actor died" in failed.error.message
-    assert "1 restarts" in failed.error.message
+    told = f"given up after 1 restarts: `finemesh train history {unlucky.name.rpartition('/')[2]}` tells"
+    assert told in failed.error.message
 
 
 @pytest.mark.parametrize("moment", ["QUEUED", "STARTING", "RUNNING", "RUNNING, deaf"])

@@ -297,6 +297,10 @@ def show_job(job: training_job_pb2.TrainingJob) -> None:
                 f"step {checkpoint.step}, {size(checkpoint.size_bytes)}" if checkpoint.uri else "",
             ),
             ("rows", ", ".join(f"{use} {count}" for use, count in sorted(job.row_usage.items()))),
+            (
+                "micro batch",
+                f"{job.micro_batch_size} rows, for memory ran out with more" if job.micro_batch_size else "",
+            ),
             ("peak memory", size(job.peak_memory_bytes) if job.peak_memory_bytes else ""),
             ("run", job.run),
             ("took", duration(job.start_time, job.end_time)),
