@@ -73,7 +73,7 @@ def test_one_that_gives_up_takes_nobody_with_it(world: World) -> None:
 
 
 def test_everybody_hears_that_the_database_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away() -> None:
+    def away(**_: object) -> None:
         raise UnavailableError("away", reason="DATABASE_UNAVAILABLE")
 
     with monkeypatch.context() as patch:
