@@ -44,6 +44,7 @@ class Supervisor:
         self._mesh_id = mesh_id
         self._changed = changed
         self._process: subprocess.Popen[bytes] | None = None
+        self._ever_ready = False
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Supervisor:
 
         A component that was ready once is started again for ever; one that never was gets three tries.
         """
-        ever_ready, delay, code = False, _FIRST_DELAY_SECONDS, 0
+        delay, code = _FIRST_DELAY_SECONDS, 0
         while True:
             began = time.monotonic()
             try:
@@ -68,9 +69,8 @@ class Supervisor:
                 self.failure = error
             else:
                 code = await self._watch()
-                ever_ready = ever_ready or self.ready.is_set()
                 self.ready.clear()
-                if not ever_ready and self.record.restarts + 1 >= _MOST_FAILED_STARTS:
+                if not self._ever_ready and self.record.restarts + 1 >= _MOST_FAILED_STARTS:
                     self.failure = self._start_error(code)
             if self.failure:
                 self._set(State.STOPPED, self.failure.message)
@@ -125,6 +125,7 @@ class Supervisor:
             if not self.ready.is_set():
                 reason = await self.component.ready()
                 if not reason and process.poll() is None:
+                    self._ever_ready = True
                     self.ready.set()
                     self._set(State.READY)
                 elif reason != self.record.reason:
