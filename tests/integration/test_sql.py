@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -105,6 +106,32 @@ async def test_cancellation_rolls_back_and_leaves_the_database_usable(db: Databa
     async with db.begin() as tx:
         assert await tx.row(select(THINGS)) is None
         assert await tx.insert_new(THINGS, id=1)
+
+
+@either_way
+async def test_cancelled_at_any_moment_it_is_there_or_not_and_says_so(db: Database, brief: bool) -> None:
+    """Also in the commit, after which the connection is not used again."""
+    written: set[int] = set()
+
+    async def write(number: int) -> None:
+        async with db.begin(brief=brief) as tx:
+            await tx.execute(insert(THINGS).values(id=number))
+        written.add(number)
+
+    chance = random.Random(1)
+    for first in range(0, 1000, 5):
+        tasks = [asyncio.create_task(write(first + each)) for each in range(5)]
+        for _ in range(chance.randrange(60)):
+            await asyncio.sleep(0)
+        await asyncio.sleep(chance.choice([0.0, 0.003]) * chance.random())
+        for task in tasks:
+            if chance.random() < 0.5:
+                task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [end for end in ends if isinstance(end, Exception)] == []
+    async with db.read() as tx:
+        assert written <= {row["id"] for row in await tx.rows(select(THINGS.c.id))}
+    assert 0 < len(written) < 1000
 
 
 async def test_times_come_back_in_utc_and_sort(db: Database) -> None:

@@ -98,6 +98,7 @@ class OneTripConnection(aiosqlite.Connection):
         self._left_behind = False
         self._inline = False
         self._patience = round(timeout_seconds * 1e3)
+        self._waits = True
 
     def cursor(self) -> Any:  # SQLAlchemy makes one for each statement
         return OneTripCursor(self)
@@ -108,13 +109,12 @@ class OneTripConnection(aiosqlite.Connection):
 
         One that meets the lock of another process waits for it in the thread of this connection.
         """
-        self._conn.execute("PRAGMA busy_timeout = 0")
+        self._wait_for_locks(False)
         self._inline = True
         try:
             yield
         finally:
             self._inline = False
-            self._conn.execute(f"PRAGMA busy_timeout = {self._patience}")
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` returns, in the thread of this connection or inline."""
@@ -124,12 +124,17 @@ class OneTripConnection(aiosqlite.Connection):
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     raise
-                self._conn.execute(f"PRAGMA busy_timeout = {self._patience}")
+        self._wait_for_locks(True)
         try:
             return await self._execute(work, self._conn)
         except asyncio.CancelledError:
             self._left_behind = True
             raise
+
+    def _wait_for_locks(self, wait: bool) -> None:
+        if wait is not self._waits:
+            self._conn.execute(f"PRAGMA busy_timeout = {self._patience if wait else 0}")
+            self._waits = wait
 
     async def rollback(self) -> None:
         """End the transaction, if there is one: the pool asks for it after each use."""
